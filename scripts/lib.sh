@@ -1,0 +1,66 @@
+# shellcheck shell=bash
+# What every script here shares: where things are, how lines are printed, where builds go.
+#
+# In:  LINTEL_CACHE, LINTEL_TEST_DATA, CARGO_TARGET_DIR, NO_COLOR (all optional).
+# Out: LINTEL_ROOT, LINTEL_CACHE, LINTEL_PARTS, LINTEL_TEST_DATA (exported) and the functions below.
+# Source it; it changes nothing on disk until a function is called.
+
+# A closed standard input would let the next opened file become descriptor 0, and a child read it.
+if ! { : <&0; } 2>/dev/null; then exec </dev/null; fi
+
+LINTEL_ROOT="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)"
+
+# One cache for all clones: what is downloaded or compiled outlives any one of them.
+if [[ -z "${LINTEL_CACHE:-}" ]]; then
+  if [[ "$(id -u)" -eq 0 ]]; then
+    LINTEL_CACHE=/var/cache/lintel
+  else
+    LINTEL_CACHE="${XDG_CACHE_HOME:-${HOME:?HOME is not set: set LINTEL_CACHE to a folder you may write}/.cache}/lintel"
+  fi
+fi
+[[ "$LINTEL_CACHE" == /* ]] || LINTEL_CACHE="$PWD/$LINTEL_CACHE"
+LINTEL_PARTS="${LINTEL_PARTS:-$LINTEL_CACHE/parts}"
+LINTEL_TEST_DATA="${LINTEL_TEST_DATA:-$(dirname -- "$LINTEL_ROOT")/shared/data}"
+export LINTEL_ROOT LINTEL_CACHE LINTEL_PARTS LINTEL_TEST_DATA
+
+# Tools that setup had to build itself live in the cache too.
+case ":$PATH:" in *":$LINTEL_CACHE/tools/bin:"*) ;; *) PATH="$PATH:$LINTEL_CACHE/tools/bin" ;; esac
+export PATH
+
+if [[ -t 2 && -z "${NO_COLOR:-}" && "${TERM:-dumb}" != dumb ]]; then
+  LINTEL_BOLD=$'\e[1m' LINTEL_RED=$'\e[31m' LINTEL_GREEN=$'\e[32m' LINTEL_YELLOW=$'\e[33m' LINTEL_DIM=$'\e[2m' LINTEL_PLAIN=$'\e[0m'
+else
+  LINTEL_BOLD='' LINTEL_RED='' LINTEL_GREEN='' LINTEL_YELLOW='' LINTEL_DIM='' LINTEL_PLAIN=''
+fi
+
+# Progress goes to standard error, so that standard output stays data.
+say()  { printf '%s\n' "$*" >&2; }
+step() { printf '%s==>%s %s\n' "$LINTEL_BOLD" "$LINTEL_PLAIN" "$*" >&2; }
+good() { printf '    %sok%s   %s\n' "$LINTEL_GREEN" "$LINTEL_PLAIN" "$*" >&2; }
+note() { printf '    %s%s%s\n' "$LINTEL_DIM" "$*" "$LINTEL_PLAIN" >&2; }
+warn() { printf '%swarning:%s %s\n' "$LINTEL_YELLOW" "$LINTEL_PLAIN" "$*" >&2; }
+fail() { printf '%serror:%s %s\n' "$LINTEL_RED" "$LINTEL_PLAIN" "$*" >&2; }
+die()  { fail "$1"; exit "${2:-1}"; }
+
+# Milliseconds since the epoch, without starting a process.
+now_ms() { local t=${EPOCHREALTIME/[.,]/}; printf '%s' "${t%???}"; }
+# `seconds_since MS` -> "1.2 s"
+seconds_since() { local ms=$(($(now_ms) - $1)); printf '%d.%d s' $((ms / 1000)) $((ms % 1000 / 100)); }
+# `megabytes BYTES` -> "23.7 MB"
+megabytes() { printf '%d.%d MB' $(($1 / 1000000)) $(($1 % 1000000 / 100000)); }
+
+# Makes sure that builds survive the clone: without CARGO_TARGET_DIR and without a `target` here, `target` becomes a
+# link into the cache, so that the programs are still found at target/release.
+lintel_target() {
+  [[ -z "${CARGO_TARGET_DIR:-}" ]] || return 0
+  local target="$LINTEL_ROOT/target"
+  if [[ -L "$target" ]]; then
+    mkdir -p -- "$(readlink -m -- "$target")"
+  elif [[ ! -e "$target" ]]; then
+    mkdir -p -- "$LINTEL_CACHE/target"
+    ln -s -- "$LINTEL_CACHE/target" "$target"
+  fi
+}
+
+# Where the built programs are.
+lintel_bin_dir() { printf '%s/release' "${CARGO_TARGET_DIR:-$LINTEL_ROOT/target}"; }
