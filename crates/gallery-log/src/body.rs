@@ -1,0 +1,327 @@
+//! What a record says, as versioned bytes: `0x01 ‖ fields`, numbers big-endian, embeddings f32 little-endian.
+//!
+//! In: a typed body, or the plaintext bytes of a record. Out: the other one. The digest covers the bytes, so encoding is
+//! canonical: a value has one encoding, and [`Body::decode`] accepts nothing else.
+//! Deliberately absent: names, e-mails, pictures. Nothing of those ever reaches a device.
+
+use uuid::Uuid;
+
+use crate::lengths::Reader;
+use crate::record::Kind;
+
+/// Components of an embedding.
+pub const EMBEDDING_LEN: usize = 512;
+
+const BODY_VERSION: u8 = 1;
+/// Longest name of a space, in bytes: model names are short, and one length byte suffices.
+const MAX_SPACE_ID_LEN: usize = 255;
+
+/// Whether a person may be recognised at all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum PersonState {
+    /// Recognised and decided upon.
+    Active = 1,
+    /// Recognised, but refused.
+    Suspended = 2,
+}
+
+/// A person as doors know them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PersonBody {
+    /// Whether they may be let in.
+    pub state: PersonState,
+    /// Not before this time (Unix seconds, UTC).
+    pub valid_from: Option<i64>,
+    /// Not at or after this time (Unix seconds, UTC).
+    pub valid_until: Option<i64>,
+    /// The groups they are in: sorted, without duplicates ([`PersonBody::new`] sees to it).
+    pub groups: Vec<Uuid>,
+}
+
+/// One embedding of a person.
+#[derive(Clone, PartialEq, Debug)]
+pub struct TemplateBody {
+    /// The person: the record id of a [`PersonBody`] in the same gallery.
+    pub person: Uuid,
+    /// The embedding space; templates of different spaces never meet. 1 to 255 bytes.
+    pub space_id: String,
+    /// How good the photographs were, in [0, 1].
+    pub quality: f32,
+    /// The embedding, of unit norm as face-core makes it; here only checked to be finite.
+    pub embedding: Box<[f32; EMBEDDING_LEN]>,
+}
+
+/// What a credential is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum CredentialKind {
+    /// A number typed by the person.
+    Pin = 1,
+    /// A card or tag.
+    Card = 2,
+    /// A printed or displayed code.
+    Code = 3,
+}
+
+/// A second factor, as a hash keyed with the gallery's CK.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CredentialBody {
+    /// The person it belongs to.
+    pub person: Uuid,
+    /// What it is.
+    pub kind: CredentialKind,
+    /// HMAC-SHA256(CK, the credential).
+    pub keyed_hash: [u8; 32],
+}
+
+/// What a rule is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum RuleKind {
+    /// Weekly hours.
+    Schedule = 1,
+    /// Days that differ from the week.
+    Holiday = 2,
+    /// Who may pass which door.
+    Policy = 3,
+}
+
+/// A rule, as the JSON document that the hub wrote, byte for byte.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RuleBody {
+    /// What it is.
+    pub kind: RuleKind,
+    /// The document.
+    pub document: String,
+}
+
+/// The body of any record.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Body {
+    /// Of a [`Kind::Person`].
+    Person(PersonBody),
+    /// Of a [`Kind::Template`].
+    Template(TemplateBody),
+    /// Of a [`Kind::Credential`].
+    Credential(CredentialBody),
+    /// Of a [`Kind::Rule`].
+    Rule(RuleBody),
+}
+
+/// Why bytes are not a body, or a value cannot become one.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// Fewer bytes than the fields need.
+    #[error("{kind:?} body is truncated: {found} bytes")]
+    Truncated {
+        /// The kind of body.
+        kind: Kind,
+        /// How many bytes there are.
+        found: usize,
+    },
+    /// More bytes than the fields need.
+    #[error("{kind:?} body has {extra} bytes after its end")]
+    Trailing {
+        /// The kind of body.
+        kind: Kind,
+        /// How many there are too many.
+        extra: usize,
+    },
+    /// Written by a newer hub; the agent must be updated before it can decide by it.
+    #[error("{kind:?} body format {found} is not known (this program knows {BODY_VERSION}); update the program")]
+    UnknownVersion {
+        /// The kind of body.
+        kind: Kind,
+        /// The first byte.
+        found: u8,
+    },
+    /// A field has a value that is not allowed.
+    #[error("{kind:?} body: field {field} is not valid")]
+    Invalid {
+        /// The kind of body.
+        kind: Kind,
+        /// The field.
+        field: &'static str,
+    },
+}
+
+impl PersonBody {
+    /// A body with its groups sorted and without duplicates.
+    pub fn new(state: PersonState, valid_from: Option<i64>, valid_until: Option<i64>, mut groups: Vec<Uuid>) -> Self {
+        groups.sort_unstable();
+        groups.dedup();
+        Self { state, valid_from, valid_until, groups }
+    }
+}
+
+impl Body {
+    /// The kind of record that carries this body.
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Person(_) => Kind::Person,
+            Self::Template(_) => Kind::Template,
+            Self::Credential(_) => Kind::Credential,
+            Self::Rule(_) => Kind::Rule,
+        }
+    }
+
+    /// The canonical bytes. Fails on a value that [`Body::decode`] would refuse.
+    pub fn encode(&self) -> Result<Vec<u8>, BodyError> {
+        let mut out = vec![BODY_VERSION];
+        match self {
+            Self::Person(body) => encode_person(body, &mut out)?,
+            Self::Template(body) => encode_template(body, &mut out)?,
+            Self::Credential(body) => {
+                out.extend_from_slice(body.person.as_bytes());
+                out.push(body.kind as u8);
+                out.extend_from_slice(&body.keyed_hash);
+            }
+            Self::Rule(body) => {
+                out.push(body.kind as u8);
+                out.extend_from_slice(body.document.as_bytes());
+            }
+        }
+        Ok(out)
+    }
+
+    /// Reads the body of a record of this kind.
+    pub fn decode(kind: Kind, bytes: &[u8]) -> Result<Self, BodyError> {
+        let truncated = || BodyError::Truncated { kind, found: bytes.len() };
+        let mut reader = Reader(bytes);
+        let version = reader.u8().ok_or_else(truncated)?;
+        if version != BODY_VERSION {
+            return Err(BodyError::UnknownVersion { kind, found: version });
+        }
+        let body = match kind {
+            Kind::Person => decode_person(&mut reader),
+            Kind::Template => decode_template(&mut reader),
+            Kind::Credential => decode_credential(&mut reader),
+            Kind::Rule => decode_rule(&mut reader),
+        }
+        .map_err(|stop| match stop {
+            Stop::Truncated => truncated(),
+            Stop::Invalid(field) => BodyError::Invalid { kind, field },
+        })?;
+        if !reader.is_empty() {
+            return Err(BodyError::Trailing { kind, extra: reader.0.len() });
+        }
+        Ok(body)
+    }
+}
+
+/// Why a decoder stopped; the caller adds kind and length.
+enum Stop {
+    Truncated,
+    Invalid(&'static str),
+}
+
+fn need<T>(value: Option<T>) -> Result<T, Stop> {
+    value.ok_or(Stop::Truncated)
+}
+
+fn encode_person(body: &PersonBody, out: &mut Vec<u8>) -> Result<(), BodyError> {
+    let invalid = |field| BodyError::Invalid { kind: Kind::Person, field };
+    let n_groups = u16::try_from(body.groups.len()).map_err(|_| invalid("groups"))?;
+    if !body.groups.is_sorted_by(|a, b| a < b) {
+        return Err(invalid("groups"));
+    }
+    out.push(body.state as u8);
+    for time in [body.valid_from, body.valid_until] {
+        out.push(u8::from(time.is_some()));
+        out.extend_from_slice(&time.unwrap_or(0).to_be_bytes());
+    }
+    out.extend_from_slice(&n_groups.to_be_bytes());
+    for group in &body.groups {
+        out.extend_from_slice(group.as_bytes());
+    }
+    Ok(())
+}
+
+fn decode_person(reader: &mut Reader<'_>) -> Result<Body, Stop> {
+    let state = match need(reader.u8())? {
+        1 => PersonState::Active,
+        2 => PersonState::Suspended,
+        _ => return Err(Stop::Invalid("state")),
+    };
+    let valid_from = decode_time(reader, "valid_from")?;
+    let valid_until = decode_time(reader, "valid_until")?;
+    let n_groups = need(reader.u16())?;
+    let groups = (0..n_groups).map(|_| need(reader.array()).map(Uuid::from_bytes)).collect::<Result<Vec<_>, _>>()?;
+    if !groups.is_sorted_by(|a, b| a < b) {
+        return Err(Stop::Invalid("groups"));
+    }
+    Ok(Body::Person(PersonBody { state, valid_from, valid_until, groups }))
+}
+
+fn decode_time(reader: &mut Reader<'_>, field: &'static str) -> Result<Option<i64>, Stop> {
+    match (need(reader.u8())?, need(reader.i64())?) {
+        (1, time) => Ok(Some(time)),
+        (0, 0) => Ok(None),
+        _ => Err(Stop::Invalid(field)),
+    }
+}
+
+fn encode_template(body: &TemplateBody, out: &mut Vec<u8>) -> Result<(), BodyError> {
+    check_template(body).map_err(|field| BodyError::Invalid { kind: Kind::Template, field })?;
+    let length = u8::try_from(body.space_id.len()).expect("check_template bounds it by 255");
+    out.reserve(16 + 1 + body.space_id.len() + 4 + EMBEDDING_LEN * 4);
+    out.extend_from_slice(body.person.as_bytes());
+    out.push(length);
+    out.extend_from_slice(body.space_id.as_bytes());
+    out.extend_from_slice(&body.quality.to_be_bytes());
+    for component in body.embedding.iter() {
+        out.extend_from_slice(&component.to_le_bytes());
+    }
+    Ok(())
+}
+
+fn decode_template(reader: &mut Reader<'_>) -> Result<Body, Stop> {
+    let person = Uuid::from_bytes(need(reader.array())?);
+    let length = usize::from(need(reader.u8())?);
+    let space_id = String::from_utf8(need(reader.take(length))?.to_vec()).map_err(|_| Stop::Invalid("space_id"))?;
+    let quality = f32::from_be_bytes(need(reader.array())?);
+    let mut embedding = Box::new([0.0; EMBEDDING_LEN]);
+    for component in embedding.iter_mut() {
+        *component = f32::from_le_bytes(need(reader.array())?);
+    }
+    let body = TemplateBody { person, space_id, quality, embedding };
+    check_template(&body).map_err(Stop::Invalid)?;
+    Ok(Body::Template(body))
+}
+
+fn check_template(body: &TemplateBody) -> Result<(), &'static str> {
+    if body.space_id.is_empty() || body.space_id.len() > MAX_SPACE_ID_LEN {
+        return Err("space_id");
+    }
+    if !(0.0..=1.0).contains(&body.quality) {
+        return Err("quality");
+    }
+    if !body.embedding.iter().all(|component| component.is_finite()) {
+        return Err("embedding");
+    }
+    Ok(())
+}
+
+fn decode_credential(reader: &mut Reader<'_>) -> Result<Body, Stop> {
+    let person = Uuid::from_bytes(need(reader.array())?);
+    let kind = match need(reader.u8())? {
+        1 => CredentialKind::Pin,
+        2 => CredentialKind::Card,
+        3 => CredentialKind::Code,
+        _ => return Err(Stop::Invalid("kind")),
+    };
+    Ok(Body::Credential(CredentialBody { person, kind, keyed_hash: need(reader.array())? }))
+}
+
+fn decode_rule(reader: &mut Reader<'_>) -> Result<Body, Stop> {
+    let kind = match need(reader.u8())? {
+        1 => RuleKind::Schedule,
+        2 => RuleKind::Holiday,
+        3 => RuleKind::Policy,
+        _ => return Err(Stop::Invalid("kind")),
+    };
+    let rest = std::mem::take(&mut reader.0);
+    let document = String::from_utf8(rest.to_vec()).map_err(|_| Stop::Invalid("document"))?;
+    Ok(Body::Rule(RuleBody { kind, document }))
+}

@@ -1,0 +1,246 @@
+//! Which record may follow: own gallery, own epoch, version = last + 1, revisions that only grow, ids never used twice.
+//!
+//! In: records in the order of the log. Out: the [`Log`]'s position and root, or an [`AppendError`] that leaves it unchanged.
+//! The hub uses it before it writes a record, the edge before it stores one; so neither can go where the other cannot follow.
+//! Deliberately absent: the bodies. A log keeps 60 bytes an entry, whatever the entry says.
+
+use std::collections::BTreeMap;
+
+use crate::digest::{Bucket, BUCKETS, Digest, Leaf, Root};
+use crate::ids::{GalleryId, RecordId};
+use crate::keys::DigestKey;
+use crate::record::{self, Kind, Op, Record, RecordError};
+
+/// Why a record may not be appended. Nothing was changed.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// A record of another gallery.
+    #[error("record belongs to gallery {found}, this log is of gallery {expected}")]
+    OtherGallery {
+        /// This log's gallery.
+        expected: GalleryId,
+        /// The record's gallery.
+        found: GalleryId,
+    },
+    /// A record of another epoch. A lower one must raise an alarm; a higher one needs new keys and an empty start.
+    #[error("gallery {gallery}: record has epoch {found}, the log is at epoch {expected}")]
+    OtherEpoch {
+        /// The gallery.
+        gallery: GalleryId,
+        /// This log's epoch.
+        expected: u32,
+        /// The record's epoch.
+        found: u32,
+    },
+    /// Records are missing before this one, or it was applied already.
+    #[error("gallery {gallery}: record has version {found}, the next must have {expected}")]
+    OutOfOrder {
+        /// The gallery.
+        gallery: GalleryId,
+        /// last + 1.
+        expected: u64,
+        /// The record's version.
+        found: u64,
+    },
+    /// The revision of an entry must grow.
+    #[error("entry {id}: revision {found} does not follow revision {last}")]
+    RevisionNotHigher {
+        /// The entry.
+        id: RecordId,
+        /// The revision it has.
+        last: u32,
+        /// The record's revision.
+        found: u32,
+    },
+    /// An id keeps its kind.
+    #[error("entry {id} is of kind {last:?}, the record says {found:?}")]
+    KindChanged {
+        /// The entry.
+        id: RecordId,
+        /// The kind it has.
+        last: Kind,
+        /// The record's kind.
+        found: Kind,
+    },
+    /// Deleted ids never come back.
+    #[error("entry {id} was deleted; ids are never used again")]
+    Deleted {
+        /// The entry.
+        id: RecordId,
+    },
+    /// Only what exists can be deleted.
+    #[error("entry {id} cannot be deleted: it does not exist")]
+    NoSuchEntry {
+        /// The entry.
+        id: RecordId,
+    },
+    /// The record breaks its own rules.
+    #[error("record {version} of gallery {gallery} is malformed")]
+    Malformed {
+        /// The gallery.
+        gallery: GalleryId,
+        /// The record's version.
+        version: u64,
+        /// What is wrong with it.
+        #[source]
+        source: RecordError,
+    },
+}
+
+/// The log's root is not the one expected: hub and edge differ, and the gallery must not be used for decisions.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("gallery {gallery} epoch {epoch} version {version}: root is {found}, expected {expected}")]
+pub struct RootMismatch {
+    /// The gallery.
+    pub gallery: GalleryId,
+    /// Its epoch.
+    pub epoch: u32,
+    /// The version at which the roots were compared.
+    pub version: u64,
+    /// What the other side says.
+    pub expected: Root,
+    /// What this side has.
+    pub found: Root,
+}
+
+/// An entry that a log remembers: live, or deleted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// What kind of thing it is.
+    pub kind: Kind,
+    /// Its last revision.
+    pub rev: u32,
+    /// Its leaf while it is live, `None` once it is deleted.
+    pub leaf: Option<Leaf>,
+}
+
+/// The position of one gallery's log: last version, every id ever used, and the digest of what is live.
+#[derive(Clone, Debug)]
+pub struct Log {
+    version: u64,
+    entries: BTreeMap<RecordId, Entry>,
+    digest: Digest,
+}
+
+impl Log {
+    /// An empty log, before version 1.
+    pub fn new(gallery: GalleryId, epoch: u32) -> Self {
+        Self { version: 0, entries: BTreeMap::new(), digest: Digest::new(gallery, epoch) }
+    }
+
+    /// A log taken up from a store that kept its version and entries (deleted ones too).
+    ///
+    /// The caller must compare [`Log::root`] with the root it kept elsewhere before it trusts the result.
+    pub fn restore(gallery: GalleryId, epoch: u32, version: u64, entries: impl IntoIterator<Item = (RecordId, Entry)>) -> Self {
+        let mut log = Self::new(gallery, epoch);
+        log.version = version;
+        for (id, entry) in entries {
+            log.set(id, entry);
+        }
+        log
+    }
+
+    /// The gallery.
+    pub const fn gallery(&self) -> GalleryId {
+        self.digest.gallery()
+    }
+
+    /// The epoch.
+    pub const fn epoch(&self) -> u32 {
+        self.digest.epoch()
+    }
+
+    /// The last version applied; 0 when there is none.
+    pub const fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// What the log knows of `id`.
+    pub fn entry(&self, id: RecordId) -> Option<&Entry> {
+        self.entries.get(&id)
+    }
+
+    /// How many entries are live.
+    pub fn live(&self) -> usize {
+        self.digest.len()
+    }
+
+    /// Checks that `record` may come next, without applying it.
+    pub fn check(&self, record: &Record) -> Result<(), AppendError> {
+        let gallery = self.gallery();
+        if record.gallery != gallery {
+            return Err(AppendError::OtherGallery { expected: gallery, found: record.gallery });
+        }
+        if record.epoch != self.epoch() {
+            return Err(AppendError::OtherEpoch { gallery, expected: self.epoch(), found: record.epoch });
+        }
+        if Some(record.version) != self.version.checked_add(1) {
+            return Err(AppendError::OutOfOrder { gallery, expected: self.version.saturating_add(1), found: record.version });
+        }
+        record::check_body(record.op, record.body.len()).map_err(|source| AppendError::Malformed {
+            gallery,
+            version: record.version,
+            source,
+        })?;
+        self.check_entry(record)
+    }
+
+    fn check_entry(&self, record: &Record) -> Result<(), AppendError> {
+        let id = record.id;
+        let Some(last) = self.entries.get(&id) else {
+            return match record.op {
+                Op::Put => Ok(()),
+                Op::Del => Err(AppendError::NoSuchEntry { id }),
+            };
+        };
+        if last.leaf.is_none() {
+            return Err(AppendError::Deleted { id });
+        }
+        if last.kind != record.kind {
+            return Err(AppendError::KindChanged { id, last: last.kind, found: record.kind });
+        }
+        if record.rev <= last.rev {
+            return Err(AppendError::RevisionNotHigher { id, last: last.rev, found: record.rev });
+        }
+        Ok(())
+    }
+
+    /// Applies `record` if it may come next; on an error the log is as before.
+    pub fn apply(&mut self, record: &Record, key: &DigestKey) -> Result<(), AppendError> {
+        self.check(record)?;
+        let leaf = match record.op {
+            Op::Put => Some(Leaf::of(key, record.kind, record.id, record.rev, &record.body)),
+            Op::Del => None,
+        };
+        self.set(record.id, Entry { kind: record.kind, rev: record.rev, leaf });
+        self.version = record.version;
+        Ok(())
+    }
+
+    /// The root of what is live now.
+    pub fn root(&mut self) -> Root {
+        self.digest.root()
+    }
+
+    /// The 256 bucket hashes, to find out where two galleries differ.
+    pub fn buckets(&mut self) -> [Bucket; BUCKETS] {
+        self.digest.buckets()
+    }
+
+    /// Compares the root with what the other side says it is at this version.
+    pub fn verify_root(&mut self, expected: Root) -> Result<(), RootMismatch> {
+        let found = self.root();
+        if found == expected {
+            return Ok(());
+        }
+        Err(RootMismatch { gallery: self.gallery(), epoch: self.epoch(), version: self.version, expected, found })
+    }
+
+    fn set(&mut self, id: RecordId, entry: Entry) {
+        match entry.leaf {
+            Some(leaf) => self.digest.put(id, leaf),
+            None => self.digest.del(id),
+        };
+        self.entries.insert(id, entry);
+    }
+}

@@ -1,0 +1,308 @@
+//! The one way in which Lintel encrypts: AES-256-GCM, bound to what the bytes are and where they belong.
+//!
+//! In: a [`SealKey`], plaintext, and a [`SealContext`] that names purpose, tenant, object and revision (templates add
+//! person, space and row; MQTT adds the topic). Out: `0x01 ‖ key id (16) ‖ nonce (12, random) ‖ ciphertext ‖ tag (16)`.
+//! A seal that is moved to another row, tenant, revision or topic does not open.
+//!
+//! Deliberately absent: finding the key for a key id ([`key_id`] tells which one is needed), and compression.
+
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::hmac;
+use ring::rand::{SecureRandom, SystemRandom};
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use crate::ids::TenantId;
+use crate::keys::{self, KEY_LEN, KeyBytes, NoRandomness};
+use crate::lengths::push_field;
+
+/// The first byte of every seal of this format.
+pub const SEAL_VERSION: u8 = 1;
+/// How many bytes a seal is longer than its plaintext: version, key id, nonce and tag.
+pub const SEAL_OVERHEAD: usize = HEADER_LEN + TAG_LEN;
+
+const AAD_LABEL: &[u8] = b"lintel.seal.v1";
+const KEY_ID_LEN: usize = 16;
+const TAG_LEN: usize = 16;
+const HEADER_LEN: usize = 1 + KEY_ID_LEN + NONCE_LEN;
+
+/// Names a key without revealing it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyId(pub [u8; KEY_ID_LEN]);
+
+impl KeyId {
+    /// The id of a key is taken from the key itself, so that no table can pair them wrongly:
+    /// the first 16 bytes of HMAC-SHA256(key, "lintel.key-id.v1").
+    fn of(key: &[u8; KEY_LEN]) -> Self {
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), b"lintel.key-id.v1");
+        let (id, _) = tag.as_ref().split_first_chunk().expect("an HMAC-SHA256 tag has 32 bytes, an id 16");
+        Self(*id)
+    }
+}
+
+impl std::fmt::Display for KeyId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl std::fmt::Debug for KeyId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "KeyId({self})")
+    }
+}
+
+/// What sealed bytes are for. The word goes into the additional data, so a seal made for one use never opens as another.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Purpose(&'static str);
+
+impl Purpose {
+    /// A tenant key under the master key.
+    pub const TENANT_KEY: Self = Self::new("key.tenant");
+    /// A person's key under a tenant key.
+    pub const PERSON_KEY: Self = Self::new("key.person");
+    /// A gallery's digest key (GDK).
+    pub const DIGEST_KEY: Self = Self::new("key.gallery-digest");
+    /// A gallery's credential key (CK).
+    pub const CREDENTIAL_KEY: Self = Self::new("key.gallery-credential");
+    /// A device's link key (LK).
+    pub const LINK_KEY: Self = Self::new("key.link");
+    /// A tenant's rotation seed for one space (RS).
+    pub const ROTATION_SEED: Self = Self::new("key.rotation-seed");
+    /// A tenant's blind-index key (BI).
+    pub const BLIND_INDEX_KEY: Self = Self::new("key.blind-index");
+    /// A webhook endpoint's signing secret.
+    pub const WEBHOOK_SECRET: Self = Self::new("webhook.secret");
+    /// The body of a person, credential or rule record, at rest at the hub.
+    pub const RECORD_BODY: Self = Self::new("record.body");
+    /// The body of a template record, at rest at the hub. Always with a [`TemplateRow`].
+    pub const TEMPLATE: Self = Self::new("template");
+    /// A person's name, e-mail or other text about them.
+    pub const PERSON_FIELD: Self = Self::new("person.field");
+    /// An enrolment picture.
+    pub const PICTURE: Self = Self::new("person.picture");
+    /// A gallery store key (SK) under the device store key.
+    pub const STORE_KEY: Self = Self::new("device.store-key");
+    /// Any other key that the device store key wraps.
+    pub const DEVICE_KEY: Self = Self::new("device.key");
+    /// A record in the edge's gallery store.
+    pub const STORED_RECORD: Self = Self::new("store.record");
+    /// An event in the edge's outbox.
+    pub const OUTBOX_ENTRY: Self = Self::new("store.outbox");
+    /// The payload of an MQTT message to a device. Always with a topic.
+    pub const MQTT_DOWN: Self = Self::new("mqtt.down");
+    /// A chunk of a gallery snapshot.
+    pub const SNAPSHOT: Self = Self::new("snapshot");
+
+    /// A purpose of one's own. Choose a word that no other use has: it must never change afterwards.
+    pub const fn new(word: &'static str) -> Self {
+        Self(word)
+    }
+
+    /// The word as it enters the additional data.
+    pub const fn as_str(self) -> &'static str {
+        self.0
+    }
+}
+
+/// Where a sealed template belongs; part of the additional data of templates only.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TemplateRow<'a> {
+    /// The person whom the template describes.
+    pub person: Uuid,
+    /// The embedding space in which the template was made.
+    pub space_id: &'a str,
+    /// The row that holds it.
+    pub row: Uuid,
+}
+
+/// What a seal is bound to. All of it must be the same when it is opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SealContext<'a> {
+    /// What the bytes are for.
+    pub purpose: Purpose,
+    /// Whose they are; [`Uuid::nil`] for what belongs to the installation or to a device itself.
+    pub tenant: TenantId,
+    /// The object that they are (part of): a person, a record, a device, a key.
+    pub object: Uuid,
+    /// The object's revision, key version or link epoch.
+    pub revision: u64,
+    /// For templates: the row that holds them.
+    pub template: Option<TemplateRow<'a>>,
+    /// For MQTT: the topic that carries them.
+    pub topic: Option<&'a str>,
+}
+
+impl<'a> SealContext<'a> {
+    /// A context without template row and topic.
+    pub const fn new(purpose: Purpose, tenant: TenantId, object: Uuid, revision: u64) -> Self {
+        Self { purpose, tenant, object, revision, template: None, topic: None }
+    }
+
+    /// The same context, bound to a template's row.
+    pub const fn with_template(mut self, row: TemplateRow<'a>) -> Self {
+        self.template = Some(row);
+        self
+    }
+
+    /// The same context, bound to an MQTT topic.
+    pub const fn with_topic(mut self, topic: &'a str) -> Self {
+        self.topic = Some(topic);
+        self
+    }
+
+    /// The additional data: each field with its length (u32, big-endian) in front.
+    ///
+    /// Five fields always; three more for a template; one more for a topic. The number of fields alone (5, 6, 8 or 9)
+    /// tells which, so that no two contexts give the same bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(128);
+        push_field(&mut out, AAD_LABEL);
+        push_field(&mut out, self.purpose.as_str().as_bytes());
+        push_field(&mut out, self.tenant.as_bytes());
+        push_field(&mut out, self.object.as_bytes());
+        push_field(&mut out, &self.revision.to_be_bytes());
+        if let Some(template) = &self.template {
+            push_field(&mut out, template.person.as_bytes());
+            push_field(&mut out, template.space_id.as_bytes());
+            push_field(&mut out, template.row.as_bytes());
+        }
+        if let Some(topic) = self.topic {
+            push_field(&mut out, topic.as_bytes());
+        }
+        out
+    }
+}
+
+/// Why bytes could not be sealed or opened.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SealError {
+    /// Shorter than header and tag.
+    #[error("sealed bytes are truncated: {found} bytes, a seal has at least {SEAL_OVERHEAD}")]
+    Truncated {
+        /// How many bytes there are.
+        found: usize,
+    },
+    /// Made by a newer program, or not a seal at all.
+    #[error("seal format {found} is not known (this program knows {SEAL_VERSION}); update it or check the source of the bytes")]
+    UnknownVersion {
+        /// The first byte.
+        found: u8,
+    },
+    /// The seal names another key.
+    #[error("sealed under key {found}, but key {expected} was given; fetch the key that the seal names")]
+    OtherKey {
+        /// The key given.
+        expected: KeyId,
+        /// The key the seal names.
+        found: KeyId,
+    },
+    /// Damaged, forged, or moved from where it was sealed.
+    #[error("sealed bytes for {purpose} of object {object} revision {revision} are not authentic: damaged, or sealed for another place")]
+    NotAuthentic {
+        /// The purpose that was expected.
+        purpose: &'static str,
+        /// The object that was expected.
+        object: Uuid,
+        /// The revision that was expected.
+        revision: u64,
+    },
+    /// No random nonce could be had.
+    #[error("cannot seal")]
+    NoRandomness(#[from] NoRandomness),
+}
+
+/// A key that seals and opens. Its bytes are wiped when it is dropped.
+#[derive(Clone)]
+pub struct SealKey {
+    id: KeyId,
+    bytes: KeyBytes,
+}
+
+impl SealKey {
+    /// Wraps 32 bytes; the key id follows from them.
+    pub fn new(bytes: [u8; KEY_LEN]) -> Self {
+        Self { id: KeyId::of(&bytes), bytes: Zeroizing::new(bytes) }
+    }
+
+    /// A new random key.
+    pub fn random() -> Result<Self, NoRandomness> {
+        keys::random_key().map(|bytes| Self::new(*bytes))
+    }
+
+    /// The name of this key, as every seal under it carries it.
+    pub const fn id(&self) -> KeyId {
+        self.id
+    }
+
+    /// The key itself, to be wrapped by another key or sent over mutual TLS. Never log it.
+    pub fn expose(&self) -> &[u8; KEY_LEN] {
+        &self.bytes
+    }
+
+    /// Seals `plaintext` for the place that `context` names, under a fresh random nonce.
+    pub fn seal(&self, context: &SealContext<'_>, plaintext: &[u8]) -> Result<Vec<u8>, SealError> {
+        let mut nonce = [0; NONCE_LEN];
+        SystemRandom::new().fill(&mut nonce).map_err(|_| NoRandomness)?;
+        Ok(self.seal_with_nonce(context, plaintext, nonce))
+    }
+
+    /// Opens what [`SealKey::seal`] made for the same context. The plaintext is wiped when dropped.
+    pub fn open(&self, context: &SealContext<'_>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
+        let found = key_id(sealed)?;
+        if found != self.id {
+            return Err(SealError::OtherKey { expected: self.id, found });
+        }
+        let nonce = Nonce::try_assume_unique_for_key(&sealed[1 + KEY_ID_LEN..HEADER_LEN])
+            .expect("the header is 12 bytes longer than version and key id");
+        let mut bytes = Zeroizing::new(sealed[HEADER_LEN..].to_vec());
+        let length = self
+            .cipher()
+            .open_in_place(nonce, Aad::from(context.to_bytes()), bytes.as_mut_slice())
+            .map_err(|_| SealError::NotAuthentic {
+                purpose: context.purpose.as_str(),
+                object: context.object,
+                revision: context.revision,
+            })?
+            .len();
+        bytes.truncate(length);
+        Ok(bytes)
+    }
+
+    fn seal_with_nonce(&self, context: &SealContext<'_>, plaintext: &[u8], nonce: [u8; NONCE_LEN]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(plaintext.len() + SEAL_OVERHEAD);
+        out.push(SEAL_VERSION);
+        out.extend_from_slice(&self.id.0);
+        out.extend_from_slice(&nonce);
+        out.extend_from_slice(plaintext);
+        let aad = Aad::from(context.to_bytes());
+        let tag = self
+            .cipher()
+            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), aad, &mut out[HEADER_LEN..])
+            .expect("AES-GCM refuses only plaintexts of 64 GiB and more");
+        out.extend_from_slice(tag.as_ref());
+        out
+    }
+
+    /// The expanded key is made anew for each use, since ring does not wipe it; the bytes we keep are wiped.
+    fn cipher(&self) -> LessSafeKey {
+        LessSafeKey::new(UnboundKey::new(&AES_256_GCM, self.bytes.as_ref()).expect("the key has 32 bytes"))
+    }
+}
+
+impl std::fmt::Debug for SealKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SealKey({}, ***)", self.id)
+    }
+}
+
+/// Tells which key opens `sealed`, after checking version and length. Nothing of it is authentic yet.
+pub fn key_id(sealed: &[u8]) -> Result<KeyId, SealError> {
+    match sealed.first() {
+        Some(&version) if version != SEAL_VERSION => return Err(SealError::UnknownVersion { found: version }),
+        _ if sealed.len() < SEAL_OVERHEAD => return Err(SealError::Truncated { found: sealed.len() }),
+        _ => {}
+    }
+    let (id, _) = sealed[1..].split_first_chunk().expect("the length was checked above");
+    Ok(KeyId(*id))
+}
