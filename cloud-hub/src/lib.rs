@@ -1,1 +1,7 @@
-//! cloud-hub
+//! The cloud hub: tenants, people, templates, devices, audit and webhooks, and the edge galleries kept equal over MQTT.
+//!
+//! In: REST requests over TLS 1.3 and device messages over MQTT 5. Out: rows in Postgres (one transaction per batch of
+//! events), sealed gallery records to the devices, signed webhooks, a live event stream. Deliberately absent: camera
+//! work (the agent's) and any state between requests that is not in Postgres or the key store.
+
+pub mod embedded;

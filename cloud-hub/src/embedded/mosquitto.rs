@@ -1,0 +1,357 @@
+//! The hub's own Mosquitto: two listeners on loopback, access lines per device, and no disk.
+//!
+//! The device listener takes user name and client id from the client's certificate, so that nobody can take another's
+//! session; the hub listener takes a password that only the hub has. Persistence is off on purpose: an outbox empties
+//! on the hub's own acknowledgement, so nothing may come to depend on the broker's disk. Deliberately absent: who may
+//! do what (the access lines come from outside) and certificates' contents.
+
+use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rustix::process::{Signal, test_kill_process};
+use tokio::net::TcpStream;
+
+use super::error::EmbeddedError;
+use super::process::ChildSpec;
+use super::service_user::{self, ServiceUser};
+use super::supervise::{self, Supervised};
+use super::{Layout, files, leftover, parts, ports};
+
+/// The hub's user name on its own listener.
+pub const HUB_USER: &str = "hub";
+/// Mosquitto binds within milliseconds; a loaded machine gets some more.
+const READY_WITHIN: Duration = Duration::from_secs(10);
+/// There is nothing to flush: persistence is off.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+/// Tries for the hub listener's port, which could be taken between its choice and its use.
+const PORT_TRIES: u32 = 3;
+/// The hub's password is 256 random bits, so stretching it adds nothing; this is mosquitto_passwd's own default.
+const PASSWORD_ITERATIONS: NonZeroU32 = NonZeroU32::new(101).expect("101 is not zero");
+
+/// What the broker shows to devices and believes of them, PEM.
+#[derive(Debug, Clone)]
+pub struct BrokerCertificates {
+    /// Server certificate, then the issuing authority, then the root.
+    pub server_chain_pem: String,
+    /// The server's private key.
+    pub server_key_pem: String,
+    /// Whose client certificates are believed: the device authority and the root above it.
+    pub client_ca_pem: String,
+    /// Revocation list of the device authority, if one is kept.
+    pub client_crl_pem: Option<String>,
+}
+
+/// How to run the embedded Mosquitto.
+#[derive(Debug, Clone)]
+pub struct MosquittoOptions {
+    /// Where things lie.
+    pub layout: Layout,
+    /// The executable.
+    pub program: PathBuf,
+    /// The user to run as, or `None` to stay oneself.
+    pub user: Option<ServiceUser>,
+    /// Where devices connect; loopback; port 0 takes a free one.
+    pub device_listen: SocketAddr,
+    /// Keys and authorities of the device listener.
+    pub certificates: BrokerCertificates,
+    /// The access list of the device listener, in Mosquitto's syntax.
+    pub device_access: String,
+}
+
+impl MosquittoOptions {
+    /// Options for a data directory, with the program that `scripts/setup` installed. Makes the directories.
+    pub fn for_data_dir(
+        root: &Path,
+        device_listen: SocketAddr,
+        certificates: BrokerCertificates,
+        device_access: String,
+    ) -> Result<Self, EmbeddedError> {
+        let layout = Layout::new(root);
+        let user = layout.prepare()?;
+        Ok(Self { layout, program: parts::mosquitto(None)?, user, device_listen, certificates, device_access })
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.layout.broker_dir().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) -> Result<(), EmbeddedError> {
+        files::write_file(&self.file(name), text.as_bytes(), 0o600, self.user.as_ref())
+    }
+}
+
+/// How the hub itself reaches the broker: plain MQTT 5 on loopback, on a listener of its own.
+#[derive(Clone)]
+pub struct HubConnection {
+    /// Loopback address.
+    pub address: SocketAddr,
+    /// [`HUB_USER`].
+    pub username: String,
+    /// Random, in a 0600 file.
+    pub password: String,
+}
+
+impl std::fmt::Debug for HubConnection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "HubConnection({} as {})", self.address, self.username)
+    }
+}
+
+/// A running Mosquitto that accepts connections on both listeners.
+#[derive(Debug)]
+pub struct EmbeddedMosquitto {
+    options: MosquittoOptions,
+    hub: HubConnection,
+    process: Supervised,
+}
+
+impl EmbeddedMosquitto {
+    /// Writes the configuration and starts the broker; about 0.1 s.
+    ///
+    /// Fails with the busy port and its owner, the missing program, or Mosquitto's own last words.
+    pub async fn start(mut options: MosquittoOptions) -> Result<Self, EmbeddedError> {
+        super::check_loopback(options.device_listen, "--mqtt-listen")?;
+        stop_leftover(&options).await?;
+        if options.device_listen.port() == 0 {
+            let port = free_port()?;
+            options.device_listen.set_port(port);
+        }
+        ports::check_free(options.device_listen, "--mqtt-listen")?;
+        let password = files::secret(&options.layout.secrets_dir().join("mqtt-hub.password"))?;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
+            let hub = HubConnection { address, username: String::from(HUB_USER), password: password.clone() };
+            match Self::launch(options.clone(), hub).await {
+                Err(EmbeddedError::NotReady { .. })
+                    if tries < PORT_TRIES && ports::check_free(address, "").is_err() => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn launch(options: MosquittoOptions, hub: HubConnection) -> Result<Self, EmbeddedError> {
+        write_files(&options, &hub)?;
+        let process = supervise::start(&broker(&options), Signal::TERM, STOP_GRACE)?;
+        let broker = Self { options, hub, process };
+        match broker.wait_ready().await {
+            Ok(()) => Ok(broker),
+            Err(error) => {
+                broker.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Where devices connect.
+    #[must_use]
+    pub fn device_address(&self) -> SocketAddr {
+        self.options.device_listen
+    }
+
+    /// How the hub connects.
+    #[must_use]
+    pub fn hub(&self) -> &HubConnection {
+        &self.hub
+    }
+
+    /// The broker's process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.child().pid()
+    }
+
+    /// A handle that replaces the device access list while the broker runs.
+    #[must_use]
+    pub fn access(&self) -> AccessFile {
+        AccessFile {
+            path: self.options.file("devices.acl"),
+            owner: self.options.user.clone(),
+            pid_file: self.options.file("mosquitto.pid"),
+            config: self.options.file("mosquitto.conf"),
+        }
+    }
+
+    /// Stops the broker and returns when it has ended.
+    pub async fn stop(self) {
+        self.process.stop().await;
+    }
+
+    async fn wait_ready(&self) -> Result<(), EmbeddedError> {
+        let child = self.process.child();
+        let attempts = async {
+            for address in [self.options.device_listen, self.hub.address] {
+                while TcpStream::connect(address).await.is_err() {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            }
+        };
+        let why = tokio::select! {
+            () = attempts => return Ok(()),
+            status = child.wait() => format!("it ended with {status}"),
+            () = tokio::time::sleep(READY_WITHIN) => format!("no answer within {} s", READY_WITHIN.as_secs()),
+        };
+        Err(EmbeddedError::NotReady { part: "mosquitto", why, log: child.recent_log() })
+    }
+}
+
+/// The access list of a Mosquitto on this machine: a file that is replaced whole, then a reload.
+#[derive(Debug, Clone)]
+pub struct AccessFile {
+    path: PathBuf,
+    owner: Option<ServiceUser>,
+    pid_file: PathBuf,
+    config: PathBuf,
+}
+
+impl AccessFile {
+    /// Replaces the list and makes the broker read it. Live sessions keep running, under the new rules.
+    pub fn replace(&self, access: &str) -> Result<(), EmbeddedError> {
+        files::write_file(&self.path, access.as_bytes(), 0o600, self.owner.as_ref())?;
+        if let Some(pid) = leftover::pid_in(&self.pid_file)
+            && leftover::was_started_with(pid, &self.config)
+        {
+            // Not running (just restarting) is no error: it reads the new list when it starts.
+            let _ = rustix::process::kill_process(pid, Signal::HUP);
+        }
+        Ok(())
+    }
+}
+
+fn free_port() -> Result<u16, EmbeddedError> {
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    ports::pick_loopback_port().map_err(|source| EmbeddedError::CannotListen {
+        address: any,
+        setting: "--mqtt-listen",
+        source,
+    })
+}
+
+fn broker(options: &MosquittoOptions) -> ChildSpec {
+    ChildSpec {
+        name: "mosquitto",
+        program: options.program.clone(),
+        args: vec![OsString::from("-c"), options.file("mosquitto.conf").into()],
+        env: vec![
+            (OsString::from("PATH"), OsString::from("/usr/bin:/bin")),
+            (OsString::from("OPENSSL_CONF"), options.file("openssl.cnf").into()),
+        ],
+        user: options.user.clone(),
+        death_signal: Signal::TERM,
+    }
+}
+
+fn write_files(options: &MosquittoOptions, hub: &HubConnection) -> Result<(), EmbeddedError> {
+    if let Some(user) = &options.user {
+        service_user::check_traversable(&options.layout.broker_dir(), user)?;
+    }
+    let certificates = &options.certificates;
+    options.write("server.pem", &certificates.server_chain_pem)?;
+    options.write("server.key", &certificates.server_key_pem)?;
+    options.write("clients.pem", &certificates.client_ca_pem)?;
+    if let Some(crl) = &certificates.client_crl_pem {
+        options.write("clients.crl", crl)?;
+    }
+    options.write("devices.acl", &options.device_access)?;
+    options.write("hub.acl", HUB_ACCESS)?;
+    options.write("hub.passwd", &password_line(&hub.password)?)?;
+    options.write("openssl.cnf", OPENSSL_CONF)?;
+    options.write("mosquitto.conf", &configuration(options, hub))
+}
+
+/// The hub reads and writes everything below its own prefix and reads the broker's figures.
+const HUB_ACCESS: &str = "user hub\ntopic readwrite lintel/#\ntopic readwrite homeassistant/#\ntopic read $SYS/#\n";
+
+/// Mosquitto 2.0.11 cannot switch TLS session tickets off itself, and a resumed session skips the revocation list.
+const OPENSSL_CONF: &str = "\
+openssl_conf = lintel
+[lintel]
+ssl_conf = lintel_ssl
+[lintel_ssl]
+system_default = lintel_tls
+[lintel_tls]
+MinProtocol = TLSv1.3
+NumTickets = 0
+";
+
+/// The whole configuration. Limits: a batch of events is at most 64 KiB, an envelope and topic stay below 1 KiB more;
+/// a queue of 1,000 messages is minutes of one device's traffic, and what overflows is sent again by the outbox.
+fn configuration(options: &MosquittoOptions, hub: &HubConnection) -> String {
+    let broker_dir = options.layout.broker_dir();
+    let dir = broker_dir.display();
+    let (device_port, device_ip) = (options.device_listen.port(), options.device_listen.ip());
+    let (hub_port, hub_ip) = (hub.address.port(), hub.address.ip());
+    let crl = options
+        .certificates
+        .client_crl_pem
+        .as_ref()
+        .map_or_else(String::new, |_| format!("crlfile {dir}/clients.crl\n"));
+    format!(
+        "# Written by cloud-hub at each start; changes are lost.
+per_listener_settings true
+persistence false
+pid_file {dir}/mosquitto.pid
+log_dest stderr
+log_type error
+log_type warning
+log_type notice
+log_timestamp false
+connection_messages true
+allow_zero_length_clientid false
+set_tcp_nodelay true
+message_size_limit 131072
+max_packet_size 147456
+max_inflight_messages 20
+max_queued_messages 1000
+max_queued_bytes 16777216
+max_keepalive 300
+persistent_client_expiration 1d
+
+listener {device_port} {device_ip}
+allow_anonymous false
+require_certificate true
+use_identity_as_username true
+use_username_as_clientid true
+cafile {dir}/clients.pem
+certfile {dir}/server.pem
+keyfile {dir}/server.key
+{crl}tls_version tlsv1.3
+acl_file {dir}/devices.acl
+
+listener {hub_port} {hub_ip}
+allow_anonymous false
+password_file {dir}/hub.passwd
+acl_file {dir}/hub.acl
+"
+    )
+}
+
+/// One line of Mosquitto's password file: `user:$7$iterations$salt$hash`, PBKDF2 with HMAC-SHA-512.
+fn password_line(password: &str) -> Result<String, EmbeddedError> {
+    let mut salt = [0_u8; 12];
+    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut salt).map_err(|_| EmbeddedError::Io {
+        action: "make the salt for",
+        path: PathBuf::from("hub.passwd"),
+        source: std::io::Error::other("the system's random source does not answer"),
+    })?;
+    let mut hash = [0_u8; 64];
+    let algorithm = ring::pbkdf2::PBKDF2_HMAC_SHA512;
+    ring::pbkdf2::derive(algorithm, PASSWORD_ITERATIONS, &salt, password.as_bytes(), &mut hash);
+    let (salt, hash) = (STANDARD.encode(salt), STANDARD.encode(hash));
+    Ok(format!("{HUB_USER}:$7${PASSWORD_ITERATIONS}${salt}${hash}\n"))
+}
+
+async fn stop_leftover(options: &MosquittoOptions) -> Result<(), EmbeddedError> {
+    let Some(pid) = leftover::pid_in(&options.file("mosquitto.pid")) else { return Ok(()) };
+    let ours = test_kill_process(pid).is_ok() && leftover::was_started_with(pid, &options.file("mosquitto.conf"));
+    if !ours {
+        return Ok(());
+    }
+    leftover::stop("mosquitto", pid, &[Signal::TERM, Signal::KILL]).await
+}
