@@ -1,0 +1,264 @@
+//! One door as a state machine: `step(door, input, now, policy) -> (door, effects)`.
+//!
+//! In: decisions of the stages, news of the gallery, ticks and faults, each with the time. Out: effects that the driver
+//! carries out in order. The step that answers [`Input::Granted`] with [`Effect::Unlock`] *is* the relay call: the
+//! driver takes the time, asks the current gallery snapshot, calls [`step`], and drives the relay before anything else.
+//! Invariants: no unlock on evidence older than the policy's budgets or of two different tracks; none for a person
+//! outside the current snapshot; a door held open for a removed person relocks in the step that hears of it.
+//! Deliberately absent: relays, events as JSON, schedules (they arrive as refusals).
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::gallery::PersonId;
+use crate::liveness::LivenessVerdict;
+use crate::quality::QualityReason;
+use crate::time::MonoTime;
+use crate::track::TrackId;
+
+/// What a door does when the agent can no longer decide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailMode {
+    /// Stay locked: the usual case; people leave by a handle.
+    Secure,
+    /// Unlock: an escape route that must never trap anyone.
+    Safe,
+}
+
+/// How one door behaves.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DoorPolicy {
+    /// How long an unlock lasts.
+    pub hold: Duration,
+    /// How long after relocking the same person, still in view, may open it again.
+    pub regrant: Duration,
+    /// The freshness budget: the newest contributing frame may be this old at the relay call.
+    pub freshness: Duration,
+    /// The best shot (the picture that was identified) may be this old at the relay call.
+    pub best_shot_age: Duration,
+    /// The same denial of the same track is recorded at most this often.
+    pub denial_interval: Duration,
+    /// What happens on a fault.
+    pub fail: FailMode,
+}
+
+impl Default for DoorPolicy {
+    fn default() -> Self {
+        todo!()
+    }
+}
+
+/// When and on what the evidence for a grant was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GrantEvidence {
+    /// The live track before the door.
+    pub track: TrackId,
+    /// Capture time of the newest frame of that track that contributed.
+    pub newest_frame_at: MonoTime,
+    /// Capture time of the last liveness evidence.
+    pub liveness_at: MonoTime,
+    /// Capture time of the best shot, the one that was identified.
+    pub best_shot_at: MonoTime,
+    /// The track that the best shot was taken from.
+    pub best_shot_track: TrackId,
+}
+
+/// A positive decision on its way to the relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Names the decision in events and at the relay.
+    pub decision: Uuid,
+    /// Who may enter.
+    pub person: PersonId,
+    /// What it rests on.
+    pub evidence: GrantEvidence,
+    /// Whether the person is in the gallery snapshot that is current *now*, at the relay call; asked by the driver.
+    pub in_current_snapshot: bool,
+}
+
+/// A negative decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Names the decision in events.
+    pub decision: Uuid,
+    /// The track before the door; `None` when the refusal concerns no face in particular.
+    pub track: Option<TrackId>,
+    /// Why.
+    pub reason: DenyReason,
+}
+
+/// Why a door stays shut. Each has one code in the wire contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DenyReason {
+    /// Nobody enrolled is similar enough.
+    Unknown,
+    /// Two enrolled people are too close to call.
+    Ambiguous,
+    /// The passive model sees a print or a screen.
+    LivenessFailed,
+    /// The face is as still as a photograph.
+    LivenessStill,
+    /// Neither alive nor an attack within the time.
+    LivenessUndecided,
+    /// A required liveness check could not be made.
+    LivenessUnavailable,
+    /// The picture is not good enough.
+    Quality(QualityReason),
+    /// The evidence was too old at the relay call, or not of one track.
+    Stale,
+    /// The person is no longer in the gallery.
+    PersonRemoved,
+    /// The person's validity has ended.
+    PersonExpired,
+    /// Known, but not here or not now.
+    NotPermitted,
+    /// The gallery cannot be read.
+    GalleryUnavailable,
+    /// A model cannot answer.
+    ModelsUnavailable,
+    /// The camera gives no frames.
+    CameraStalled,
+    /// The door itself is in a fault or was tampered with.
+    DoorFault,
+}
+
+/// What is wrong with the door or the agent behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// The agent can no longer decide or drive the relay. Follows the [`FailMode`].
+    Controller,
+    /// Somebody opened the case or cut a line. Always locks: opening on tamper would reward it.
+    Tamper,
+}
+
+/// What a door can be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// Somebody may enter, if the evidence still holds now.
+    Granted(Grant),
+    /// Somebody may not enter.
+    Refused(Refusal),
+    /// The person left the gallery (deleted, expired, suspended). On each new snapshot the driver asks it about
+    /// [`Door::held_for`] and sends this for those it no longer contains.
+    Revoked {
+        /// Who.
+        person: PersonId,
+    },
+    /// Time has passed; due at the latest [`Effect::WakeAt`].
+    Tick,
+    /// Something is wrong.
+    Fault(Fault),
+    /// It is right again.
+    FaultCleared(Fault),
+}
+
+/// Why a door was locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LockCause {
+    /// The hold time is over.
+    HoldElapsed,
+    /// The person it was held open for left the gallery.
+    PersonRevoked,
+    /// A fault, in a door that fails secure.
+    Fault,
+    /// Tampering.
+    Tamper,
+    /// A fault that had unlocked a fail-safe door is over.
+    FaultCleared,
+}
+
+/// Why a door was unlocked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnlockCause {
+    /// A person was granted entry.
+    Granted {
+        /// The decision.
+        decision: Uuid,
+        /// Who.
+        person: PersonId,
+    },
+    /// A fault, in a door that fails safe.
+    FailSafe,
+}
+
+/// What goes on record. The driver turns each into one event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// Entry granted (the door opened, or was already open for somebody else).
+    Granted {
+        /// The decision that was carried out.
+        grant: Grant,
+        /// Age of the newest contributing frame at the relay call.
+        frame_age: Duration,
+    },
+    /// Entry denied, after throttling.
+    Denied {
+        /// The decision.
+        decision: Uuid,
+        /// The track, when there was one.
+        track: Option<TrackId>,
+        /// Why.
+        reason: DenyReason,
+        /// Who it would have been, when a grant was turned down at the relay.
+        person: Option<PersonId>,
+    },
+}
+
+/// What the driver must do, in the order given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Energise the relay. Comes first: the freshness that was just checked must not wait for a disk.
+    Unlock(UnlockCause),
+    /// Release the relay.
+    Lock(LockCause),
+    /// Send [`Input::Tick`] at this time, or as soon after it as can be.
+    WakeAt(MonoTime),
+    /// Write an event.
+    Record(Record),
+}
+
+/// The state of one door.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Door {
+    _private: (),
+}
+
+impl Door {
+    /// A locked door without faults.
+    #[must_use]
+    pub fn locked() -> Self {
+        Self::default()
+    }
+
+    /// Whether the relay should be energised.
+    #[must_use]
+    pub fn is_unlocked(&self) -> bool {
+        todo!()
+    }
+
+    /// For whom it is held open; empty when it is locked.
+    pub fn held_for(&self) -> impl Iterator<Item = PersonId> + '_ {
+        std::iter::empty()
+    }
+}
+
+/// Advances the door by one input. The caller supplies the time and carries out the effects in order.
+#[must_use]
+pub fn step(door: Door, input: Input, now: MonoTime, policy: &DoorPolicy) -> (Door, Vec<Effect>) {
+    todo!()
+}
+
+impl From<QualityReason> for DenyReason {
+    fn from(reason: QualityReason) -> Self {
+        Self::Quality(reason)
+    }
+}
+
+impl DenyReason {
+    /// The reason to give when a track ends or is turned down with this verdict; `None` for a live one.
+    #[must_use]
+    pub fn of_liveness(verdict: &LivenessVerdict) -> Option<Self> {
+        todo!()
+    }
+}

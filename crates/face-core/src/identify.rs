@@ -1,0 +1,157 @@
+//! The open-set decision: who is it, or nobody we know, or too close to call.
+//!
+//! In: ranked rows of a gallery (several templates per person) and a policy. Out: [`Identification`].
+//! Deliberately absent: the search (`face-index`) and how a threshold follows from a FAR (the model pack's manifest).
+
+use crate::embedding::Similarity;
+use crate::gallery::{PersonId, Ranked};
+
+/// When a score counts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OpenSetPolicy {
+    /// The lowest similarity that may be a known person; it comes from the manifest, addressed by FAR.
+    pub threshold: Similarity,
+    /// How far the best person must be above the second-best one. Two enrolled people who look alike, or one
+    /// person enrolled twice under two names, must not be told apart by chance.
+    pub margin: f32,
+}
+
+/// What the policy makes of a search.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Identification {
+    /// The best person is over the threshold, and over the second-best by the margin.
+    Known {
+        /// Who it is.
+        person: PersonId,
+        /// Their best template's similarity.
+        score: Similarity,
+        /// Distance to the second-best person; `None` when the gallery holds one person only.
+        margin: Option<f32>,
+    },
+    /// Nobody is over the threshold.
+    Unknown {
+        /// The nearest person and their similarity; `None` for an empty gallery.
+        best: Option<(PersonId, Similarity)>,
+    },
+    /// Over the threshold, but the second-best person is too close.
+    Ambiguous {
+        /// The nearest person.
+        person: PersonId,
+        /// Their similarity.
+        score: Similarity,
+        /// The second-best person.
+        rival: PersonId,
+        /// Distance between the two, below the policy's margin.
+        margin: f32,
+    },
+}
+
+/// Decides who the rows speak for. The rows may come in any order; each person counts by their best template.
+///
+/// Pass [`crate::gallery::Gallery::candidates`], which makes sure that the second-best person is among them.
+#[must_use]
+pub fn identify(ranked: &[Ranked], policy: &OpenSetPolicy) -> Identification {
+    let Some(best) = best_where(ranked, |_| true) else {
+        return Identification::Unknown { best: None };
+    };
+    let (person, score) = (best.person, best.similarity);
+    if score < policy.threshold {
+        return Identification::Unknown { best: Some((person, score)) };
+    }
+    let Some(second) = best_where(ranked, |row| row.person != person) else {
+        return Identification::Known { person, score, margin: None };
+    };
+    let margin = score.above(second.similarity);
+    if margin < policy.margin {
+        return Identification::Ambiguous { person, score, rival: second.person, margin };
+    }
+    Identification::Known { person, score, margin: Some(margin) }
+}
+
+/// The first of the most similar rows that `wanted` accepts.
+fn best_where(ranked: &[Ranked], wanted: impl Fn(&Ranked) -> bool) -> Option<&Ranked> {
+    ranked.iter().filter(|row| wanted(row)).fold(None, |best: Option<&Ranked>, row| match best {
+        Some(best) if best.similarity >= row.similarity => Some(best),
+        _ => Some(row),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gallery::TemplateId;
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    const ANNA: u128 = 1;
+    const BEN: u128 = 2;
+
+    fn row(person: u128, cosine: f32) -> Ranked {
+        Ranked {
+            person: PersonId(Uuid::from_u128(person)),
+            template: TemplateId(Uuid::from_u128(7)),
+            similarity: Similarity::new(cosine),
+        }
+    }
+
+    fn policy(threshold: f32, margin: f32) -> OpenSetPolicy {
+        OpenSetPolicy { threshold: Similarity::new(threshold), margin }
+    }
+
+    #[test]
+    fn a_clear_best_person_is_known() {
+        let found = identify(&[row(ANNA, 0.7), row(ANNA, 0.69), row(BEN, 0.2)], &policy(0.442, 0.05));
+        let Identification::Known { person, margin, .. } = found else { panic!("{found:?}") };
+        assert_eq!(person, PersonId(Uuid::from_u128(ANNA)));
+        assert!((margin.unwrap() - 0.5).abs() < 1e-6);
+    }
+
+    #[test]
+    fn two_close_people_are_ambiguous() {
+        let found = identify(&[row(ANNA, 0.60), row(BEN, 0.57)], &policy(0.442, 0.05));
+        assert!(matches!(found, Identification::Ambiguous { .. }), "{found:?}");
+    }
+
+    #[test]
+    fn two_templates_of_one_person_are_no_rivals() {
+        let found = identify(&[row(ANNA, 0.60), row(ANNA, 0.59)], &policy(0.442, 0.05));
+        assert!(matches!(found, Identification::Known { margin: None, .. }), "{found:?}");
+    }
+
+    #[test]
+    fn nobody_over_the_threshold_is_unknown_with_the_nearest_named() {
+        let found = identify(&[row(BEN, 0.30), row(ANNA, 0.44)], &policy(0.442, 0.05));
+        let best = Some((PersonId(Uuid::from_u128(ANNA)), Similarity::new(0.44)));
+        assert_eq!(found, Identification::Unknown { best });
+        assert_eq!(identify(&[], &policy(0.442, 0.05)), Identification::Unknown { best: None });
+    }
+
+    proptest! {
+        #[test]
+        fn a_higher_threshold_or_margin_never_makes_anyone_known(
+            rows in proptest::collection::vec((0u128..4, -1.0f32..1.0), 0..12),
+            threshold in -1.0f32..1.0, margin in 0.0f32..0.5, harder in 0.0f32..0.5, wider in 0.0f32..0.5,
+        ) {
+            let rows: Vec<Ranked> = rows.into_iter().map(|(person, cosine)| row(person, cosine)).collect();
+            let strict = identify(&rows, &policy(threshold + harder, margin + wider));
+            if let Identification::Known { person, score, .. } = strict {
+                let lax = identify(&rows, &policy(threshold, margin));
+                prop_assert!(
+                    matches!(lax, Identification::Known { person: p, score: s, .. } if p == person && s == score)
+                );
+            }
+        }
+
+        #[test]
+        fn the_order_of_distinct_rows_does_not_matter(
+            mut rows in proptest::collection::vec((0u128..4, -1.0f32..1.0), 0..12),
+        ) {
+            let forward: Vec<Ranked> = rows.iter().map(|(person, cosine)| row(*person, *cosine)).collect();
+            rows.reverse();
+            let backward: Vec<Ranked> = rows.iter().map(|(person, cosine)| row(*person, *cosine)).collect();
+            let distinct = forward.iter().enumerate().all(|(i, a)| forward[..i].iter().all(|b| a.similarity != b.similarity));
+            prop_assume!(distinct);
+            prop_assert_eq!(identify(&forward, &policy(0.1, 0.05)), identify(&backward, &policy(0.1, 0.05)));
+        }
+    }
+}
