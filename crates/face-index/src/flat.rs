@@ -1,0 +1,59 @@
+//! FAISS `IndexFlatIP` as a source of candidates.
+//!
+//! In: the rows, once. Out: rows that surely contain the exact top `k`. FAISS gives the `k` best by its own sums,
+//! which say nothing of rows that tie with the last one; so it is asked for more until the last score is clearly below
+//! the `k`-th. The index is never written to or read from disk: FAISS does not survive hostile files.
+
+use face_core::{DIM, Embedding};
+use faiss::index::flat::FlatIndex;
+use faiss::{ConcurrentIndex, Index};
+
+use crate::candidates::MARGIN;
+use crate::kernel::Row;
+use crate::snapshot::BuildError;
+
+/// Rows handed to FAISS at a time, so that building needs one small buffer beside its own copy.
+const ADD_ROWS: usize = 1024;
+
+/// A flat inner-product index over all rows.
+pub(crate) struct FaissFlat {
+    index: FlatIndex,
+    n_rows: usize,
+}
+
+impl FaissFlat {
+    pub(crate) fn build(rows: &[Row]) -> Result<Self, BuildError> {
+        let failed = |source| BuildError::Faiss { rows: rows.len(), source: Box::new(source) };
+        let dimension = u32::try_from(DIM).expect("512 fits");
+        let mut index = FlatIndex::new_ip(dimension).map_err(failed)?;
+        let mut buffer = Vec::with_capacity(ADD_ROWS.min(rows.len()) * DIM);
+        for block in rows.chunks(ADD_ROWS) {
+            buffer.clear();
+            for Row(embedding) in block {
+                buffer.extend_from_slice(embedding.as_slice());
+            }
+            index.add(&buffer).map_err(failed)?;
+        }
+        Ok(Self { index, n_rows: rows.len() })
+    }
+
+    /// Rows that surely contain the exact top `k` (at least 1, at most the number of rows), in gallery order.
+    pub(crate) fn candidates(&self, probe: &Embedding, k: usize) -> Result<Vec<usize>, faiss::error::Error> {
+        let mut depth = k.saturating_mul(2).saturating_add(8).min(self.n_rows);
+        loop {
+            let found = self.index.search(probe.as_slice(), depth)?;
+            let floor = found.distances[k - 1] - MARGIN;
+            let lowest = found.distances[depth - 1];
+            if depth == self.n_rows || lowest < floor {
+                let scored = found.labels.iter().zip(&found.distances);
+                let mut rows: Vec<usize> = scored
+                    .filter(|(_, score)| **score >= floor)
+                    .filter_map(|(label, _)| label.get().and_then(|label| usize::try_from(label).ok()))
+                    .collect();
+                rows.sort_unstable();
+                return Ok(rows);
+            }
+            depth = depth.saturating_mul(4).min(self.n_rows);
+        }
+    }
+}

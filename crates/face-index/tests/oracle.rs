@@ -1,0 +1,130 @@
+//! Every engine and every kernel gives exactly what the plain oracle gives: scores bit for bit, and order.
+
+use face_core::{Embedding, Gallery, PersonId, Ranked, TemplateId, rank};
+use face_index::{BuildError, Engine, EngineUsed, Kernel, Snapshot};
+use proptest::prelude::*;
+use uuid::Uuid;
+
+/// Deterministic noise: one step of an xorshift generator, as a float in [-1, 1).
+fn noise(state: &mut u64) -> f32 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    ((*state >> 40) as f32) / (1_u64 << 23) as f32 - 1.0
+}
+
+fn embedding(seed: u64) -> Embedding {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    Embedding::from_raw(std::array::from_fn(|_| noise(&mut state))).expect("noise has a norm")
+}
+
+/// `base` moved a little: neighbours whose scores differ by less than rounding.
+fn near(base: &Embedding, seed: u64, distance: f32) -> Embedding {
+    let mut state = seed | 1;
+    let moved = base.as_slice().map(|value| value + distance * noise(&mut state));
+    Embedding::from_raw(moved).expect("still has a norm")
+}
+
+fn rows(embeddings: &[Embedding]) -> Vec<(PersonId, TemplateId, Embedding)> {
+    let id = |index: usize| Uuid::from_u128(index as u128 + 1);
+    let named = embeddings.iter().enumerate();
+    named.map(|(index, embedding)| (PersonId(id(index / 3)), TemplateId(id(index)), embedding.clone())).collect()
+}
+
+/// Every snapshot that this machine can build over the same rows.
+fn snapshots(embeddings: &[Embedding]) -> Vec<Snapshot> {
+    let mut all: Vec<Snapshot> =
+        Kernel::available().map(|kernel| Snapshot::with_kernel(rows(embeddings), kernel).expect("builds")).collect();
+    if cfg!(feature = "faiss") {
+        all.push(Snapshot::build(rows(embeddings), Engine::Faiss).expect("builds"));
+    }
+    all
+}
+
+fn expect_oracle(embeddings: &[Embedding], probe: &Embedding, k: usize) {
+    let expected: Vec<(Uuid, u32)> = rank(probe, embeddings, k)
+        .into_iter()
+        .map(|(index, score)| (Uuid::from_u128(index as u128 + 1), score.to_bits()))
+        .collect();
+    for snapshot in snapshots(embeddings) {
+        let found: Vec<(Uuid, u32)> = snapshot
+            .search(probe, k)
+            .iter()
+            .map(|Ranked { template, similarity, .. }| (template.0, similarity.value().to_bits()))
+            .collect();
+        assert_eq!(found, expected, "{:?}, n {}, k {k}", snapshot.engine(), embeddings.len());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn equals_the_oracle(seed in 1_u64..u64::MAX, n in 0_usize..600, k in 0_usize..40) {
+        let embeddings: Vec<Embedding> = (0..n as u64).map(|row| embedding(seed ^ row)).collect();
+        expect_oracle(&embeddings, &embedding(!seed), k);
+    }
+
+    #[test]
+    fn equals_the_oracle_where_scores_tie_or_nearly_tie(seed in 1_u64..u64::MAX, k in 1_usize..30, distance in 0.0_f32..2e-4) {
+        let probe = embedding(seed);
+        let twin = near(&probe, seed, 0.01);
+        let mut embeddings: Vec<Embedding> = (0..300).map(|row| near(&twin, seed ^ row, distance)).collect();
+        // Exact doubles, some before and some after the block border of the kernel.
+        for row in [3, 7, 255, 256, 257, 299] {
+            embeddings[row] = twin.clone();
+        }
+        expect_oracle(&embeddings, &probe, k);
+    }
+}
+
+#[test]
+fn identical_templates_keep_gallery_order() {
+    let twin = embedding(5);
+    let embeddings = vec![twin.clone(); 700];
+    for k in [1, 2, 255, 256, 257, 700, 900] {
+        expect_oracle(&embeddings, &embedding(6), k);
+        expect_oracle(&embeddings, &twin, k);
+    }
+}
+
+#[test]
+fn asking_for_more_than_there_is_gives_all() {
+    let embeddings: Vec<Embedding> = (0..5).map(embedding).collect();
+    expect_oracle(&embeddings, &embedding(99), 5);
+    expect_oracle(&embeddings, &embedding(99), usize::MAX);
+}
+
+#[test]
+fn nobody_is_found_in_an_empty_gallery() {
+    for snapshot in snapshots(&[]).into_iter().chain([Snapshot::empty()]) {
+        assert!(snapshot.is_empty());
+        assert!(snapshot.search(&embedding(1), 5).is_empty());
+        assert!(!snapshot.contains(PersonId(Uuid::from_u128(1))));
+    }
+}
+
+#[test]
+fn a_snapshot_knows_its_people() {
+    let embeddings: Vec<Embedding> = (0..7).map(embedding).collect();
+    let snapshot = Snapshot::build(rows(&embeddings), Engine::Auto).expect("builds");
+    assert_eq!((snapshot.len(), snapshot.n_people()), (7, 3));
+    assert!(snapshot.contains(PersonId(Uuid::from_u128(3))));
+    assert!(!snapshot.contains(PersonId(Uuid::from_u128(4))));
+    assert_eq!(snapshot.engine(), EngineUsed::Exact(Kernel::detect()));
+}
+
+#[test]
+fn the_same_template_twice_is_refused() {
+    let mut twice = rows(&[embedding(1), embedding(2)]);
+    twice[1].1 = twice[0].1;
+    let Err(error) = Snapshot::build(twice, Engine::Auto) else { panic!("accepted") };
+    assert!(matches!(error, BuildError::DuplicateTemplate { .. }), "{error}");
+}
+
+#[test]
+fn a_debug_line_names_nobody() {
+    let snapshot = Snapshot::build(rows(&[embedding(1)]), Engine::Auto).expect("builds");
+    let line = format!("{snapshot:?}");
+    assert!(!line.contains(&Uuid::from_u128(1).to_string()), "{line}");
+}

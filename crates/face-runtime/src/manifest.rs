@@ -1,0 +1,632 @@
+//! What a model pack says of itself: files, tensors, space, thresholds, where it came from.
+//!
+//! In: the text of `models/<pack>/manifest.toml`. Out: a [`Manifest`] whose every field has been checked, so that
+//! nothing later asks again whether a shape has three colours or a hash has 64 digits. Unknown keys are refused: a
+//! misspelt `tolerence` must not quietly mean "the default". No model file is opened here; [`crate::ModelPack`]
+//! compares the files with what stands here.
+//!
+//! The format is described for people in `models/README.md`.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::{Component, Path, PathBuf};
+
+use serde::Deserialize;
+
+/// The only schema this code reads. A pack of a later schema is refused, not guessed at.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Largest model file that is read, in bytes. The default pack's largest is 5.8 MB; a hostile manifest must not make
+/// a 4 GB edge device read a 10 GB file.
+const MAX_FILE_BYTES: u64 = 1 << 30;
+
+/// Largest tensor that a manifest may declare, in elements (64 Mi floats = 256 MiB).
+const MAX_TENSOR_ELEMENTS: u64 = 1 << 26;
+
+/// Why a manifest was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// The text is not TOML, a key is unknown or missing, or a value has the wrong type. The source has line and column.
+    #[error("the manifest cannot be read")]
+    Syntax(#[source] Box<toml::de::Error>),
+    /// The manifest was written for other code.
+    #[error(
+        "manifest schema {found} is not supported, this program reads schema {SCHEMA_VERSION}: use a pack made for it"
+    )]
+    Schema {
+        /// The `schema_version` in the file.
+        found: u32,
+    },
+    /// A value is well-formed but cannot be right.
+    #[error("manifest {field}: {problem}")]
+    Invalid {
+        /// Path of the key, such as `files[detect].sha256`.
+        field: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A task that the pack must provide has no file.
+    #[error("manifest has no file for the task {task}: the pack is incomplete")]
+    MissingTask {
+        /// The task without a file.
+        task: Task,
+    },
+    /// No threshold was calibrated for the false accept rate that was asked for.
+    #[error("pack {pack} has no threshold for a false accept rate of {asked}; it has {available}")]
+    NoThreshold {
+        /// Name of the pack.
+        pack: String,
+        /// The rate asked for.
+        asked: FalseAcceptRate,
+        /// The rates the pack was calibrated for, separated by commas.
+        available: String,
+    },
+}
+
+/// What a model file is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    /// Finds faces in a whole frame.
+    Detect,
+    /// Places 68 points on one face.
+    Landmark,
+    /// Turns one aligned face into an embedding.
+    Feature,
+    /// Tells a live face from a picture of one.
+    Liveness,
+    /// Tells an open eye from a closed one.
+    Eye,
+    /// Estimates yaw, pitch and roll of a head.
+    Pose,
+}
+
+impl Task {
+    /// Every task; a pack has exactly one file for each.
+    pub const ALL: [Self; 6] = [Self::Detect, Self::Landmark, Self::Feature, Self::Liveness, Self::Eye, Self::Pose];
+
+    /// The name used in manifests and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Detect => "detect",
+            Self::Landmark => "landmark",
+            Self::Feature => "feature",
+            Self::Liveness => "liveness",
+            Self::Eye => "eye",
+            Self::Pose => "pose",
+        }
+    }
+}
+
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A checked model pack manifest.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Manifest {
+    /// Short name of the pack, such as `faceplugin`.
+    pub name: String,
+    /// Version of the pack as we ship it.
+    pub version: semver::Version,
+    /// Names the space of the embeddings. Templates of different spaces never meet.
+    pub space_id: String,
+    /// SPDX expression of the weights' licence.
+    pub licence: String,
+    /// Who made the models and what is known of their training, in words.
+    pub provenance: String,
+    /// The package that carries the files.
+    pub source: SourcePackage,
+    /// Shape and metric of the templates.
+    pub embedding: EmbeddingSpec,
+    /// Calibrated thresholds, strictest false accept rate first.
+    pub thresholds: Vec<Threshold>,
+    files: Vec<ModelFile>,
+}
+
+/// The package in a public registry from which setup takes the model files.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourcePackage {
+    /// Kind of registry, such as `npm`.
+    pub registry: String,
+    /// Name of the package.
+    pub package: String,
+    /// Its version.
+    pub version: String,
+    /// SHA-256 of the package archive, lower-case hexadecimal.
+    pub sha256: String,
+    /// Folder inside the archive that holds the files.
+    pub folder: String,
+}
+
+/// What the embedder gives.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EmbeddingSpec {
+    /// Number of components.
+    pub dimension: usize,
+    /// How two are compared.
+    pub metric: Metric,
+    /// Whether the model's own output has unit length. If not, the runtime normalises it.
+    pub normalised: bool,
+}
+
+/// How two embeddings are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Metric {
+    /// Cosine of the angle between them, in [-1, 1].
+    Cosine,
+}
+
+/// A false accept rate: the share of pairs of different people that score at or above a threshold. In (0, 1).
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+pub struct FalseAcceptRate(f64);
+
+impl FalseAcceptRate {
+    /// The rate as a number.
+    #[must_use]
+    pub const fn get(self) -> f64 {
+        self.0
+    }
+
+    /// Whether both mean the same rate, allowing for the rounding of decimal text.
+    #[must_use]
+    pub fn same_as(self, other: Self) -> bool {
+        (self.0 - other.0).abs() <= self.0 * 1e-9
+    }
+}
+
+/// The text is not a number between 0 and 1.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a false accept rate: write a number between 0 and 1, such as 1e-4")]
+pub struct InvalidRate(String);
+
+impl std::str::FromStr for FalseAcceptRate {
+    type Err = InvalidRate;
+
+    fn from_str(text: &str) -> Result<Self, InvalidRate> {
+        match text.parse::<f64>() {
+            Ok(rate) if rate > 0.0 && rate < 1.0 => Ok(Self(rate)),
+            _ => Err(InvalidRate(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for FalseAcceptRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:e}", self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for FalseAcceptRate {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// One calibrated operating point.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Threshold {
+    /// Share of impostor pairs at or above `score`.
+    pub far: FalseAcceptRate,
+    /// Cosine similarity, in (-1, 1).
+    pub score: f32,
+    /// The pictures it was measured on.
+    pub data_set: String,
+    /// Day of the measurement, `YYYY-MM-DD`.
+    pub measured_on: toml::value::Datetime,
+}
+
+/// One model file and all that must be true of it before it is used.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelFile {
+    /// What it is for.
+    pub task: Task,
+    /// Path inside the weights directory; relative, without `..`.
+    pub path: PathBuf,
+    /// SHA-256 of the file, lower-case hexadecimal.
+    pub sha256: String,
+    /// Exact length of the file.
+    pub size_bytes: u64,
+    /// What the ONNX file needs of the runtime.
+    pub onnx: OnnxInfo,
+    /// Its one input.
+    pub input: InputSpec,
+    /// Its outputs, by name.
+    pub outputs: Vec<OutputSpec>,
+    /// The answer it must give to a known question.
+    pub warm_up: WarmUp,
+}
+
+/// Facts about the ONNX file, for people and for the check against the runtime.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OnnxInfo {
+    /// IR version in the file.
+    pub ir_version: u32,
+    /// Version of the default operator set.
+    pub opset: u32,
+    /// Least ONNX Runtime C API (minor version) that runs it.
+    pub min_ort_api: u32,
+}
+
+/// Element type of a tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ElementType {
+    /// 32-bit float.
+    F32,
+}
+
+/// Order of the dimensions of an image tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum Layout {
+    /// Batch, channel, row, column.
+    #[serde(rename = "NCHW")]
+    Nchw,
+}
+
+/// Order of the colour planes of an image tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Colour {
+    /// Red, green, blue.
+    Rgb,
+    /// Blue, green, red.
+    Bgr,
+    /// One plane of luma (BT.601).
+    Grey,
+}
+
+impl Colour {
+    /// Number of planes.
+    #[must_use]
+    pub const fn planes(self) -> usize {
+        match self {
+            Self::Rgb | Self::Bgr => 3,
+            Self::Grey => 1,
+        }
+    }
+}
+
+/// The one image input of a model. A pixel value `x` in 0..=255 becomes `(x - mean[plane]) / scale[plane]`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InputSpec {
+    /// Name in the graph.
+    pub name: String,
+    /// Element type.
+    pub dtype: ElementType,
+    /// `[1, planes, height, width]`.
+    pub shape: [usize; 4],
+    /// Order of the dimensions.
+    pub layout: Layout,
+    /// Order of the planes.
+    pub colour: Colour,
+    /// Subtracted from each plane, in pixel units, in the order of `colour`.
+    pub mean: Vec<f32>,
+    /// Divides each plane, in pixel units, in the order of `colour`.
+    pub scale: Vec<f32>,
+}
+
+impl InputSpec {
+    /// Width of the input in pixels.
+    #[must_use]
+    pub const fn width(&self) -> usize {
+        self.shape[3]
+    }
+
+    /// Height of the input in pixels.
+    #[must_use]
+    pub const fn height(&self) -> usize {
+        self.shape[2]
+    }
+
+    /// Number of elements of the tensor.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.shape[0] * self.shape[1] * self.shape[2] * self.shape[3]
+    }
+
+    /// Never true: a checked shape has no zero.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// One output of a model.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutputSpec {
+    /// Name in the graph.
+    pub name: String,
+    /// Element type.
+    pub dtype: ElementType,
+    /// Fixed shape.
+    pub shape: Vec<usize>,
+}
+
+impl OutputSpec {
+    /// Number of elements.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Never true: a checked shape has no zero.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A known question and its answer; see [`crate::warm_up`] for how the question is made.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WarmUp {
+    /// Seed of the synthetic input.
+    pub seed: u64,
+    /// Largest difference of a sample or of the root mean square, as a share of the expected root mean square.
+    pub tolerance: f32,
+    /// What each output must be.
+    pub answers: Vec<WarmUpAnswer>,
+}
+
+/// The expected values of one output.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WarmUpAnswer {
+    /// Name of the output.
+    pub output: String,
+    /// Root mean square over all its elements.
+    pub rms: f32,
+    /// Values at evenly spaced positions, the first at 0.
+    pub samples: Vec<f32>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawManifest {
+    schema_version: u32,
+    name: String,
+    version: semver::Version,
+    space_id: String,
+    licence: String,
+    provenance: String,
+    source: SourcePackage,
+    embedding: EmbeddingSpec,
+    thresholds: Vec<Threshold>,
+    files: Vec<ModelFile>,
+}
+
+/// Read before the rest, so that a later schema is named as such and not as "unknown key".
+#[derive(Deserialize)]
+struct SchemaOnly {
+    schema_version: u32,
+}
+
+impl Manifest {
+    /// Parses and checks the text of a manifest.
+    ///
+    /// # Errors
+    /// [`ManifestError`] names the key and what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, ManifestError> {
+        let syntax = |error| ManifestError::Syntax(Box::new(error));
+        let SchemaOnly { schema_version } = toml::from_str(text).map_err(syntax)?;
+        if schema_version != SCHEMA_VERSION {
+            return Err(ManifestError::Schema { found: schema_version });
+        }
+        let raw: RawManifest = toml::from_str(text).map_err(syntax)?;
+        debug_assert_eq!(raw.schema_version, SCHEMA_VERSION);
+        check_identity(&raw)?;
+        let thresholds = check_thresholds(raw.thresholds)?;
+        check_files(&raw.files)?;
+        Ok(Self {
+            name: raw.name,
+            version: raw.version,
+            space_id: raw.space_id,
+            licence: raw.licence,
+            provenance: raw.provenance,
+            source: raw.source,
+            embedding: raw.embedding,
+            thresholds,
+            files: raw.files,
+        })
+    }
+
+    /// Every file, in the order of the manifest.
+    #[must_use]
+    pub fn files(&self) -> &[ModelFile] {
+        &self.files
+    }
+
+    /// The file for one task.
+    #[must_use]
+    pub fn file(&self, task: Task) -> &ModelFile {
+        self.files.iter().find(|file| file.task == task).expect("parse refuses a manifest without a file for each task")
+    }
+
+    /// The threshold calibrated for exactly this false accept rate.
+    ///
+    /// # Errors
+    /// [`ManifestError::NoThreshold`] lists the rates there are; nothing is interpolated, because a threshold without a
+    /// measurement behind it would look like one with.
+    pub fn threshold_at(&self, far: FalseAcceptRate) -> Result<&Threshold, ManifestError> {
+        self.thresholds.iter().find(|threshold| threshold.far.same_as(far)).ok_or_else(|| {
+            let rates: Vec<String> = self.thresholds.iter().map(|threshold| threshold.far.to_string()).collect();
+            ManifestError::NoThreshold { pack: self.name.clone(), asked: far, available: rates.join(", ") }
+        })
+    }
+}
+
+fn invalid(field: impl Into<String>, problem: &'static str) -> ManifestError {
+    ManifestError::Invalid { field: field.into(), problem }
+}
+
+/// Names end up in file names, log lines and the authenticated data of templates: a small alphabet keeps them plain.
+fn is_plain_name(text: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.');
+    (1..=64).contains(&text.len()) && text.chars().all(allowed)
+}
+
+fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn check_identity(raw: &RawManifest) -> Result<(), ManifestError> {
+    const NAME: &str = "must be 1 to 64 characters of a-z, 0-9, '-', '_' and '.'";
+    if !is_plain_name(&raw.name) {
+        return Err(invalid("name", NAME));
+    }
+    if !is_plain_name(&raw.space_id) {
+        return Err(invalid("space_id", NAME));
+    }
+    if raw.licence.trim().is_empty() {
+        return Err(invalid("licence", "must name the licence of the weights"));
+    }
+    if raw.provenance.trim().is_empty() {
+        return Err(invalid("provenance", "must say where the models come from"));
+    }
+    if !is_sha256(&raw.source.sha256) {
+        return Err(invalid("source.sha256", "must be 64 lower-case hexadecimal digits"));
+    }
+    if raw.embedding.dimension == 0 {
+        return Err(invalid("embedding.dimension", "must be above zero"));
+    }
+    Ok(())
+}
+
+fn check_thresholds(mut thresholds: Vec<Threshold>) -> Result<Vec<Threshold>, ManifestError> {
+    if thresholds.is_empty() {
+        return Err(invalid("thresholds", "must hold at least one calibrated operating point"));
+    }
+    for threshold in &thresholds {
+        if !(threshold.score > -1.0 && threshold.score < 1.0) {
+            return Err(invalid("thresholds.score", "must be a cosine between -1 and 1"));
+        }
+        if threshold.data_set.trim().is_empty() {
+            return Err(invalid("thresholds.data_set", "must name the pictures it was measured on"));
+        }
+        if threshold.measured_on.date.is_none() {
+            return Err(invalid("thresholds.measured_on", "must be a date"));
+        }
+    }
+    thresholds.sort_by(|a, b| a.far.0.total_cmp(&b.far.0));
+    for pair in thresholds.windows(2) {
+        if pair[0].far.same_as(pair[1].far) {
+            return Err(invalid("thresholds.far", "appears twice"));
+        }
+        // A stricter rate with a laxer score would open doors that the operator meant to close.
+        if pair[0].score <= pair[1].score {
+            return Err(invalid("thresholds.score", "must rise as the false accept rate falls"));
+        }
+    }
+    Ok(thresholds)
+}
+
+fn check_files(files: &[ModelFile]) -> Result<(), ManifestError> {
+    let mut seen = BTreeSet::new();
+    for file in files {
+        if !seen.insert(file.task) {
+            return Err(invalid(format!("files[{}]", file.task), "the task has two files"));
+        }
+        check_file(file)?;
+    }
+    match Task::ALL.into_iter().find(|task| !seen.contains(task)) {
+        Some(task) => Err(ManifestError::MissingTask { task }),
+        None => Ok(()),
+    }
+}
+
+fn check_file(file: &ModelFile) -> Result<(), ManifestError> {
+    let field = |key: &str| format!("files[{}].{key}", file.task);
+    if !is_inside(&file.path) {
+        return Err(invalid(field("path"), "must be a relative path without '..'"));
+    }
+    if !is_sha256(&file.sha256) {
+        return Err(invalid(field("sha256"), "must be 64 lower-case hexadecimal digits"));
+    }
+    if !(1..=MAX_FILE_BYTES).contains(&file.size_bytes) {
+        return Err(invalid(field("size_bytes"), "must be between 1 byte and 1 GiB"));
+    }
+    if file.onnx.min_ort_api > ort::MINOR_VERSION {
+        return Err(invalid(
+            field("onnx.min_ort_api"),
+            "is newer than the ONNX Runtime API this program was built for",
+        ));
+    }
+    check_input(&file.input).map_err(|problem| invalid(field("input"), problem))?;
+    if file.outputs.is_empty() {
+        return Err(invalid(field("outputs"), "must list at least one output"));
+    }
+    for output in &file.outputs {
+        if !is_shape(&output.shape) {
+            return Err(invalid(field("outputs"), "every dimension must be fixed and above zero"));
+        }
+    }
+    check_warm_up(file).map_err(|problem| invalid(field("warm_up"), problem))
+}
+
+/// A pack must not reach outside its own directory.
+fn is_inside(path: &Path) -> bool {
+    path.components().next().is_some() && path.components().all(|part| matches!(part, Component::Normal(_)))
+}
+
+fn is_shape(shape: &[usize]) -> bool {
+    let elements = shape.iter().try_fold(1_u64, |product, &size| product.checked_mul(size as u64));
+    !shape.is_empty() && elements.is_some_and(|elements| (1..=MAX_TENSOR_ELEMENTS).contains(&elements))
+}
+
+fn check_input(input: &InputSpec) -> Result<(), &'static str> {
+    if !is_shape(&input.shape) {
+        return Err("shape: every dimension must be fixed and above zero");
+    }
+    if input.shape[0] != 1 {
+        return Err("shape: the batch must be 1");
+    }
+    if input.shape[1] != input.colour.planes() {
+        return Err("shape: the number of planes does not fit the colour");
+    }
+    if input.mean.len() != input.shape[1] || input.scale.len() != input.shape[1] {
+        return Err("mean and scale need one value per plane");
+    }
+    if !input.mean.iter().all(|mean| mean.is_finite()) {
+        return Err("mean must be finite");
+    }
+    if !input.scale.iter().all(|scale| scale.is_finite() && *scale > 0.0) {
+        return Err("scale must be finite and above zero");
+    }
+    Ok(())
+}
+
+fn check_warm_up(file: &ModelFile) -> Result<(), &'static str> {
+    let WarmUp { tolerance, answers, .. } = &file.warm_up;
+    // Above a tenth, another model of the same family could pass.
+    if !(*tolerance > 0.0 && *tolerance <= 0.1) {
+        return Err("tolerance must be above 0 and at most 0.1");
+    }
+    if answers.len() != file.outputs.len() {
+        return Err("needs one answer for each output");
+    }
+    for output in &file.outputs {
+        let Some(answer) = answers.iter().find(|answer| answer.output == output.name) else {
+            return Err("an output has no answer");
+        };
+        let finite = answer.rms.is_finite() && answer.samples.iter().all(|sample| sample.is_finite());
+        if !finite || answer.rms <= 0.0 {
+            return Err("an answer must be finite and its rms above zero");
+        }
+        if answer.samples.len() < 2 || answer.samples.len() > output.len() {
+            return Err("an answer needs at least two samples and no more than the output has elements");
+        }
+    }
+    Ok(())
+}

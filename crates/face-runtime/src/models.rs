@@ -1,0 +1,238 @@
+//! What `face-core` asks of models, answered by the pack: crops in, decoded answers out.
+//!
+//! In: a picture and a box, points or landmarks. Out: detections, landmarks, embeddings, scores, angles. Each model
+//! sees what measurement showed to work: colour order, mean and scale come from the manifest, crop and decoding from
+//! `face-core`. Deliberately absent: thresholds and decisions.
+
+use std::path::Path;
+
+use face_core::align::{ALIGNED_SIDE_PX, Alignment};
+use face_core::detect::{self, DetectPolicy, Letterbox, PLANE_HEIGHT_PX, PLANE_WIDTH_PX};
+use face_core::landmarks::{Eye, LANDMARKS};
+use face_core::pose::POSE_BINS;
+use face_core::sample::{self, ColourOrder, GreyFormat, TensorFormat};
+use face_core::{
+    DIM, Detection, Detector, Embedder, Embedding, EyeModel, EyeState, FivePoints, HeadPose, LandmarkModel,
+    Landmarks68, LivenessModel, ModelError, PixelRect, PoseModel, RgbImage, crop,
+};
+
+use crate::manifest::{Colour, InputSpec, Manifest, ModelFile, Task};
+use crate::pack::{ModelPack, PackError};
+use crate::session::{Cause, InferenceError, SessionPool};
+
+/// Classes of the liveness model; class 0 is live.
+const LIVENESS_CLASSES: usize = 3;
+
+/// Classes of the eye model; class 0 is closed.
+const EYE_CLASSES: usize = 2;
+
+/// Refuses a manifest that is consistent in itself but describes tensors that the code below cannot fill or read.
+pub(crate) fn check_contracts(manifest: &Manifest, weights: &Path) -> Result<(), PackError> {
+    for file in manifest.files() {
+        check_contract(manifest, file).map_err(|problem| PackError::Unsupported {
+            path: weights.join(&file.path),
+            task: file.task,
+            problem,
+        })?;
+    }
+    Ok(())
+}
+
+fn check_contract(manifest: &Manifest, file: &ModelFile) -> Result<(), &'static str> {
+    let grey = file.input.colour == Colour::Grey;
+    let size = (file.input.width(), file.input.height());
+    let lengths: Vec<usize> = file.outputs.iter().map(crate::manifest::OutputSpec::len).collect();
+    let demand = |fulfilled: bool, problem: &'static str| if fulfilled { Ok(()) } else { Err(problem) };
+    match file.task {
+        Task::Detect => {
+            demand(!grey, "the detector needs a colour input")?;
+            let plane = (PLANE_WIDTH_PX as usize, PLANE_HEIGHT_PX as usize);
+            demand(size == plane, "the detector's input must be 320x240")?;
+            let (scores, boxes) = (output_index(file, "scores")?, output_index(file, "boxes")?);
+            demand(lengths[scores] * 2 == lengths[boxes], "scores need two and boxes four numbers a candidate")
+        }
+        Task::Landmark => {
+            demand(grey, "the landmark model needs a grey input")?;
+            demand(lengths == [LANDMARKS * 2], "the output must be 68 points")
+        }
+        Task::Feature => {
+            demand(!grey, "the feature model needs a colour input")?;
+            let side = ALIGNED_SIDE_PX as usize;
+            demand(size == (side, side), "the feature model's input must be 112x112")?;
+            demand(manifest.embedding.dimension == DIM, "embeddings must have 512 components")?;
+            demand(lengths == [DIM], "the output must be one embedding")
+        }
+        Task::Liveness => {
+            demand(!grey, "the liveness model needs a colour input")?;
+            demand(lengths == [LIVENESS_CLASSES], "the output must be three classes, the first of them live")
+        }
+        Task::Eye => {
+            demand(grey, "the eye model needs a grey input")?;
+            demand(lengths == [EYE_CLASSES], "the output must be two classes, the first of them closed")
+        }
+        Task::Pose => {
+            demand(!grey, "the pose model needs a colour input")?;
+            demand(lengths == [POSE_BINS; 3], "the outputs must be yaw, pitch and roll of 66 bins each")
+        }
+    }
+}
+
+fn output_index(file: &ModelFile, name: &str) -> Result<usize, &'static str> {
+    let found = file.outputs.iter().position(|output| output.name == name);
+    found.ok_or("the detector's outputs must be named scores and boxes")
+}
+
+/// The manifest's colour, mean and scale in `face-core`'s terms. Only for inputs that `check_contract` saw in colour.
+fn colour_format(input: &InputSpec) -> TensorFormat {
+    let planes =
+        |values: &[f32]| <[f32; 3]>::try_from(values).expect("the manifest has one value for each of 3 planes");
+    let order = match input.colour {
+        Colour::Bgr => ColourOrder::Bgr,
+        Colour::Rgb | Colour::Grey => ColourOrder::Rgb,
+    };
+    TensorFormat { order, mean: planes(&input.mean), scale: planes(&input.scale) }
+}
+
+fn grey_format(input: &InputSpec) -> GreyFormat {
+    GreyFormat { mean: input.mean[0], scale: input.scale[0] }
+}
+
+fn size_px(input: &InputSpec) -> (u32, u32) {
+    let side = |length: usize| u32::try_from(length).expect("the manifest bounds the tensor's size");
+    (side(input.width()), side(input.height()))
+}
+
+/// Probability of class 0: softmax in f64, so that no logit overflows.
+fn first_class_probability(logits: &[f32]) -> f32 {
+    let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mass: f64 = logits.iter().map(|logit| f64::from(logit - highest).exp()).sum();
+    #[expect(clippy::cast_possible_truncation, reason = "a probability needs no more than f32")]
+    let probability = (f64::from(logits[0] - highest).exp() / mass) as f32;
+    probability
+}
+
+fn named(pool: &SessionPool) -> impl FnOnce(InferenceError) -> ModelError + '_ {
+    |error| ModelError::new(pool.name(), error)
+}
+
+/// Runs a model on a colour crop.
+fn run_crop<T>(
+    pool: &SessionPool,
+    image: &RgbImage,
+    rect: &PixelRect,
+    read: impl FnOnce(&crate::session::Outputs<'_>) -> Result<T, Cause>,
+) -> Result<T, ModelError> {
+    let input = &pool.file().input;
+    let format = colour_format(input);
+    pool.run(|sampler, tensor| Ok(sampler.crop(image, rect, size_px(input), &format, tensor)?), read)
+        .map_err(named(pool))
+}
+
+/// Runs a model on a grey crop.
+fn run_grey_crop<T>(
+    pool: &SessionPool,
+    image: &RgbImage,
+    rect: &PixelRect,
+    read: impl FnOnce(&crate::session::Outputs<'_>) -> Result<T, Cause>,
+) -> Result<T, ModelError> {
+    let input = &pool.file().input;
+    let format = grey_format(input);
+    pool.run(|sampler, tensor| Ok(sampler.crop_grey(image, rect, size_px(input), &format, tensor)?), read)
+        .map_err(named(pool))
+}
+
+impl Detector for ModelPack {
+    fn detect(&self, image: &RgbImage) -> Result<Vec<Detection>, ModelError> {
+        let pool = &self.pools().detect;
+        let file = pool.file();
+        let format = colour_format(&file.input);
+        let output = |name| output_index(file, name).expect("checked when the pack was opened");
+        let (scores, boxes) = (output("scores"), output("boxes"));
+        let policy = DetectPolicy::default();
+        let one_pass = |letterbox: &Letterbox| {
+            pool.run(
+                |sampler, tensor| Ok(sampler.letterbox(image, letterbox, &format, tensor)?),
+                |outputs| Ok(detect::decode(outputs.values(scores), outputs.values(boxes), letterbox, &policy)?),
+            )
+        };
+        detect::two_pass((image.width(), image.height()), one_pass).map_err(named(pool))
+    }
+}
+
+impl LandmarkModel for ModelPack {
+    fn landmarks(&self, image: &RgbImage, face: &PixelRect) -> Result<Landmarks68, ModelError> {
+        let pool = &self.pools().landmark;
+        run_grey_crop(pool, image, face, |outputs| Ok(Landmarks68::from_relative(outputs.values(0), face)?))
+    }
+}
+
+impl Embedder for ModelPack {
+    fn embed(&self, image: &RgbImage, points: &FivePoints) -> Result<Embedding, ModelError> {
+        let pool = &self.pools().feature;
+        let input = &pool.file().input;
+        let format = colour_format(input);
+        pool.run(
+            |_, tensor| {
+                let alignment = Alignment::fit(points)?;
+                Ok(sample::warp(image, &alignment.to_picture, size_px(input), &format, tensor)?)
+            },
+            |outputs| Ok(Embedding::from_slice(outputs.values(0))?),
+        )
+        .map_err(named(pool))
+    }
+
+    fn space_id(&self) -> &str {
+        &self.manifest().space_id
+    }
+}
+
+impl LivenessModel for ModelPack {
+    fn live_score(&self, image: &RgbImage, face: &PixelRect) -> Result<f32, ModelError> {
+        let pool = &self.pools().liveness;
+        let crops = crop::liveness_crops(face, image.width(), image.height());
+        let mut total = 0.0;
+        for rect in &crops {
+            total += run_crop(pool, image, rect, |outputs| Ok(first_class_probability(outputs.values(0))))?;
+        }
+        Ok(total / crops.len() as f32)
+    }
+}
+
+impl PoseModel for ModelPack {
+    fn pose(&self, image: &RgbImage, face: &PixelRect) -> Result<HeadPose, ModelError> {
+        let pool = &self.pools().pose;
+        run_crop(pool, image, &crop::pose_crop(face), |outputs| {
+            Ok(HeadPose::from_bins(outputs.values(0), outputs.values(1), outputs.values(2))?)
+        })
+    }
+}
+
+/// The eye cannot be looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an eye lies outside the picture or has no width")]
+pub struct EyeOutside;
+
+impl EyeModel for ModelPack {
+    fn eyes(&self, image: &RgbImage, landmarks: &Landmarks68) -> Result<EyeState, ModelError> {
+        let closed = |eye: &Eye| -> Result<f32, ModelError> {
+            let pool = &self.pools().eye;
+            let rect = crop::eye_crop(eye)
+                .filter(|rect| rect.share_inside(image.width(), image.height()) > 0.5)
+                .ok_or_else(|| ModelError::new(pool.name(), EyeOutside))?;
+            run_grey_crop(pool, image, &rect, |outputs| Ok(first_class_probability(outputs.values(0))))
+        };
+        Ok(EyeState { left_closed: closed(&landmarks.left_eye())?, right_closed: closed(&landmarks.right_eye())? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn huge_logits_give_a_probability() {
+        assert_eq!(first_class_probability(&[3e38, -3e38, 0.0]), 1.0);
+        assert_eq!(first_class_probability(&[-3e38, 3e38, 0.0]), 0.0);
+        assert!((first_class_probability(&[1.0, 1.0]) - 0.5).abs() < 1e-6);
+    }
+}
