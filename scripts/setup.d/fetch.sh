@@ -56,12 +56,14 @@ fetch_sdist() { # spec sha256 folder
 }
 
 fetch_npm() { # spec sha256 folder
-  (cd -- "$3" && patiently npm pack "$1" --ignore-scripts --no-update-notifier --loglevel=error --pack-destination "$3")
+  # npm's own retries wait for minutes when there is no network; `patiently` retries sooner.
+  (cd -- "$3" && patiently npm pack "$1" --ignore-scripts --no-update-notifier --loglevel=error --prefer-offline \
+    --fetch-retries=1 --fetch-retry-mintimeout=1000 --fetch-retry-maxtimeout=2000 --pack-destination "$3")
 }
 
 # Makes sure that `downloads` holds the package of this pin line, whole. Says which archive it was.
 fetch() {
-  local client spec file bytes sha folder t
+  local client spec file bytes sha folder t logged
   read -r _ _ client spec _ file bytes sha <<<"$1"
   if [[ -f "$downloads/$file" ]]; then
     [[ "$(hash_of "$downloads/$file")" == "$sha" ]] && return 0
@@ -70,11 +72,12 @@ fetch() {
   fi
   client_ready "$client" || return 1
   t=$(now_ms)
+  logged="$(stat -c %s -- "$logfile")"
   folder="$(mktemp -d -- "$downloads/.fetch.XXXXXX")"
   if ! "fetch_$client" "$spec" "$sha" "$folder" || [[ ! -f "$folder/$file" ]]; then
-    tail -n 8 "$logfile" >&2
+    tail -c "+$((logged + 1))" -- "$logfile" | tail -n 2 >&2
     rm -rf -- "$folder"
-    lacking "$spec" "$spec could not be fetched (${client/wheel/pip}; last lines above, all of it in $logfile). Is there a network? Run scripts/setup again when there is."
+    lacking "$spec" "$spec could not be fetched (${client/wheel/pip}; its last lines are above, all of them in $logfile). Is there a network? Run scripts/setup again when there is."
     return 1
   fi
   if [[ "$(hash_of "$folder/$file")" != "$sha" ]]; then
