@@ -1,0 +1,194 @@
+//! Batches on `up/evt`: one stream, contiguous sequences, at most 128 events, at most 64 KiB with the envelope.
+//!
+//! In: the JSON of events as the outbox holds them ([`BatchBuilder`]), or a payload ([`Batch::decode`]). Out: the other.
+//! The builder works on the stored bytes, so that an event goes out exactly as it was recorded.
+//! Deliberately absent: which events to send and when; that is the agent's `sync`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::MAX_PAYLOAD_BYTES;
+use crate::encoding::V1;
+use crate::envelope::UP_OVERHEAD;
+use crate::event::CloudEvent;
+use crate::ids::{Sequence, StreamId};
+
+/// Most events in one batch.
+pub const MAX_BATCH_EVENTS: usize = 128;
+/// Longest JSON of one batch, in bytes: the payload's limit less the envelope.
+pub const MAX_BATCH_BYTES: usize = MAX_PAYLOAD_BYTES - UP_OVERHEAD;
+/// Most batches of one device that may be unacknowledged at a time.
+pub const MAX_BATCHES_IN_FLIGHT: usize = 4;
+
+/// The batch as it travels.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Batch {
+    /// Payload version.
+    pub v: V1,
+    /// The stream of every event in it.
+    pub stream: StreamId,
+    /// The events, at least one, in the order of their sequences.
+    pub events: Vec<CloudEvent>,
+}
+
+/// Why a batch may not be sent, or was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum BatchError {
+    /// More bytes than a batch may have.
+    #[error("batch has {found} bytes, at most {MAX_BATCH_BYTES} are allowed")]
+    TooLong {
+        /// How many bytes there are.
+        found: usize,
+    },
+    /// Not JSON, or not of this shape.
+    #[error("batch is not valid JSON of version 1")]
+    Malformed(#[source] serde_json::Error),
+    /// No events.
+    #[error("batch of stream {stream} has no events")]
+    Empty {
+        /// The stream.
+        stream: StreamId,
+    },
+    /// More events than a batch may have.
+    #[error("batch of stream {stream} has {found} events, at most {MAX_BATCH_EVENTS} are allowed")]
+    TooMany {
+        /// The stream.
+        stream: StreamId,
+        /// How many there are.
+        found: usize,
+    },
+    /// An event of another stream, or of none.
+    #[error("event {index} of a batch of stream {stream} belongs to another stream")]
+    OtherStream {
+        /// The stream.
+        stream: StreamId,
+        /// The event's index.
+        index: usize,
+    },
+    /// A gap, a repetition, or a sequence that is missing or 0.
+    #[error("event {index} of a batch of stream {stream} does not have the next sequence")]
+    NotContiguous {
+        /// The stream.
+        stream: StreamId,
+        /// The event's index.
+        index: usize,
+    },
+}
+
+impl Batch {
+    /// Reads and checks a payload (without its envelope).
+    pub fn decode(json: &[u8]) -> Result<Self, BatchError> {
+        if json.len() > MAX_BATCH_BYTES {
+            return Err(BatchError::TooLong { found: json.len() });
+        }
+        let batch: Self = serde_json::from_slice(json).map_err(BatchError::Malformed)?;
+        batch.check()?;
+        Ok(batch)
+    }
+
+    /// Writes a payload, after the same checks.
+    pub fn encode(&self) -> Result<Vec<u8>, BatchError> {
+        self.check()?;
+        let json = serde_json::to_vec(self).map_err(BatchError::Malformed)?;
+        if json.len() > MAX_BATCH_BYTES {
+            return Err(BatchError::TooLong { found: json.len() });
+        }
+        Ok(json)
+    }
+
+    /// First and last sequence.
+    pub fn range(&self) -> Result<(Sequence, Sequence), BatchError> {
+        let at = |event: Option<&CloudEvent>| event.and_then(|e| e.sequence);
+        match (at(self.events.first()), at(self.events.last())) {
+            (Some(first), Some(last)) => Ok((first, last)),
+            _ => Err(BatchError::Empty { stream: self.stream }),
+        }
+    }
+
+    fn check(&self) -> Result<(), BatchError> {
+        let stream = self.stream;
+        if self.events.is_empty() {
+            return Err(BatchError::Empty { stream });
+        }
+        if self.events.len() > MAX_BATCH_EVENTS {
+            return Err(BatchError::TooMany { stream, found: self.events.len() });
+        }
+        let mut last: Option<Sequence> = None;
+        for (index, event) in self.events.iter().enumerate() {
+            if event.stream != Some(stream) {
+                return Err(BatchError::OtherStream { stream, index });
+            }
+            let follows = match (event.sequence, last) {
+                (Some(sequence), None) => sequence > Sequence::ZERO,
+                (Some(sequence), Some(last)) => last.0.checked_add(1) == Some(sequence.0),
+                (None, _) => false,
+            };
+            if !follows {
+                return Err(BatchError::NotContiguous { stream, index });
+            }
+            last = event.sequence;
+        }
+        Ok(())
+    }
+}
+
+/// Builds a batch from the stored JSON of events, as many as fit.
+#[derive(Clone, Debug)]
+pub struct BatchBuilder {
+    json: Vec<u8>,
+    first: Option<Sequence>,
+    last: Sequence,
+    n_events: usize,
+}
+
+/// What became of an event that was offered to a [`BatchBuilder`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Push {
+    /// It is in the batch.
+    Taken,
+    /// The batch is full; send it and offer the event to the next one.
+    Full,
+    /// It does not follow the last event; send the batch and offer the event to the next one.
+    Gap,
+    /// It does not fit any batch; the outbox should have refused it ([`crate::event::MAX_EVENT_BYTES`]).
+    TooLong,
+}
+
+const TAIL: &[u8] = b"]}";
+
+impl BatchBuilder {
+    /// A batch without events.
+    pub fn new(stream: StreamId) -> Self {
+        let json = format!(r#"{{"v":1,"stream":"{stream}","events":["#).into_bytes();
+        Self { json, first: None, last: Sequence::ZERO, n_events: 0 }
+    }
+
+    /// Offers the next event: its sequence and its JSON object, which is not looked into.
+    pub fn push(&mut self, sequence: Sequence, event_json: &[u8]) -> Push {
+        if event_json.len() > crate::event::MAX_EVENT_BYTES {
+            return Push::TooLong;
+        }
+        if self.first.is_some() && self.last.next() != sequence {
+            return Push::Gap;
+        }
+        let comma = usize::from(self.first.is_some());
+        if self.n_events == MAX_BATCH_EVENTS || self.json.len() + comma + event_json.len() + TAIL.len() > MAX_BATCH_BYTES {
+            return Push::Full;
+        }
+        if comma == 1 {
+            self.json.push(b',');
+        }
+        self.json.extend_from_slice(event_json);
+        self.first.get_or_insert(sequence);
+        self.last = sequence;
+        self.n_events += 1;
+        Push::Taken
+    }
+
+    /// The payload with its first and last sequence, or `None` when it has no events.
+    pub fn finish(mut self) -> Option<(Sequence, Sequence, Vec<u8>)> {
+        let first = self.first?;
+        self.json.extend_from_slice(TAIL);
+        Some((first, self.last, self.json))
+    }
+}

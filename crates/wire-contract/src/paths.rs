@@ -1,0 +1,6 @@
+//! The hub's HTTPS paths that devices call.
+
+/// `POST`, no client certificate: a device claims its identity ([`crate::claim`]).
+pub const CLAIMS: &str = "/v1/claims";
+/// `GET`, with the device's certificate: link keys and galleries ([`crate::link`]).
+pub const DEVICE_LINK: &str = "/v1/device/link";

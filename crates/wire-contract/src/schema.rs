@@ -1,0 +1,27 @@
+//! JSON Schemas (draft 2020-12) of every payload, by name. `schemas/v1` holds them as files; a test keeps both equal.
+
+use schemars::{Schema, schema_for};
+
+use crate::{
+    Batch, ClaimAnswer, ClaimRequest, ClaimToken, CloudEvent, EventData, EvtAck, GalleryDown, GalleryUp, LinkAnswer,
+    Problem, Status, webhook::WebhookBody,
+};
+
+/// Every schema with the name of its file (without `.json`).
+pub fn all() -> Vec<(&'static str, Schema)> {
+    vec![
+        ("batch", schema_for!(Batch)),
+        ("claim_answer", schema_for!(ClaimAnswer)),
+        ("claim_request", schema_for!(ClaimRequest)),
+        ("claim_token", schema_for!(ClaimToken)),
+        ("cloud_event", schema_for!(CloudEvent)),
+        ("event_data", schema_for!(EventData)),
+        ("evtack", schema_for!(EvtAck)),
+        ("gallery_down", schema_for!(GalleryDown)),
+        ("gallery_up", schema_for!(GalleryUp)),
+        ("link_answer", schema_for!(LinkAnswer)),
+        ("problem", schema_for!(Problem)),
+        ("status", schema_for!(Status)),
+        ("webhook", schema_for!(WebhookBody)),
+    ]
+}
