@@ -1,1 +1,36 @@
-//! edge-store
+//! What the door remembers: its keys, its identity, its gallery and its outbox, on a disk that may lose power at any time.
+//!
+//! In: directories of the agent's state, log records and event bytes. Out: stores whose answers can be believed, or the
+//! reason why not.
+//!
+//! - [`DeviceKeys`]: one device store key, and every other key wrapped under it.
+//! - [`Identity`]: certificate, key, root and addresses from the claim, replaced as a whole.
+//! - [`GalleryStore`]: the people and templates of one gallery: a sealed sled cache. On any doubt its key is destroyed
+//!   and it starts empty; the hub fills it again.
+//! - [`Outbox`]: the only copy of an event until the hub has it: redb, one durable commit before anything is
+//!   acknowledged.
+//!
+//! Invariants: nothing is acknowledged before it is fsynced; nothing lies on disk unsealed; a store that went back in time
+//! is noticed by a watermark outside it. Deliberately absent: the network, the clock (times are arguments), what an event
+//! or a decision means.
+
+mod files;
+mod gallery;
+mod identity;
+mod keys;
+mod outbox;
+mod seal;
+mod watermark;
+
+pub use files::FileError;
+pub use gallery::{
+    Applied, ApplyError, Contents, Doubt, GalleryError, GalleryStore, Opened as GalleryOpened, SledError,
+};
+pub use identity::{Broker, HubKey, Identity, IdentityError};
+pub use keys::{DeviceKeys, GalleryKeys, KeySource, KeysError, LinkKey, LinkKeys, OutboxKeys};
+pub use outbox::{
+    Acknowledged, BadStreamId, CorruptPart, Entry, MAX_EVENT_BYTES, Opened as OutboxOpened, Outbox, OutboxError,
+    OutboxOptions, OutboxStats, Position, Priority, Renewal, RenewalReason, ShedReason, StreamId,
+};
+pub use seal::SealingError;
+pub use watermark::WatermarkError;

@@ -1,0 +1,23 @@
+//! The error of a seal that could not be made or opened, with the place it was for.
+//!
+//! All sealing is `gallery_log::seal`; this crate only adds where on disk the bytes were.
+
+use gallery_log::SealError;
+use gallery_log::keys::NoRandomness;
+
+/// A seal could not be made: the system has no randomness to give.
+#[derive(Debug, thiserror::Error)]
+#[error("nothing can be sealed")]
+pub struct SealingError(#[source] SealError);
+
+impl From<SealError> for SealingError {
+    fn from(error: SealError) -> Self {
+        Self(error)
+    }
+}
+
+impl From<NoRandomness> for SealingError {
+    fn from(error: NoRandomness) -> Self {
+        Self(SealError::from(error))
+    }
+}
