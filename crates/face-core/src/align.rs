@@ -88,7 +88,11 @@ pub fn least_squares_similarity(from: &[Point], to: &[Point]) -> Result<Similari
         ty: (to_y - b * from_x - a * from_y) as f32,
     };
     // A spread of zero gives NaN; a scale of zero has no inverse, so it is no alignment either.
-    if fit.tx.is_finite() && fit.ty.is_finite() && fit.inverse().is_some() { Ok(fit) } else { Err(AlignError::Degenerate) }
+    if fit.tx.is_finite() && fit.ty.is_finite() && fit.inverse().is_some() {
+        Ok(fit)
+    } else {
+        Err(AlignError::Degenerate)
+    }
 }
 
 fn center(points: &[Point]) -> (f64, f64) {

@@ -92,8 +92,7 @@ impl Letterbox {
     pub fn new(picture: (u32, u32), plane: (u32, u32), fill: f32) -> Self {
         assert!(picture.0 > 0 && picture.1 > 0 && plane.0 > 0 && plane.1 > 0, "letterbox of an empty picture or plane");
         assert!(fill > 0.0 && fill <= 1.0, "letterbox fill {fill} outside (0, 1]");
-        let scale =
-            (plane.0 as f32 / picture.0 as f32).min(plane.1 as f32 / picture.1 as f32) * fill;
+        let scale = (plane.0 as f32 / picture.0 as f32).min(plane.1 as f32 / picture.1 as f32) * fill;
         let width = ((picture.0 as f32 * scale).round() as u32).clamp(1, plane.0);
         let height = ((picture.1 as f32 * scale).round() as u32).clamp(1, plane.1);
         Self { picture, plane, left: (plane.0 - width) / 2, top: (plane.1 - height) / 2, width, height }
@@ -193,9 +192,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn detections() -> impl Strategy<Value = Vec<Detection>> {
-        let one = (0.0f32..300.0, 0.0f32..200.0, 5.0f32..120.0, 5.0f32..120.0, 0.0f32..1.0).prop_map(
-            |(x, y, w, h, score)| Detection { rect: PixelRect::new(x, y, w, h).unwrap(), score },
-        );
+        let one = (0.0f32..300.0, 0.0f32..200.0, 5.0f32..120.0, 5.0f32..120.0, 0.0f32..1.0)
+            .prop_map(|(x, y, w, h, score)| Detection { rect: PixelRect::new(x, y, w, h).unwrap(), score });
         proptest::collection::vec(one, 0..60)
     }
 

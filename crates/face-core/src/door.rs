@@ -12,7 +12,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::gallery::PersonId;
-use crate::liveness::LivenessVerdict;
+use crate::liveness::{AttackReason, LivenessVerdict};
 use crate::quality::QualityReason;
 use crate::time::MonoTime;
 use crate::track::TrackId;
@@ -35,7 +35,7 @@ pub struct DoorPolicy {
     pub regrant: Duration,
     /// The freshness budget: the newest contributing frame may be this old at the relay call.
     pub freshness: Duration,
-    /// The best shot (the picture that was identified) may be this old at the relay call.
+    /// The best shot (the picture that was identified) and the last liveness evidence may be this old at the relay call.
     pub best_shot_age: Duration,
     /// The same denial of the same track is recorded at most this often.
     pub denial_interval: Duration,
@@ -44,8 +44,18 @@ pub struct DoorPolicy {
 }
 
 impl Default for DoorPolicy {
+    /// Freshness 800 ms and best shot 3 s are the protocol's; the hold is the usual time to pull a door; one second
+    /// before re-granting lets the relay and the lock's bolt settle; a denial every 10 s shows in the events that
+    /// somebody keeps trying without filling the outbox.
     fn default() -> Self {
-        todo!()
+        Self {
+            hold: Duration::from_secs(3),
+            regrant: Duration::from_secs(1),
+            freshness: Duration::from_millis(800),
+            best_shot_age: Duration::from_secs(3),
+            denial_interval: Duration::from_secs(10),
+            fail: FailMode::Secure,
+        }
     }
 }
 
@@ -218,11 +228,36 @@ pub enum Effect {
     Record(Record),
 }
 
-/// The state of one door.
+/// The state of one door. Changed by [`step`] alone.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Door {
-    _private: (),
+    /// For whom it is open, and until when. More than one when people enter together.
+    holders: Vec<Holder>,
+    /// Whose hold ended when: they wait for the re-grant interval.
+    recent: Vec<(PersonId, MonoTime)>,
+    /// What was denied last, for throttling.
+    denials: Vec<Denial>,
+    controller_fault: bool,
+    tamper: bool,
+    /// Unlocked because of a fault in a fail-safe door.
+    escape: bool,
 }
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Holder {
+    person: PersonId,
+    until: MonoTime,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Denial {
+    track: Option<TrackId>,
+    reason: DenyReason,
+    recorded_at: MonoTime,
+}
+
+/// Denials remembered for throttling. A crowd of tracks forgets the oldest, which can only record a denial once more.
+const MAX_DENIALS: usize = 64;
 
 impl Door {
     /// A locked door without faults.
@@ -234,19 +269,162 @@ impl Door {
     /// Whether the relay should be energised.
     #[must_use]
     pub fn is_unlocked(&self) -> bool {
-        todo!()
+        self.escape || !self.holders.is_empty()
     }
 
     /// For whom it is held open; empty when it is locked.
     pub fn held_for(&self) -> impl Iterator<Item = PersonId> + '_ {
-        std::iter::empty()
+        self.holders.iter().map(|holder| holder.person)
+    }
+
+    fn relock_at(&self) -> Option<MonoTime> {
+        self.holders.iter().map(|holder| holder.until).max()
+    }
+
+    /// Ends the holds whose time is over; locks when the last one ended.
+    fn end_holds(&mut self, now: MonoTime, policy: &DoorPolicy, effects: &mut Vec<Effect>) {
+        let was_unlocked = self.is_unlocked();
+        let over = self.holders.iter().filter(|holder| holder.until <= now);
+        self.recent.extend(over.map(|holder| (holder.person, now)));
+        self.holders.retain(|holder| holder.until > now);
+        self.recent.retain(|(_, ended_at)| now.since(*ended_at) < policy.regrant);
+        self.denials.retain(|denial| now.since(denial.recorded_at) < policy.denial_interval);
+        if was_unlocked && !self.is_unlocked() {
+            effects.push(Effect::Lock(LockCause::HoldElapsed));
+        }
+    }
+
+    fn grant(&mut self, grant: Grant, now: MonoTime, policy: &DoorPolicy, effects: &mut Vec<Effect>) {
+        let waits = self.recent.iter().any(|(person, _)| *person == grant.person);
+        if waits || self.held_for().any(|person| person == grant.person) {
+            return;
+        }
+        if let Some(reason) = self.objection(&grant, now, policy) {
+            let track = Some(grant.evidence.track);
+            self.deny(grant.decision, track, reason, Some(grant.person), now, effects);
+            return;
+        }
+        let until = now + policy.hold;
+        let was_unlocked = self.is_unlocked();
+        self.holders.push(Holder { person: grant.person, until });
+        if !was_unlocked {
+            effects.push(Effect::Unlock(UnlockCause::Granted { decision: grant.decision, person: grant.person }));
+        }
+        effects.push(Effect::WakeAt(self.relock_at().unwrap_or(until)));
+        effects.push(Effect::Record(Record::Granted { grant, frame_age: now.since(grant.evidence.newest_frame_at) }));
+    }
+
+    /// What speaks against a grant at this very moment.
+    fn objection(&self, grant: &Grant, now: MonoTime, policy: &DoorPolicy) -> Option<DenyReason> {
+        if self.controller_fault || self.tamper {
+            Some(DenyReason::DoorFault)
+        } else if !grant.in_current_snapshot {
+            Some(DenyReason::PersonRemoved)
+        } else if !is_fresh(&grant.evidence, now, policy) {
+            Some(DenyReason::Stale)
+        } else {
+            None
+        }
+    }
+
+    fn deny(
+        &mut self,
+        decision: Uuid,
+        track: Option<TrackId>,
+        reason: DenyReason,
+        person: Option<PersonId>,
+        now: MonoTime,
+        effects: &mut Vec<Effect>,
+    ) {
+        // Those older than the interval are already gone.
+        if self.denials.iter().any(|denial| denial.track == track && denial.reason == reason) {
+            return;
+        }
+        if self.denials.len() >= MAX_DENIALS {
+            self.denials.remove(0);
+        }
+        self.denials.push(Denial { track, reason, recorded_at: now });
+        effects.push(Effect::Record(Record::Denied { decision, track, reason, person }));
+    }
+
+    fn revoke(&mut self, person: PersonId, effects: &mut Vec<Effect>) {
+        let was_unlocked = self.is_unlocked();
+        let held = self.holders.len();
+        self.holders.retain(|holder| holder.person != person);
+        if self.holders.len() == held {
+            return;
+        }
+        if was_unlocked && !self.is_unlocked() {
+            effects.push(Effect::Lock(LockCause::PersonRevoked));
+        } else if let Some(relock_at) = self.relock_at() {
+            effects.push(Effect::WakeAt(relock_at));
+        }
+    }
+
+    fn fail(&mut self, fault: Fault, policy: &DoorPolicy, effects: &mut Vec<Effect>) {
+        let was_unlocked = self.is_unlocked();
+        self.holders.clear();
+        let cause = match fault {
+            Fault::Controller => {
+                self.controller_fault = true;
+                self.escape = policy.fail == FailMode::Safe;
+                LockCause::Fault
+            }
+            Fault::Tamper => {
+                self.tamper = true;
+                LockCause::Tamper
+            }
+        };
+        match (was_unlocked, self.is_unlocked()) {
+            (false, true) => effects.push(Effect::Unlock(UnlockCause::FailSafe)),
+            (true, false) => effects.push(Effect::Lock(cause)),
+            _ => {}
+        }
+    }
+
+    fn clear(&mut self, fault: Fault, effects: &mut Vec<Effect>) {
+        match fault {
+            Fault::Controller => {
+                self.controller_fault = false;
+                if std::mem::take(&mut self.escape) {
+                    effects.push(Effect::Lock(LockCause::FaultCleared));
+                }
+            }
+            Fault::Tamper => self.tamper = false,
+        }
     }
 }
 
+/// The freshness budget: a young enough newest frame, captured no earlier than the last liveness evidence, and a best
+/// shot and liveness evidence that are young enough and of the same track. What claims to be from the future is not fresh.
+fn is_fresh(evidence: &GrantEvidence, now: MonoTime, policy: &DoorPolicy) -> bool {
+    let within = |at: MonoTime, budget: Duration| at <= now && now.since(at) <= budget;
+    within(evidence.newest_frame_at, policy.freshness)
+        && within(evidence.best_shot_at, policy.best_shot_age)
+        && within(evidence.liveness_at, policy.best_shot_age)
+        && evidence.newest_frame_at >= evidence.liveness_at
+        && evidence.best_shot_track == evidence.track
+}
+
 /// Advances the door by one input. The caller supplies the time and carries out the effects in order.
+///
+/// Holds that have run out by `now` end first, whatever the input is.
 #[must_use]
-pub fn step(door: Door, input: Input, now: MonoTime, policy: &DoorPolicy) -> (Door, Vec<Effect>) {
-    todo!()
+pub fn step(mut door: Door, input: Input, now: MonoTime, policy: &DoorPolicy) -> (Door, Vec<Effect>) {
+    let mut effects = Vec::new();
+    door.end_holds(now, policy, &mut effects);
+    match input {
+        Input::Granted(grant) => door.grant(grant, now, policy, &mut effects),
+        Input::Refused(refusal) => {
+            door.deny(refusal.decision, refusal.track, refusal.reason, None, now, &mut effects);
+        }
+        Input::Revoked { person } => door.revoke(person, &mut effects),
+        // A tick that came early is sent back for the time that counts.
+        Input::Tick => effects.extend(door.relock_at().map(Effect::WakeAt)),
+        Input::Fault(fault) => door.fail(fault, policy, &mut effects),
+        Input::FaultCleared(fault) => door.clear(fault, &mut effects),
+    }
+    (door, effects)
 }
 
 impl From<QualityReason> for DenyReason {
@@ -259,6 +437,15 @@ impl DenyReason {
     /// The reason to give when a track ends or is turned down with this verdict; `None` for a live one.
     #[must_use]
     pub fn of_liveness(verdict: &LivenessVerdict) -> Option<Self> {
-        todo!()
+        match verdict {
+            LivenessVerdict::Live { .. } => None,
+            LivenessVerdict::Attack { reason: AttackReason::PassiveScore, .. } => Some(Self::LivenessFailed),
+            LivenessVerdict::Attack { reason: AttackReason::StillPicture, .. } => Some(Self::LivenessStill),
+            LivenessVerdict::Collecting { .. } | LivenessVerdict::Watch { .. } => Some(Self::LivenessUndecided),
+            LivenessVerdict::Unavailable => Some(Self::LivenessUnavailable),
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -237,12 +237,7 @@ impl Similarity2d {
     #[must_use]
     pub fn then(&self, next: &Self) -> Self {
         let moved = next.apply(Point::new(self.tx, self.ty));
-        Self {
-            a: next.a * self.a - next.b * self.b,
-            b: next.b * self.a + next.a * self.b,
-            tx: moved.x,
-            ty: moved.y,
-        }
+        Self { a: next.a * self.a - next.b * self.b, b: next.b * self.a + next.a * self.b, tx: moved.x, ty: moved.y }
     }
 }
 

@@ -136,9 +136,8 @@ mod tests {
             let strict = identify(&rows, &policy(threshold + harder, margin + wider));
             if let Identification::Known { person, score, .. } = strict {
                 let lax = identify(&rows, &policy(threshold, margin));
-                prop_assert!(
-                    matches!(lax, Identification::Known { person: p, score: s, .. } if p == person && s == score)
-                );
+                let same = matches!(lax, Identification::Known { person: p, score: s, .. } if p == person && s == score);
+                prop_assert!(same);
             }
         }
 

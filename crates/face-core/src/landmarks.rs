@@ -68,13 +68,7 @@ impl Landmarks68 {
     #[must_use]
     pub fn five_points(&self) -> FivePoints {
         let mean = |indices: &[usize]| Point::mean(&indices.iter().map(|i| self.0[*i]).collect::<Vec<_>>());
-        FivePoints([
-            mean(&[37, 38, 40, 41]),
-            mean(&[43, 44, 46, 47]),
-            self.0[30],
-            mean(&[48, 60]),
-            mean(&[54, 64]),
-        ])
+        FivePoints([mean(&[37, 38, 40, 41]), mean(&[43, 44, 46, 47]), self.0[30], mean(&[48, 60]), mean(&[54, 64])])
     }
 
     /// The six points round the eye nearer the left edge of the picture.

@@ -5,12 +5,13 @@
 //! point sampling costs small faces; enlarging and warping are bilinear. What lies outside the picture repeats its
 //! edge in crops and is black in warps. Deliberately absent: batches, other element types.
 
-use fast_image_resize::Resizer;
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 
-use crate::align::Alignment;
+use crate::align::{ALIGNED_SIDE_PX, Alignment};
 use crate::detect::Letterbox;
-use crate::frame::RgbImage;
-use crate::geometry::{PixelRect, Similarity2d};
+use crate::frame::{MAX_SIDE_PX, RgbImage};
+use crate::geometry::{PixelRect, Point, Similarity2d};
 
 /// Which colour comes first in a tensor's planes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,10 +79,68 @@ pub struct GreyCrop {
     luma: Vec<u8>,
 }
 
+/// Longest side of a model's input plane that is accepted, in pixels; the largest in use has 320.
+const MAX_PLANE_SIDE_PX: u32 = 2048;
+
+impl GreyCrop {
+    /// Wraps `width * height` luma bytes, rows top-down.
+    ///
+    /// # Errors
+    /// When the number of bytes is another one, or a side is zero.
+    pub fn new(width: usize, height: usize, luma: Vec<u8>) -> Result<Self, SampleError> {
+        let expected = width.saturating_mul(height);
+        if expected == 0 || luma.len() != expected {
+            return Err(SampleError::Length { expected, found: luma.len() });
+        }
+        Ok(Self { width, height, luma })
+    }
+
+    /// Width in pixels, at least 1.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Height in pixels, at least 1.
+    #[must_use]
+    pub fn height(&self) -> usize {
+        self.height
+    }
+
+    /// Luma, row by row.
+    #[must_use]
+    pub fn luma(&self) -> &[u8] {
+        &self.luma
+    }
+
+    /// Shrinks by averaging blocks of `factor` × `factor` pixels; what does not fill a block at the right and lower
+    /// edge is left out. `None` when nothing would remain.
+    #[must_use]
+    pub fn shrunk(&self, factor: usize) -> Option<Self> {
+        let (width, height) = (self.width.checked_div(factor)?, self.height.checked_div(factor)?);
+        let mut luma = Vec::with_capacity(width * height);
+        let n = (factor * factor) as u32;
+        for y in 0..height {
+            for x in 0..width {
+                let mut sum = n / 2;
+                for row in 0..factor {
+                    let start = (y * factor + row) * self.width + x * factor;
+                    sum += self.luma[start..start + factor].iter().map(|value| u32::from(*value)).sum::<u32>();
+                }
+                luma.push((sum / n) as u8);
+            }
+        }
+        Self::new(width, height, luma).ok()
+    }
+}
+
 /// Fills tensors; keeps its scratch buffers, so use one per worker thread and reuse it.
+#[derive(Debug, Default)]
 pub struct Sampler {
     resizer: Resizer,
+    /// Part of a picture copied together, when the resizer cannot read the picture in place.
     region: Vec<u8>,
+    /// The resized part, 8-bit RGB.
     small: Vec<u8>,
 }
 
@@ -89,7 +148,7 @@ impl Sampler {
     /// An idle sampler; buffers grow with use.
     #[must_use]
     pub fn new() -> Self {
-        todo!()
+        Self::default()
     }
 
     /// Draws the whole picture on a plane as `letterbox` says; the padding is 0.0 in the tensor's units.
@@ -105,7 +164,17 @@ impl Sampler {
         format: &TensorFormat,
         out: &mut [f32],
     ) -> Result<(), SampleError> {
-        todo!()
+        check_target(letterbox.plane, 3, out)?;
+        let whole = PixelRect::new(0.0, 0.0, image.width() as f32, image.height() as f32)
+            .expect("a picture has at least one pixel");
+        self.resize(image, &whole, (letterbox.width, letterbox.height))?;
+        if (letterbox.width, letterbox.height) != letterbox.plane {
+            out.fill(0.0);
+        }
+        let offset = (letterbox.left as usize, letterbox.top as usize);
+        let small_width = letterbox.width as usize;
+        write_planes(&self.small, small_width, format, out, letterbox.plane.0 as usize, offset);
+        Ok(())
     }
 
     /// Resizes a rectangle of the picture to `size` (width, height); `out` is `3 × height × width`.
@@ -122,7 +191,10 @@ impl Sampler {
         format: &TensorFormat,
         out: &mut [f32],
     ) -> Result<(), SampleError> {
-        todo!()
+        check_target(size, 3, out)?;
+        self.resize(image, rect, size)?;
+        write_planes(&self.small, size.0 as usize, format, out, size.0 as usize, (0, 0));
+        Ok(())
     }
 
     /// As [`Sampler::crop`], in grey (ITU-R BT.601 luma); `out` is `height × width`.
@@ -137,8 +209,148 @@ impl Sampler {
         format: &GreyFormat,
         out: &mut [f32],
     ) -> Result<(), SampleError> {
-        todo!()
+        check_target(size, 1, out)?;
+        self.resize(image, rect, size)?;
+        for (value, pixel) in out.iter_mut().zip(self.small.chunks_exact(3)) {
+            *value = (f32::from(luma(pixel)) - format.mean) / format.scale;
+        }
+        Ok(())
     }
+
+    /// Resizes a rectangle into `self.small`.
+    fn resize(&mut self, image: &RgbImage, rect: &PixelRect, size: (u32, u32)) -> Result<(), SampleError> {
+        let Region { view, left, top } = Region::of(image, rect, &mut self.region)?;
+        self.small.resize(size.0 as usize * size.1 as usize * 3, 0);
+        let mut target = Image::from_slice_u8(size.0, size.1, &mut self.small, PixelType::U8x3)
+            .expect("the scratch buffer was just given the target's size");
+        // Rounding in f32 must not push the crop beyond the view.
+        let width = f64::from(rect.width()).min(f64::from(view.width()) - left);
+        let height = f64::from(rect.height()).min(f64::from(view.height()) - top);
+        let filter = filter_for(width / f64::from(size.0), height / f64::from(size.1));
+        let options = ResizeOptions::new()
+            .resize_alg(ResizeAlg::Convolution(filter))
+            .use_alpha(false)
+            .crop(left, top, width, height);
+        self.resizer.resize(&view, &mut target, &options).expect("the crop lies inside the view, both are 8-bit RGB");
+        Ok(())
+    }
+}
+
+/// How to average, by source pixels per target pixel along each axis.
+///
+/// A box over a whole number of pixels is the exact area mean; for other ratios a box would take whole pixels only and
+/// jitter by half of one, so the smooth Hamming window of the same purpose is used; enlarging interpolates.
+fn filter_for(x_ratio: f64, y_ratio: f64) -> FilterType {
+    let whole = |ratio: f64| (ratio - ratio.round()).abs() < 1e-6;
+    if x_ratio < 1.0 || y_ratio < 1.0 {
+        FilterType::Bilinear
+    } else if whole(x_ratio) && whole(y_ratio) {
+        FilterType::Box
+    } else {
+        FilterType::Hamming
+    }
+}
+
+/// A view of packed pixels that holds a whole rectangle, and where the rectangle begins in it.
+struct Region<'a> {
+    view: ImageRef<'a>,
+    left: f64,
+    top: f64,
+}
+
+impl<'a> Region<'a> {
+    /// Reads the picture in place when it is packed and holds the rectangle; else copies the part that is needed,
+    /// repeating the picture's edge where the rectangle protrudes.
+    fn of(image: &'a RgbImage, rect: &PixelRect, scratch: &'a mut Vec<u8>) -> Result<Self, SampleError> {
+        let inside = rect.x() >= 0.0
+            && rect.y() >= 0.0
+            && rect.right() <= image.width() as f32
+            && rect.bottom() <= image.height() as f32;
+        if inside && image.stride() == image.width() as usize * 3 {
+            let view = ImageRef::new(image.width(), image.height(), image.bytes(), PixelType::U8x3)
+                .expect("a picture's buffer holds its rows");
+            return Ok(Self { view, left: f64::from(rect.x()), top: f64::from(rect.y()) });
+        }
+        let (left, top) = (f64::from(rect.x()).floor(), f64::from(rect.y()).floor());
+        let width = (f64::from(rect.x()) + f64::from(rect.width())).ceil() - left;
+        let height = (f64::from(rect.y()) + f64::from(rect.height())).ceil() - top;
+        if width > f64::from(MAX_SIDE_PX) || height > f64::from(MAX_SIDE_PX) {
+            return Err(SampleError::Crop { width: width as u32, height: height as u32 });
+        }
+        let (width, height) = (width as u32, height as u32);
+        copy_region(image, left as i64, top as i64, width, height, scratch);
+        let view = ImageRef::new(width, height, scratch, PixelType::U8x3)
+            .expect("the scratch buffer was just given the region's size");
+        Ok(Self { view, left: f64::from(rect.x()) - left, top: f64::from(rect.y()) - top })
+    }
+}
+
+fn copy_region(image: &RgbImage, left: i64, top: i64, width: u32, height: u32, into: &mut Vec<u8>) {
+    into.clear();
+    into.reserve(width as usize * height as usize * 3);
+    let last_x = i64::from(image.width()) - 1;
+    let last_y = i64::from(image.height()) - 1;
+    // Columns in front of, inside and behind the picture.
+    let before = (-left).clamp(0, i64::from(width));
+    let first = left.clamp(0, last_x + 1);
+    let end = (left + i64::from(width)).clamp(first, last_x + 1);
+    let after = i64::from(width) - before - (end - first);
+    for y in top..top + i64::from(height) {
+        let row = image.row(y.clamp(0, last_y) as u32);
+        for _ in 0..before {
+            into.extend_from_slice(&row[..3]);
+        }
+        into.extend_from_slice(&row[first as usize * 3..end as usize * 3]);
+        for _ in 0..after {
+            into.extend_from_slice(&row[last_x as usize * 3..]);
+        }
+    }
+}
+
+/// Writes interleaved bytes into three planes of `plane_width`, at an offset.
+fn write_planes(
+    pixels: &[u8],
+    width: usize,
+    format: &TensorFormat,
+    out: &mut [f32],
+    plane_width: usize,
+    offset: (usize, usize),
+) {
+    let plane = out.len() / 3;
+    let (first, rest) = out.split_at_mut(plane);
+    let (second, third) = rest.split_at_mut(plane);
+    let [p0, p1, p2] = affine(format);
+    let swap = format.order == ColourOrder::Bgr;
+    for (y, row) in pixels.chunks_exact(width * 3).enumerate() {
+        let start = (offset.1 + y) * plane_width + offset.0;
+        let span = start..start + width;
+        let planes = first[span.clone()].iter_mut().zip(&mut second[span.clone()]).zip(&mut third[span]);
+        for (((a, b), c), pixel) in planes.zip(row.chunks_exact(3)) {
+            let (lead, tail) = if swap { (pixel[2], pixel[0]) } else { (pixel[0], pixel[2]) };
+            *a = f32::from(lead) * p0.0 + p0.1;
+            *b = f32::from(pixel[1]) * p1.0 + p1.1;
+            *c = f32::from(tail) * p2.0 + p2.1;
+        }
+    }
+}
+
+/// Per plane: factor and addend that do the same as `(byte − mean) / scale` without a division per pixel.
+fn affine(format: &TensorFormat) -> [(f32, f32); 3] {
+    std::array::from_fn(|plane| (1.0 / format.scale[plane], -format.mean[plane] / format.scale[plane]))
+}
+
+fn check_target(size: (u32, u32), planes: usize, out: &[f32]) -> Result<(), SampleError> {
+    let (width, height) = size;
+    if width == 0 || height == 0 || width > MAX_PLANE_SIDE_PX || height > MAX_PLANE_SIDE_PX {
+        return Err(SampleError::Target { width, height });
+    }
+    let expected = planes * width as usize * height as usize;
+    if out.len() == expected { Ok(()) } else { Err(SampleError::Length { expected, found: out.len() }) }
+}
+
+/// ITU-R BT.601 luma in 8-bit fixed point, as OpenCV's grey conversion to within one step.
+fn luma(pixel: &[u8]) -> u8 {
+    ((77 * u32::from(pixel[0]) + 150 * u32::from(pixel[1]) + 29 * u32::from(pixel[2]) + 128) >> 8) as u8
 }
 
 /// Bilinear warp into `size` (width, height): target pixel *p* is read at `to_picture.apply(p)`; `out` is `3 × height × width`.
@@ -154,11 +366,270 @@ pub fn warp(
     format: &TensorFormat,
     out: &mut [f32],
 ) -> Result<(), SampleError> {
-    todo!()
+    check_target(size, 3, out)?;
+    let plane = out.len() / 3;
+    let (first, rest) = out.split_at_mut(plane);
+    let (second, third) = rest.split_at_mut(plane);
+    let [p0, p1, p2] = affine(format);
+    let (lead, tail) = if format.order == ColourOrder::Bgr { (2, 0) } else { (0, 2) };
+    let source = Bilinear::new(image);
+    let width = size.0 as usize;
+    for y in 0..size.1 as usize {
+        for x in 0..width {
+            let rgb = source.at(to_picture.apply(Point::new(x as f32, y as f32)));
+            let index = y * width + x;
+            first[index] = rgb[lead] * p0.0 + p0.1;
+            second[index] = rgb[1] * p1.0 + p1.1;
+            third[index] = rgb[tail] * p2.0 + p2.1;
+        }
+    }
+    Ok(())
+}
+
+/// Reads a picture between its pixels; black outside.
+struct Bilinear<'a> {
+    bytes: &'a [u8],
+    stride: usize,
+    width: i32,
+    height: i32,
+}
+
+impl<'a> Bilinear<'a> {
+    fn new(image: &'a RgbImage) -> Self {
+        Self {
+            bytes: image.bytes(),
+            stride: image.stride(),
+            // A side is at most MAX_SIDE_PX, far below what i32 holds.
+            width: image.width() as i32,
+            height: image.height() as i32,
+        }
+    }
+
+    #[inline]
+    fn at(&self, point: Point) -> [f32; 3] {
+        let (left, top) = (point.x.floor(), point.y.floor());
+        let (fx, fy) = (point.x - left, point.y - top);
+        // Conversions from f32 saturate, so that a point far outside stays outside.
+        let (x, y) = (left as i32, top as i32);
+        if x >= 0 && y >= 0 && x + 1 < self.width && y + 1 < self.height {
+            let upper = y as usize * self.stride + x as usize * 3;
+            let upper_row = &self.bytes[upper..upper + 6];
+            let lower_row = &self.bytes[upper + self.stride..upper + self.stride + 6];
+            let mix = |channel: usize| {
+                let above = lerp(f32::from(upper_row[channel]), f32::from(upper_row[channel + 3]), fx);
+                let below = lerp(f32::from(lower_row[channel]), f32::from(lower_row[channel + 3]), fx);
+                lerp(above, below, fy)
+            };
+            [mix(0), mix(1), mix(2)]
+        } else {
+            self.at_edge(x, y, fx, fy)
+        }
+    }
+
+    #[cold]
+    fn at_edge(&self, x: i32, y: i32, fx: f32, fy: f32) -> [f32; 3] {
+        let corners = [self.pixel(x, y), self.pixel(x + 1, y), self.pixel(x, y + 1), self.pixel(x + 1, y + 1)];
+        std::array::from_fn(|channel| {
+            let above = lerp(corners[0][channel], corners[1][channel], fx);
+            let below = lerp(corners[2][channel], corners[3][channel], fx);
+            lerp(above, below, fy)
+        })
+    }
+
+    fn pixel(&self, x: i32, y: i32) -> [f32; 3] {
+        if x < 0 || y < 0 || x >= self.width || y >= self.height {
+            return [0.0; 3];
+        }
+        let start = y as usize * self.stride + x as usize * 3;
+        std::array::from_fn(|channel| f32::from(self.bytes[start + channel]))
+    }
+}
+
+#[inline]
+fn lerp(from: f32, to: f32, share: f32) -> f32 {
+    from + (to - from) * share
 }
 
 /// The aligned face (112 × 112) in grey: what sharpness, brightness, visibility and the still-picture check look at.
+///
+/// A face much larger than the crop is averaged over a grid of points per target pixel, so that shrinking does
+/// not fold fine texture into false sharpness or false change. Black outside the picture.
 #[must_use]
 pub fn aligned_grey(image: &RgbImage, alignment: &Alignment) -> GreyCrop {
-    todo!()
+    let side = ALIGNED_SIDE_PX as usize;
+    let scale = alignment.to_picture.scale();
+    let luma = if scale <= 1.5 {
+        let source = Bilinear::new(image);
+        grid(side, |point| {
+            let [r, g, b] = source.at(alignment.to_picture.apply(point));
+            (0.299 * r + 0.587 * g + 0.114 * b + 0.5) as u8
+        })
+    } else {
+        // Eight points along each axis are enough for faces 1,000 pixels high, and bound the work for larger ones.
+        let n = (scale.ceil() as u32).clamp(2, 8);
+        grid(side, |point| supersampled(image, &alignment.to_picture, point, n))
+    };
+    GreyCrop { width: side, height: side, luma }
+}
+
+fn grid(side: usize, value: impl Fn(Point) -> u8) -> Vec<u8> {
+    (0..side * side).map(|index| value(Point::new((index % side) as f32, (index / side) as f32))).collect()
+}
+
+/// Mean luma of the nearest pixels at `n` × `n` points spread over one target pixel.
+fn supersampled(image: &RgbImage, to_picture: &Similarity2d, target: Point, n: u32) -> u8 {
+    let (bytes, stride) = (image.bytes(), image.stride());
+    let mut sum = 0u32;
+    for row in 0..n {
+        for column in 0..n {
+            let shift = |step: u32| (step as f32 + 0.5) / n as f32 - 0.5;
+            let point = to_picture.apply(Point::new(target.x + shift(column), target.y + shift(row)));
+            let (x, y) = (point.x.round(), point.y.round());
+            if x >= 0.0 && y >= 0.0 && x < image.width() as f32 && y < image.height() as f32 {
+                let start = y as usize * stride + x as usize * 3;
+                sum += u32::from(luma(&bytes[start..start + 3]));
+            }
+        }
+    }
+    ((sum + n * n / 2) / (n * n)) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::align::ARCFACE_TEMPLATE;
+    use crate::landmarks::FivePoints;
+    use proptest::prelude::*;
+    use std::sync::Arc;
+
+    const RAW: TensorFormat = TensorFormat { order: ColourOrder::Rgb, mean: [0.0; 3], scale: [1.0; 3] };
+
+    /// A picture whose red grows to the right, whose green grows downwards and whose blue is 7.
+    fn ramp(width: u32, height: u32, padding: usize) -> RgbImage {
+        let stride = width as usize * 3 + padding;
+        let mut data = vec![255; stride * height as usize];
+        for y in 0..height as usize {
+            for x in 0..width as usize {
+                data[y * stride + x * 3..y * stride + x * 3 + 3].copy_from_slice(&[x as u8, y as u8, 7]);
+            }
+        }
+        RgbImage::new(width, height, stride, Arc::new(data)).unwrap()
+    }
+
+    #[test]
+    fn halving_averages_four_pixels() {
+        let letterbox = Letterbox::new((8, 8), (4, 4), 1.0);
+        let mut out = [0.0; 48];
+        Sampler::new().letterbox(&ramp(8, 8, 0), &letterbox, &RAW, &mut out).unwrap();
+        // Columns 0 and 1 average to 0.5, which rounds to 0 or 1; the next pair is two higher.
+        assert!((out[1] - out[0] - 2.0).abs() < 1e-6);
+        assert!((out[0] - 0.5).abs() <= 0.5);
+        assert!((out[16 + 4] - out[16] - 2.0).abs() < 1e-6);
+        assert_eq!(out[32..], [7.0; 16]);
+    }
+
+    #[test]
+    fn the_letterbox_pads_with_zero_and_centres() {
+        let letterbox = Letterbox::new((8, 4), (8, 8), 1.0);
+        let format = TensorFormat { order: ColourOrder::Rgb, mean: [127.0; 3], scale: [128.0; 3] };
+        let mut out = [9.0; 192];
+        Sampler::new().letterbox(&ramp(8, 4, 0), &letterbox, &format, &mut out).unwrap();
+        assert_eq!(out[..16], [0.0; 16]);
+        assert_eq!(out[48..64], [0.0; 16]);
+        assert!((out[16] - (0.0 - 127.0) / 128.0).abs() < 1e-6);
+        assert!((out[128 + 16] - (7.0 - 127.0) / 128.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn bgr_swaps_the_outer_planes() {
+        let image = RgbImage::from_vec(1, 1, vec![10, 20, 30]).unwrap();
+        let rect = PixelRect::new(0.0, 0.0, 1.0, 1.0).unwrap();
+        let format = TensorFormat { order: ColourOrder::Bgr, ..RAW };
+        let mut out = [0.0; 3];
+        Sampler::new().crop(&image, &rect, (1, 1), &format, &mut out).unwrap();
+        assert_eq!(out, [30.0, 20.0, 10.0]);
+        let mut out = [0.0; 3];
+        warp(&image, &Similarity2d::IDENTITY, (1, 1), &format, &mut out).unwrap();
+        assert_eq!(out, [30.0, 20.0, 10.0]);
+    }
+
+    #[test]
+    fn a_protruding_crop_repeats_the_edge() {
+        let rect = PixelRect::new(-4.0, -4.0, 8.0, 8.0).unwrap();
+        let mut out = [0.0; 192];
+        Sampler::new().crop(&ramp(20, 20, 0), &rect, (8, 8), &RAW, &mut out).unwrap();
+        assert_eq!(out[..8], [0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 3.0]);
+        let far = PixelRect::new(500.0, 500.0, 8.0, 8.0).unwrap();
+        Sampler::new().crop(&ramp(20, 20, 0), &far, (8, 8), &RAW, &mut out).unwrap();
+        assert_eq!(out[..64], [19.0; 64]);
+    }
+
+    #[test]
+    fn absurd_targets_and_crops_are_refused() {
+        let image = ramp(20, 20, 0);
+        let mut sampler = Sampler::new();
+        let rect = PixelRect::new(-5e4, 0.0, 1e5, 10.0).unwrap();
+        let refused = sampler.crop(&image, &rect, (4, 4), &RAW, &mut [0.0; 48]);
+        assert!(matches!(refused, Err(SampleError::Crop { .. })));
+        let face = PixelRect::new(0.0, 0.0, 10.0, 10.0).unwrap();
+        let short = sampler.crop(&image, &face, (4, 4), &RAW, &mut [0.0; 47]);
+        assert_eq!(short, Err(SampleError::Length { expected: 48, found: 47 }));
+        assert!(matches!(sampler.crop(&image, &face, (0, 4), &RAW, &mut []), Err(SampleError::Target { .. })));
+    }
+
+    #[test]
+    fn the_warp_reads_between_pixels_and_is_black_outside() {
+        let shift = Similarity2d { tx: 2.5, ty: 1.0, ..Similarity2d::IDENTITY };
+        let mut out = [0.0; 12];
+        warp(&ramp(20, 20, 5), &shift, (2, 2), &RAW, &mut out).unwrap();
+        assert_eq!(out, [2.5, 3.5, 2.5, 3.5, 1.0, 1.0, 2.0, 2.0, 7.0, 7.0, 7.0, 7.0]);
+        let away = Similarity2d { tx: -500.0, ..Similarity2d::IDENTITY };
+        warp(&ramp(20, 20, 5), &away, (2, 2), &RAW, &mut out).unwrap();
+        assert_eq!(out, [0.0; 12]);
+    }
+
+    #[test]
+    fn the_aligned_crop_shows_the_same_at_any_size_of_the_face() {
+        let crop_at = |scale: f32| {
+            let side = (112.0 * scale) as u32;
+            let pattern = |v: u32| ((v as f32 / scale * 0.12).sin() * 100.0 + 128.0) as u8;
+            let data = (0..side * side).flat_map(|i| [pattern(i % side), pattern(i / side), 128]).collect();
+            let image = RgbImage::from_vec(side, side, data).unwrap();
+            let points = FivePoints(ARCFACE_TEMPLATE.map(|p| Point::new(p.x * scale, p.y * scale)));
+            aligned_grey(&image, &Alignment::fit(&points).unwrap())
+        };
+        let (small, large) = (crop_at(1.0), crop_at(6.0));
+        let worst = (5..107)
+            .flat_map(|y| (5..107).map(move |x| y * 112 + x))
+            .map(|i| i16::from(small.luma()[i]).abs_diff(i16::from(large.luma()[i])));
+        assert!(worst.max().unwrap() <= 6);
+    }
+
+    #[test]
+    fn shrinking_a_grey_crop_averages_blocks() {
+        let crop = GreyCrop::new(3, 2, vec![0, 10, 99, 20, 30, 99]).unwrap();
+        assert_eq!(crop.shrunk(2).unwrap().luma(), &[15]);
+        assert!(crop.shrunk(4).is_none() && crop.shrunk(0).is_none());
+        assert!(GreyCrop::new(3, 2, vec![0; 5]).is_err());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn a_padded_buffer_gives_the_same_tensor_as_a_packed_one(
+            width in 2u32..60, height in 2u32..60, padding in 1usize..7,
+            x in -20.0f32..60.0, y in -20.0f32..60.0, w in 1.0f32..80.0, h in 1.0f32..80.0,
+        ) {
+            let rect = PixelRect::new(x, y, w, h).unwrap();
+            let (mut packed, mut padded) = ([0.0; 3 * 64], [0.0; 3 * 64]);
+            let mut sampler = Sampler::new();
+            sampler.crop(&ramp(width, height, 0), &rect, (8, 8), &RAW, &mut packed).unwrap();
+            sampler.crop(&ramp(width, height, padding), &rect, (8, 8), &RAW, &mut padded).unwrap();
+            // A view that ends at the crop's edge lets the resizer's window see one pixel less there.
+            for (a, b) in packed.iter().zip(&padded) {
+                prop_assert!((a - b).abs() <= 2.0, "{a} against {b}");
+            }
+        }
+    }
 }

@@ -26,8 +26,12 @@ pub struct TrackPolicy {
 }
 
 impl Default for TrackPolicy {
+    /// IoU 0.3: at ten looks a second a walking face moves by less than half its width between two looks, which still
+    /// leaves an IoU of a third, while two people side by side have none. 600 ms: a blink of the detector (a few
+    /// frames) does not split a visit, yet it is shorter than the freshness budget, so that a door never opens
+    /// on a track whose face is gone. 16 faces are more than stand before one door.
     fn default() -> Self {
-        todo!()
+        Self { min_iou: 0.3, lost_after: Duration::from_millis(600), max_tracks: 16 }
     }
 }
 
@@ -69,24 +73,78 @@ impl Tracker {
     /// A tracker without tracks.
     #[must_use]
     pub fn new(policy: TrackPolicy) -> Self {
-        todo!()
+        Self { policy, tracks: Vec::new(), next_id: 0 }
     }
 
     /// Takes the detections of a frame captured at `captured_at`. Call it for every frame that the detector looked at,
     /// with an empty slice when it found nothing.
+    ///
+    /// Pairs are joined greedily by best IoU, so that of two faces that pass each other each keeps the box it overlaps
+    /// most; what is left over starts new tracks.
     pub fn update(&mut self, captured_at: MonoTime, detections: &[Detection]) -> TrackUpdate {
-        todo!()
+        let ended = self.expire(captured_at);
+        let mut assigned = vec![None; detections.len()];
+        for (track_index, detection_index) in self.best_pairs(detections) {
+            let track = &mut self.tracks[track_index];
+            track.rect = detections[detection_index].rect;
+            track.last_seen = captured_at;
+            track.n_detections = track.n_detections.saturating_add(1);
+            assigned[detection_index] = Some(track.id);
+        }
+        let mut started = Vec::new();
+        for (detection, slot) in detections.iter().zip(&mut assigned).filter(|(_, slot)| slot.is_none()) {
+            if let Some(id) = self.start(captured_at, detection) {
+                *slot = Some(id);
+                started.push(id);
+            }
+        }
+        TrackUpdate { assigned, started, ended }
     }
 
     /// Ends the tracks that were not detected for too long, when no frame comes at all (a stalled camera).
     pub fn expire(&mut self, now: MonoTime) -> Vec<Track> {
-        todo!()
+        let lost_after = self.policy.lost_after;
+        let (kept, ended) = self.tracks.drain(..).partition(|track| now.since(track.last_seen) <= lost_after);
+        self.tracks = kept;
+        ended
     }
 
     /// The living tracks, oldest first.
     #[must_use]
     pub fn tracks(&self) -> &[Track] {
         &self.tracks
+    }
+
+    /// Pairs of (track, detection) by position, each at most once, best IoU first; ties go to the older track.
+    fn best_pairs(&self, detections: &[Detection]) -> Vec<(usize, usize)> {
+        let mut pairs: Vec<(f32, usize, usize)> = Vec::new();
+        for (track_index, track) in self.tracks.iter().enumerate() {
+            for (detection_index, detection) in detections.iter().enumerate() {
+                let iou = track.rect.iou(&detection.rect);
+                if iou >= self.policy.min_iou {
+                    pairs.push((iou, track_index, detection_index));
+                }
+            }
+        }
+        pairs.sort_by(|first, second| second.0.total_cmp(&first.0));
+        let mut chosen: Vec<(usize, usize)> = Vec::new();
+        for (_, track, detection) in pairs {
+            if chosen.iter().all(|(t, d)| *t != track && *d != detection) {
+                chosen.push((track, detection));
+            }
+        }
+        chosen
+    }
+
+    fn start(&mut self, captured_at: MonoTime, detection: &Detection) -> Option<TrackId> {
+        if self.tracks.len() >= self.policy.max_tracks {
+            return None;
+        }
+        let id = TrackId(self.next_id);
+        self.next_id += 1;
+        let (first_seen, last_seen) = (captured_at, captured_at);
+        self.tracks.push(Track { id, rect: detection.rect, first_seen, last_seen, n_detections: 1 });
+        Some(id)
     }
 }
 
@@ -113,18 +171,42 @@ impl<T> BestShots<T> {
     /// Keeps at most `capacity` shots (at least 1), none older than `max_age`.
     #[must_use]
     pub fn new(capacity: usize, max_age: Duration) -> Self {
-        todo!()
+        Self { capacity: capacity.max(1), max_age, shots: Vec::new() }
     }
 
     /// Drops shots that are too old at `now`, then takes `shot` if there is room or it beats the worst.
     /// Returns its place (0 is the best), or `None` when it was not taken. A shot without a finite quality is not taken.
     pub fn offer(&mut self, shot: Shot<T>, now: MonoTime) -> Option<usize> {
-        todo!()
+        self.expire(now);
+        if !shot.quality.is_finite() || now.since(shot.captured_at) > self.max_age {
+            return None;
+        }
+        // Behind its equals: an embedding that was already paid for stays in front.
+        let place = self.shots.iter().position(|kept| kept.quality < shot.quality).unwrap_or(self.shots.len());
+        if place >= self.capacity {
+            return None;
+        }
+        self.shots.insert(place, shot);
+        self.shots.truncate(self.capacity);
+        Some(place)
+    }
+
+    /// Whether [`BestShots::offer`] would take a shot of this quality now; asked before its pixels are copied.
+    #[must_use]
+    pub fn would_take(&self, quality: f32, now: MonoTime) -> bool {
+        let beaten_by =
+            self.shots.iter().filter(|kept| now.since(kept.captured_at) <= self.max_age && kept.quality >= quality);
+        quality.is_finite() && beaten_by.count() < self.capacity
     }
 
     /// Drops the shots that are too old at `now`.
     pub fn expire(&mut self, now: MonoTime) {
-        todo!()
+        self.shots.retain(|shot| now.since(shot.captured_at) <= self.max_age);
+    }
+
+    /// Drops all shots; for when the face of a track may have been exchanged.
+    pub fn clear(&mut self) {
+        self.shots.clear();
     }
 
     /// The kept shots, best first.
@@ -133,8 +215,129 @@ impl<T> BestShots<T> {
         &self.shots
     }
 
-    /// The kept shots, best first, to change their payload (their order stays as it is).
+    /// The payloads of the kept shots, best first, to change them (the order stays as it is).
     pub fn payloads_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.shots.iter_mut().map(|shot| &mut shot.payload)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn face(x: f32, y: f32) -> Detection {
+        Detection { rect: PixelRect::new(x, y, 100.0, 120.0).unwrap(), score: 0.9 }
+    }
+
+    fn at(millis: u64) -> MonoTime {
+        MonoTime::from_millis(millis)
+    }
+
+    fn tracker() -> Tracker {
+        Tracker::new(TrackPolicy::default())
+    }
+
+    #[test]
+    fn a_walking_face_keeps_its_id_and_two_faces_keep_theirs() {
+        let mut tracker = tracker();
+        let first = tracker.update(at(0), &[face(0.0, 0.0), face(300.0, 0.0)]);
+        assert_eq!(first.started.len(), 2);
+        for step in 1..10u64 {
+            // The detector may list them in any order.
+            let moved = [face(300.0 - step as f32 * 10.0, 0.0), face(step as f32 * 10.0, 0.0)];
+            let update = tracker.update(at(step * 100), &moved);
+            assert_eq!(update.assigned, [first.assigned[1], first.assigned[0]]);
+        }
+    }
+
+    #[test]
+    fn overlapping_faces_go_to_the_track_they_overlap_most() {
+        let mut tracker = tracker();
+        let start = tracker.update(at(0), &[face(0.0, 0.0), face(60.0, 0.0)]);
+        let update = tracker.update(at(100), &[face(50.0, 0.0), face(8.0, 0.0)]);
+        assert_eq!(update.assigned, [start.assigned[1], start.assigned[0]]);
+    }
+
+    #[test]
+    fn a_short_gap_is_bridged_and_a_long_one_ends_the_track() {
+        let mut tracker = tracker();
+        let id = tracker.update(at(0), &[face(0.0, 0.0)]).assigned[0];
+        assert!(tracker.update(at(300), &[]).ended.is_empty());
+        assert_eq!(tracker.update(at(600), &[face(5.0, 0.0)]).assigned[0], id);
+        let late = tracker.update(at(1201), &[face(5.0, 0.0)]);
+        assert_eq!(late.ended.iter().map(|track| Some(track.id)).collect::<Vec<_>>(), [id]);
+        assert_ne!(late.assigned[0], id);
+        assert_eq!(tracker.expire(at(5000)).len(), 1);
+        assert!(tracker.tracks().is_empty());
+    }
+
+    #[test]
+    fn there_is_room_for_a_bounded_number_of_faces() {
+        let mut tracker = Tracker::new(TrackPolicy { max_tracks: 1, ..TrackPolicy::default() });
+        let update = tracker.update(at(0), &[face(0.0, 0.0), face(300.0, 0.0)]);
+        assert_eq!(update.assigned, [Some(TrackId(0)), None]);
+    }
+
+    proptest! {
+        #[test]
+        fn ids_are_unique_within_a_frame_and_never_come_back(
+            frames in proptest::collection::vec(
+                (1u64..900, proptest::collection::vec((0.0f32..400.0, 0.0f32..300.0), 0..5)), 1..30,
+            ),
+        ) {
+            let mut tracker = tracker();
+            let mut now = 0;
+            let mut gone = std::collections::HashSet::new();
+            for (gap, faces) in frames {
+                now += gap;
+                let detections: Vec<Detection> = faces.iter().map(|(x, y)| face(*x, *y)).collect();
+                let update = tracker.update(at(now), &detections);
+                gone.extend(update.ended.iter().map(|track| track.id));
+                let ids: Vec<TrackId> = update.assigned.iter().flatten().copied().collect();
+                let distinct: std::collections::HashSet<_> = ids.iter().collect();
+                prop_assert_eq!(distinct.len(), detections.len());
+                prop_assert!(ids.iter().all(|id| !gone.contains(id)));
+                prop_assert!(update.started.iter().all(|id| ids.contains(id)));
+                for (detection, id) in detections.iter().zip(&ids) {
+                    let track = tracker.tracks().iter().find(|track| track.id == *id).unwrap();
+                    prop_assert_eq!((track.rect, track.last_seen), (detection.rect, at(now)));
+                }
+            }
+        }
+
+        #[test]
+        fn the_best_recent_shots_are_kept(
+            offers in proptest::collection::vec((0u64..400, 0.0f32..1.0), 1..40), capacity in 1usize..5,
+        ) {
+            let mut shots = BestShots::new(capacity, Duration::from_secs(3));
+            let mut now = 0;
+            let mut all: Vec<(u64, f32)> = Vec::new();
+            for (gap, quality) in offers {
+                now += gap;
+                let would = shots.would_take(quality, at(now));
+                let place = shots.offer(Shot { quality, captured_at: at(now), payload: () }, at(now));
+                prop_assert_eq!(would, place.is_some());
+                all.push((now, quality));
+                let kept: Vec<f32> = shots.shots().iter().map(|shot| shot.quality).collect();
+                prop_assert!(kept.len() <= capacity);
+                prop_assert!(kept.windows(2).all(|pair| pair[0] >= pair[1]));
+                prop_assert!(shots.shots().iter().all(|shot| at(now).since(shot.captured_at) <= Duration::from_secs(3)));
+                // While nothing has aged out, the best of all is in front.
+                if now <= 3000 {
+                    prop_assert_eq!(kept[0], all.iter().map(|offer| offer.1).fold(0.0, f32::max));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_shot_without_a_finite_quality_or_too_old_is_not_taken() {
+        let mut shots = BestShots::new(2, Duration::from_secs(3));
+        assert_eq!(shots.offer(Shot { quality: f32::NAN, captured_at: at(0), payload: 1 }, at(0)), None);
+        assert_eq!(shots.offer(Shot { quality: 0.5, captured_at: at(0), payload: 2 }, at(3001)), None);
+        assert_eq!(shots.offer(Shot { quality: 0.5, captured_at: at(0), payload: 3 }, at(3000)), Some(0));
+        shots.payloads_mut().for_each(|payload| *payload += 1);
+        assert_eq!(shots.shots()[0].payload, 4);
     }
 }
