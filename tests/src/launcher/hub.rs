@@ -143,6 +143,20 @@ impl Hub {
         self.call(tenant, reqwest::Method::GET, path, None).await
     }
 
+    /// Makes a site; its gallery comes with it. Returns the site's id.
+    pub async fn create_site(&self, tenant: &Tenant, name: &str) -> Result<String> {
+        let site = self.post(tenant, "/v1/sites", json!({"name": name, "time_zone": "Asia/Jakarta"})).await?;
+        Ok(site["id"].as_str().with_context(|| format!("no id in {site}"))?.to_owned())
+    }
+
+    /// Makes a device with one door, `main`. Returns the token with which an agent claims it.
+    pub async fn create_device(&self, tenant: &Tenant, site: &str, name: &str) -> Result<String> {
+        let doors = json!([{"local_id": "main", "name": "Main entrance"}]);
+        let device = self.post(tenant, "/v1/devices", json!({"name": name, "site_id": site, "doors": doors})).await?;
+        let token = device.pointer("/claim/token").and_then(Value::as_str);
+        Ok(token.with_context(|| format!("no claim token in {device}"))?.to_owned())
+    }
+
     /// Makes a person and enrols them from photographs (JPEG or PNG bytes). Returns the person's id.
     pub async fn enrol(
         &self,

@@ -63,11 +63,15 @@ fn wait_for_end(pipeline: &gst::Pipeline) -> Result<()> {
     }
 }
 
-/// A second of a grey corridor with nobody in it.
-pub fn empty_corridor(path: &Path) -> Result<()> {
-    let wall = RgbImage::from_fn(640, 480, |x, y| {
+/// A grey corridor with nobody in it, for `seconds`.
+pub fn empty_corridor(path: &Path, seconds: u32) -> Result<()> {
+    write_clip(path, std::iter::repeat_n(corridor(), (seconds * FPS) as usize))
+}
+
+/// One picture of the corridor.
+pub(super) fn corridor() -> RgbImage {
+    RgbImage::from_fn(640, 480, |x, y| {
         let shade = 90 + (y / 8) as u8 + ((x / 80) % 2) as u8 * 12;
         image::Rgb([shade, shade, shade])
-    });
-    write_clip(path, std::iter::repeat_n(wall, FPS as usize))
+    })
 }

@@ -10,6 +10,11 @@ use image::RgbImage;
 
 /// The pictures of `clip` nearest behind each of the `times` (ascending), as JPEG.
 pub fn jpeg_frames(clip: &Path, times: &[Duration]) -> Result<Vec<Vec<u8>>> {
+    pictures(clip, times)?.iter().map(jpeg).collect()
+}
+
+/// The pictures of `clip` nearest behind each of the `times` (ascending).
+pub(super) fn pictures(clip: &Path, times: &[Duration]) -> Result<Vec<RgbImage>> {
     gst::init()?;
     let pipeline = gst::parse::launch(
         "filesrc name=in ! decodebin ! videoconvert ! video/x-raw,format=RGB ! appsink name=out sync=false max-buffers=4",
@@ -21,8 +26,7 @@ pub fn jpeg_frames(clip: &Path, times: &[Duration]) -> Result<Vec<Vec<u8>>> {
     pipeline.set_state(gst::State::Playing)?;
     let taken = take(&sink, times);
     pipeline.set_state(gst::State::Null)?;
-    let pictures = taken.with_context(|| format!("clip {}", clip.display()))?;
-    pictures.iter().map(jpeg).collect()
+    taken.with_context(|| format!("clip {}", clip.display()))
 }
 
 fn take(sink: &gstreamer_app::AppSink, times: &[Duration]) -> Result<Vec<RgbImage>> {

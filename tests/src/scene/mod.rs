@@ -3,10 +3,12 @@
 mod clip;
 mod frames;
 mod panned;
+mod visits;
 
 pub use clip::empty_corridor;
 pub use frames::jpeg_frames;
 pub use panned::panned_photograph;
+pub use visits::{Schedule, visits};
 
 #[cfg(test)]
 mod tests {
@@ -18,7 +20,7 @@ mod tests {
     fn a_made_clip_can_be_read_again() {
         let dir = tempfile::tempdir().unwrap();
         let clip = dir.path().join("corridor.webm");
-        empty_corridor(&clip).unwrap();
+        empty_corridor(&clip, 1).unwrap();
         let frames = jpeg_frames(&clip, &[Duration::ZERO, Duration::from_millis(500)]).unwrap();
         let picture = image::load_from_memory(&frames[1]).unwrap().to_rgb8();
         assert_eq!(picture.dimensions(), (640, 480));
@@ -30,7 +32,7 @@ mod tests {
     fn asking_for_a_picture_behind_the_end_is_an_error_that_names_the_clip() {
         let dir = tempfile::tempdir().unwrap();
         let clip = dir.path().join("corridor.webm");
-        empty_corridor(&clip).unwrap();
+        empty_corridor(&clip, 1).unwrap();
         let error = format!("{:#}", jpeg_frames(&clip, &[Duration::from_secs(9)]).unwrap_err());
         assert!(error.contains("corridor.webm") && error.contains("0 of 1"), "{error}");
     }

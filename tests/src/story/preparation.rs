@@ -34,7 +34,7 @@ impl Story {
 
     pub(super) async fn device_claimed(&mut self) -> Result<()> {
         self.clips.corridor = self.dir.path().join("corridor.webm");
-        scene::empty_corridor(&self.clips.corridor)?;
+        scene::empty_corridor(&self.clips.corridor, 1)?;
         let dir = self.dir.path().join("edge");
         std::fs::create_dir(&dir)?;
         self.setup = Some(AgentSetup::create(&self.places, &dir, &self.clips.corridor, "")?);
