@@ -4,4 +4,10 @@
 //! events), sealed gallery records to the devices, signed webhooks, a live event stream. Deliberately absent: camera
 //! work (the agent's) and any state between requests that is not in Postgres or the key store.
 
+pub mod clock;
+pub mod config;
+pub mod domain;
 pub mod embedded;
+pub mod notify;
+pub mod outbound;
+pub mod store;

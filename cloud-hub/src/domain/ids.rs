@@ -1,0 +1,98 @@
+//! Identifiers as distinct types, so that a person can never be passed where a device belongs.
+//!
+//! All are UUIDs; new ones are of version 7, so that they sort by the time they were made. The one made from
+//! the clock is made by the caller ([`Uuid::now_v7`]); nothing here reads a clock.
+
+use std::fmt;
+use std::str::FromStr;
+
+use uuid::Uuid;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub Uuid);
+
+        impl $name {
+            /// The UUID inside.
+            #[must_use]
+            pub fn uuid(self) -> Uuid {
+                self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.0, f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = uuid::Error;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                Uuid::parse_str(text).map(Self)
+            }
+        }
+    };
+}
+
+id!(
+    /// A customer of the hub; the border that nothing crosses.
+    TenantId
+);
+id!(
+    /// A place with a time zone and one gallery.
+    SiteId
+);
+id!(
+    /// A door of a site.
+    DoorId
+);
+id!(
+    /// A site's log of people, templates and rules.
+    GalleryId
+);
+id!(
+    /// Somebody who may be recognised.
+    PersonId
+);
+id!(
+    /// One embedding of a person in one space.
+    TemplateId
+);
+id!(
+    /// An edge agent: the common name of its certificate.
+    DeviceId
+);
+id!(
+    /// A one-time right to become a device.
+    ClaimId
+);
+id!(
+    /// An API key's public half.
+    ApiKeyId
+);
+id!(
+    /// An event; also the `webhook-id` of its deliveries.
+    EventId
+);
+id!(
+    /// A webhook endpoint.
+    EndpointId
+);
+id!(
+    /// One event on its way to one endpoint.
+    DeliveryId
+);
+id!(
+    /// An enrolment session.
+    SessionId
+);

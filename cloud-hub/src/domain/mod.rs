@@ -1,0 +1,23 @@
+//! The hub's rules, as pure functions and types.
+//!
+//! In: plain values and the time, as arguments. Out: what must be stored or sent. No I/O, no SQL, no clock, no
+//! serde on the types (the API and the publisher convert), and no import of a sibling module.
+//!
+//! How the hub's modules may import one another (proven by a test over the sources):
+//! `domain` nothing; `store` only `domain`; `pki` only `domain`; `keys` only `domain` and `store`;
+//! `ingest`, `publish`, `notify`, `jobs` and `api` those four and never one another; `wiring` all.
+//! The keys in use ([`vault`]) are values and live here, so that `store` can seal what it writes; where keys
+//! come from (files, the key store, wrapped rows) is the business of `keys`.
+
+pub mod api_key;
+pub mod claim;
+pub mod cursor;
+pub mod enrolment;
+pub mod event;
+pub mod gallery;
+pub mod ids;
+pub mod people;
+pub mod retry;
+pub mod rotation;
+pub mod vault;
+pub mod verdict;

@@ -1,0 +1,299 @@
+//! Keys in use: what they seal, and to which place each seal is bound.
+//!
+//! In: unwrapped keys, which `keys` makes. Out: sealed and opened bytes, blind indexes. This is the one page that
+//! says which key and which additional data belong to what the hub stores; the seal itself is gallery-log's.
+//! Deliberately absent: where keys are kept and how they are wrapped (`keys`), and a way to print one.
+
+use gallery_log::keys::NoRandomness;
+use gallery_log::seal::key_id;
+use gallery_log::{Purpose, SealContext, SealError, SealKey, TemplateRow};
+use ring::hmac;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use super::ids::{DeviceId, EndpointId, GalleryId, PersonId, TemplateId, TenantId};
+use super::people::{Profile, ProfileError};
+
+/// Sealing or opening failed.
+#[derive(Debug, thiserror::Error)]
+pub enum VaultError {
+    /// The seal did not open, or none could be made.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// No randomness.
+    #[error(transparent)]
+    Randomness(#[from] NoRandomness),
+    /// What was sealed is not what it should be.
+    #[error("unsealed {0} has the wrong length")]
+    Length(&'static str),
+    /// The profile inside is not one.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+}
+
+/// A tenant's keys: every version of TK that may still be needed, and the blind index key.
+#[derive(Clone)]
+pub struct TenantKeys {
+    tenant: TenantId,
+    /// Newest first: the first seals, all open.
+    versions: Vec<SealKey>,
+    blind_index: Zeroizing<[u8; 32]>,
+}
+
+/// The key of one person, for what would identify them.
+#[derive(Clone)]
+pub struct PersonKey {
+    tenant: TenantId,
+    person: PersonId,
+    key: SealKey,
+}
+
+/// The tenant's id in the type of the seal's additional data.
+#[must_use]
+pub fn seal_tenant(tenant: TenantId) -> gallery_log::TenantId {
+    gallery_log::TenantId(tenant.0)
+}
+
+impl TenantKeys {
+    /// Keys of `tenant`; `versions` newest first, at least one.
+    ///
+    /// # Panics
+    /// If `versions` is empty: a tenant without a key cannot exist, its first key is made with it.
+    #[must_use]
+    pub fn new(tenant: TenantId, versions: Vec<SealKey>, blind_index: Zeroizing<[u8; 32]>) -> Self {
+        assert!(!versions.is_empty(), "a tenant has at least one key");
+        Self { tenant, versions, blind_index }
+    }
+
+    /// Whose keys these are.
+    #[must_use]
+    pub fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+
+    /// The index of a value that must be found but not read: HMAC under BI, separated by field and bound to the tenant.
+    #[must_use]
+    pub fn blind_index(&self, field: &str, value: &str) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, self.blind_index.as_slice()));
+        for part in [self.tenant.0.as_bytes().as_slice(), field.as_bytes(), value.as_bytes()] {
+            context.update(&u64::try_from(part.len()).expect("a usize fits in 64 bits").to_be_bytes());
+            context.update(part);
+        }
+        context.sign().as_ref().try_into().expect("an HMAC-SHA256 has 32 bytes")
+    }
+
+    /// Seals a gallery's digest key.
+    pub fn seal_gdk(&self, gallery: GalleryId, epoch: u32, key: &[u8; 32]) -> Result<Vec<u8>, VaultError> {
+        self.seal(Purpose::DIGEST_KEY, gallery.0, u64::from(epoch), key)
+    }
+
+    /// Opens a gallery's digest key.
+    pub fn open_gdk(&self, gallery: GalleryId, epoch: u32, sealed: &[u8]) -> Result<Zeroizing<[u8; 32]>, VaultError> {
+        self.open_key(Purpose::DIGEST_KEY, gallery.0, u64::from(epoch), sealed)
+    }
+
+    /// Seals a gallery's credential key.
+    pub fn seal_ck(&self, gallery: GalleryId, epoch: u32, key: &[u8; 32]) -> Result<Vec<u8>, VaultError> {
+        self.seal(Purpose::CREDENTIAL_KEY, gallery.0, u64::from(epoch), key)
+    }
+
+    /// Opens a gallery's credential key.
+    pub fn open_ck(&self, gallery: GalleryId, epoch: u32, sealed: &[u8]) -> Result<Zeroizing<[u8; 32]>, VaultError> {
+        self.open_key(Purpose::CREDENTIAL_KEY, gallery.0, u64::from(epoch), sealed)
+    }
+
+    /// Seals a device's link key.
+    pub fn seal_link(&self, device: DeviceId, link_epoch: u32, key: &[u8; 32]) -> Result<Vec<u8>, VaultError> {
+        self.seal(Purpose::LINK_KEY, device.0, u64::from(link_epoch), key)
+    }
+
+    /// Opens a device's link key.
+    pub fn open_link(&self, device: DeviceId, link_epoch: u32, sealed: &[u8]) -> Result<Zeroizing<[u8; 32]>, VaultError> {
+        self.open_key(Purpose::LINK_KEY, device.0, u64::from(link_epoch), sealed)
+    }
+
+    /// Seals a webhook endpoint's signing secret.
+    pub fn seal_webhook_secret(&self, endpoint: EndpointId, secret: &[u8; 32]) -> Result<Vec<u8>, VaultError> {
+        self.seal(Purpose::WEBHOOK_SECRET, endpoint.0, 1, secret)
+    }
+
+    /// Opens a webhook endpoint's signing secret.
+    pub fn open_webhook_secret(&self, endpoint: EndpointId, sealed: &[u8]) -> Result<Zeroizing<[u8; 32]>, VaultError> {
+        self.open_key(Purpose::WEBHOOK_SECRET, endpoint.0, 1, sealed)
+    }
+
+    /// Seals the rotation seed of an embedding space.
+    pub fn seal_rotation_seed(&self, space_id: &str, seed: &[u8; 32]) -> Result<Vec<u8>, VaultError> {
+        self.seal(Purpose::ROTATION_SEED, self.space_object(space_id), 1, seed)
+    }
+
+    /// Opens the rotation seed of an embedding space.
+    pub fn open_rotation_seed(&self, space_id: &str, sealed: &[u8]) -> Result<Zeroizing<[u8; 32]>, VaultError> {
+        self.open_key(Purpose::ROTATION_SEED, self.space_object(space_id), 1, sealed)
+    }
+
+    /// Wraps a person's key for the key store.
+    pub fn wrap_person(&self, key: &PersonKey) -> Result<Vec<u8>, VaultError> {
+        self.seal(Purpose::PERSON_KEY, key.person.0, 1, key.key.expose())
+    }
+
+    /// Unwraps a person's key from the key store.
+    pub fn unwrap_person(&self, person: PersonId, wrapped: &[u8]) -> Result<PersonKey, VaultError> {
+        let bytes = self.open_key(Purpose::PERSON_KEY, person.0, 1, wrapped)?;
+        Ok(PersonKey { tenant: self.tenant, person, key: SealKey::new(*bytes) })
+    }
+
+    /// Seals the body of a rule record: rules are the tenant's and no person's.
+    pub fn seal_rule(&self, rule: Uuid, revision: u32, body: &[u8]) -> Result<Vec<u8>, VaultError> {
+        self.seal(Purpose::RECORD_BODY, rule, u64::from(revision), body)
+    }
+
+    /// Opens the body of a rule record.
+    pub fn open_rule(&self, rule: Uuid, revision: u32, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+        self.open(Purpose::RECORD_BODY, rule, u64::from(revision), sealed)
+    }
+
+    /// Spaces are named by text, objects by UUID: the first half of the blind index of the name serves.
+    fn space_object(&self, space_id: &str) -> Uuid {
+        let [head @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = self.blind_index("space", space_id);
+        Uuid::from_bytes(head)
+    }
+
+    fn seal(&self, purpose: Purpose, object: Uuid, revision: u64, plain: &[u8]) -> Result<Vec<u8>, VaultError> {
+        Ok(self.versions[0].seal(&SealContext::new(purpose, seal_tenant(self.tenant), object, revision), plain)?)
+    }
+
+    fn open(&self, purpose: Purpose, object: Uuid, revision: u64, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+        let wanted = key_id(sealed)?;
+        let key = self.versions.iter().find(|key| key.id() == wanted).unwrap_or(&self.versions[0]);
+        Ok(key.open(&SealContext::new(purpose, seal_tenant(self.tenant), object, revision), sealed)?)
+    }
+
+    fn open_key(&self, purpose: Purpose, object: Uuid, revision: u64, sealed: &[u8]) -> Result<Zeroizing<[u8; 32]>, VaultError> {
+        let plain = self.open(purpose, object, revision, sealed)?;
+        plain.as_slice().try_into().map(Zeroizing::new).map_err(|_| VaultError::Length("key"))
+    }
+}
+
+impl PersonKey {
+    /// A fresh key for a new person.
+    pub fn random(tenant: TenantId, person: PersonId) -> Result<Self, VaultError> {
+        Ok(Self { tenant, person, key: SealKey::random()? })
+    }
+
+    /// Whose key this is.
+    #[must_use]
+    pub fn person(&self) -> PersonId {
+        self.person
+    }
+
+    /// Seals name, e-mail and external id.
+    pub fn seal_profile(&self, revision: u32, profile: &Profile) -> Result<Vec<u8>, VaultError> {
+        let context = SealContext::new(Purpose::PERSON_FIELD, seal_tenant(self.tenant), self.person.0, u64::from(revision));
+        Ok(self.key.seal(&context, &profile.to_bytes())?)
+    }
+
+    /// Opens name, e-mail and external id.
+    pub fn open_profile(&self, revision: u32, sealed: &[u8]) -> Result<Profile, VaultError> {
+        let context = SealContext::new(Purpose::PERSON_FIELD, seal_tenant(self.tenant), self.person.0, u64::from(revision));
+        Ok(Profile::from_bytes(&self.key.open(&context, sealed)?)?)
+    }
+
+    /// Seals the body of the person's record in a gallery.
+    pub fn seal_person_body(&self, revision: u32, body: &[u8]) -> Result<Vec<u8>, VaultError> {
+        let context = SealContext::new(Purpose::RECORD_BODY, seal_tenant(self.tenant), self.person.0, u64::from(revision));
+        Ok(self.key.seal(&context, body)?)
+    }
+
+    /// Opens the body of the person's record in a gallery.
+    pub fn open_person_body(&self, revision: u32, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+        let context = SealContext::new(Purpose::RECORD_BODY, seal_tenant(self.tenant), self.person.0, u64::from(revision));
+        Ok(self.key.open(&context, sealed)?)
+    }
+
+    /// Seals a template's body: the record of the embedding, in `template` and in every gallery's log alike.
+    pub fn seal_template(&self, template: TemplateId, revision: u32, space_id: &str, body: &[u8]) -> Result<Vec<u8>, VaultError> {
+        Ok(self.key.seal(&self.template_context(template, revision, space_id), body)?)
+    }
+
+    /// Opens a template's body.
+    pub fn open_template(
+        &self,
+        template: TemplateId,
+        revision: u32,
+        space_id: &str,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+        Ok(self.key.open(&self.template_context(template, revision, space_id), sealed)?)
+    }
+
+    fn template_context<'a>(&self, template: TemplateId, revision: u32, space_id: &'a str) -> SealContext<'a> {
+        SealContext::new(Purpose::TEMPLATE, seal_tenant(self.tenant), template.0, u64::from(revision)).with_template(TemplateRow {
+            person: self.person.0,
+            space_id,
+            row: template.0,
+        })
+    }
+}
+
+impl std::fmt::Debug for TenantKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TenantKeys({}, ***)", self.tenant)
+    }
+}
+
+impl std::fmt::Debug for PersonKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PersonKey({}, ***)", self.person)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tenant(byte: u8) -> TenantKeys {
+        TenantKeys::new(TenantId(Uuid::from_bytes([byte; 16])), vec![SealKey::new([byte; 32])], Zeroizing::new([byte; 32]))
+    }
+
+    #[test]
+    fn a_template_opens_only_where_it_belongs() {
+        let person = PersonKey::random(tenant(1).tenant(), PersonId(Uuid::from_u128(1))).unwrap();
+        let id = TemplateId(Uuid::from_u128(2));
+        let sealed = person.seal_template(id, 1, "space-a", b"body").unwrap();
+        assert_eq!(person.open_template(id, 1, "space-a", &sealed).unwrap().as_slice(), b"body");
+        assert!(person.open_template(TemplateId(Uuid::from_u128(3)), 1, "space-a", &sealed).is_err());
+        assert!(person.open_template(id, 2, "space-a", &sealed).is_err());
+        assert!(person.open_template(id, 1, "space-b", &sealed).is_err());
+        assert!(person.open_person_body(1, &sealed).is_err());
+    }
+
+    #[test]
+    fn the_same_key_in_another_tenant_opens_nothing() {
+        let one = tenant(1);
+        let other = TenantKeys::new(TenantId(Uuid::from_u128(9)), one.versions.clone(), one.blind_index.clone());
+        let sealed = one.seal_gdk(GalleryId(Uuid::nil()), 1, &[5; 32]).unwrap();
+        assert_eq!(*one.open_gdk(GalleryId(Uuid::nil()), 1, &sealed).unwrap(), [5; 32]);
+        assert!(other.open_gdk(GalleryId(Uuid::nil()), 1, &sealed).is_err());
+        assert!(one.open_ck(GalleryId(Uuid::nil()), 1, &sealed).is_err());
+    }
+
+    #[test]
+    fn an_older_tenant_key_still_opens() {
+        let old = tenant(1);
+        let sealed = old.seal_rotation_seed("space", &[7; 32]).unwrap();
+        let rotated = TenantKeys::new(old.tenant(), vec![SealKey::new([2; 32]), SealKey::new([1; 32])], old.blind_index.clone());
+        assert_eq!(*rotated.open_rotation_seed("space", &sealed).unwrap(), [7; 32]);
+    }
+
+    #[test]
+    fn blind_indexes_differ_by_field_value_and_tenant() {
+        let keys = tenant(1);
+        let index = keys.blind_index("email", "a");
+        assert_eq!(index, keys.blind_index("email", "a"));
+        assert_ne!(index, keys.blind_index("external_id", "a"));
+        assert_ne!(index, keys.blind_index("email", "b"));
+        assert_ne!(index, tenant(2).blind_index("email", "a"));
+        assert_ne!(keys.blind_index("ab", "c"), keys.blind_index("a", "bc"));
+    }
+}

@@ -1,0 +1,229 @@
+//! The connection pool, the tenant transaction and the checks at start.
+//!
+//! Three guards keep one tenant's setting from reaching another's query:
+//! the setting is local to a transaction (`set_config(…, true)`); a transaction runs in a task of its own, so that
+//! a client who goes away cannot leave it half-way (sqlx #4385, #4393); and a connection that comes back to the
+//! pool still inside a transaction, or with a tenant set, is closed instead of reused.
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use sqlx::Executor as _;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgListener, PgPool, PgPoolOptions, Postgres};
+use sqlx::{Row as _, Transaction};
+use uuid::Uuid;
+
+use super::{SCHEMA_VERSION, StoreError};
+use crate::domain::ids::{GalleryId, TenantId};
+
+/// How long a caller waits for a free connection before it is told that the hub is busy. Longer than any healthy
+/// transaction (milliseconds), shorter than a client's patience.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A statement that runs longer than this is cancelled by the server; the slowest legitimate one (a page of events)
+/// takes milliseconds. It bounds how long a lock on a stream or a feed counter can be held by a sick query.
+const STATEMENT_TIMEOUT: &str = "15s";
+
+/// A transaction that sits idle this long has lost its task; the server ends it and frees its locks.
+const IDLE_IN_TRANSACTION_TIMEOUT: &str = "15s";
+
+/// What runs inside a tenant's transaction: `|tx| Box::pin(async move { … })`.
+pub trait Work<T, E>: for<'t> FnOnce(&'t mut TenantTx) -> BoxFuture<'t, Result<T, E>> + Send + 'static {}
+impl<F, T, E> Work<T, E> for F where F: for<'t> FnOnce(&'t mut TenantTx) -> BoxFuture<'t, Result<T, E>> + Send + 'static {}
+
+/// The application's connections. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Database {
+    pool: PgPool,
+}
+
+/// An open transaction that sees and writes one tenant's rows only.
+pub struct TenantTx {
+    tenant: TenantId,
+    inner: Transaction<'static, Postgres>,
+}
+
+impl TenantTx {
+    /// Whose transaction this is.
+    #[must_use]
+    pub fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+
+    /// The tenant's UUID, for binding.
+    pub(super) fn tenant_uuid(&self) -> Uuid {
+        self.tenant.0
+    }
+
+    /// The connection. Only the store's own modules can reach it.
+    pub(super) fn conn(&mut self) -> &mut PgConnection {
+        &mut self.inner
+    }
+}
+
+impl Database {
+    /// Opens a pool as the application role. Connects lazily; [`Database::check`] is the first to connect.
+    #[must_use]
+    pub fn new(options: PgConnectOptions, max_connections: u32) -> Self {
+        let options = options.application_name("cloud-hub").options([
+            ("statement_timeout", STATEMENT_TIMEOUT),
+            ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_TIMEOUT),
+        ]);
+        let pool = PgPoolOptions::new()
+            .max_connections(max_connections)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .after_release(|connection, _| Box::pin(is_clean(connection)))
+            .connect_lazy_with(options);
+        Self { pool }
+    }
+
+    /// Runs `work` in one transaction of `tenant`: commits if it returns `Ok`, rolls back if not.
+    ///
+    /// The transaction runs in a task of its own and therefore ends one way or the other even if this future is
+    /// dropped; what it returned is then lost, what it committed is not.
+    pub async fn tenant<T, E>(&self, tenant: TenantId, work: impl Work<T, E>) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let pool = self.pool.clone();
+        tokio::spawn(async move { run(&pool, tenant, work).await }).await.map_err(|_| E::from(StoreError::Aborted))?
+    }
+
+    /// A connection outside any tenant, for the routing tables.
+    pub(super) fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// Checks what the design relies on: the role cannot see across tenants, a commit is on the disk when it
+    /// returns, and the schema is this program's.
+    pub async fn check(&self) -> Result<(), StoreError> {
+        let row = sqlx::query(
+            "SELECT rolsuper, rolbypassrls, current_setting('fsync') AS fsync,
+                    current_setting('synchronous_commit') AS synchronous_commit,
+                    current_setting('full_page_writes') AS full_page_writes
+             FROM pg_roles WHERE rolname = current_user",
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        if row.try_get("rolsuper")? {
+            return Err(StoreError::Unfit("the application role is a superuser, which row-level security does not bind: use lintel_app"));
+        }
+        if row.try_get("rolbypassrls")? {
+            return Err(StoreError::Unfit("the application role has BYPASSRLS: ALTER ROLE lintel_app NOBYPASSRLS"));
+        }
+        let setting = |name| row.try_get::<String, _>(name);
+        if setting("fsync")? != "on" || setting("full_page_writes")? != "on" {
+            return Err(StoreError::Unfit("fsync or full_page_writes is off: an acknowledged event could be lost by a power cut"));
+        }
+        if !matches!(setting("synchronous_commit")?.as_str(), "on" | "remote_apply" | "remote_write" | "local") {
+            return Err(StoreError::Unfit("synchronous_commit is off: an acknowledged event could be lost by a crash"));
+        }
+        let found = sqlx::query_scalar("SELECT version FROM schema_version").fetch_one(&self.pool).await?;
+        if found != SCHEMA_VERSION {
+            return Err(StoreError::Schema { found, needed: SCHEMA_VERSION });
+        }
+        Ok(())
+    }
+
+    /// Whether the database answers now; for health checks.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.pool.execute("SELECT 1").await?;
+        Ok(())
+    }
+
+    /// Listens to what transactions announce. The listener reconnects by itself and tells so
+    /// ([`Notice::Reconnected`]), since notices may have been missed meanwhile.
+    pub async fn listen(&self) -> Result<Listener, StoreError> {
+        let mut inner = PgListener::connect_with(&self.pool).await?;
+        inner.listen_all([GALLERY_CHANNEL, EVENT_CHANNEL]).await?;
+        Ok(Listener { inner })
+    }
+
+    /// Closes the pool and waits until its connections are closed.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+async fn run<T, E: From<StoreError>>(pool: &PgPool, tenant: TenantId, work: impl Work<T, E>) -> Result<T, E> {
+    let begin = async {
+        let mut inner = pool.begin().await?;
+        sqlx::query("SELECT set_config('lintel.tenant', $1, true)").bind(tenant.to_string()).execute(&mut *inner).await?;
+        Ok::<_, sqlx::Error>(TenantTx { tenant, inner })
+    };
+    let mut tx = begin.await.map_err(|error| E::from(error.into()))?;
+    match work(&mut tx).await {
+        Ok(value) => tx.inner.commit().await.map(|()| value).map_err(|error| E::from(error.into())),
+        Err(error) => {
+            // The first error is the one to tell; if the rollback fails too, the connection is closed on its return.
+            let _ = tx.inner.rollback().await;
+            Err(error)
+        }
+    }
+}
+
+/// Whether a returned connection is outside any transaction and has no tenant set.
+///
+/// Sent by the simple protocol, a lone statement is its own transaction and both clocks read the same instant;
+/// inside an older transaction they differ.
+async fn is_clean(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let row = sqlx::raw_sql(
+        "SELECT transaction_timestamp() = statement_timestamp()
+            AND coalesce(current_setting('lintel.tenant', true), '') = '' AS clean",
+    )
+    .fetch_one(connection)
+    .await?;
+    row.try_get("clean")
+}
+
+/// Brings the schema up to date. `owner` connects as `lintel_owner`, which owns the schema.
+pub async fn migrate(owner: &PgConnectOptions) -> Result<(), StoreError> {
+    use sqlx::Connection as _;
+    let mut connection = sqlx::PgConnection::connect_with(owner).await?;
+    sqlx::migrate!("./migrations").run(&mut connection).await?;
+    connection.close().await?;
+    Ok(())
+}
+
+pub(super) const GALLERY_CHANNEL: &str = "lintel_gallery";
+pub(super) const EVENT_CHANNEL: &str = "lintel_event";
+
+/// Receives [`Notice`]s.
+pub struct Listener {
+    inner: PgListener,
+}
+
+/// What a committed transaction announced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A gallery has new records.
+    Gallery(TenantId, GalleryId),
+    /// A tenant has new events (and perhaps webhook deliveries).
+    Event(TenantId),
+    /// The connection was lost and is back: look at everything once.
+    Reconnected,
+}
+
+impl Listener {
+    /// Waits for the next notice. An error means that the database is away; call again after a pause.
+    pub async fn next(&mut self) -> Result<Notice, StoreError> {
+        loop {
+            let Some(notification) = self.inner.try_recv().await? else { return Ok(Notice::Reconnected) };
+            if let Some(notice) = parse(notification.channel(), notification.payload()) {
+                return Ok(notice);
+            }
+        }
+    }
+}
+
+fn parse(channel: &str, payload: &str) -> Option<Notice> {
+    match channel {
+        EVENT_CHANNEL => payload.parse().ok().map(Notice::Event),
+        GALLERY_CHANNEL => {
+            let (tenant, gallery) = payload.split_once('/')?;
+            Some(Notice::Gallery(tenant.parse().ok()?, gallery.parse().ok()?))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,431 @@
+//! Devices: who they are, how they may link, where they are and what they last reported.
+
+use serde_json::Value;
+use sqlx::FromRow;
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+use super::{StoreError, TenantTx, routes};
+use crate::domain::ids::{DeviceId, GalleryId, SiteId};
+
+/// How long the link key before the present one is still accepted, by protocol.md.
+pub const PREVIOUS_LINK_ACCEPTED: Duration = Duration::hours(24);
+
+/// What a device is to the hub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceState {
+    /// Waits for its claim.
+    Created,
+    /// Has an identity.
+    Claimed,
+    /// Had one.
+    Revoked,
+}
+
+/// A device.
+#[derive(Clone, Debug)]
+pub struct Device {
+    /// Its id, the common name of its certificate.
+    pub id: DeviceId,
+    /// Where it is.
+    pub site_id: SiteId,
+    /// Its name, unique in the tenant.
+    pub name: String,
+    /// What it is to the hub.
+    pub state: DeviceState,
+    /// SHA-256 of its present public key.
+    pub spki_sha256: Option<Vec<u8>>,
+    /// Serial number of its present certificate, lower-case hex.
+    pub certificate_serial: Option<String>,
+    /// End of its present certificate.
+    pub certificate_expires_at: Option<OffsetDateTime>,
+    /// The present link key's number; 0 before the first.
+    pub link_epoch: u32,
+    /// Whether it is connected to the broker, as far as the broker told.
+    pub online: bool,
+    /// What it runs, as it said.
+    pub versions: Option<Value>,
+    /// When it was last heard of.
+    pub last_seen_at: Option<OffsetDateTime>,
+    /// When it was made.
+    pub created_at: OffsetDateTime,
+}
+
+#[derive(FromRow)]
+struct DeviceRow {
+    id: Uuid,
+    site_id: Uuid,
+    name: String,
+    state: String,
+    spki_sha256: Option<Vec<u8>>,
+    certificate_serial: Option<String>,
+    certificate_expires_at: Option<OffsetDateTime>,
+    link_epoch: i64,
+    online: bool,
+    versions: Option<Value>,
+    last_seen_at: Option<OffsetDateTime>,
+    created_at: OffsetDateTime,
+}
+
+impl TryFrom<DeviceRow> for Device {
+    type Error = StoreError;
+
+    fn try_from(row: DeviceRow) -> Result<Self, StoreError> {
+        let state = match row.state.as_str() {
+            "created" => DeviceState::Created,
+            "claimed" => DeviceState::Claimed,
+            "revoked" => DeviceState::Revoked,
+            _ => return Err(StoreError::Unreadable { what: "device.state", reason: "unknown name" }),
+        };
+        Ok(Self {
+            id: DeviceId(row.id),
+            site_id: SiteId(row.site_id),
+            name: row.name,
+            state,
+            spki_sha256: row.spki_sha256,
+            certificate_serial: row.certificate_serial,
+            certificate_expires_at: row.certificate_expires_at,
+            link_epoch: epoch("device.link_epoch", row.link_epoch)?,
+            online: row.online,
+            versions: row.versions,
+            last_seen_at: row.last_seen_at,
+            created_at: row.created_at,
+        })
+    }
+}
+
+pub(super) fn epoch(what: &'static str, value: i64) -> Result<u32, StoreError> {
+    u32::try_from(value).map_err(|_| StoreError::Unreadable { what, reason: "out of range" })
+}
+
+/// Writes a device that waits for its claim.
+pub async fn create(tx: &mut TenantTx, id: DeviceId, site: SiteId, name: &str) -> Result<(), StoreError> {
+    let tenant = tx.tenant_uuid();
+    sqlx::query("INSERT INTO device (tenant_id, id, site_id, name) VALUES ($1, $2, $3, $4)")
+        .bind(tenant)
+        .bind(id.0)
+        .bind(site.0)
+        .bind(name)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// All devices, oldest first.
+pub async fn list(tx: &mut TenantTx) -> Result<Vec<Device>, StoreError> {
+    let tenant = tx.tenant_uuid();
+    let rows: Vec<DeviceRow> = sqlx::query_as(
+        "SELECT id, site_id, name, state, spki_sha256, certificate_serial, certificate_expires_at, link_epoch, online,
+                versions, last_seen_at, created_at
+         FROM device WHERE tenant_id = $1 ORDER BY id",
+    )
+    .bind(tenant)
+    .fetch_all(tx.conn())
+    .await?;
+    rows.into_iter().map(Device::try_from).collect()
+}
+
+/// One device.
+pub async fn get(tx: &mut TenantTx, id: DeviceId) -> Result<Device, StoreError> {
+    let tenant = tx.tenant_uuid();
+    let row: Option<DeviceRow> = sqlx::query_as(
+        "SELECT id, site_id, name, state, spki_sha256, certificate_serial, certificate_expires_at, link_epoch, online,
+                versions, last_seen_at, created_at
+         FROM device WHERE tenant_id = $1 AND id = $2",
+    )
+    .bind(tenant)
+    .bind(id.0)
+    .fetch_optional(tx.conn())
+    .await?;
+    row.ok_or(StoreError::NotFound { what: "device", id: id.0 }).and_then(Device::try_from)
+}
+
+/// A certificate that was issued to a device.
+#[derive(Clone, Debug)]
+pub struct Issued<'a> {
+    /// The hardware's serial number, as it said.
+    pub hardware_serial: &'a str,
+    /// SHA-256 of the public key.
+    pub spki_sha256: [u8; 32],
+    /// The certificate's serial number, lower-case hex.
+    pub certificate_serial: &'a str,
+    /// The certificate's end.
+    pub expires_at: OffsetDateTime,
+}
+
+/// Notes the certificate, makes the device known to topics and broker, and so ends an older certificate's use.
+pub async fn claimed(tx: &mut TenantTx, id: DeviceId, issued: &Issued<'_>) -> Result<(), StoreError> {
+    let tenant = tx.tenant_uuid();
+    let done = sqlx::query(
+        "UPDATE device SET state = 'claimed', serial = $3, spki_sha256 = $4, certificate_serial = $5, certificate_expires_at = $6
+         WHERE tenant_id = $1 AND id = $2 AND state <> 'revoked'",
+    )
+    .bind(tenant)
+    .bind(id.0)
+    .bind(issued.hardware_serial)
+    .bind(issued.spki_sha256.as_slice())
+    .bind(issued.certificate_serial)
+    .bind(issued.expires_at)
+    .execute(tx.conn())
+    .await?;
+    if done.rows_affected() == 0 {
+        return Err(StoreError::NotFound { what: "device", id: id.0 });
+    }
+    routes::add(tx, "device", id.0).await
+}
+
+/// Ends a device: its topics are refused, its certificate serves for nothing, its doors decide on their own policy.
+pub async fn revoke(tx: &mut TenantTx, id: DeviceId) -> Result<(), StoreError> {
+    let tenant = tx.tenant_uuid();
+    let done = sqlx::query("UPDATE device SET state = 'revoked', online = false WHERE tenant_id = $1 AND id = $2 AND state <> 'revoked'")
+        .bind(tenant)
+        .bind(id.0)
+        .execute(tx.conn())
+        .await?;
+    if done.rows_affected() == 0 {
+        return Err(StoreError::NotFound { what: "device", id: id.0 });
+    }
+    routes::deactivate(tx, "device", id.0).await
+}
+
+/// A link key that is accepted now.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// Its number.
+    pub epoch: u32,
+    /// The key, sealed under the tenant key.
+    pub sealed: Vec<u8>,
+}
+
+/// The accepted link keys at `now`, the present one first.
+pub async fn links(tx: &mut TenantTx, id: DeviceId, now: OffsetDateTime) -> Result<Vec<Link>, StoreError> {
+    let tenant = tx.tenant_uuid();
+    let rows: Vec<(i64, Vec<u8>)> = sqlx::query_as(
+        "SELECT link_epoch, sealed FROM device_link
+         WHERE tenant_id = $1 AND device_id = $2 AND (retired_at IS NULL OR retired_at > $3)
+         ORDER BY link_epoch DESC LIMIT 2",
+    )
+    .bind(tenant)
+    .bind(id.0)
+    .bind(now - PREVIOUS_LINK_ACCEPTED)
+    .fetch_all(tx.conn())
+    .await?;
+    rows.into_iter().map(|(number, sealed)| Ok(Link { epoch: epoch("device_link.link_epoch", number)?, sealed })).collect()
+}
+
+/// Locks the device and returns the number that its next link key will have.
+pub async fn next_link_epoch(tx: &mut TenantTx, id: DeviceId) -> Result<u32, StoreError> {
+    let tenant = tx.tenant_uuid();
+    let present: Option<i64> =
+        sqlx::query_scalar("SELECT link_epoch FROM device WHERE tenant_id = $1 AND id = $2 AND state = 'claimed' FOR UPDATE")
+            .bind(tenant)
+            .bind(id.0)
+            .fetch_optional(tx.conn())
+            .await?;
+    let present = present.ok_or(StoreError::NotFound { what: "device", id: id.0 })?;
+    epoch("device.link_epoch", present + 1)
+}
+
+/// Stores the next link key and retires the ones before it.
+pub async fn set_link(tx: &mut TenantTx, id: DeviceId, number: u32, sealed: &[u8], now: OffsetDateTime) -> Result<(), StoreError> {
+    let tenant = tx.tenant_uuid();
+    sqlx::query("UPDATE device_link SET retired_at = $3 WHERE tenant_id = $1 AND device_id = $2 AND retired_at IS NULL")
+        .bind(tenant)
+        .bind(id.0)
+        .bind(now)
+        .execute(tx.conn())
+        .await?;
+    sqlx::query("INSERT INTO device_link (tenant_id, device_id, link_epoch, sealed, created_at) VALUES ($1, $2, $3, $4, $5)")
+        .bind(tenant)
+        .bind(id.0)
+        .bind(i64::from(number))
+        .bind(sealed)
+        .bind(now)
+        .execute(tx.conn())
+        .await?;
+    sqlx::query("UPDATE device SET link_epoch = $3 WHERE tenant_id = $1 AND id = $2")
+        .bind(tenant)
+        .bind(id.0)
+        .bind(i64::from(number))
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// What `up/status` said.
+#[derive(Clone, Debug)]
+pub struct Presence<'a> {
+    /// Connected or gone.
+    pub online: bool,
+    /// The agent's present life.
+    pub boot_id: &'a str,
+    /// Counts its connections; an older one's last will must not end a newer one's presence.
+    pub connection_epoch: u64,
+    /// What it runs.
+    pub versions: Value,
+}
+
+/// Notes presence; returns whether it was news (a late last will of an older connection is not).
+pub async fn present(tx: &mut TenantTx, id: DeviceId, presence: &Presence<'_>, now: OffsetDateTime) -> Result<bool, StoreError> {
+    let tenant = tx.tenant_uuid();
+    let done = sqlx::query(
+        "UPDATE device SET online = $3, boot_id = $4, connection_epoch = $5, versions = $6, last_seen_at = $7
+         WHERE tenant_id = $1 AND id = $2 AND (connection_epoch IS NULL OR connection_epoch <= $5)",
+    )
+    .bind(tenant)
+    .bind(id.0)
+    .bind(presence.online)
+    .bind(presence.boot_id)
+    .bind(i64::try_from(presence.connection_epoch).unwrap_or(i64::MAX))
+    .bind(&presence.versions)
+    .bind(now)
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Notes that the device was heard of.
+pub async fn seen(tx: &mut TenantTx, id: DeviceId, now: OffsetDateTime) -> Result<(), StoreError> {
+    let tenant = tx.tenant_uuid();
+    sqlx::query("UPDATE device SET last_seen_at = $3 WHERE tenant_id = $1 AND id = $2")
+        .bind(tenant)
+        .bind(id.0)
+        .bind(now)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// A gallery of a device: what the hub has and what the device last reported.
+#[derive(Clone, Debug)]
+pub struct DeviceGallery {
+    /// Which gallery.
+    pub gallery: GalleryId,
+    /// The hub's epoch, version and root.
+    pub epoch: u32,
+    /// The hub's version.
+    pub version: u64,
+    /// The hub's root.
+    pub root: Vec<u8>,
+    /// What the device reported last; `None` before its first report.
+    pub reported: Option<Reported>,
+}
+
+/// A device's report on a gallery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reported {
+    /// Its epoch.
+    pub epoch: u32,
+    /// The last version in the snapshot that it searches.
+    pub version: u64,
+    /// That snapshot's root.
+    pub root: Vec<u8>,
+    /// When it said so.
+    pub at: OffsetDateTime,
+}
+
+impl DeviceGallery {
+    /// Whether the device searches exactly what the hub has.
+    #[must_use]
+    pub fn equal(&self) -> bool {
+        self.reported
+            .as_ref()
+            .is_some_and(|reported| (reported.epoch, reported.version, &reported.root) == (self.epoch, self.version, &self.root))
+    }
+}
+
+#[derive(FromRow)]
+struct DeviceGalleryRow {
+    id: Uuid,
+    epoch: i64,
+    version: i64,
+    root: Vec<u8>,
+    reported_epoch: Option<i64>,
+    reported_version: Option<i64>,
+    reported_root: Option<Vec<u8>>,
+    reported_at: Option<OffsetDateTime>,
+}
+
+/// The galleries that a device is to hold (its site's), with what it reported of them.
+pub async fn galleries(tx: &mut TenantTx, id: DeviceId) -> Result<Vec<DeviceGallery>, StoreError> {
+    let tenant = tx.tenant_uuid();
+    let rows: Vec<DeviceGalleryRow> = sqlx::query_as(
+        "SELECT g.id, g.epoch, g.version, g.root, r.epoch AS reported_epoch, r.version AS reported_version,
+                r.root AS reported_root, r.reported_at
+         FROM device d
+         JOIN gallery g ON g.tenant_id = d.tenant_id AND g.site_id = d.site_id
+         LEFT JOIN device_gallery r ON r.tenant_id = d.tenant_id AND r.device_id = d.id AND r.gallery_id = g.id
+         WHERE d.tenant_id = $1 AND d.id = $2 ORDER BY g.id",
+    )
+    .bind(tenant)
+    .bind(id.0)
+    .fetch_all(tx.conn())
+    .await?;
+    rows.into_iter().map(DeviceGallery::try_from).collect()
+}
+
+impl TryFrom<DeviceGalleryRow> for DeviceGallery {
+    type Error = StoreError;
+
+    fn try_from(row: DeviceGalleryRow) -> Result<Self, StoreError> {
+        let reported = match (row.reported_epoch, row.reported_version, row.reported_root, row.reported_at) {
+            (Some(number), Some(version), Some(root), Some(at)) => Some(Reported {
+                epoch: epoch("device_gallery.epoch", number)?,
+                version: super::galleries::version("device_gallery.version", version)?,
+                root,
+                at,
+            }),
+            _ => None,
+        };
+        Ok(Self {
+            gallery: GalleryId(row.id),
+            epoch: epoch("gallery.epoch", row.epoch)?,
+            version: super::galleries::version("gallery.version", row.version)?,
+            root: row.root,
+            reported,
+        })
+    }
+}
+
+/// Stores a device's report. `equal` says whether it matches the hub's present head.
+pub async fn report_gallery(
+    tx: &mut TenantTx,
+    id: DeviceId,
+    gallery: GalleryId,
+    reported: &Reported,
+    equal: bool,
+) -> Result<(), StoreError> {
+    let tenant = tx.tenant_uuid();
+    sqlx::query(
+        "INSERT INTO device_gallery (tenant_id, device_id, gallery_id, epoch, version, root, equal, reported_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+         ON CONFLICT (tenant_id, device_id, gallery_id) DO UPDATE
+         SET epoch = excluded.epoch, version = excluded.version, root = excluded.root, equal = excluded.equal,
+             reported_at = excluded.reported_at",
+    )
+    .bind(tenant)
+    .bind(id.0)
+    .bind(gallery.0)
+    .bind(i64::from(reported.epoch))
+    .bind(i64::try_from(reported.version).unwrap_or(i64::MAX))
+    .bind(&reported.root)
+    .bind(equal)
+    .bind(reported.at)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// The claimed devices that are to hold a gallery.
+pub async fn holders(tx: &mut TenantTx, gallery: GalleryId) -> Result<Vec<DeviceId>, StoreError> {
+    let tenant = tx.tenant_uuid();
+    let ids = sqlx::query_scalar(
+        "SELECT d.id FROM device d JOIN gallery g ON g.tenant_id = d.tenant_id AND g.site_id = d.site_id
+         WHERE d.tenant_id = $1 AND g.id = $2 AND d.state = 'claimed' ORDER BY d.id",
+    )
+    .bind(tenant)
+    .bind(gallery.0)
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(ids.into_iter().map(DeviceId).collect())
+}

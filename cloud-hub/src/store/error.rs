@@ -1,0 +1,104 @@
+//! What can go wrong with the database, told apart by what the caller can do about it.
+
+use uuid::Uuid;
+
+/// A failed operation of the store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database refused or could not be reached.
+    #[error("database: {0}")]
+    Database(#[source] sqlx::Error),
+    /// Something with this unique property exists already.
+    #[error("{0} is already taken")]
+    Clash(Clash),
+    /// The tenant has no such row (or another tenant has it, which must look the same).
+    #[error("{what} {id} does not exist")]
+    NotFound {
+        /// The kind of thing: `person`, `device`, ...
+        what: &'static str,
+        /// Its id.
+        id: Uuid,
+    },
+    /// A stored value breaks a rule that every version of this program keeps.
+    #[error("stored {what} is unreadable: {reason}; restore it from a backup")]
+    Unreadable {
+        /// The table and column.
+        what: &'static str,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The server or the role is not set up as the hub demands.
+    #[error("database is not fit for use: {0}")]
+    Unfit(&'static str),
+    /// The schema is older or newer than this program.
+    #[error("database schema is version {found}, this program needs {needed}: run `cloud-hub migrate` or the matching program")]
+    Schema {
+        /// In the database.
+        found: i32,
+        /// In the program.
+        needed: i32,
+    },
+    /// The migrations failed.
+    #[error("migration: {0}")]
+    Migration(#[source] Box<sqlx::migrate::MigrateError>),
+    /// The transaction's task ended without an answer: it panicked, or the process is shutting down.
+    #[error("transaction ended early; nothing was committed unless its answer was lost after the commit")]
+    Aborted,
+    /// Sealing or opening failed.
+    #[error(transparent)]
+    Vault(#[from] crate::domain::vault::VaultError),
+}
+
+/// A unique property, by the name of its constraint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clash {
+    /// Two sites of one name.
+    SiteName,
+    /// Two devices of one name.
+    DeviceName,
+    /// Two doors of one device with one local id.
+    DoorLocalId,
+    /// Two people with one external id.
+    ExternalId,
+    /// A primary key or another constraint: a bug, or a repeated request.
+    Other,
+}
+
+impl Clash {
+    fn of(constraint: Option<&str>) -> Self {
+        match constraint {
+            Some("site_name_unique") => Self::SiteName,
+            Some("device_name_unique") => Self::DeviceName,
+            Some("door_local_id_unique") => Self::DoorLocalId,
+            Some("person_external_id_unique") => Self::ExternalId,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl std::fmt::Display for Clash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::SiteName => "site name",
+            Self::DeviceName => "device name",
+            Self::DoorLocalId => "door id of this device",
+            Self::ExternalId => "external id",
+            Self::Other => "identifier",
+        })
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match error.as_database_error() {
+            Some(cause) if cause.is_unique_violation() => Self::Clash(Clash::of(cause.constraint())),
+            _ => Self::Database(error),
+        }
+    }
+}
+
+impl From<sqlx::migrate::MigrateError> for StoreError {
+    fn from(error: sqlx::migrate::MigrateError) -> Self {
+        Self::Migration(Box::new(error))
+    }
+}

@@ -1,0 +1,32 @@
+//! All SQL of the hub. Nothing else in the program speaks to Postgres.
+//!
+//! In: domain values and, for whatever is sealed, the keys in use ([`crate::domain::vault`]). Out: rows as plain
+//! structs. A function that touches a tenant's rows takes a [`TenantTx`], which can only be had from
+//! [`Database::tenant`]; that is what makes "one tenant per transaction" hold. Imports `domain` only.
+//!
+//! Deliberately absent: a way to run SQL without a tenant on a tenant's table. [`routes`] reads the two routing
+//! tables, which hold ids and times only.
+
+mod database;
+mod error;
+
+pub mod audit;
+pub mod claims;
+pub mod credentials;
+pub mod devices;
+pub mod events;
+pub mod galleries;
+pub mod people;
+pub mod places;
+pub mod routes;
+pub mod secrets;
+pub mod sessions;
+pub mod streams;
+pub mod templates;
+pub mod webhooks;
+
+pub use database::{Database, Listener, Notice, TenantTx, Work, migrate};
+pub use error::{Clash, StoreError};
+
+/// The version of the schema that this program was written for: `migrations/0001_…`, `0002_…`, ...
+pub const SCHEMA_VERSION: i32 = 1;

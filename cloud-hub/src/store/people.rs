@@ -1,0 +1,340 @@
+//! People: rows, and the change of every gallery that a change of a person means, in one transaction.
+//!
+//! A transaction here takes its locks in one order: the person, galleries by id, then (by the caller) the feed.
+
+use gallery_log::body::PersonState as LogState;
+use gallery_log::{Body, Kind, PersonBody, RecordId, TemplateBody};
+use sqlx::FromRow;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::galleries::{self, Pending};
+use super::templates::{self, NewTemplate};
+use super::{StoreError, TenantTx, routes};
+use crate::domain::gallery::Change;
+use crate::domain::ids::{GalleryId, PersonId, SiteId, TemplateId};
+use crate::domain::people::Profile;
+use crate::domain::rotation::{DIM, Rotation};
+use crate::domain::vault::{PersonKey, TenantKeys, VaultError};
+
+/// A person who is not deleted.
+#[derive(Clone, Debug)]
+pub struct Person {
+    /// Their id.
+    pub id: PersonId,
+    /// The revision of their profile.
+    pub revision: u32,
+    /// Their profile, sealed under their key.
+    pub profile_sealed: Vec<u8>,
+    /// When they were made.
+    pub created_at: OffsetDateTime,
+}
+
+#[derive(FromRow)]
+struct PersonRow {
+    id: Uuid,
+    revision: i32,
+    profile_sealed: Option<Vec<u8>>,
+    created_at: OffsetDateTime,
+}
+
+impl TryFrom<PersonRow> for Person {
+    type Error = StoreError;
+
+    fn try_from(row: PersonRow) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: PersonId(row.id),
+            revision: super::devices::epoch("person.revision", i64::from(row.revision))?,
+            profile_sealed: row.profile_sealed.ok_or(StoreError::Unreadable { what: "person.profile_sealed", reason: "missing" })?,
+            created_at: row.created_at,
+        })
+    }
+}
+
+/// The names of the blind indexes. They are part of what is indexed and never change.
+const EXTERNAL_ID: &str = "person.external_id";
+const EMAIL: &str = "person.email";
+
+/// Writes a person, their membership of the sites' galleries (all sites if `None`), and a record in each.
+pub async fn create(
+    tx: &mut TenantTx,
+    keys: &TenantKeys,
+    key: &PersonKey,
+    profile: &Profile,
+    sites: Option<&[SiteId]>,
+) -> Result<Vec<GalleryId>, StoreError> {
+    let (tenant, person) = (tx.tenant_uuid(), key.person());
+    let index = |field, value: &Option<String>| value.as_deref().map(|value| keys.blind_index(field, value).to_vec());
+    sqlx::query(
+        "INSERT INTO person (tenant_id, id, state, profile_sealed, external_id_index, email_index)
+         VALUES ($1, $2, 'active', $3, $4, $5)",
+    )
+    .bind(tenant)
+    .bind(person.0)
+    .bind(key.seal_profile(1, profile)?)
+    .bind(index(EXTERNAL_ID, &profile.external_id))
+    .bind(index(EMAIL, &profile.email))
+    .execute(tx.conn())
+    .await?;
+    let members = galleries::of_sites(tx, sites).await?;
+    for gallery in &members {
+        join(tx, person, *gallery).await?;
+        galleries::append(tx, keys, *gallery, &[person_put(key)?]).await?;
+    }
+    Ok(members)
+}
+
+/// Puts everybody who belongs to all sites into a gallery that is new. Returns how many.
+///
+/// "All sites" is not stored: it is taken to be meant by those who are in every gallery that there was before.
+pub async fn join_new_gallery(
+    tx: &mut TenantTx,
+    keys: &TenantKeys,
+    gallery: GalleryId,
+    person_keys: &[PersonKey],
+) -> Result<usize, StoreError> {
+    for key in person_keys {
+        let mut pending = vec![person_put(key)?];
+        for template in templates::of_person(tx, key.person()).await? {
+            let body = key.open_template(template.id, template.revision, &template.space_id, &template.sealed)?;
+            pending.push(Pending {
+                change: Change::Put {
+                    kind: Kind::Template,
+                    id: RecordId(template.id.0),
+                    rev: template.revision,
+                    body: body.to_vec(),
+                },
+                sealed: Some(template.sealed),
+                person: Some(key.person()),
+                space_id: Some(template.space_id),
+            });
+        }
+        join(tx, key.person(), gallery).await?;
+        galleries::append(tx, keys, gallery, &pending).await?;
+    }
+    Ok(person_keys.len())
+}
+
+/// The people who are in every gallery but `new`.
+pub async fn in_all_galleries_but(tx: &mut TenantTx, new: GalleryId) -> Result<Vec<PersonId>, StoreError> {
+    let tenant = tx.tenant_uuid();
+    let ids = sqlx::query_scalar(
+        "SELECT p.id FROM person p
+         WHERE p.tenant_id = $1 AND p.state = 'active' AND NOT EXISTS (
+             SELECT FROM gallery g WHERE g.tenant_id = $1 AND g.id <> $2 AND NOT EXISTS (
+                 SELECT FROM gallery_member m
+                 WHERE m.tenant_id = $1 AND m.gallery_id = g.id AND m.person_id = p.id))
+         ORDER BY p.id",
+    )
+    .bind(tenant)
+    .bind(new.0)
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(ids.into_iter().map(PersonId).collect())
+}
+
+async fn join(tx: &mut TenantTx, person: PersonId, gallery: GalleryId) -> Result<(), StoreError> {
+    let tenant = tx.tenant_uuid();
+    sqlx::query("INSERT INTO gallery_member (tenant_id, gallery_id, person_id) VALUES ($1, $2, $3)")
+        .bind(tenant)
+        .bind(gallery.0)
+        .bind(person.0)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+fn person_put(key: &PersonKey) -> Result<Pending, StoreError> {
+    let body = Body::Person(PersonBody::new(LogState::Active, None, None, Vec::new()))
+        .encode()
+        .map_err(|_| StoreError::Vault(VaultError::Length("person body")))?;
+    Ok(Pending {
+        sealed: Some(key.seal_person_body(1, &body)?),
+        change: Change::Put { kind: Kind::Person, id: RecordId(key.person().0), rev: 1, body },
+        person: Some(key.person()),
+        space_id: None,
+    })
+}
+
+/// What an enrolment made.
+#[derive(Clone)]
+pub struct Enrolled {
+    /// The template's id, random.
+    pub id: TemplateId,
+    /// The space in which it can be compared.
+    pub space_id: String,
+    /// The model pack's version that made it.
+    pub model_version: String,
+    /// How good the photographs were, in [0, 1].
+    pub quality: f32,
+    /// The embedding, of unit norm.
+    pub embedding: Box<[f32; DIM]>,
+}
+
+impl std::fmt::Debug for Enrolled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Enrolled({}, ***)", self.id)
+    }
+}
+
+/// Adds a template: the sealed row, the searchable vector, and a record in every gallery that the person is in.
+pub async fn add_template(
+    tx: &mut TenantTx,
+    keys: &TenantKeys,
+    key: &PersonKey,
+    rotation: &Rotation,
+    enrolled: &Enrolled,
+) -> Result<(), StoreError> {
+    let person = key.person();
+    lock(tx, person).await?;
+    let body = Body::Template(TemplateBody {
+        person: person.0,
+        space_id: enrolled.space_id.clone(),
+        quality: enrolled.quality,
+        embedding: enrolled.embedding.clone(),
+    })
+    .encode()
+    .map_err(|_| StoreError::Vault(VaultError::Length("template body")))?;
+    let sealed = key.seal_template(enrolled.id, 1, &enrolled.space_id, &body)?;
+    let row = NewTemplate {
+        id: enrolled.id,
+        person_id: person,
+        space_id: &enrolled.space_id,
+        model_version: &enrolled.model_version,
+        quality: enrolled.quality,
+        sealed: &sealed,
+    };
+    templates::create(tx, &row).await?;
+    templates::put_vector(tx, enrolled.id, person, &enrolled.space_id, &rotation.apply(&enrolled.embedding)).await?;
+    let pending = Pending {
+        change: Change::Put { kind: Kind::Template, id: RecordId(enrolled.id.0), rev: 1, body },
+        sealed: Some(sealed),
+        person: Some(person),
+        space_id: Some(enrolled.space_id.clone()),
+    };
+    for gallery in galleries::of_person(tx, person).await? {
+        galleries::append(tx, keys, gallery, std::slice::from_ref(&pending)).await?;
+    }
+    Ok(())
+}
+
+/// Locks a person who is not deleted.
+async fn lock(tx: &mut TenantTx, id: PersonId) -> Result<(), StoreError> {
+    let tenant = tx.tenant_uuid();
+    let found = sqlx::query("SELECT FROM person WHERE tenant_id = $1 AND id = $2 AND state = 'active' FOR UPDATE")
+        .bind(tenant)
+        .bind(id.0)
+        .fetch_optional(tx.conn())
+        .await?;
+    found.map(|_| ()).ok_or(StoreError::NotFound { what: "person", id: id.0 })
+}
+
+/// Deletes a person: dels in every gallery, no template, no vector, no sealed body, no index, a tombstone.
+///
+/// The person's key is destroyed by the caller after the commit; until it says so ([`key_destroyed`]) the erasure
+/// job has it on its list. The other order would lose the person if the commit failed.
+pub async fn delete(tx: &mut TenantTx, keys: &TenantKeys, id: PersonId, now: OffsetDateTime) -> Result<Vec<(GalleryId, u64)>, StoreError> {
+    lock(tx, id).await?;
+    let mut changed = Vec::new();
+    let mut dels: Vec<Pending> =
+        templates::of_person(tx, id).await?.iter().map(|template| del(Kind::Template, template.id.0, id)).collect();
+    dels.push(del(Kind::Person, id.0, id));
+    for gallery in galleries::of_person(tx, id).await? {
+        changed.push((gallery, galleries::append(tx, keys, gallery, &dels).await?));
+    }
+    erase(tx, id, now).await?;
+    routes::set_due(tx, routes::Job::Erasure, now).await?;
+    Ok(changed)
+}
+
+fn del(kind: Kind, object: Uuid, person: PersonId) -> Pending {
+    Pending { change: Change::Del { kind, id: RecordId(object) }, sealed: None, person: Some(person), space_id: None }
+}
+
+async fn erase(tx: &mut TenantTx, id: PersonId, now: OffsetDateTime) -> Result<(), StoreError> {
+    let tenant = tx.tenant_uuid();
+    templates::delete_of_person(tx, id).await?;
+    for statement in [
+        "UPDATE gallery_record SET sealed = NULL WHERE tenant_id = $1 AND person_id = $2 AND sealed IS NOT NULL",
+        "DELETE FROM gallery_member WHERE tenant_id = $1 AND person_id = $2",
+    ] {
+        sqlx::query(statement).bind(tenant).bind(id.0).execute(tx.conn()).await?;
+    }
+    sqlx::query(
+        "UPDATE person SET state = 'deleted', deleted_at = $3, profile_sealed = NULL, external_id_index = NULL, email_index = NULL
+         WHERE tenant_id = $1 AND id = $2",
+    )
+    .bind(tenant)
+    .bind(id.0)
+    .bind(now)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// The deleted people whose keys may still exist.
+pub async fn with_key_to_destroy(tx: &mut TenantTx) -> Result<Vec<PersonId>, StoreError> {
+    let tenant = tx.tenant_uuid();
+    let ids = sqlx::query_scalar(
+        "SELECT id FROM person WHERE tenant_id = $1 AND state = 'deleted' AND key_destroyed_at IS NULL ORDER BY id",
+    )
+    .bind(tenant)
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(ids.into_iter().map(PersonId).collect())
+}
+
+/// Notes that a person's key is gone, and takes the tenant off the erasure job's list when it was the last one.
+pub async fn key_destroyed(tx: &mut TenantTx, id: PersonId, now: OffsetDateTime) -> Result<(), StoreError> {
+    let tenant = tx.tenant_uuid();
+    sqlx::query("SELECT FROM route_due WHERE kind = 'erasure' AND tenant_id = $1 FOR UPDATE").bind(tenant).execute(tx.conn()).await?;
+    sqlx::query("UPDATE person SET key_destroyed_at = $3 WHERE tenant_id = $1 AND id = $2 AND state = 'deleted'")
+        .bind(tenant)
+        .bind(id.0)
+        .bind(now)
+        .execute(tx.conn())
+        .await?;
+    if with_key_to_destroy(tx).await?.is_empty() {
+        routes::replace_due(tx, routes::Job::Erasure, None).await?;
+    }
+    Ok(())
+}
+
+/// One person who is not deleted.
+pub async fn get(tx: &mut TenantTx, id: PersonId) -> Result<Person, StoreError> {
+    let tenant = tx.tenant_uuid();
+    let row: Option<PersonRow> = sqlx::query_as(
+        "SELECT id, revision, profile_sealed, created_at FROM person WHERE tenant_id = $1 AND id = $2 AND state = 'active'",
+    )
+    .bind(tenant)
+    .bind(id.0)
+    .fetch_optional(tx.conn())
+    .await?;
+    row.ok_or(StoreError::NotFound { what: "person", id: id.0 }).and_then(Person::try_from)
+}
+
+/// Up to `limit` people after `after`, in the order of ids.
+pub async fn page(tx: &mut TenantTx, after: Option<PersonId>, limit: u32) -> Result<Vec<Person>, StoreError> {
+    let tenant = tx.tenant_uuid();
+    let rows: Vec<PersonRow> = sqlx::query_as(
+        "SELECT id, revision, profile_sealed, created_at FROM person
+         WHERE tenant_id = $1 AND state = 'active' AND ($2::uuid IS NULL OR id > $2) ORDER BY id LIMIT $3",
+    )
+    .bind(tenant)
+    .bind(after.map(|id| id.0))
+    .bind(i64::from(limit))
+    .fetch_all(tx.conn())
+    .await?;
+    rows.into_iter().map(Person::try_from).collect()
+}
+
+/// The person with an external id.
+pub async fn by_external_id(tx: &mut TenantTx, keys: &TenantKeys, external_id: &str) -> Result<Option<PersonId>, StoreError> {
+    let tenant = tx.tenant_uuid();
+    let id = sqlx::query_scalar("SELECT id FROM person WHERE tenant_id = $1 AND external_id_index = $2")
+        .bind(tenant)
+        .bind(keys.blind_index(EXTERNAL_ID, external_id).to_vec())
+        .fetch_optional(tx.conn())
+        .await?;
+    Ok(id.map(PersonId))
+}

@@ -1,0 +1,191 @@
+//! Templates: the sealed record, and the searchable vector derived from it.
+
+use pgvector::Vector;
+use sqlx::FromRow;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::devices::epoch;
+use super::{StoreError, TenantTx};
+use crate::domain::ids::{PersonId, TemplateId};
+use crate::domain::rotation::DIM;
+
+/// A template as stored.
+#[derive(Clone, Debug)]
+pub struct Template {
+    /// Its id.
+    pub id: TemplateId,
+    /// Whose it is.
+    pub person_id: PersonId,
+    /// The space in which it can be compared.
+    pub space_id: String,
+    /// The model pack's version that made it.
+    pub model_version: String,
+    /// How good the photographs were, in [0, 1].
+    pub quality: f32,
+    /// Its revision.
+    pub revision: u32,
+    /// Its body, sealed under the person's key.
+    pub sealed: Vec<u8>,
+    /// When it was made.
+    pub created_at: OffsetDateTime,
+}
+
+#[derive(FromRow)]
+struct TemplateRow {
+    id: Uuid,
+    person_id: Uuid,
+    space_id: String,
+    model_version: String,
+    quality: f32,
+    revision: i32,
+    sealed: Vec<u8>,
+    created_at: OffsetDateTime,
+}
+
+impl TryFrom<TemplateRow> for Template {
+    type Error = StoreError;
+
+    fn try_from(row: TemplateRow) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: TemplateId(row.id),
+            person_id: PersonId(row.person_id),
+            space_id: row.space_id,
+            model_version: row.model_version,
+            quality: row.quality,
+            revision: epoch("template.revision", i64::from(row.revision))?,
+            sealed: row.sealed,
+            created_at: row.created_at,
+        })
+    }
+}
+
+/// A template to be written.
+#[derive(Clone, Debug)]
+pub struct NewTemplate<'a> {
+    /// Its id.
+    pub id: TemplateId,
+    /// Whose it is.
+    pub person_id: PersonId,
+    /// The space in which it can be compared.
+    pub space_id: &'a str,
+    /// The model pack's version that made it.
+    pub model_version: &'a str,
+    /// How good the photographs were, in [0, 1].
+    pub quality: f32,
+    /// Its body, sealed under the person's key, of revision 1.
+    pub sealed: &'a [u8],
+}
+
+/// Writes a template.
+pub async fn create(tx: &mut TenantTx, template: &NewTemplate<'_>) -> Result<(), StoreError> {
+    let tenant = tx.tenant_uuid();
+    sqlx::query(
+        "INSERT INTO template (tenant_id, id, person_id, space_id, model_version, quality, sealed)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+    )
+    .bind(tenant)
+    .bind(template.id.0)
+    .bind(template.person_id.0)
+    .bind(template.space_id)
+    .bind(template.model_version)
+    .bind(template.quality)
+    .bind(template.sealed)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// A person's templates, oldest first.
+pub async fn of_person(tx: &mut TenantTx, person: PersonId) -> Result<Vec<Template>, StoreError> {
+    let tenant = tx.tenant_uuid();
+    let rows: Vec<TemplateRow> = sqlx::query_as(
+        "SELECT id, person_id, space_id, model_version, quality, revision, sealed, created_at FROM template
+         WHERE tenant_id = $1 AND person_id = $2 ORDER BY created_at, id",
+    )
+    .bind(tenant)
+    .bind(person.0)
+    .fetch_all(tx.conn())
+    .await?;
+    rows.into_iter().map(Template::try_from).collect()
+}
+
+/// Removes a person's templates and, with them, their vectors.
+pub(super) async fn delete_of_person(tx: &mut TenantTx, person: PersonId) -> Result<(), StoreError> {
+    let tenant = tx.tenant_uuid();
+    sqlx::query("DELETE FROM template WHERE tenant_id = $1 AND person_id = $2").bind(tenant).bind(person.0).execute(tx.conn()).await?;
+    Ok(())
+}
+
+/// Writes the searchable, rotated vector of a template.
+pub async fn put_vector(
+    tx: &mut TenantTx,
+    template: TemplateId,
+    person: PersonId,
+    space_id: &str,
+    rotated: &[f32; DIM],
+) -> Result<(), StoreError> {
+    let tenant = tx.tenant_uuid();
+    sqlx::query(
+        "INSERT INTO template_vector (tenant_id, template_id, person_id, space_id, vector) VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT (tenant_id, template_id) DO UPDATE SET vector = excluded.vector, space_id = excluded.space_id",
+    )
+    .bind(tenant)
+    .bind(template.0)
+    .bind(person.0)
+    .bind(space_id)
+    .bind(Vector::from(rotated.to_vec()))
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// A candidate of a vector search. Candidates are re-scored from unsealed templates before anything is decided.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Near {
+    /// The template.
+    pub template: TemplateId,
+    /// Whose it is.
+    pub person: PersonId,
+    /// Cosine of the angle between the rotated vectors, in [-1, 1].
+    pub similarity: f32,
+}
+
+/// The `k` nearest templates of a space to a rotated probe, best first. Exact: a scan of the tenant's vectors.
+pub async fn nearest(tx: &mut TenantTx, space_id: &str, rotated: &[f32; DIM], k: u32) -> Result<Vec<Near>, StoreError> {
+    let tenant = tx.tenant_uuid();
+    let rows: Vec<(Uuid, Uuid, f64)> = sqlx::query_as(
+        "SELECT template_id, person_id, (vector <#> $3) * -1 FROM template_vector
+         WHERE tenant_id = $1 AND space_id = $2 ORDER BY vector <#> $3, template_id LIMIT $4",
+    )
+    .bind(tenant)
+    .bind(space_id)
+    .bind(Vector::from(rotated.to_vec()))
+    .bind(i64::from(k))
+    .fetch_all(tx.conn())
+    .await?;
+    #[expect(clippy::cast_possible_truncation, reason = "a cosine loses nothing that matters between f64 and f32")]
+    let near = |(template, person, similarity): (Uuid, Uuid, f64)| Near {
+        template: TemplateId(template),
+        person: PersonId(person),
+        similarity: similarity as f32,
+    };
+    Ok(rows.into_iter().map(near).collect())
+}
+
+/// Templates without a vector: all of them after a crash of the server, which empties the unlogged table.
+pub async fn without_vector(tx: &mut TenantTx, limit: u32) -> Result<Vec<Template>, StoreError> {
+    let tenant = tx.tenant_uuid();
+    let rows: Vec<TemplateRow> = sqlx::query_as(
+        "SELECT t.id, t.person_id, t.space_id, t.model_version, t.quality, t.revision, t.sealed, t.created_at
+         FROM template t
+         WHERE t.tenant_id = $1
+           AND NOT EXISTS (SELECT FROM template_vector v WHERE v.tenant_id = t.tenant_id AND v.template_id = t.id)
+         ORDER BY t.id LIMIT $2",
+    )
+    .bind(tenant)
+    .bind(i64::from(limit))
+    .fetch_all(tx.conn())
+    .await?;
+    rows.into_iter().map(Template::try_from).collect()
+}
