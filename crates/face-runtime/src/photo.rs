@@ -98,6 +98,10 @@ fn decode(bytes: &[u8], limits: &PhotoLimits) -> Result<RgbImage, PhotoError> {
         check_size(header.width, header.height, limits)?;
         decode_with(JpegDecoder::new(Cursor::new(bytes)).map_err(PhotoError::Damaged)?, limits)
     } else if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
+        // The first chunk is the header, by the format's own rule: signature, length, "IHDR", width, height.
+        if let Some(&[w3, w2, w1, w0, h3, h2, h1, h0]) = bytes.get(16..24) {
+            check_size(u32::from_be_bytes([w3, w2, w1, w0]), u32::from_be_bytes([h3, h2, h1, h0]), limits)?;
+        }
         let mut decoder_limits = image::Limits::no_limits();
         // Ancillary chunks (text, profiles) are inflated by the decoder: bound them as well.
         decoder_limits.max_alloc = Some(limits.max_pixels.saturating_mul(8));

@@ -15,6 +15,7 @@ use ort::value::Tensor;
 use parking_lot::{Condvar, Mutex};
 
 use crate::manifest::ModelFile;
+use crate::runtime::{Provider, Runtime, SessionOptions};
 
 /// Why one run of a model gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -143,6 +144,19 @@ impl SessionPool {
             longest_wait_ns: AtomicU64::new(0),
             running_ns: AtomicU64::new(0),
         })
+    }
+
+    /// One session on the CPU of a model that nothing vouches for yet: for measuring what a manifest should say of it.
+    ///
+    /// The programs open packs with [`crate::ModelPack::open`] only.
+    ///
+    /// # Errors
+    /// [`InferenceError::Run`] when ONNX Runtime refuses the model.
+    pub fn unchecked(runtime: &Runtime, file: &ModelFile, model: &[u8]) -> Result<Self, InferenceError> {
+        let refused = |source: Cause| InferenceError::Run { file: file.path.display().to_string(), source };
+        let options = SessionOptions { intra_threads: 1, providers: vec![Provider::Cpu], engine_cache_dir: None };
+        let (session, _) = runtime.open_session(model, &options).map_err(|error| refused(error.into()))?;
+        Self::new(file.clone(), vec![session]).map_err(|error| refused(error.to_string().into()))
     }
 
     /// The manifest's entry for this model.

@@ -1,0 +1,113 @@
+//! The manifest is read strictly: what is not known is refused, what cannot be right is named.
+
+mod support;
+
+use face_runtime::Task;
+use face_runtime::manifest::{FalseAcceptRate, Manifest, ManifestError};
+use support::{chain, manifest_text};
+
+fn edited(from: &str, to: &str) -> Result<Manifest, ManifestError> {
+    let text = manifest_text();
+    assert!(text.contains(from), "the manifest has no {from:?}");
+    Manifest::parse(&text.replacen(from, to, 1))
+}
+
+fn refusal(from: &str, to: &str) -> String {
+    match edited(from, to) {
+        Ok(_) => panic!("accepted {to:?} for {from:?}"),
+        Err(error) => chain(&error),
+    }
+}
+
+fn rate(text: &str) -> FalseAcceptRate {
+    text.parse().expect("a rate")
+}
+
+#[test]
+fn the_shipped_manifest_is_complete() {
+    let manifest = Manifest::parse(&manifest_text()).expect("parses");
+    assert_eq!(manifest.files().len(), Task::ALL.len());
+    assert_eq!(manifest.file(Task::Feature).path.to_str(), Some("fr_feature.onnx"));
+    assert!(!manifest.space_id.is_empty());
+    assert_eq!(manifest.licence, "MIT");
+}
+
+#[test]
+fn thresholds_are_addressed_by_rate_and_never_guessed() {
+    let manifest = Manifest::parse(&manifest_text()).expect("parses");
+    assert_eq!(manifest.threshold_at(rate("1e-4")).expect("calibrated").score, 0.442);
+    assert_eq!(manifest.threshold_at(rate("0.001")).expect("calibrated").score, 0.393);
+    let error = manifest.threshold_at(rate("1e-5")).expect_err("invented").to_string();
+    assert!(error.contains("1e-5") && error.contains("1e-4"), "{error}");
+    assert!(manifest.thresholds.iter().all(|threshold| !threshold.data_set.is_empty()));
+}
+
+#[test]
+fn nonsense_is_no_rate() {
+    for text in ["", "0", "1", "-1e-4", "NaN", "inf", "1e-4%"] {
+        assert!(text.parse::<FalseAcceptRate>().is_err(), "{text}");
+    }
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_line() {
+    let error = refusal("licence = ", "licence_of = ");
+    assert!(error.contains("licence_of") && error.contains("line"), "{error}");
+    let error = refusal("tolerance = ", "tolerence = ");
+    assert!(error.contains("tolerence"), "{error}");
+}
+
+#[test]
+fn a_later_schema_is_named_as_such() {
+    let error = refusal("schema_version = 1", "schema_version = 2\nbrand_new_key = true");
+    assert!(error.contains("schema 2"), "{error}");
+}
+
+#[test]
+fn a_path_never_leaves_the_pack() {
+    for path in ["../fr_eye.onnx", "/etc/passwd", "a/../../b", ""] {
+        let error = refusal("path = \"fr_eye.onnx\"", &format!("path = {path:?}"));
+        assert!(error.contains("files[eye].path"), "{error}");
+    }
+}
+
+#[test]
+fn values_that_cannot_be_right_are_named() {
+    let cases = [
+        ("space_id = \"", "space_id = \"A space/", "space_id"),
+        ("far = \"1e-4\"", "far = \"1e-3\"", "thresholds.far"),
+        ("score = 0.442", "score = 0.2", "must rise as the false accept rate falls"),
+        ("score = 0.442", "score = 1.5", "cosine"),
+        ("scale = [255.0]", "scale = [0.0]", "files[eye].input"),
+        ("mean = [123.675, 116.28, 103.53]", "mean = [0.0]", "files[pose].input"),
+        ("shape = [1, 1, 24, 24]", "shape = [1, 3, 24, 24]", "planes"),
+        ("shape = [1, 1, 24, 24]", "shape = [1, 1, 0, 24]", "files[eye].input"),
+        ("shape = [1, 1, 24, 24]", "shape = [8, 1, 24, 24]", "batch"),
+        ("tolerance = 0.02", "tolerance = 0.5", "tolerance"),
+        ("min_ort_api = 17", "min_ort_api = 99", "newer than the ONNX Runtime"),
+        ("size_bytes = 207130", "size_bytes = 0", "files[eye].size_bytes"),
+        ("metric = \"cosine\"", "metric = \"l2\"", "l2"),
+        ("task = \"eye\"", "task = \"pose\"", "two files"),
+    ];
+    for (from, to, named) in cases {
+        let error = refusal(from, to);
+        assert!(error.contains(named), "{to}: {error}");
+    }
+}
+
+#[test]
+fn a_hash_is_64_lower_case_digits() {
+    let eye = Manifest::parse(&manifest_text()).expect("parses").file(Task::Eye).sha256.clone();
+    for wrong in [eye.to_uppercase(), eye[1..].to_owned(), format!("{}z", &eye[1..])] {
+        let error = refusal(&eye, &wrong);
+        assert!(error.contains("files[eye].sha256"), "{error}");
+    }
+}
+
+#[test]
+fn a_pack_without_a_task_is_incomplete() {
+    let text = manifest_text();
+    let start = text.rfind("[[files]]").expect("files");
+    let error = Manifest::parse(&text[..start]).expect_err("accepted");
+    assert!(matches!(error, ManifestError::MissingTask { task: Task::Pose }), "{error}");
+}
