@@ -325,3 +325,111 @@ fn decode_rule(reader: &mut Reader<'_>) -> Result<Body, Stop> {
     let document = String::from_utf8(rest.to_vec()).map_err(|_| Stop::Invalid("document"))?;
     Ok(Body::Rule(RuleBody { kind, document }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn person() -> Body {
+        let group = Uuid::from_u128(0x3031_3233_3435_3637_3839_3a3b_3c3d_3e3f);
+        Body::Person(PersonBody::new(PersonState::Active, Some(1000), None, vec![group, group]))
+    }
+
+    fn template() -> TemplateBody {
+        TemplateBody {
+            person: Uuid::from_u128(1),
+            space_id: "fp-r1".to_owned(),
+            quality: 0.75,
+            embedding: Box::new(std::array::from_fn(|i| f32::from(u16::try_from(i).unwrap()) / -512.0)),
+        }
+    }
+
+    fn all() -> [Body; 4] {
+        let credential = CredentialBody { person: Uuid::from_u128(1), kind: CredentialKind::Pin, keyed_hash: [9; 32] };
+        let rule = RuleBody { kind: RuleKind::Schedule, document: r#"{"v":1}"#.to_owned() };
+        [person(), Body::Template(template()), Body::Credential(credential), Body::Rule(rule)]
+    }
+
+    #[test]
+    fn a_person_has_the_specified_bytes() {
+        assert_eq!(
+            hex::encode(person().encode().unwrap()),
+            "01010100000000000003e80000000000000000000001303132333435363738393a3b3c3d3e3f"
+        );
+    }
+
+    #[test]
+    fn bodies_survive_the_round_trip_and_shorter_or_longer_ones_are_refused() {
+        for body in all() {
+            let bytes = body.encode().unwrap();
+            assert_eq!(Body::decode(body.kind(), &bytes), Ok(body.clone()));
+            if body.kind() == Kind::Rule {
+                continue; // its document takes all that is there
+            }
+            for length in 0..bytes.len() {
+                assert!(Body::decode(body.kind(), &bytes[..length]).is_err(), "{:?} {length}", body.kind());
+            }
+            let longer = [&bytes[..], b"x"].concat();
+            assert_eq!(Body::decode(body.kind(), &longer), Err(BodyError::Trailing { kind: body.kind(), extra: 1 }));
+        }
+    }
+
+    #[test]
+    fn embeddings_are_little_endian_and_keep_their_bits() {
+        let mut body = template();
+        body.embedding[0] = f32::from_bits(0x3f80_0001);
+        body.embedding[1] = -0.0;
+        let bytes = Body::Template(body.clone()).encode().unwrap();
+        let start = bytes.len() - EMBEDDING_LEN * 4;
+        assert_eq!(bytes[start..start + 8], [0x01, 0, 0x80, 0x3f, 0, 0, 0, 0x80]);
+        let Ok(Body::Template(read)) = Body::decode(Kind::Template, &bytes) else { panic!("not a template") };
+        assert!(read.embedding.iter().zip(body.embedding.iter()).all(|(a, b)| a.to_bits() == b.to_bits()));
+    }
+
+    #[test]
+    fn values_that_mean_nothing_are_refused_in_both_directions() {
+        type Spoil = fn(&mut TemplateBody);
+        let cases: [(&str, Spoil); 5] = [
+            ("space_id", |b| b.space_id.clear()),
+            ("space_id", |b| b.space_id = "x".repeat(256)),
+            ("quality", |b| b.quality = 1.5),
+            ("quality", |b| b.quality = f32::NAN),
+            ("embedding", |b| b.embedding[511] = f32::INFINITY),
+        ];
+        for (field, spoil) in cases {
+            let mut body = template();
+            spoil(&mut body);
+            let refused = Body::Template(body).encode();
+            assert_eq!(refused, Err(BodyError::Invalid { kind: Kind::Template, field }));
+        }
+        let mut bytes = Body::Template(template()).encode().unwrap();
+        let end = bytes.len();
+        bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+        let refused = Body::decode(Kind::Template, &bytes);
+        assert_eq!(refused, Err(BodyError::Invalid { kind: Kind::Template, field: "embedding" }));
+    }
+
+    #[test]
+    fn a_second_encoding_of_the_same_person_is_refused() {
+        let mut unsorted =
+            PersonBody::new(PersonState::Active, None, None, vec![Uuid::from_u128(1), Uuid::from_u128(2)]);
+        let bytes = Body::Person(unsorted.clone()).encode().unwrap();
+        unsorted.groups.swap(0, 1);
+        let invalid = || BodyError::Invalid { kind: Kind::Person, field: "groups" };
+        assert_eq!(Body::Person(unsorted).encode(), Err(invalid()));
+        let mut swapped = bytes.clone();
+        let start = bytes.len() - 32;
+        swapped[start..].rotate_left(16);
+        assert_eq!(Body::decode(Kind::Person, &swapped), Err(invalid()));
+        let mut absent = bytes;
+        absent[3] = 1; // a time that is said to be absent, but is not zero
+        let refused = Body::decode(Kind::Person, &absent);
+        assert_eq!(refused, Err(BodyError::Invalid { kind: Kind::Person, field: "valid_from" }));
+    }
+
+    #[test]
+    fn newer_formats_are_named() {
+        let refused = Body::decode(Kind::Rule, &[2, 1]);
+        assert_eq!(refused, Err(BodyError::UnknownVersion { kind: Kind::Rule, found: 2 }));
+    }
+}

@@ -159,3 +159,117 @@ fn hash_bucket(leaves: &BTreeMap<RecordId, Leaf>) -> Bucket {
 fn finish(context: Context) -> [u8; 32] {
     context.finish().as_ref().try_into().expect("SHA-256 gives 32 bytes")
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+
+    const GALLERY: GalleryId = GalleryId(Uuid::from_u128(0x6061_6263_6465_6667_6869_6a6b_6c6d_6e6f));
+
+    fn gdk() -> DigestKey {
+        DigestKey::new([0x55; 32])
+    }
+
+    fn id(n: u8) -> RecordId {
+        RecordId::from_bytes([n; 16])
+    }
+
+    /// Two ids that fall into bucket 49.
+    fn pair() -> [RecordId; 2] {
+        [0x422b_61c1_a5f0_6dcb_f774_e951_3203_ea82, 0xee84_64c4_dd21_a2fa_3f83_386e_bdfa_b6a5]
+            .map(|n| RecordId(Uuid::from_u128(n)))
+    }
+
+    fn example() -> Digest {
+        let mut digest = Digest::new(GALLERY, 3);
+        let entries: [(Kind, RecordId, u32, &[u8]); 5] = [
+            (Kind::Person, pair()[1], 2, b"pair"),
+            (Kind::Person, id(1), 1, b"one"),
+            (Kind::Template, id(2), 1, b"two"),
+            (Kind::Rule, id(3), 9, b""),
+            (Kind::Person, pair()[0], 2, b"pair"),
+        ];
+        for (kind, id, rev, body) in entries {
+            digest.put(id, Leaf::of(&gdk(), kind, id, rev, body));
+        }
+        digest
+    }
+
+    // The constants below come from Python's hashlib, not from this code.
+
+    #[test]
+    fn leaf_bucket_and_root_are_as_specified() {
+        let leaf = Leaf::of(&gdk(), Kind::Person, id(1), 1, b"one");
+        assert_eq!(leaf.to_string(), "11e3cfe16db00d0e8a04ebfeed1911ffa194ab419f23597795bbbb15c48aa71f");
+        assert_eq!(bucket_of(id(1)), 204);
+        assert_eq!(pair().map(bucket_of), [49, 49]);
+        let mut digest = example();
+        let bucket = digest.buckets()[49];
+        assert_eq!(bucket.to_string(), "5d95a71c39dd560fb17a1bf2205e1f72a9b7a1dcd7b445633ef6578c8ed7d55b");
+        assert_eq!(digest.root().to_string(), "c565317b370fbc387a94ced31a501a26f244612e76ab2a162d820c3ae87d9cfb");
+        let empty = Digest::new(GALLERY, 3).root();
+        assert_eq!(empty.to_string(), "bd2bfbfe94b7ad270d8e111be459012549c023f63141af2c9e959406f05bb1ed");
+    }
+
+    #[test]
+    fn a_differing_body_changes_the_root() {
+        let whole = example().root();
+        let mut digest = example();
+        digest.put(id(2), Leaf::of(&gdk(), Kind::Template, id(2), 1, b"twp"));
+        assert_ne!(digest.root(), whole);
+        digest.put(id(2), Leaf::of(&gdk(), Kind::Template, id(2), 1, b"two"));
+        assert_eq!(digest.root(), whole);
+    }
+
+    #[test]
+    fn everything_else_that_differs_changes_the_root_too() {
+        let whole = example().root();
+        let leaf = |kind, rev, key: &DigestKey| {
+            let mut digest = example();
+            digest.put(id(2), Leaf::of(key, kind, id(2), rev, b"two"));
+            digest.root()
+        };
+        assert_eq!(leaf(Kind::Template, 1, &gdk()), whole);
+        assert_ne!(leaf(Kind::Person, 1, &gdk()), whole);
+        assert_ne!(leaf(Kind::Template, 2, &gdk()), whole);
+        assert_ne!(leaf(Kind::Template, 1, &DigestKey::new([0x56; 32])), whole);
+        let mut fewer = example();
+        fewer.del(id(2));
+        assert_ne!(fewer.root(), whole);
+        let buckets = example().buckets();
+        assert_eq!(root_of(GALLERY, 3, &buckets), whole);
+        assert_ne!(root_of(GALLERY, 4, &buckets), whole);
+        assert_ne!(root_of(GalleryId(Uuid::nil()), 3, &buckets), whole);
+    }
+
+    proptest! {
+        #[test]
+        fn the_incremental_root_is_the_one_from_scratch(
+            steps in prop::collection::vec((any::<u8>(), prop::option::weighted(0.7, any::<u32>()), any::<bool>()), 0..200),
+        ) {
+            let mut digest = Digest::new(GALLERY, 1);
+            let mut live = BTreeMap::new();
+            for (n, rev, ask) in steps {
+                match rev {
+                    Some(rev) => {
+                        let leaf = Leaf::of(&gdk(), Kind::Person, id(n), rev, &[n]);
+                        prop_assert_eq!(digest.put(id(n), leaf), live.insert(id(n), leaf));
+                    }
+                    None => prop_assert_eq!(digest.del(id(n)), live.remove(&id(n))),
+                }
+                if ask {
+                    digest.root();
+                }
+            }
+            let mut scratch = Digest::new(GALLERY, 1);
+            for (id, leaf) in live.iter().rev() {
+                scratch.put(*id, *leaf);
+            }
+            prop_assert_eq!(digest.len(), live.len());
+            prop_assert_eq!(digest.root(), scratch.root());
+        }
+    }
+}

@@ -98,6 +98,14 @@ mod tests {
     }
 
     #[test]
+    fn derivation_is_hkdf_as_specified() {
+        // From Python's hashlib, not from this code.
+        let parent = std::array::from_fn(|i| u8::try_from(i).unwrap());
+        let expected = "e9be1e56aa79860c5ad7ca89f1c4579574ed1c18eb8a95c0181110d1196abc0c";
+        assert_eq!(hex::encode(derive(&parent, "salt", &[b"ab", b"c"])), expected);
+    }
+
+    #[test]
     fn keys_do_not_print() {
         assert_eq!(format!("{:?}", DigestKey::new([1; 32])), "DigestKey(***)");
     }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::digest::{Bucket, BUCKETS, Digest, Leaf, Root};
+use crate::digest::{BUCKETS, Bucket, Digest, Leaf, Root};
 use crate::ids::{GalleryId, RecordId};
 use crate::keys::DigestKey;
 use crate::record::{self, Kind, Op, Record, RecordError};
@@ -131,7 +131,12 @@ impl Log {
     /// A log taken up from a store that kept its version and entries (deleted ones too).
     ///
     /// The caller must compare [`Log::root`] with the root it kept elsewhere before it trusts the result.
-    pub fn restore(gallery: GalleryId, epoch: u32, version: u64, entries: impl IntoIterator<Item = (RecordId, Entry)>) -> Self {
+    pub fn restore(
+        gallery: GalleryId,
+        epoch: u32,
+        version: u64,
+        entries: impl IntoIterator<Item = (RecordId, Entry)>,
+    ) -> Self {
         let mut log = Self::new(gallery, epoch);
         log.version = version;
         for (id, entry) in entries {
@@ -160,6 +165,11 @@ impl Log {
         self.entries.get(&id)
     }
 
+    /// Everything the log knows, by id; what [`Log::restore`] takes.
+    pub fn entries(&self) -> impl Iterator<Item = (RecordId, &Entry)> {
+        self.entries.iter().map(|(id, entry)| (*id, entry))
+    }
+
     /// How many entries are live.
     pub fn live(&self) -> usize {
         self.digest.len()
@@ -175,7 +185,11 @@ impl Log {
             return Err(AppendError::OtherEpoch { gallery, expected: self.epoch(), found: record.epoch });
         }
         if Some(record.version) != self.version.checked_add(1) {
-            return Err(AppendError::OutOfOrder { gallery, expected: self.version.saturating_add(1), found: record.version });
+            return Err(AppendError::OutOfOrder {
+                gallery,
+                expected: self.version.saturating_add(1),
+                found: record.version,
+            });
         }
         record::check_body(record.op, record.body.len()).map_err(|source| AppendError::Malformed {
             gallery,
@@ -242,5 +256,127 @@ impl Log {
             None => self.digest.del(id),
         };
         self.entries.insert(id, entry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+
+    const GALLERY: GalleryId = GalleryId(Uuid::from_u128(0x6a));
+
+    fn key() -> DigestKey {
+        DigestKey::new([1; 32])
+    }
+
+    fn put(version: u64, id: u128, rev: u32) -> Record {
+        Record {
+            gallery: GALLERY,
+            epoch: 2,
+            version,
+            op: Op::Put,
+            kind: Kind::Person,
+            id: RecordId(Uuid::from_u128(id)),
+            rev,
+            body: vec![7],
+        }
+    }
+
+    fn del(version: u64, id: u128, rev: u32) -> Record {
+        Record { op: Op::Del, body: Vec::new(), ..put(version, id, rev) }
+    }
+
+    fn log(records: &[Record]) -> Log {
+        let mut log = Log::new(GALLERY, 2);
+        for record in records {
+            log.apply(record, &key()).unwrap();
+        }
+        log
+    }
+
+    fn refused(log: &mut Log, record: &Record) -> AppendError {
+        let (version, root, live) = (log.version(), log.root(), log.live());
+        let error = log.apply(record, &key()).unwrap_err();
+        assert_eq!((log.version(), log.root(), log.live()), (version, root, live), "a refused record changed the log");
+        error
+    }
+
+    #[test]
+    fn entries_come_change_and_go() {
+        let mut log = log(&[put(1, 1, 1), put(2, 2, 1), put(3, 1, 2), del(4, 2, 2)]);
+        assert_eq!((log.version(), log.live()), (4, 1));
+        let mut only = Digest::new(GALLERY, 2);
+        let id = RecordId(Uuid::from_u128(1));
+        only.put(id, Leaf::of(&key(), Kind::Person, id, 2, &[7]));
+        assert_eq!(log.root(), only.root());
+    }
+
+    #[test]
+    fn only_the_next_record_of_this_epoch_and_gallery_is_applied() {
+        let mut log = log(&[put(1, 1, 1)]);
+        let out_of_order = |found| AppendError::OutOfOrder { gallery: GALLERY, expected: 2, found };
+        assert_eq!(refused(&mut log, &put(1, 2, 1)), out_of_order(1));
+        assert_eq!(refused(&mut log, &put(3, 2, 1)), out_of_order(3));
+        let other = Record { epoch: 3, ..put(2, 2, 1) };
+        assert_eq!(refused(&mut log, &other), AppendError::OtherEpoch { gallery: GALLERY, expected: 2, found: 3 });
+        let other = Record { gallery: GalleryId(Uuid::nil()), ..put(2, 2, 1) };
+        assert!(matches!(refused(&mut log, &other), AppendError::OtherGallery { .. }));
+    }
+
+    #[test]
+    fn revisions_grow_kinds_stay_and_ids_never_come_back() {
+        let mut log = log(&[put(1, 1, 5), put(2, 2, 1), del(3, 2, 2)]);
+        let id = RecordId(Uuid::from_u128(1));
+        assert_eq!(refused(&mut log, &put(4, 1, 5)), AppendError::RevisionNotHigher { id, last: 5, found: 5 });
+        assert_eq!(refused(&mut log, &del(4, 1, 4)), AppendError::RevisionNotHigher { id, last: 5, found: 4 });
+        let rule = Record { kind: Kind::Rule, ..put(4, 1, 6) };
+        let changed = AppendError::KindChanged { id, last: Kind::Person, found: Kind::Rule };
+        assert_eq!(refused(&mut log, &rule), changed);
+        let gone = AppendError::Deleted { id: RecordId(Uuid::from_u128(2)) };
+        assert_eq!(refused(&mut log, &put(4, 2, 9)), gone);
+        assert_eq!(refused(&mut log, &del(4, 2, 9)), gone);
+        let never = AppendError::NoSuchEntry { id: RecordId(Uuid::from_u128(3)) };
+        assert_eq!(refused(&mut log, &del(4, 3, 1)), never);
+        let fat = Record { body: vec![1], ..del(4, 1, 6) };
+        assert!(matches!(refused(&mut log, &fat), AppendError::Malformed { .. }));
+    }
+
+    #[test]
+    fn a_wrong_root_is_named_with_its_place() {
+        let mut log = log(&[put(1, 1, 1)]);
+        let found = log.root();
+        assert_eq!(log.verify_root(found), Ok(()));
+        let expected = Root([0; 32]);
+        assert_eq!(
+            log.verify_root(expected),
+            Err(RootMismatch { gallery: GALLERY, epoch: 2, version: 1, expected, found })
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn a_restored_log_goes_on_as_the_first_would(
+            steps in prop::collection::vec((0..12_u128, 1..4_u32, any::<bool>()), 0..60),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let at = cut.index(steps.len() + 1);
+            let (mut first, mut second) = (Log::new(GALLERY, 2), Log::new(GALLERY, 2));
+            for (i, (id, grow, delete)) in steps.into_iter().enumerate() {
+                if i == at {
+                    let entries = first.entries.clone();
+                    second = Log::restore(GALLERY, 2, first.version(), entries);
+                }
+                let rev = first.entry(RecordId(Uuid::from_u128(id))).map_or(0, |e| e.rev) + grow - 1;
+                let record = if delete { del(first.version() + 1, id, rev) } else { put(first.version() + 1, id, rev) };
+                let outcome = first.apply(&record, &key());
+                if i >= at {
+                    prop_assert_eq!(outcome, second.apply(&record, &key()));
+                    prop_assert_eq!(first.root(), second.root());
+                }
+            }
+        }
     }
 }

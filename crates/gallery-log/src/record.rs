@@ -211,3 +211,73 @@ pub(crate) fn check_body(op: Op, length: usize) -> Result<(), RecordError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn record() -> Record {
+        Record {
+            gallery: GalleryId(Uuid::from_u128(0x6061_6263_6465_6667_6869_6a6b_6c6d_6e6f)),
+            epoch: 3,
+            version: 9,
+            op: Op::Put,
+            kind: Kind::Template,
+            id: RecordId(Uuid::from_u128(0x4041_4243_4445_4647_4849_4a4b_4c4d_4e4f)),
+            rev: 4,
+            body: b"abc".to_vec(),
+        }
+    }
+
+    #[test]
+    fn the_canonical_bytes_are_as_specified() {
+        let bytes = record().encode().unwrap();
+        assert_eq!(
+            hex::encode(&bytes),
+            "01606162636465666768696a6b6c6d6e6f0000000300000000000000090102404142434445464748494a4b4c4d4e4f\
+             0000000400000003616263"
+        );
+        assert_eq!(Record::decode(&bytes), Ok(record()));
+    }
+
+    #[test]
+    fn other_bytes_are_refused_with_the_reason() {
+        let bytes = record().encode().unwrap();
+        let changed = |at: usize, to: u8| {
+            let mut bytes = bytes.clone();
+            bytes[at] = to;
+            Record::decode(&bytes)
+        };
+        assert_eq!(changed(0, 2), Err(RecordError::UnknownVersion { found: 2 }));
+        assert_eq!(changed(29, 3), Err(RecordError::UnknownOp { found: 3 }));
+        assert_eq!(changed(30, 0), Err(RecordError::UnknownKind { found: 0 }));
+        assert_eq!(changed(29, 2), Err(RecordError::DelWithBody { found: 3 }));
+        assert_eq!(changed(54, 2), Err(RecordError::Trailing { extra: 1 }));
+        assert_eq!(changed(54, 4), Err(RecordError::Truncated { found: 58 }));
+        assert_eq!(changed(52, 1), Err(RecordError::BodyTooLong { found: 65539 }));
+        let long = Record { body: vec![0; MAX_BODY_LEN + 1], ..record() };
+        assert_eq!(long.encode(), Err(RecordError::BodyTooLong { found: MAX_BODY_LEN + 1 }));
+        assert_eq!(Record { op: Op::Del, ..record() }.encode(), Err(RecordError::DelWithBody { found: 3 }));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_refused_or_canonical(bytes in prop::collection::vec(any::<u8>(), 0..120), valid in any::<bool>()) {
+            let mut bytes = bytes;
+            if valid {
+                // Random bytes are hardly ever a record; start from one and overwrite its tail.
+                let mut whole = record().encode().unwrap();
+                let n = bytes.len().min(whole.len());
+                let at = whole.len() - n;
+                whole[at..].copy_from_slice(&bytes[..n]);
+                bytes = whole;
+            }
+            if let Ok(record) = Record::decode(&bytes) {
+                prop_assert_eq!(record.encode().unwrap(), bytes);
+            }
+        }
+    }
+}

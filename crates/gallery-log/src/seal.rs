@@ -184,7 +184,9 @@ pub enum SealError {
         found: usize,
     },
     /// Made by a newer program, or not a seal at all.
-    #[error("seal format {found} is not known (this program knows {SEAL_VERSION}); update it or check the source of the bytes")]
+    #[error(
+        "seal format {found} is not known (this program knows {SEAL_VERSION}); update it or check the source of the bytes"
+    )]
     UnknownVersion {
         /// The first byte.
         found: u8,
@@ -198,7 +200,9 @@ pub enum SealError {
         found: KeyId,
     },
     /// Damaged, forged, or moved from where it was sealed.
-    #[error("sealed bytes for {purpose} of object {object} revision {revision} are not authentic: damaged, or sealed for another place")]
+    #[error(
+        "sealed bytes for {purpose} of object {object} revision {revision} are not authentic: damaged, or sealed for another place"
+    )]
     NotAuthentic {
         /// The purpose that was expected.
         purpose: &'static str,
@@ -305,4 +309,121 @@ pub fn key_id(sealed: &[u8]) -> Result<KeyId, SealError> {
     }
     let (id, _) = sealed[1..].split_first_chunk().expect("the length was checked above");
     Ok(KeyId(*id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROW: TemplateRow<'static> = TemplateRow {
+        person: Uuid::from_u128(0x3031_3233_3435_3637_3839_3a3b_3c3d_3e3f),
+        space_id: "fp-r1",
+        row: Uuid::from_u128(0x4041_4243_4445_4647_4849_4a4b_4c4d_4e4f),
+    };
+    const TOPIC: &str = "lintel/v1/t/d/down/gallery";
+
+    fn context() -> SealContext<'static> {
+        let tenant = TenantId(Uuid::from_u128(0x1011_1213_1415_1617_1819_1a1b_1c1d_1e1f));
+        let object = Uuid::from_u128(0x2021_2223_2425_2627_2829_2a2b_2c2d_2e2f);
+        SealContext::new(Purpose::TEMPLATE, tenant, object, 7)
+    }
+
+    fn key() -> SealKey {
+        SealKey::new(std::array::from_fn(|i| u8::try_from(i).unwrap()))
+    }
+
+    // The constants below come from Python's hashlib and cryptography, not from this code.
+
+    #[test]
+    fn additional_data_are_as_specified() {
+        assert_eq!(
+            hex::encode(context().to_bytes()),
+            "0000000e6c696e74656c2e7365616c2e76310000000874656d706c61746500000010101112131415161718191a1b1c1d1e1f\
+             00000010202122232425262728292a2b2c2d2e2f000000080000000000000007"
+        );
+        assert_eq!(
+            hex::encode(context().with_template(ROW).with_topic(TOPIC).to_bytes()),
+            "0000000e6c696e74656c2e7365616c2e76310000000874656d706c61746500000010101112131415161718191a1b1c1d1e1f\
+             00000010202122232425262728292a2b2c2d2e2f00000008000000000000000700000010303132333435363738393a3b3c3d3e3f\
+             0000000566702d723100000010404142434445464748494a4b4c4d4e4f0000001a6c696e74656c2f76312f742f642f646f776e2f\
+             67616c6c657279"
+        );
+    }
+
+    #[test]
+    fn a_seal_has_the_specified_bytes() {
+        assert_eq!(key().id().to_string(), "79ce40693395191c0ffdba435fd80a49");
+        let nonce = std::array::from_fn(|i| u8::try_from(i).unwrap());
+        assert_eq!(
+            hex::encode(key().seal_with_nonce(&context(), b"a door opens", nonce)),
+            "0179ce40693395191c0ffdba435fd80a49000102030405060708090a0b2622b274aa97e274fd24f9f85708139673d762f0261c99\
+             72b9cd6121"
+        );
+    }
+
+    #[test]
+    fn what_was_sealed_opens() {
+        for plaintext in [&b""[..], b"x", &[7; 5000]] {
+            let sealed = key().seal(&context(), plaintext).unwrap();
+            assert_eq!(sealed.len(), plaintext.len() + SEAL_OVERHEAD);
+            assert_eq!(key_id(&sealed), Ok(key().id()));
+            assert_eq!(key().open(&context(), &sealed).unwrap().as_slice(), plaintext);
+        }
+    }
+
+    #[test]
+    fn a_seal_moved_to_another_row_does_not_open() {
+        let home = context().with_template(ROW).with_topic(TOPIC);
+        let sealed = key().seal(&home, b"embedding").unwrap();
+        assert!(key().open(&home, &sealed).is_ok());
+        let elsewhere = [
+            SealContext { purpose: Purpose::PICTURE, ..home },
+            SealContext { tenant: TenantId(Uuid::nil()), ..home },
+            SealContext { object: Uuid::nil(), ..home },
+            SealContext { revision: 8, ..home },
+            SealContext { template: None, ..home },
+            SealContext { topic: None, ..home },
+            SealContext { topic: Some("lintel/v1/t/d/down/cmd"), ..home },
+            home.with_template(TemplateRow { row: Uuid::nil(), ..ROW }),
+            home.with_template(TemplateRow { person: Uuid::nil(), ..ROW }),
+            home.with_template(TemplateRow { space_id: "fp-r2", ..ROW }),
+        ];
+        for place in elsewhere {
+            let refused = key().open(&place, &sealed);
+            assert!(matches!(refused, Err(SealError::NotAuthentic { .. })), "{place:?}");
+        }
+    }
+
+    #[test]
+    fn every_changed_bit_is_noticed() {
+        let sealed = key().seal(&context(), b"abc").unwrap();
+        for bit in 0..sealed.len() * 8 {
+            let mut changed = sealed.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert!(key().open(&context(), &changed).is_err(), "bit {bit}");
+        }
+        for length in 0..sealed.len() {
+            assert!(key().open(&context(), &sealed[..length]).is_err(), "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn errors_name_what_is_wrong() {
+        let sealed = key().seal(&context(), b"abc").unwrap();
+        let other = SealKey::new([9; 32]);
+        assert_eq!(
+            other.open(&context(), &sealed).unwrap_err(),
+            SealError::OtherKey { expected: other.id(), found: key().id() }
+        );
+        assert_eq!(key_id(&[2; 100]), Err(SealError::UnknownVersion { found: 2 }));
+        assert_eq!(key_id(&sealed[..20]), Err(SealError::Truncated { found: 20 }));
+        assert_eq!(key_id(&[]), Err(SealError::Truncated { found: 0 }));
+    }
+
+    #[test]
+    fn nonces_differ_and_keys_do_not_print() {
+        let (a, b) = (key().seal(&context(), b"abc").unwrap(), key().seal(&context(), b"abc").unwrap());
+        assert_ne!(a, b);
+        assert_eq!(format!("{:?}", key()), "SealKey(79ce40693395191c0ffdba435fd80a49, ***)");
+    }
 }

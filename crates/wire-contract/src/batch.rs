@@ -172,7 +172,9 @@ impl BatchBuilder {
             return Push::Gap;
         }
         let comma = usize::from(self.first.is_some());
-        if self.n_events == MAX_BATCH_EVENTS || self.json.len() + comma + event_json.len() + TAIL.len() > MAX_BATCH_BYTES {
+        if self.n_events == MAX_BATCH_EVENTS
+            || self.json.len() + comma + event_json.len() + TAIL.len() > MAX_BATCH_BYTES
+        {
             return Push::Full;
         }
         if comma == 1 {
@@ -190,5 +192,99 @@ impl BatchBuilder {
         let first = self.first?;
         self.json.extend_from_slice(TAIL);
         Some((first, self.last, self.json))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STREAM: StreamId = StreamId([0xab; 16]);
+
+    /// An event as an outbox would hold it, `padding` bytes longer than the shortest.
+    fn event(sequence: u64, padding: usize) -> Vec<u8> {
+        let json = serde_json::json!({
+            "specversion": "1.0",
+            "id": "018f3c1e-0000-7000-8000-000000000001",
+            "source": "/tenants/t/devices/d",
+            "type": "lintel.face.appeared.v1",
+            "time": "2026-11-22T10:37:31.042Z",
+            "datacontenttype": "application/json",
+            "stream": STREAM,
+            "sequence": Sequence(sequence),
+            "data": { "camera": "x".repeat(padding), "track": 1 },
+        });
+        json.to_string().into_bytes()
+    }
+
+    fn batch(sequences: &[u64]) -> Batch {
+        let events = sequences.iter().map(|n| serde_json::from_slice(&event(*n, 1)).unwrap()).collect();
+        Batch { v: V1, stream: STREAM, events }
+    }
+
+    #[test]
+    fn a_built_batch_is_read_as_what_went_in() {
+        let mut builder = BatchBuilder::new(STREAM);
+        for n in 5..8 {
+            assert_eq!(builder.push(Sequence(n), &event(n, 1)), Push::Taken);
+        }
+        let (first, last, json) = builder.finish().unwrap();
+        assert_eq!((first, last), (Sequence(5), Sequence(7)));
+        let read = Batch::decode(&json).unwrap();
+        assert_eq!(read, batch(&[5, 6, 7]));
+        assert_eq!(read.range().unwrap(), (first, last));
+        assert_eq!(Batch::decode(&read.encode().unwrap()).unwrap(), read);
+    }
+
+    #[test]
+    fn a_builder_takes_128_events_and_64_kib_and_not_one_byte_more() {
+        let mut many = BatchBuilder::new(STREAM);
+        let taken = (1..).take_while(|n| many.push(Sequence(*n), &event(*n, 1)) == Push::Taken).count();
+        assert_eq!(taken, MAX_BATCH_EVENTS);
+
+        let empty = BatchBuilder::new(STREAM).json.len() + TAIL.len();
+        let half = MAX_BATCH_BYTES / 2;
+        let first = event(1, half - event(1, 0).len());
+        let room = MAX_BATCH_BYTES - empty - half - 1;
+        for (extra, expected) in [(0, Push::Taken), (1, Push::Full)] {
+            let mut builder = BatchBuilder::new(STREAM);
+            assert_eq!(builder.push(Sequence(1), &first), Push::Taken);
+            let second = event(2, room + extra - event(2, 0).len());
+            assert_eq!(builder.push(Sequence(2), &second), expected);
+            let (_, _, json) = builder.finish().unwrap();
+            assert!(json.len() <= MAX_BATCH_BYTES && Batch::decode(&json).is_ok());
+            assert_eq!(json.len() == MAX_BATCH_BYTES, expected == Push::Taken);
+        }
+    }
+
+    #[test]
+    fn a_builder_stops_at_gaps_and_at_events_that_never_fit() {
+        let mut builder = BatchBuilder::new(STREAM);
+        assert_eq!(builder.push(Sequence(1), &vec![b' '; crate::event::MAX_EVENT_BYTES + 1]), Push::TooLong);
+        assert_eq!(builder.push(Sequence(1), &event(1, 1)), Push::Taken);
+        assert_eq!(builder.push(Sequence(3), &event(3, 1)), Push::Gap);
+        assert_eq!(builder.push(Sequence(1), &event(1, 1)), Push::Gap);
+        assert_eq!(BatchBuilder::new(STREAM).finish(), None);
+    }
+
+    #[test]
+    fn batches_that_break_the_rules_are_refused_by_name() {
+        let refused = |batch: &Batch| Batch::decode(&serde_json::to_vec(batch).unwrap()).unwrap_err();
+        assert!(matches!(refused(&batch(&[])), BatchError::Empty { .. }));
+        assert!(matches!(refused(&batch(&[1, 3])), BatchError::NotContiguous { index: 1, .. }));
+        assert!(matches!(refused(&batch(&[2, 2])), BatchError::NotContiguous { index: 1, .. }));
+        assert!(matches!(refused(&batch(&[2, 1])), BatchError::NotContiguous { index: 1, .. }));
+        assert!(matches!(refused(&batch(&[0, 1])), BatchError::NotContiguous { index: 0, .. }));
+        let many: Vec<u64> = (1..=129).collect();
+        assert!(matches!(refused(&batch(&many)), BatchError::TooMany { found: 129, .. }));
+        let mut mixed = batch(&[1, 2]);
+        mixed.events[1].stream = Some(StreamId([1; 16]));
+        assert!(matches!(refused(&mixed), BatchError::OtherStream { index: 1, .. }));
+        let mut none = batch(&[1]);
+        none.events[0].sequence = None;
+        assert!(matches!(refused(&none), BatchError::NotContiguous { index: 0, .. }));
+        assert!(matches!(Batch::decode(b"{"), Err(BatchError::Malformed(_))));
+        assert!(matches!(Batch::decode(&vec![b'['; MAX_BATCH_BYTES + 1]), Err(BatchError::TooLong { .. })));
+        assert!(matches!(Batch::decode(&vec![b'['; 10_000]), Err(BatchError::Malformed(_))));
     }
 }

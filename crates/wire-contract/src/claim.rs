@@ -266,3 +266,82 @@ fn time_bytes(nonce: Uuid, at: Timestamp) -> Vec<u8> {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use ring::signature::KeyPair as _;
+
+    use super::*;
+
+    fn token() -> ClaimToken {
+        ClaimToken {
+            hub_url: "https://127.0.0.1:8443".parse().unwrap(),
+            root_spki_sha256: Hash32([1; 32]),
+            claim_id: ClaimId(Uuid::from_u128(5)),
+            secret: SecretBytes::new([2; 32]),
+            iat: 1000,
+            exp: 1000 + TOKEN_LIFETIME_SECONDS,
+        }
+    }
+
+    #[test]
+    fn a_token_survives_the_way_to_the_device_and_does_not_print_its_secret() {
+        let text = token().encode();
+        assert_eq!(format!(" {}\n", *text).parse::<ClaimToken>().unwrap(), token());
+        assert!(!format!("{:?}", token()).contains("AgIC"));
+        assert!(format!("{:?}", token()).contains("SecretBytes(***)"));
+    }
+
+    #[test]
+    fn damaged_tokens_say_what_to_do() {
+        let text = token().encode();
+        let parse = |text: &str| text.parse::<ClaimToken>().unwrap_err();
+        assert!(matches!(parse("lintel-claim-v2.abc"), TokenError::Prefix));
+        assert!(matches!(parse(&format!("{}*", *text)), TokenError::Encoding));
+        assert!(matches!(parse(&text[..text.len() - 4]), TokenError::Content(_)));
+        assert!(matches!(parse(&format!("{TOKEN_PREFIX}{}", "A".repeat(5000))), TokenError::Encoding));
+        let plain = ClaimToken { hub_url: "http://127.0.0.1".parse().unwrap(), ..token() };
+        assert!(matches!(parse(&plain.encode()), TokenError::NotHttps { .. }));
+    }
+
+    #[test]
+    fn a_token_ends_when_it_says() {
+        assert!(token().check_time(Timestamp::from_unix_ms(1_899_999)).is_ok());
+        let ended = token().check_time(Timestamp::from_unix_ms(1_900_000));
+        assert!(matches!(ended, Err(TokenError::Expired { .. })));
+        assert!(token().check_time(Timestamp::from_unix_ms(0)).is_ok(), "a clock behind iat is the caller's to raise");
+    }
+
+    #[test]
+    fn a_signed_time_counts_for_one_nonce_and_pinned_keys_only() {
+        let pair = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
+        let (key_id, nonce) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let keys = [HubKey { key_id, public_key: Bytes(pair.public_key().as_ref().to_vec()) }];
+        let at = Timestamp::from_unix_ms(1_795_343_851_042);
+        let signed = SignedTime::sign(&pair, key_id, nonce, at);
+        assert_eq!(signed.verify(&keys, nonce), Ok(at));
+        let other = Uuid::from_u128(3);
+        assert_eq!(signed.verify(&keys, other), Err(SignedTimeError::OtherNonce { expected: other, found: nonce }));
+        assert_eq!(signed.verify(&[], nonce), Err(SignedTimeError::UnknownKey { found: key_id }));
+        let moved = SignedTime { at: Timestamp::from_unix_ms(1), ..signed.clone() };
+        assert_eq!(moved.verify(&keys, nonce), Err(SignedTimeError::NotAuthentic));
+        let renamed = SignedTime { nonce: other, ..signed };
+        assert_eq!(renamed.verify(&keys, other), Err(SignedTimeError::NotAuthentic));
+    }
+
+    #[test]
+    fn request_sizes_are_bounded() {
+        let request = ClaimRequest {
+            v: V1,
+            claim_id: ClaimId(Uuid::from_u128(5)),
+            secret: SecretBytes::new([2; 32]),
+            serial: "LT-1".into(),
+            csr: "pem".into(),
+        };
+        assert_eq!(request.check(), Ok(()));
+        let serial = ClaimRequest { serial: String::new(), ..request.clone() };
+        assert_eq!(serial.check(), Err(ClaimRequestError { field: "serial", found: 0, max: MAX_SERIAL_BYTES }));
+        let csr = ClaimRequest { csr: "x".repeat(MAX_CSR_BYTES + 1), ..request };
+        assert_eq!(csr.check(), Err(ClaimRequestError { field: "csr", found: MAX_CSR_BYTES + 1, max: MAX_CSR_BYTES }));
+    }
+}

@@ -52,7 +52,9 @@ impl<'de> Deserialize<'de> for V1 {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match u64::deserialize(deserializer)? {
             1 => Ok(Self),
-            other => Err(de::Error::custom(format_args!("payload version {other} is not known (this program knows 1); update it"))),
+            other => Err(de::Error::custom(format_args!(
+                "payload version {other} is not known (this program knows 1); update it"
+            ))),
         }
     }
 }
@@ -168,7 +170,8 @@ impl Serialize for SecretBytes {
 impl<'de> Deserialize<'de> for SecretBytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Zeroizing::new(String::deserialize(deserializer)?);
-        let bytes = STANDARD.decode(text.as_bytes()).map(Zeroizing::new).map_err(|_| de::Error::custom(SecretBytesError))?;
+        let bytes =
+            STANDARD.decode(text.as_bytes()).map(Zeroizing::new).map_err(|_| de::Error::custom(SecretBytesError))?;
         let array: &[u8; 32] = bytes.as_slice().try_into().map_err(|_| de::Error::custom(SecretBytesError))?;
         Ok(Self::new(*array))
     }
@@ -225,5 +228,28 @@ impl JsonSchema for Score {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": "number" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_have_four_decimals() {
+        assert_eq!(serde_json::to_string(&Score::from(0.442_f32)).unwrap(), "0.442");
+        assert_eq!(serde_json::to_string(&Score::new(-0.000_01)).unwrap(), "0.0");
+        assert_eq!(serde_json::to_string(&Score::new(f64::NAN)).unwrap(), "0.0");
+        assert_eq!(serde_json::from_str::<Score>("1").unwrap(), Score::new(1.0));
+    }
+
+    #[test]
+    fn secrets_do_not_print_not_even_in_errors() {
+        let secret = SecretBytes::new([0x22; 32]);
+        let json = serde_json::to_string(&secret).unwrap();
+        assert_eq!(serde_json::from_str::<SecretBytes>(&json).unwrap(), secret);
+        assert_eq!(format!("{secret:?}"), "SecretBytes(***)");
+        let error = serde_json::from_str::<SecretBytes>("\"c2VjcmV0\"").unwrap_err().to_string();
+        assert!(error.contains("32 bytes") && !error.contains("c2Vj"), "{error}");
     }
 }

@@ -4,7 +4,7 @@
 //! message, but neither forge one nor move it to another device or channel.
 //!
 //! In: a payload and its topic. Out: bytes for MQTT; and back. Telemetry (`up/tele`) goes without envelope.
-//! `down` payloads are sealed instead (`gallery_log::seal`), see [`DownContext`](crate::link).
+//! `down` payloads are sealed instead (`gallery_log::seal`), see [`crate::link`].
 
 use ring::hmac;
 
@@ -110,4 +110,75 @@ fn signed_bytes(topic: &str, epoch: u32, payload: &[u8]) -> Vec<u8> {
         crate::link::push_field(&mut out, field);
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::ids::DeviceId;
+    use crate::link::LinkKeys;
+
+    const TOPIC: &str = "lintel/v1/x/y/up/evt";
+
+    fn keys(epoch: u32) -> LinkKeys {
+        let device = DeviceId(Uuid::from_u128(0x7071_7273_7475_7677_7879_7a7b_7c7d_7e7f));
+        LinkKeys::derive(&std::array::from_fn(|i| u8::try_from(i).unwrap()), device, epoch)
+    }
+
+    fn open(bytes: &[u8], keys: &LinkKeys, topic: &str) -> Result<Vec<u8>, EnvelopeError> {
+        parse_up(bytes)?.verify(keys.up(), topic).map(<[u8]>::to_vec)
+    }
+
+    // The constants below come from Python's hashlib, not from this code.
+
+    #[test]
+    fn keys_and_envelope_have_the_specified_bytes() {
+        assert_eq!(
+            hex::encode(keys(5).expose_down()),
+            "64e3a5103f1f3c12edff4940ba322bd327ecfb23d3a6197dbb42e1467f9e6a24"
+        );
+        let wrapped = wrap_up(keys(5).up(), TOPIC, b"{}");
+        assert_eq!(
+            hex::encode(&wrapped),
+            "0100000005febfddce0960f29bc5c559aa597243a27fcca8f4264f99c5d5988b8fb4e112b67b7d"
+        );
+        assert_eq!(wrapped.len(), UP_OVERHEAD + 2);
+        assert_eq!(open(&wrapped, &keys(5), TOPIC).unwrap(), b"{}");
+    }
+
+    #[test]
+    fn an_envelope_does_not_fit_another_topic_epoch_or_device() {
+        let wrapped = wrap_up(keys(5).up(), TOPIC, b"{}");
+        let refused = open(&wrapped, &keys(5), "lintel/v1/x/z/up/evt");
+        assert_eq!(refused, Err(EnvelopeError::NotAuthentic { topic: "lintel/v1/x/z/up/evt".into() }));
+        assert_eq!(open(&wrapped, &keys(6), TOPIC), Err(EnvelopeError::OtherEpoch { expected: 6, found: 5 }));
+        let other = LinkKeys::derive(&[0; 32], DeviceId(Uuid::nil()), 5);
+        assert!(matches!(open(&wrapped, &other, TOPIC), Err(EnvelopeError::NotAuthentic { .. })));
+        let mut relabelled = wrapped;
+        relabelled[4] = 6;
+        assert!(matches!(open(&relabelled, &keys(6), TOPIC), Err(EnvelopeError::NotAuthentic { .. })));
+    }
+
+    #[test]
+    fn other_bytes_are_refused_with_the_reason() {
+        assert_eq!(parse_up(&[]).unwrap_err(), EnvelopeError::Truncated { found: 0 });
+        assert_eq!(parse_up(&[1; 36]).unwrap_err(), EnvelopeError::Truncated { found: 36 });
+        assert_eq!(parse_up(b"{}").unwrap_err(), EnvelopeError::UnknownVersion { found: b'{' });
+        let long = vec![1; crate::MAX_PAYLOAD_BYTES + 1];
+        assert_eq!(parse_up(&long).unwrap_err(), EnvelopeError::TooLong { found: long.len() });
+    }
+
+    proptest! {
+        #[test]
+        fn every_changed_bit_is_noticed(payload in prop::collection::vec(any::<u8>(), 0..40), bit in any::<prop::sample::Index>()) {
+            let mut wrapped = wrap_up(keys(5).up(), TOPIC, &payload);
+            prop_assert_eq!(open(&wrapped, &keys(5), TOPIC).unwrap(), payload);
+            let bit = bit.index(wrapped.len() * 8);
+            wrapped[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(open(&wrapped, &keys(5), TOPIC).is_err());
+        }
+    }
 }

@@ -190,3 +190,42 @@ pub fn records_that_fit(records: &[GalleryRecord]) -> usize {
     });
     fitting.count().max(usize::from(!records.is_empty()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(version: u64, body: usize) -> GalleryRecord {
+        let body = Bytes(vec![0xff; body]);
+        GalleryRecord { version, op: RecordOp::Put, kind: RecordKind::Credential, id: Uuid::max(), rev: u32::MAX, body }
+    }
+
+    fn message(records: Vec<GalleryRecord>) -> GalleryRecords {
+        let from = records.first().map_or(1, |r| r.version);
+        GalleryRecords { v: V1, gallery: GalleryId(Uuid::max()), epoch: u32::MAX, from, records, root: Hash32([1; 32]) }
+    }
+
+    #[test]
+    fn what_is_said_to_fit_does() {
+        for body in [0, 1, 100, 2086, 32 * 1024] {
+            let records: Vec<_> = (0..1000).map(|i| record(u64::MAX - 1000 + i, body)).collect();
+            let n = records_that_fit(&records);
+            let json = serde_json::to_vec(&GalleryDown::Records(message(records[..n].to_vec()))).unwrap();
+            assert!(json.len() <= MAX_DOWN_JSON_BYTES, "{n} bodies of {body} bytes: {}", json.len());
+            assert!(n >= 1 && (n == 1000 || json.len() > MAX_DOWN_JSON_BYTES / 2), "{n} of {body} are too few");
+        }
+        assert_eq!(records_that_fit(&[]), 0);
+    }
+
+    #[test]
+    fn gaps_are_named() {
+        let gallery = GalleryId(Uuid::max());
+        assert_eq!(message(vec![record(4, 0), record(5, 0)]).check(), Ok(()));
+        let gap = message(vec![record(4, 0), record(6, 0)]).check();
+        assert_eq!(gap, Err(RecordsError::NotContiguous { gallery, expected: 5, found: 6 }));
+        assert_eq!(message(vec![]).check(), Err(RecordsError::Empty { gallery }));
+        let mut late = message(vec![record(4, 0)]);
+        late.from = 3;
+        assert_eq!(late.check(), Err(RecordsError::NotContiguous { gallery, expected: 3, found: 4 }));
+    }
+}

@@ -139,3 +139,27 @@ impl FromStr for Sequence {
 }
 
 string_serde!(Sequence, "Sequence", "^[0-9]{20}$");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sequences_are_twenty_digits() {
+        assert_eq!(Sequence(812).to_string(), "00000000000000000812");
+        assert_eq!("18446744073709551615".parse(), Ok(Sequence(u64::MAX)));
+        assert_eq!("00000000000000000812".parse(), Ok(Sequence(812)));
+        for text in ["812", "+0000000000000000812", "18446744073709551616", "0000000000000000081x", ""] {
+            assert!(text.parse::<Sequence>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn streams_are_32_lower_case_hex_digits() {
+        let stream = StreamId([0xab; 16]);
+        assert_eq!(stream.to_string().parse(), Ok(stream));
+        for text in ["ab", &"AB".repeat(16), &"ab".repeat(17), &"xy".repeat(16)] {
+            assert!(text.parse::<StreamId>().is_err(), "{text}");
+        }
+    }
+}

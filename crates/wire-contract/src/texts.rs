@@ -45,7 +45,8 @@ pub fn text(id: &str, language: Language) -> Option<&'static str> {
 
 /// The text of a code.
 pub fn code_text(code: Code, language: Language) -> &'static str {
-    const UNLISTED: (&str, &str) = ("A reason that this program does not know", "Alasan yang tidak dikenal program ini");
+    const UNLISTED: (&str, &str) =
+        ("A reason that this program does not know", "Alasan yang tidak dikenal program ini");
     let word = code.as_str();
     let found = TEXTS.iter().find(|(id, ..)| id.strip_prefix("code.") == Some(word));
     let (english, indonesian) = found.map_or(UNLISTED, |(_, english, indonesian)| (english, indonesian));
@@ -120,7 +121,11 @@ const TEXTS: &[(&str, &str, &str)] = &[
     ("hint.welcome", "Please come in.", "Silakan masuk."),
     ("hint.ask_to_be_enrolled", "Ask the reception to enrol you.", "Minta resepsionis untuk mendaftarkan Anda."),
     ("hint.look_straight", "Look straight into the camera.", "Lihat lurus ke kamera."),
-    ("hint.show_yourself", "Stand before the camera yourself; pictures are refused.", "Berdirilah sendiri di depan kamera; gambar ditolak."),
+    (
+        "hint.show_yourself",
+        "Stand before the camera yourself; pictures are refused.",
+        "Berdirilah sendiri di depan kamera; gambar ditolak.",
+    ),
     ("hint.move_head", "Move your head a little.", "Gerakkan kepala sedikit."),
     ("hint.stay_in_view", "Stay before the camera for a moment.", "Tetaplah di depan kamera sebentar."),
     ("hint.ask_operator", "Ask the operator.", "Hubungi operator."),
@@ -131,7 +136,11 @@ const TEXTS: &[(&str, &str, &str)] = &[
     ("hint.uncover_face", "Uncover your face.", "Buka penutup wajah Anda."),
     ("hint.centre_face", "Bring the whole face into the picture.", "Posisikan seluruh wajah di dalam gambar."),
     ("hint.look_again", "Look into the camera again.", "Lihat ke kamera sekali lagi."),
-    ("hint.device_not_ready", "This door is not ready. Use another way in or ask the operator.", "Pintu ini belum siap. Gunakan jalan lain atau hubungi operator."),
+    (
+        "hint.device_not_ready",
+        "This door is not ready. Use another way in or ask the operator.",
+        "Pintu ini belum siap. Gunakan jalan lain atau hubungi operator.",
+    ),
     ("hint.check_camera", "Check the camera's power, cable and address.", "Periksa daya, kabel, dan alamat kamera."),
     ("hint.send_jpeg_or_png", "Send a JPEG or PNG photograph.", "Kirim foto JPEG atau PNG."),
     ("hint.send_smaller_photo", "Send a smaller photograph.", "Kirim foto yang lebih kecil."),
@@ -139,8 +148,16 @@ const TEXTS: &[(&str, &str, &str)] = &[
     ("hint.same_person", "Send photographs of one person only.", "Kirim foto dari satu orang saja."),
     ("hint.check_credential", "Check the credential and what it allows.", "Periksa kredensial dan izinnya."),
     ("hint.check_address", "Check the address and the method.", "Periksa alamat dan metode."),
-    ("hint.check_request", "Check the request against the API description.", "Cocokkan permintaan dengan deskripsi API."),
-    ("hint.new_claim_token", "Make a new claim token for the device at the hub.", "Buat token klaim baru untuk perangkat di hub."),
+    (
+        "hint.check_request",
+        "Check the request against the API description.",
+        "Cocokkan permintaan dengan deskripsi API.",
+    ),
+    (
+        "hint.new_claim_token",
+        "Make a new claim token for the device at the hub.",
+        "Buat token klaim baru untuk perangkat di hub.",
+    ),
     ("hint.send_less", "Send less at a time.", "Kirim lebih sedikit sekaligus."),
     ("hint.use_public_https", "Use a public https address.", "Gunakan alamat https publik."),
     ("hint.try_later", "Try again later.", "Coba lagi nanti."),
@@ -175,10 +192,8 @@ mod tests {
 
     #[test]
     fn no_text_is_left_over() {
-        let used: HashSet<String> = Code::ALL
-            .iter()
-            .flat_map(|code| [format!("code.{code}"), code.entry().unwrap().hint.to_owned()])
-            .collect();
+        let used: HashSet<String> =
+            Code::ALL.iter().flat_map(|code| [format!("code.{code}"), code.entry().unwrap().hint.to_owned()]).collect();
         for (id, ..) in TEXTS {
             assert!(used.contains(*id), "{id} belongs to no code");
         }

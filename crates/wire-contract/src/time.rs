@@ -85,7 +85,8 @@ impl FromStr for Timestamp {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let found = || text.chars().take(80).collect();
-        let time = OffsetDateTime::parse(text, &Rfc3339).map_err(|e| TimestampError { found: found(), source: Some(e) })?;
+        let time =
+            OffsetDateTime::parse(text, &Rfc3339).map_err(|e| TimestampError { found: found(), source: Some(e) })?;
         if time.unix_timestamp() < 0 {
             return Err(TimestampError { found: found(), source: None });
         }
@@ -115,7 +116,8 @@ mod tests {
 
     #[test]
     fn other_texts_are_refused() {
-        for text in ["", "yesterday", "2026-11-22", "2026-11-22 10:37", "1969-12-31T23:59:59Z", "2026-13-01T00:00:00Z"] {
+        for text in ["", "yesterday", "2026-11-22", "2026-11-22 10:37", "1969-12-31T23:59:59Z", "2026-13-01T00:00:00Z"]
+        {
             assert!(text.parse::<Timestamp>().is_err(), "{text}");
         }
     }

@@ -277,7 +277,9 @@ pub mod acl {
     ///
     /// `user` must be one word; the hub's configuration makes it, not a tenant.
     pub fn hub(user: &str) -> String {
-        format!("user {user}\ntopic read {ROOT}/+/+/up/#\ntopic write {ROOT}/+/+/down/#\ntopic write {ROOT}/+/{FEED}/#\n")
+        format!(
+            "user {user}\ntopic read {ROOT}/+/+/up/#\ntopic write {ROOT}/+/+/down/#\ntopic write {ROOT}/+/{FEED}/#\n"
+        )
     }
 
     /// The lines of a consumer that may read one tenant's feed.

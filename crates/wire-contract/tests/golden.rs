@@ -1,0 +1,374 @@
+//! Golden files: one example of each payload, read and written. An old file never changes: what it says must be
+//! readable for ever. To add one, write the example below and run with `LINTEL_GOLDEN=write`, which writes only files
+//! that do not exist yet. Schema files are rewritten by it, since they may grow.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop there")]
+
+use std::fmt::Debug;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use uuid::Uuid;
+use wire_contract::claim::{BrokerAddress, HubKey, SignedTime};
+use wire_contract::event::{
+    AccessData, CameraRecoveredData, CameraStalledData, ClockQuality, DoorCause, DoorData, EnrolmentCompletedData,
+    FaceAppearedData, GalleryRebuiltData, IdentityScores, KINDS, LivenessScores, Meta, PersonDeletedData, Reason,
+    SystemGapData, SystemStartedData, Timing, device_source,
+};
+use wire_contract::gallery::{
+    GalleryCondition, GalleryRebuild, GalleryRecord, GalleryRecords, GalleryState, RecordKind, RecordOp,
+};
+use wire_contract::link::LinkGallery;
+use wire_contract::status::Presence;
+use wire_contract::webhook::WebhookBody;
+use wire_contract::*;
+
+fn uuid(n: u128) -> Uuid {
+    Uuid::from_u128(0x018f_3c1e_0000_7000_8000_0000_0000_0000 + n)
+}
+
+fn at(ms: i64) -> Timestamp {
+    Timestamp::from_unix_ms(1_795_343_851_042 + ms)
+}
+
+const STREAM: StreamId = StreamId([0xab; 16]);
+
+fn access(code: Code) -> AccessData {
+    AccessData {
+        door: "main".into(),
+        camera: "front".into(),
+        decision: uuid(20),
+        person: Some(PersonId(uuid(21))),
+        reason: Reason::of(code).compared(0.7213_f32, 0.442_f32),
+        identity: Some(IdentityScores {
+            best_score: Some(Score::from(0.7213_f32)),
+            threshold: Score::from(0.442_f32),
+            margin: Some(Score::from(0.31_f32)),
+        }),
+        liveness: Some(LivenessScores {
+            verdict: "live".into(),
+            score: Some(Score::from(0.93_f32)),
+            threshold: Score::from(0.6_f32),
+        }),
+        quality: Some(Score::from(0.8_f32)),
+        timing: Timing { last_frame_to_relay_ms: Some(61), arrival_to_relay_ms: Some(912), frame_age_ms: Some(58) },
+        space_id: Some("faceplugin-r50-v1".into()),
+        pack: Some("faceplugin 0.0.1".into()),
+    }
+}
+
+fn denied() -> AccessData {
+    AccessData {
+        person: None,
+        reason: Reason::of(Code::Unknown),
+        identity: None,
+        liveness: None,
+        quality: None,
+        timing: Timing::default(),
+        ..access(Code::Unknown)
+    }
+}
+
+fn every_event() -> Vec<EventData> {
+    let door = DoorData {
+        door: "main".into(),
+        cause: DoorCause::Granted,
+        decision: Some(uuid(20)),
+        person: Some(PersonId(uuid(21))),
+    };
+    let locked = DoorData { cause: DoorCause::HoldElapsed, ..door.clone() };
+    vec![
+        EventData::AccessGranted(access(Code::Granted)),
+        EventData::AccessDenied(denied()),
+        EventData::DoorUnlocked(door),
+        EventData::DoorLocked(locked),
+        EventData::FaceAppeared(FaceAppearedData { camera: "front".into(), track: 7 }),
+        EventData::CameraStalled(CameraStalledData {
+            camera: "front".into(),
+            frame_age_ms: Some(2100),
+            detail: "no frame for 2 s".into(),
+        }),
+        EventData::CameraRecovered(CameraRecoveredData { camera: "front".into(), outage_ms: 3400 }),
+        EventData::SystemStarted(SystemStartedData {
+            agent_version: "0.1.0".into(),
+            pack: Some("faceplugin 0.0.1".into()),
+            space_id: Some("faceplugin-r50-v1".into()),
+        }),
+        EventData::SystemGap(SystemGapData {
+            from: at(0),
+            until: at(5000),
+            count: 12,
+            classes: vec![EventClass::Face, EventClass::Camera],
+        }),
+        EventData::GalleryRebuilt(GalleryRebuiltData {
+            gallery: GalleryId(uuid(30)),
+            epoch: 2,
+            reason: Reason::of(Code::RootMismatch),
+        }),
+        EventData::EnrolmentCompleted(EnrolmentCompletedData {
+            person: PersonId(uuid(21)),
+            template: uuid(22),
+            space_id: "faceplugin-r50-v1".into(),
+            photographs: 3,
+            quality: Score::from(0.9_f32),
+        }),
+        EventData::PersonDeleted(PersonDeletedData { person: PersonId(uuid(21)) }),
+    ]
+}
+
+fn event(n: u64, data: &EventData) -> CloudEvent {
+    let meta = Meta {
+        id: EventId(uuid(100 + u128::from(n))),
+        source: device_source(TenantId(uuid(1)), DeviceId(uuid(2))),
+        subject: Some("door/main".into()),
+        time: at(i64::try_from(n).unwrap()),
+        stream: STREAM,
+        sequence: Sequence(n),
+        boot: uuid(3),
+        monotonic_ms: 42_000 + n,
+        clock_quality: ClockQuality::Synchronised,
+    };
+    CloudEvent::new(meta, data)
+}
+
+fn server_time() -> SignedTime {
+    let pair = ring::signature::Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
+    SignedTime::sign(&pair, uuid(40), uuid(2), at(0))
+}
+
+fn golden_path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/v1").join(format!("{name}.json"))
+}
+
+fn writing() -> bool {
+    std::env::var("LINTEL_GOLDEN").is_ok_and(|v| v == "write")
+}
+
+/// The file says what the example is, and reads as the example; the example is written as the file says.
+fn check<T: Serialize + DeserializeOwned + PartialEq + Debug>(name: &str, example: &T) {
+    let path = golden_path(name);
+    if writing() && !path.exists() {
+        std::fs::write(&path, serde_json::to_string_pretty(example).unwrap() + "\n").unwrap();
+    }
+    let file = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    assert_eq!(&serde_json::from_str::<T>(&file).unwrap(), example, "{name}: reading");
+    // Compared as values: the order of keys is no part of the contract.
+    let written = serde_json::to_value(example).unwrap();
+    assert_eq!(written, serde_json::from_str::<Value>(&file).unwrap(), "{name}: writing");
+}
+
+#[test]
+fn events_are_as_in_the_golden_files() {
+    let all = every_event();
+    assert_eq!(all.iter().map(EventData::kind).collect::<Vec<_>>(), KINDS, "an example for every type, in order");
+    for (n, data) in (1..).zip(&all) {
+        let event = event(n, data);
+        assert_eq!(event.class(), Some(data.class()));
+        assert_eq!(&event.typed().unwrap(), data);
+        check(data.kind().trim_start_matches("lintel."), &event);
+    }
+    let by_hub = CloudEvent::from_hub(EventId(uuid(5)), None, at(0), &all[11]);
+    check("person.deleted.by_hub.v1", &by_hub);
+}
+
+#[test]
+fn messages_are_as_in_the_golden_files() {
+    let events =
+        [1, 2].map(|n| event(n, &EventData::FaceAppeared(FaceAppearedData { camera: "front".into(), track: n })));
+    check("batch", &Batch { v: V1, stream: STREAM, events: events.to_vec() });
+    for (name, verdict, through) in [
+        ("evtack_ok", Verdict::Ok, 812),
+        ("evtack_rewind", Verdict::Rewind, 0),
+        ("evtack_conflict", Verdict::Conflict, 3),
+    ] {
+        check(name, &EvtAck { v: V1, hub_epoch: 1, stream: STREAM, through: Sequence(through), verdict });
+    }
+    let gallery = GalleryId(uuid(30));
+    let state =
+        GalleryState { gallery, epoch: 2, version: 9, root: Hash32([0xcd; 32]), condition: GalleryCondition::Ready };
+    check("gallery_state", &GalleryUp::State { v: V1, galleries: vec![state] });
+    let records = vec![
+        GalleryRecord {
+            version: 8,
+            op: RecordOp::Put,
+            kind: RecordKind::Person,
+            id: uuid(21),
+            rev: 1,
+            body: Bytes(vec![1, 2, 3, 4]),
+        },
+        GalleryRecord {
+            version: 9,
+            op: RecordOp::Del,
+            kind: RecordKind::Template,
+            id: uuid(22),
+            rev: 2,
+            body: Bytes(vec![]),
+        },
+    ];
+    let records = GalleryRecords { v: V1, gallery, epoch: 2, from: 8, records, root: Hash32([0xcd; 32]) };
+    assert_eq!(records.check(), Ok(()));
+    check("gallery_records", &GalleryDown::Records(records));
+    check(
+        "gallery_rebuild",
+        &GalleryDown::Rebuild(GalleryRebuild { v: V1, gallery, epoch: 3, reason: Code::RootMismatch }),
+    );
+    let status = Status {
+        v: V1,
+        state: Presence::Online,
+        boot: uuid(3),
+        connection_epoch: 17,
+        since: at(0),
+        agent_version: "0.1.0".into(),
+        pack: Some("faceplugin 0.0.1".into()),
+        space_id: Some("faceplugin-r50-v1".into()),
+    };
+    check("status_online", &status);
+    check("status_offline", &Status { state: Presence::Offline, pack: None, space_id: None, ..status });
+}
+
+#[test]
+fn claim_and_link_are_as_in_the_golden_files() {
+    let hub_url: url::Url = "https://hub.example:8443/".parse().unwrap();
+    let token = ClaimToken {
+        hub_url: hub_url.clone(),
+        root_spki_sha256: Hash32([0x11; 32]),
+        claim_id: ClaimId(uuid(50)),
+        secret: SecretBytes::new([0x22; 32]),
+        iat: 1_795_343_851,
+        exp: 1_795_344_751,
+    };
+    check("claim_token", &token);
+    let text = std::fs::read_to_string(golden_path("claim_token").with_extension("txt"));
+    if text.is_err() && writing() {
+        std::fs::write(golden_path("claim_token").with_extension("txt"), format!("{}\n", *token.encode())).unwrap();
+    } else {
+        assert_eq!(text.unwrap().parse::<ClaimToken>().unwrap(), token);
+    }
+    let request = ClaimRequest {
+        v: V1,
+        claim_id: token.claim_id,
+        secret: token.secret.clone(),
+        serial: "LT-0001".into(),
+        csr: "-----BEGIN CERTIFICATE REQUEST-----\n…\n-----END CERTIFICATE REQUEST-----\n".into(),
+    };
+    check("claim_request", &request);
+    let answer = ClaimAnswer {
+        v: V1,
+        tenant: TenantId(uuid(1)),
+        device: DeviceId(uuid(2)),
+        certificate_chain: "-----BEGIN CERTIFICATE-----\n…\n-----END CERTIFICATE-----\n".into(),
+        root: "-----BEGIN CERTIFICATE-----\n…\n-----END CERTIFICATE-----\n".into(),
+        hub_keys: vec![HubKey { key_id: uuid(40), public_key: Bytes(vec![0x33; 32]) }],
+        hub_url,
+        broker: BrokerAddress { host: "hub.example".into(), port: 8883 },
+        server_time: server_time(),
+    };
+    check("claim_answer", &answer);
+    let gallery = LinkGallery {
+        gallery: GalleryId(uuid(30)),
+        epoch: 2,
+        gdk: SecretBytes::new([0x44; 32]),
+        ck: SecretBytes::new([0x55; 32]),
+    };
+    let link = LinkAnswer {
+        v: V1,
+        link_epoch: 1,
+        link_key: SecretBytes::new([0x66; 32]),
+        hub_epoch: 1,
+        galleries: vec![gallery],
+        server_time: server_time(),
+    };
+    check("link_answer", &link);
+}
+
+#[test]
+fn what_integrators_see_is_as_in_the_golden_files() {
+    let event = event(1, &EventData::AccessGranted(access(Code::Granted)));
+    check("webhook", &WebhookBody::of(&event, TenantId(uuid(1)), Some(DeviceId(uuid(2)))));
+    check("problem", &Problem::of(Code::NotFound).detail("no person has this id"));
+    let refused = Problem::of(Code::NoFace)
+        .field("/photo/0", Code::NoFace, "no face was found in photograph 0")
+        .extension("photographs", json!([{ "index": 0, "accepted": false, "reasons": ["no_face"] }]));
+    check("problem_enrolment", &refused);
+}
+
+#[test]
+fn every_schema_is_the_one_in_its_file() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas/v1");
+    let mut names = Vec::new();
+    for (name, schema) in schema::all() {
+        let path = dir.join(format!("{name}.json"));
+        let text = serde_json::to_string_pretty(&schema).unwrap() + "\n";
+        if writing() {
+            std::fs::write(&path, &text).unwrap();
+        }
+        let file = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let file: Value = serde_json::from_str(&file).unwrap();
+        assert_eq!(
+            file,
+            serde_json::to_value(&schema).unwrap(),
+            "{name}: run the test with LINTEL_GOLDEN=write and commit the schema"
+        );
+        names.push(format!("{name}.json"));
+    }
+    let files: Vec<_> =
+        std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(files.iter().all(|file| names.contains(file)), "a schema file without a type: {files:?}");
+}
+
+/// Adds a field that nobody knows.
+fn with_unknown_field(name: &str) -> Value {
+    let mut value: Value = serde_json::from_str(&std::fs::read_to_string(golden_path(name)).unwrap()).unwrap();
+    value.as_object_mut().unwrap().insert("added_later".into(), json!(1));
+    value
+}
+
+#[test]
+fn unknown_fields_are_ignored_when_read_and_rejected_when_written_to_the_hub() {
+    assert!(serde_json::from_value::<Batch>(with_unknown_field("batch")).is_ok());
+    assert!(serde_json::from_value::<EvtAck>(with_unknown_field("evtack_ok")).is_ok());
+    assert!(serde_json::from_value::<Status>(with_unknown_field("status_online")).is_ok());
+    assert!(serde_json::from_value::<GalleryDown>(with_unknown_field("gallery_records")).is_ok());
+    assert!(serde_json::from_value::<ClaimAnswer>(with_unknown_field("claim_answer")).is_ok());
+    assert!(serde_json::from_value::<LinkAnswer>(with_unknown_field("link_answer")).is_ok());
+    let refused = serde_json::from_value::<ClaimRequest>(with_unknown_field("claim_request")).unwrap_err();
+    assert!(refused.to_string().contains("added_later"), "{refused}");
+    assert!(serde_json::from_value::<ClaimToken>(with_unknown_field("claim_token")).is_err());
+}
+
+#[test]
+fn another_payload_version_is_refused_by_name() {
+    for name in ["batch", "evtack_ok", "status_online", "gallery_records", "claim_request", "link_answer"] {
+        let mut value: Value = serde_json::from_str(&std::fs::read_to_string(golden_path(name)).unwrap()).unwrap();
+        value["v"] = json!(2);
+        let refused = match name {
+            "batch" => serde_json::from_value::<Batch>(value).map(drop),
+            "evtack_ok" => serde_json::from_value::<EvtAck>(value).map(drop),
+            "status_online" => serde_json::from_value::<Status>(value).map(drop),
+            "gallery_records" => serde_json::from_value::<GalleryDown>(value).map(drop),
+            "claim_request" => serde_json::from_value::<ClaimRequest>(value).map(drop),
+            _ => serde_json::from_value::<LinkAnswer>(value).map(drop),
+        };
+        assert!(refused.unwrap_err().to_string().contains("version 2 is not known"), "{name}");
+    }
+}
+
+#[test]
+fn messages_of_an_unknown_type_are_read_as_unknown() {
+    let offer = json!({ "type": "snapshot_offer", "v": 2, "url": "x" });
+    assert_eq!(serde_json::from_value::<GalleryDown>(offer.clone()).unwrap(), GalleryDown::Unknown);
+    assert_eq!(serde_json::from_value::<GalleryUp>(offer).unwrap(), GalleryUp::Unknown);
+}
+
+#[test]
+fn an_event_of_an_unknown_type_keeps_everything() {
+    let mut value = serde_json::to_value(event(1, &every_event()[4])).unwrap();
+    value["type"] = json!("lintel.tamper.opened.v3");
+    value["data"] = json!({ "lid": { "angle": 12 } });
+    let event: CloudEvent = serde_json::from_value(value.clone()).unwrap();
+    assert_eq!(event.class(), Some(EventClass::Tamper));
+    assert!(matches!(event.typed(), Err(wire_contract::event::EventError::UnknownType { .. })));
+    assert_eq!(serde_json::to_value(event).unwrap(), value);
+}
