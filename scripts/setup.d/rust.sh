@@ -10,6 +10,7 @@ check_rust() {
   fi
   wanted_version="$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$LINTEL_ROOT/Cargo.toml")"
   # In the clone, so that rustup fetches the toolchain of rust-toolchain.toml now and not in the middle of a build.
+  [[ "$check" == no ]] || export RUSTUP_AUTO_INSTALL=0
   if ! found="$(cd -- "$LINTEL_ROOT" && rustc --version </dev/null 2>&1)"; then
     lacking rustc "rustc does not run here: ${found//$'\n'/ }"
     return 1
