@@ -20,9 +20,7 @@ impl Story {
         self.tell.figure("hub_ready_ms", took.as_secs_f64() * 1000.0);
         self.tell.say(&format!("The hub is up at {} with its own Postgres and Mosquitto.", self.hub().ready().https));
         let tenant = self.hub().create_tenant("demo")?;
-        let site =
-            self.hub().post(&tenant, "/v1/sites", json!({"name": "Head office", "time_zone": "Asia/Jakarta"})).await?;
-        self.site = site["id"].as_str().context("the site's id")?.to_owned();
+        self.site = self.hub().create_site(&tenant, "Head office").await?;
         let receiver = Receiver::start(&self.places, self.dir.path())?;
         let webhook = self.hub().post(&tenant, "/v1/webhooks", json!({"url": receiver.url()})).await?;
         self.webhook_secret = webhook["secret"].as_str().context("the webhook's secret")?.to_owned();
@@ -38,14 +36,8 @@ impl Story {
         let dir = self.dir.path().join("edge");
         std::fs::create_dir(&dir)?;
         self.setup = Some(AgentSetup::create(&self.places, &dir, &self.clips.corridor, "")?);
-        let wanted = json!({
-            "name": "entrance terminal",
-            "site_id": self.site,
-            "doors": [{"local_id": "main", "name": "Main entrance"}],
-        });
-        let device = self.hub().post(self.tenant(), "/v1/devices", wanted).await?;
-        let token = device.pointer("/claim/token").and_then(Value::as_str).context("the claim token")?;
-        self.setup().command(&["claim", "--token", token])?;
+        let token = self.hub().create_device(self.tenant(), &self.site, "entrance terminal").await?;
+        self.setup().command(&["claim", "--token", &token])?;
         self.tell.say("The terminal made its own key and claimed its identity with a one-time token.");
         self.relay = Some(RelayWatch::start(self.setup().door_socket()));
         let took = self.start_agent().await?;

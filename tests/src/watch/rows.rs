@@ -15,10 +15,10 @@ pub struct EventRow {
     pub id: String,
     /// CloudEvents type, such as `lintel.access.granted.v1`.
     pub kind: String,
-    /// Position in the tenant's feed.
-    pub position: i64,
     /// The event's data.
     pub data: Value,
+    /// When it happened, by the sender's wall clock, in milliseconds since 1970.
+    pub occurred_ms: f64,
 }
 
 impl EventRow {
@@ -53,14 +53,16 @@ impl Rows {
 
     /// All events behind `position`, in feed order.
     pub async fn events_after(&mut self, position: i64) -> Result<Vec<EventRow>> {
-        let rows =
-            sqlx::query("SELECT id::text, type, position, data FROM event WHERE position > $1 ORDER BY position")
-                .bind(position)
-                .fetch_all(&mut self.connection)
-                .await?;
+        let rows = sqlx::query(
+            "SELECT id::text, type, body->'data', (extract(epoch FROM occurred_at) * 1000)::float8 \
+             FROM event WHERE position > $1 ORDER BY position",
+        )
+        .bind(position)
+        .fetch_all(&mut self.connection)
+        .await?;
         Ok(rows
             .into_iter()
-            .map(|row| EventRow { id: row.get(0), kind: row.get(1), position: row.get(2), data: row.get(3) })
+            .map(|row| EventRow { id: row.get(0), kind: row.get(1), data: row.get(2), occurred_ms: row.get(3) })
             .collect())
     }
 
