@@ -275,9 +275,12 @@ CREATE TABLE gallery_record (
     space_id   text,
     -- Null for `del`, and for a `put` whose person has been erased since.
     sealed     bytea,
+    -- The leaf of a put: a keyed hash, which outlives the body, so that the root of any version can be told again.
+    leaf       bytea CHECK (octet_length(leaf) = 32),
     at         timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (tenant_id, gallery_id, epoch, version),
     FOREIGN KEY (tenant_id, gallery_id) REFERENCES gallery,
+    CHECK ((op = 'put') = (leaf IS NOT NULL)),
     CHECK (op = 'put' OR sealed IS NULL)
 );
 CREATE INDEX gallery_record_by_person ON gallery_record (tenant_id, person_id) WHERE person_id IS NOT NULL;

@@ -4,6 +4,8 @@
 //! events), sealed gallery records to the devices, signed webhooks, a live event stream. Deliberately absent: camera
 //! work (the agent's) and any state between requests that is not in Postgres or the key store.
 
+pub mod api;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod domain;
@@ -11,3 +13,6 @@ pub mod embedded;
 pub mod notify;
 pub mod outbound;
 pub mod store;
+pub mod keys;
+pub mod pki;
+pub mod secret_file;

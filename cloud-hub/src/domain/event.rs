@@ -3,7 +3,9 @@
 //! In: the id, type and body that an edge or the hub itself wrote. Out: the values that the event table is keyed
 //! by. The CloudEvents JSON is wire-contract's; here it is opaque text that is kept as it came.
 
+use serde_json::Value;
 use time::OffsetDateTime;
+use wire_contract::{CloudEvent, EventData};
 
 use super::ids::{DeviceId, EventId};
 
@@ -19,7 +21,70 @@ pub struct NewEvent {
     /// CloudEvents `time`.
     pub occurred_at: OffsetDateTime,
     /// The whole CloudEvents JSON.
-    pub body: serde_json::Value,
+    pub body: Value,
+}
+
+impl NewEvent {
+    /// An event that the hub itself makes.
+    #[must_use]
+    pub fn from_hub(id: EventId, subject: Option<String>, now: OffsetDateTime, data: &EventData) -> Self {
+        Self::of(&CloudEvent::from_hub(wire_contract::EventId(id.0), subject, now.into(), data), now)
+    }
+
+    /// An alarm that the hub raises: of a type that only the hub makes, with plain data.
+    #[must_use]
+    pub fn alarm(id: EventId, kind: Alarm, subject: Option<String>, now: OffsetDateTime, data: Value) -> Self {
+        let mut event = CloudEvent {
+            specversion: wire_contract::event::SpecVersion::V1_0,
+            id: wire_contract::EventId(id.0),
+            source: wire_contract::event::HUB_SOURCE.to_owned(),
+            kind: kind.kind().to_owned(),
+            subject,
+            time: now.into(),
+            datacontenttype: "application/json".to_owned(),
+            stream: None,
+            sequence: None,
+            boot: None,
+            monoms: None,
+            clockq: None,
+            data,
+        };
+        event.data["alarm"] = Value::Bool(true);
+        Self::of(&event, now)
+    }
+
+    fn of(event: &CloudEvent, now: OffsetDateTime) -> Self {
+        Self {
+            id: EventId(event.id.0),
+            kind: event.kind.clone(),
+            origin: None,
+            occurred_at: now,
+            body: serde_json::to_value(event).expect("an event is a plain struct with string keys"),
+        }
+    }
+}
+
+/// What the hub alone notices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alarm {
+    /// A committed sequence came again with another id: two devices use one identity, or an outbox was rolled back.
+    StreamConflict,
+    /// A claim was shown by a second key.
+    ClaimReused,
+    /// A device's gallery has another root than the log at the same version, or an epoch that it cannot have.
+    GalleryDiverged,
+}
+
+impl Alarm {
+    /// The event type.
+    #[must_use]
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::StreamConflict => "lintel.tamper.stream_conflict.v1",
+            Self::ClaimReused => "lintel.tamper.claim_reused.v1",
+            Self::GalleryDiverged => "lintel.tamper.gallery_diverged.v1",
+        }
+    }
 }
 
 /// The identity of a device's event.
@@ -43,7 +108,7 @@ pub struct FeedEvent {
     /// The second segment of the type.
     pub class: String,
     /// The whole CloudEvents JSON.
-    pub body: serde_json::Value,
+    pub body: Value,
 }
 
 /// The class of an event type: its second segment (`access` of `lintel.access.granted.v1`).

@@ -1,7 +1,7 @@
 //! Identifiers as distinct types, so that a person can never be passed where a device belongs.
 //!
-//! All are UUIDs; new ones are of version 7, so that they sort by the time they were made. The one made from
-//! the clock is made by the caller ([`Uuid::now_v7`]); nothing here reads a clock.
+//! All are UUIDs. Rows that are read in order have version 7, made by the caller from its clock; people and
+//! templates have version 4, because their ids go into galleries and shall tell nothing.
 
 use std::fmt;
 use std::str::FromStr;

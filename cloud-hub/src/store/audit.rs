@@ -31,7 +31,7 @@ pub async fn write(tx: &mut TenantTx, entry: Entry<'_>) -> Result<(), StoreError
          VALUES ($1, $2, $3, $4, $5, $6, $7)",
     )
     .bind(tenant)
-    .bind(Uuid::now_v7())
+    .bind(Uuid::new_v4())
     .bind(entry.actor)
     .bind(entry.action)
     .bind(entry.object_kind)

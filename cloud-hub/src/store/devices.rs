@@ -226,8 +226,20 @@ pub async fn next_link_epoch(tx: &mut TenantTx, id: DeviceId) -> Result<u32, Sto
     epoch("device.link_epoch", present + 1)
 }
 
-/// Stores the next link key and retires the ones before it.
-pub async fn set_link(tx: &mut TenantTx, id: DeviceId, number: u32, sealed: &[u8], now: OffsetDateTime) -> Result<(), StoreError> {
+/// Stores the next link key; the present one becomes the previous one and is accepted a while longer (a renewal).
+pub async fn renew_link(tx: &mut TenantTx, id: DeviceId, number: u32, sealed: &[u8], now: OffsetDateTime) -> Result<(), StoreError> {
+    retire_links(tx, id, now).await?;
+    add_link(tx, id, number, sealed, now).await
+}
+
+/// Stores the next link key and ends all others at once (a claim: whoever held the old ones is another device now).
+pub async fn replace_link(tx: &mut TenantTx, id: DeviceId, number: u32, sealed: &[u8], now: OffsetDateTime) -> Result<(), StoreError> {
+    let tenant = tx.tenant_uuid();
+    sqlx::query("DELETE FROM device_link WHERE tenant_id = $1 AND device_id = $2").bind(tenant).bind(id.0).execute(tx.conn()).await?;
+    add_link(tx, id, number, sealed, now).await
+}
+
+async fn retire_links(tx: &mut TenantTx, id: DeviceId, now: OffsetDateTime) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();
     sqlx::query("UPDATE device_link SET retired_at = $3 WHERE tenant_id = $1 AND device_id = $2 AND retired_at IS NULL")
         .bind(tenant)
@@ -235,6 +247,11 @@ pub async fn set_link(tx: &mut TenantTx, id: DeviceId, number: u32, sealed: &[u8
         .bind(now)
         .execute(tx.conn())
         .await?;
+    Ok(())
+}
+
+async fn add_link(tx: &mut TenantTx, id: DeviceId, number: u32, sealed: &[u8], now: OffsetDateTime) -> Result<(), StoreError> {
+    let tenant = tx.tenant_uuid();
     sqlx::query("INSERT INTO device_link (tenant_id, device_id, link_epoch, sealed, created_at) VALUES ($1, $2, $3, $4, $5)")
         .bind(tenant)
         .bind(id.0)

@@ -65,6 +65,8 @@ pub struct StoredRecord {
     pub space_id: Option<String>,
     /// The sealed body; `None` for a del, and for a put whose person was erased since.
     pub sealed: Option<Vec<u8>>,
+    /// The leaf of a put, as it was when it was written.
+    pub leaf: Option<Leaf>,
 }
 
 /// Writes an empty gallery for a site.
@@ -246,8 +248,8 @@ async fn leaves(
 async fn write_record(tx: &mut TenantTx, head: &Head, record: &Appended, pending: &Pending) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();
     sqlx::query(
-        "INSERT INTO gallery_record (tenant_id, gallery_id, epoch, version, op, kind, object_id, revision, person_id, space_id, sealed)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        "INSERT INTO gallery_record (tenant_id, gallery_id, epoch, version, op, kind, object_id, revision, person_id, space_id, sealed, leaf)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
     )
     .bind(tenant)
     .bind(head.gallery.0)
@@ -260,6 +262,7 @@ async fn write_record(tx: &mut TenantTx, head: &Head, record: &Appended, pending
     .bind(pending.person.map(|id| id.0))
     .bind(pending.space_id.as_deref())
     .bind(pending.sealed.as_deref())
+    .bind(record.leaf.map(|leaf| leaf.0.to_vec()))
     .execute(tx.conn())
     .await?;
     Ok(())
@@ -332,13 +335,32 @@ struct RecordRow {
     person_id: Option<Uuid>,
     space_id: Option<String>,
     sealed: Option<Vec<u8>>,
+    leaf: Option<Vec<u8>>,
+}
+
+impl TryFrom<RecordRow> for StoredRecord {
+    type Error = StoreError;
+
+    fn try_from(row: RecordRow) -> Result<Self, StoreError> {
+        Ok(Self {
+            version: version("gallery_record.version", row.version)?,
+            op: op_of(&row.op)?,
+            kind: kind_of(&row.kind)?,
+            id: RecordId(row.object_id),
+            rev: epoch("gallery_record.revision", row.revision)?,
+            person: row.person_id.map(PersonId),
+            space_id: row.space_id,
+            sealed: row.sealed,
+            leaf: row.leaf.map(|leaf| hash("gallery_record.leaf", &leaf).map(Leaf)).transpose()?,
+        })
+    }
 }
 
 /// Up to `limit` records after version `after`, in the order of the log.
 pub async fn records(tx: &mut TenantTx, id: GalleryId, number: u32, after: u64, limit: u32) -> Result<Vec<StoredRecord>, StoreError> {
     let tenant = tx.tenant_uuid();
     let rows: Vec<RecordRow> = sqlx::query_as(
-        "SELECT version, op, kind, object_id, revision, person_id, space_id, sealed FROM gallery_record
+        "SELECT version, op, kind, object_id, revision, person_id, space_id, sealed, leaf FROM gallery_record
          WHERE tenant_id = $1 AND gallery_id = $2 AND epoch = $3 AND version > $4 ORDER BY version LIMIT $5",
     )
     .bind(tenant)
@@ -348,20 +370,28 @@ pub async fn records(tx: &mut TenantTx, id: GalleryId, number: u32, after: u64, 
     .bind(i64::from(limit))
     .fetch_all(tx.conn())
     .await?;
-    rows.into_iter()
-        .map(|row| {
-            Ok(StoredRecord {
-                version: version("gallery_record.version", row.version)?,
-                op: op_of(&row.op)?,
-                kind: kind_of(&row.kind)?,
-                id: RecordId(row.object_id),
-                rev: epoch("gallery_record.revision", row.revision)?,
-                person: row.person_id.map(PersonId),
-                space_id: row.space_id,
-                sealed: row.sealed,
-            })
-        })
-        .collect()
+    rows.into_iter().map(StoredRecord::try_from).collect()
+}
+
+/// What was live at `version`: the newest record of every object up to it, dels left out.
+pub async fn live_at(tx: &mut TenantTx, id: GalleryId, number: u32, version: u64) -> Result<Vec<StoredRecord>, StoreError> {
+    let tenant = tx.tenant_uuid();
+    let rows: Vec<RecordRow> = sqlx::query_as(
+        "SELECT * FROM (
+             SELECT DISTINCT ON (object_id)
+                    version, op, kind, object_id, revision, person_id, space_id, sealed, leaf
+             FROM gallery_record
+             WHERE tenant_id = $1 AND gallery_id = $2 AND epoch = $3 AND version <= $4
+             ORDER BY object_id, version DESC) newest
+         WHERE op = 'put'",
+    )
+    .bind(tenant)
+    .bind(id.0)
+    .bind(i64::from(number))
+    .bind(i64::try_from(version).unwrap_or(i64::MAX))
+    .fetch_all(tx.conn())
+    .await?;
+    rows.into_iter().map(StoredRecord::try_from).collect()
 }
 
 /// The root of one version.

@@ -1,0 +1,163 @@
+//! Templates: made under a person's key, searched by their rotated vectors, rebuilt after a crash of the database.
+
+use std::sync::Arc;
+
+use gallery_log::{Body, Kind};
+use serde_json::json;
+use uuid::Uuid;
+use wire_contract::event::EnrolmentCompletedData;
+use wire_contract::{EventData, Score};
+
+use super::{Custody, KeysError, Keyring};
+use crate::domain::enrolment::State;
+use crate::domain::event::NewEvent;
+use crate::domain::ids::{EventId, PersonId, SessionId, TemplateId, TenantId};
+use crate::domain::rotation::DIM;
+use crate::domain::vault::TenantKeys;
+use crate::store::audit::Entry;
+use crate::store::people::{self, Enrolled};
+use crate::store::templates::Template;
+use crate::store::{TenantTx, audit, events, sessions, templates};
+
+/// What an enrolment's photographs gave.
+#[derive(Clone)]
+pub struct NewTemplate {
+    /// The space in which it can be compared.
+    pub space_id: String,
+    /// The model pack's version that made it.
+    pub model_version: String,
+    /// How good the photographs were, in [0, 1].
+    pub quality: f32,
+    /// How many photographs it was made of.
+    pub photographs: u32,
+    /// The embedding, of unit norm.
+    pub embedding: Box<[f32; DIM]>,
+}
+
+/// Somebody who looks like a probe, scored in f32 from the unsealed template.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    /// Who.
+    pub person: PersonId,
+    /// By which template.
+    pub template: TemplateId,
+    /// Cosine, in [-1, 1].
+    pub similarity: f32,
+}
+
+/// How many vectors are rebuilt in one transaction: a second of work, so that nothing waits long.
+const REBUILD_BATCH: u32 = 200;
+
+impl Custody {
+    /// Stores a template, ends its session as completed if it has one, and tells the doors, in one transaction.
+    pub async fn enrol(
+        &self,
+        tenant: TenantId,
+        person: PersonId,
+        session: Option<SessionId>,
+        new: NewTemplate,
+        actor: &str,
+    ) -> Result<TemplateId, KeysError> {
+        let (keyring, actor, now) = (Arc::clone(&self.keyring), actor.to_owned(), self.clock.now());
+        let (template, event) = (TemplateId(Uuid::new_v4()), EventId(self.clock.new_id()));
+        let space = new.space_id.clone();
+        let rotation = self
+            .db
+            .tenant(tenant, move |tx| {
+                Box::pin(async move {
+                    let keys = keyring.tenant(tx).await?;
+                    let key = keyring.person(&keys, person)?;
+                    let rotation = keyring.rotation(tx, &new.space_id).await?;
+                    let data = EnrolmentCompletedData {
+                        person: wire_contract::PersonId(person.0),
+                        template: template.0,
+                        space_id: new.space_id.clone(),
+                        photographs: new.photographs,
+                        quality: Score::from(new.quality),
+                    };
+                    let enrolled = Enrolled {
+                        id: template,
+                        space_id: new.space_id,
+                        model_version: new.model_version,
+                        quality: new.quality,
+                        embedding: new.embedding,
+                    };
+                    people::add_template(tx, &keys, &key, &rotation, &enrolled).await?;
+                    if let Some(session) = session {
+                        sessions::set(tx, session, State::Completed, Some(template), None, now).await?;
+                    }
+                    let entry = Entry {
+                        actor: &actor,
+                        action: "template.create",
+                        object_kind: "person",
+                        object_id: Some(person.0),
+                        detail: json!({ "template": template.0 }),
+                    };
+                    audit::write(tx, entry).await?;
+                    let data = EventData::EnrolmentCompleted(data);
+                    events::append(tx, &[NewEvent::from_hub(event, Some(person.to_string()), now, &data)], now).await?;
+                    Ok::<_, KeysError>(rotation)
+                })
+            })
+            .await?;
+        self.keyring.remember_rotation(tenant, &space, &rotation);
+        Ok(template)
+    }
+
+    /// The `k` templates of a space that are nearest to an embedding of unit norm, best first.
+    /// Found by the rotated vectors, scored anew from the unsealed templates.
+    pub async fn nearest(&self, tenant: TenantId, space_id: &str, probe: Box<[f32; DIM]>, k: u32) -> Result<Vec<Candidate>, KeysError> {
+        let (keyring, space_id) = (Arc::clone(&self.keyring), space_id.to_owned());
+        self.db
+            .tenant(tenant, move |tx| {
+                Box::pin(async move {
+                    let keys = keyring.tenant(tx).await?;
+                    let rotation = keyring.rotation(tx, &space_id).await?;
+                    let mut found = Vec::new();
+                    for near in templates::nearest(tx, &space_id, &rotation.apply(&probe), k).await? {
+                        let rows = templates::of_person(tx, near.person).await?;
+                        let Some(row) = rows.iter().find(|row| row.id == near.template) else { continue };
+                        let embedding = open(&keyring, &keys, row)?;
+                        let similarity = embedding.iter().zip(probe.iter()).map(|(a, b)| a * b).sum();
+                        found.push(Candidate { person: near.person, template: near.template, similarity });
+                    }
+                    found.sort_by(|a, b| b.similarity.total_cmp(&a.similarity));
+                    Ok::<_, KeysError>(found)
+                })
+            })
+            .await
+    }
+
+    /// Rebuilds the searchable vectors that are missing: all of them after a crash of the database. Returns how many.
+    pub async fn rebuild_vectors(&self, tenant: TenantId) -> Result<usize, KeysError> {
+        let mut rebuilt = 0;
+        loop {
+            let keyring = Arc::clone(&self.keyring);
+            let batch = self.db.tenant(tenant, move |tx| Box::pin(async move { rebuild_batch(tx, &keyring).await })).await?;
+            rebuilt += batch;
+            if batch == 0 {
+                return Ok(rebuilt);
+            }
+        }
+    }
+}
+
+async fn rebuild_batch(tx: &mut TenantTx, keyring: &Keyring) -> Result<usize, KeysError> {
+    let keys = keyring.tenant(tx).await?;
+    let missing = templates::without_vector(tx, REBUILD_BATCH).await?;
+    for row in &missing {
+        let rotation = keyring.rotation(tx, &row.space_id).await?;
+        let embedding = open(keyring, &keys, row)?;
+        templates::put_vector(tx, row.id, row.person_id, &row.space_id, &rotation.apply(&embedding)).await?;
+    }
+    Ok(missing.len())
+}
+
+fn open(keyring: &Keyring, keys: &TenantKeys, row: &Template) -> Result<Box<[f32; DIM]>, KeysError> {
+    let key = keyring.person(keys, row.person_id)?;
+    let body = key.open_template(row.id, row.revision, &row.space_id, &row.sealed)?;
+    match Body::decode(Kind::Template, &body)? {
+        Body::Template(template) => Ok(template.embedding),
+        _ => unreachable!("a body decoded as a template is one"),
+    }
+}

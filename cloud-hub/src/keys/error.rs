@@ -1,0 +1,50 @@
+//! What can go wrong with keys.
+
+use std::path::PathBuf;
+
+use crate::domain::ids::{PersonId, TenantId};
+use crate::domain::vault::VaultError;
+use crate::secret_file::SecretFileError;
+use crate::store::StoreError;
+
+/// An operation with keys failed.
+#[derive(Debug, thiserror::Error)]
+pub enum KeysError {
+    /// A key file.
+    #[error(transparent)]
+    File(#[from] SecretFileError),
+    /// A key file has other content than this program writes.
+    #[error("key file {path} is damaged: restore it from a backup; without it what it protects is lost")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The key store outside Postgres.
+    #[error("person key store {path}: {source}")]
+    Persons {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<redb::Error>,
+    },
+    /// A row of a person without their key: erased by a deletion that is not finished, or the key store is older than
+    /// the database.
+    #[error("person {0} has no key in the key store")]
+    NoPersonKey(PersonId),
+    /// A tenant without keys.
+    #[error("tenant {0} has no key: restore the table tenant_secret")]
+    NoTenantKey(TenantId),
+    /// Sealing or opening.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No randomness.
+    #[error(transparent)]
+    Randomness(#[from] gallery_log::keys::NoRandomness),
+    /// A stored template is not one.
+    #[error("stored template is unreadable")]
+    Template(#[from] gallery_log::BodyError),
+}

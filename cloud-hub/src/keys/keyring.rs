@@ -1,0 +1,250 @@
+//! The hub's own keys, and the tenants' keys as it unwraps them.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use gallery_log::keys::random_key;
+use gallery_log::seal::key_id;
+use gallery_log::{Purpose, SealContext, SealKey};
+use parking_lot::Mutex;
+use ring::hmac;
+use zeroize::Zeroizing;
+
+use super::persons::PersonKeys;
+use super::{KeysError, SigningKey};
+use crate::domain::ids::{ClaimId, PersonId, TenantId};
+use crate::domain::rotation::Rotation;
+use crate::domain::vault::{PersonKey, TenantKeys, VaultError, seal_tenant};
+use crate::secret_file;
+use crate::store::{TenantTx, secrets};
+
+/// Everything that the hub itself holds. One per process; shared by `Arc`.
+pub struct Keyring {
+    master: SealKey,
+    pepper: hmac::Key,
+    signing: SigningKey,
+    hub_epoch: u32,
+    persons: PersonKeys,
+    /// Unwrapped tenant keys. They never change in this version; a rotation will clear the entry.
+    tenants: Mutex<HashMap<TenantId, TenantKeys>>,
+    rotations: Mutex<HashMap<(TenantId, String), Arc<Rotation>>>,
+}
+
+impl std::fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Keyring(hub epoch {}, ***)", self.hub_epoch)
+    }
+}
+
+impl Keyring {
+    /// Reads the hub's keys from `dir`, making at the first start whatever is missing. The master key must be kept:
+    /// without it everything that is sealed is lost.
+    pub fn open(dir: &Path) -> Result<Self, KeysError> {
+        let master = key_file(dir.join("master.key"))?;
+        let pepper = key_file(dir.join("pepper.key"))?;
+        Ok(Self {
+            master: SealKey::new(*master),
+            pepper: hmac::Key::new(hmac::HMAC_SHA256, pepper.as_slice()),
+            signing: SigningKey::load_or_make(&dir.join("signing.p8"))?,
+            hub_epoch: hub_epoch(&dir.join("hub-epoch"))?,
+            persons: PersonKeys::open(&dir.join("persons.redb"))?,
+            tenants: Mutex::default(),
+            rotations: Mutex::default(),
+        })
+    }
+
+    /// The hub's signing key.
+    #[must_use]
+    pub fn signing(&self) -> &SigningKey {
+        &self.signing
+    }
+
+    /// Which life of the database this is: raised by hand after a restore from a backup, so that devices send again
+    /// what the backup does not have.
+    #[must_use]
+    pub fn hub_epoch(&self) -> u32 {
+        self.hub_epoch
+    }
+
+    /// The MAC under which an API key's secret is stored.
+    #[must_use]
+    pub fn api_key_mac(&self, secret: &[u8; 32]) -> [u8; 32] {
+        tag(&self.pepper, &peppered(b"api-key", b"", secret))
+    }
+
+    /// Whether `secret` is the one that `mac` was made of, in constant time.
+    #[must_use]
+    pub fn is_api_key(&self, secret: &[u8; 32], mac: &[u8; 32]) -> bool {
+        hmac::verify(&self.pepper, &peppered(b"api-key", b"", secret), mac).is_ok()
+    }
+
+    /// The MAC under which a claim's secret is stored.
+    #[must_use]
+    pub fn claim_mac(&self, claim: ClaimId, secret: &[u8; 32]) -> [u8; 32] {
+        tag(&self.pepper, &peppered(b"claim", claim.0.as_bytes(), secret))
+    }
+
+    /// Whether `secret` is the one that `mac` was made of, in constant time.
+    #[must_use]
+    pub fn is_claim(&self, claim: ClaimId, secret: &[u8; 32], mac: &[u8; 32]) -> bool {
+        hmac::verify(&self.pepper, &peppered(b"claim", claim.0.as_bytes(), secret), mac).is_ok()
+    }
+
+    /// Makes the first keys of the transaction's tenant and stores them wrapped.
+    pub async fn make_tenant(&self, tx: &mut TenantTx) -> Result<(), KeysError> {
+        let tenant = tx.tenant();
+        let (tk, blind_index) = (SealKey::random()?, random_key()?);
+        let wrapped = self.master.seal(&context(Purpose::TENANT_KEY, tenant, 1), tk.expose()).map_err(VaultError::from)?;
+        secrets::add(tx, secrets::Kind::TenantKey, "", 1, &wrapped).await?;
+        let sealed = tk.seal(&context(Purpose::BLIND_INDEX_KEY, tenant, 1), blind_index.as_slice()).map_err(VaultError::from)?;
+        secrets::add(tx, secrets::Kind::BlindIndex, "", 1, &sealed).await?;
+        Ok(())
+    }
+
+    /// The keys of the transaction's tenant, from memory or unwrapped.
+    pub async fn tenant(&self, tx: &mut TenantTx) -> Result<TenantKeys, KeysError> {
+        let tenant = tx.tenant();
+        if let Some(keys) = self.tenants.lock().get(&tenant) {
+            return Ok(keys.clone());
+        }
+        let mut versions = Vec::new();
+        for (version, wrapped) in secrets::versions(tx, secrets::Kind::TenantKey, "").await? {
+            let opened = self.master.open(&context(Purpose::TENANT_KEY, tenant, version), &wrapped).map_err(VaultError::from)?;
+            versions.push(SealKey::new(*exact(&opened)?));
+        }
+        let stored = secrets::versions(tx, secrets::Kind::BlindIndex, "").await?;
+        let (Some((version, sealed)), Some(_)) = (stored.first(), versions.first()) else {
+            return Err(KeysError::NoTenantKey(tenant));
+        };
+        let wanted = key_id(sealed).map_err(VaultError::from)?;
+        let tk = versions.iter().find(|key| key.id() == wanted).ok_or(KeysError::NoTenantKey(tenant))?;
+        let opened = tk.open(&context(Purpose::BLIND_INDEX_KEY, tenant, *version), sealed).map_err(VaultError::from)?;
+        let keys = TenantKeys::new(tenant, versions.clone(), exact(&opened)?);
+        self.tenants.lock().insert(tenant, keys.clone());
+        Ok(keys)
+    }
+
+    /// The rotation of the searchable vectors of one space, its seed made at first use.
+    pub async fn rotation(&self, tx: &mut TenantTx, space_id: &str) -> Result<Arc<Rotation>, KeysError> {
+        let known = (tx.tenant(), space_id.to_owned());
+        if let Some(rotation) = self.rotations.lock().get(&known) {
+            return Ok(Arc::clone(rotation));
+        }
+        let keys = self.tenant(tx).await?;
+        if secrets::versions(tx, secrets::Kind::RotationSeed, space_id).await?.is_empty() {
+            let sealed = keys.seal_rotation_seed(space_id, &*random_key()?)?;
+            secrets::add(tx, secrets::Kind::RotationSeed, space_id, 1, &sealed).await?;
+        }
+        // Read back: another transaction may have been first.
+        let stored = secrets::versions(tx, secrets::Kind::RotationSeed, space_id).await?;
+        let (_, sealed) = stored.first().ok_or(KeysError::NoTenantKey(known.0))?;
+        let rotation = Arc::new(Rotation::from_seed(&*keys.open_rotation_seed(space_id, sealed)?));
+        // Not remembered yet: this transaction may still roll back. The next reader finds it committed.
+        Ok(rotation)
+    }
+
+    /// Remembers a rotation whose seed is known to be committed.
+    pub(super) fn remember_rotation(&self, tenant: TenantId, space_id: &str, rotation: &Arc<Rotation>) {
+        self.rotations.lock().insert((tenant, space_id.to_owned()), Arc::clone(rotation));
+    }
+
+    /// The key of a person; an error once it is destroyed. Reads the key store each time, so that no cache outlives an erasure.
+    pub fn person(&self, keys: &TenantKeys, person: PersonId) -> Result<PersonKey, KeysError> {
+        let wrapped = self.persons.get(keys.tenant(), person)?.ok_or(KeysError::NoPersonKey(person))?;
+        Ok(keys.unwrap_person(person, &wrapped)?)
+    }
+
+    /// Makes and stores the key of a new person. It is on the disk before any row refers to it.
+    pub(super) fn make_person(&self, keys: &TenantKeys, person: PersonId) -> Result<PersonKey, KeysError> {
+        let key = PersonKey::random(keys.tenant(), person)?;
+        self.persons.put(keys.tenant(), person, &keys.wrap_person(&key)?)?;
+        Ok(key)
+    }
+
+    /// Destroys the key of a person: nothing that was sealed under it can be read any more, wherever a copy lies.
+    pub(super) fn destroy_person(&self, tenant: TenantId, person: PersonId) -> Result<(), KeysError> {
+        self.persons.destroy(tenant, person)
+    }
+}
+
+fn context(purpose: Purpose, tenant: TenantId, version: u32) -> SealContext<'static> {
+    SealContext::new(purpose, seal_tenant(tenant), tenant.0, u64::from(version))
+}
+
+fn exact(bytes: &[u8]) -> Result<Zeroizing<[u8; 32]>, VaultError> {
+    bytes.try_into().map(Zeroizing::new).map_err(|_| VaultError::Length("key"))
+}
+
+fn key_file(path: PathBuf) -> Result<Zeroizing<[u8; 32]>, KeysError> {
+    let bytes = secret_file::load_or_make(&path, || Ok::<_, KeysError>(Zeroizing::new(random_key()?.to_vec())))?;
+    exact(&bytes).map_err(|_| KeysError::Damaged { path })
+}
+
+fn hub_epoch(path: &Path) -> Result<u32, KeysError> {
+    let bytes = secret_file::load_or_make(path, || Ok::<_, KeysError>(Zeroizing::new(b"1\n".to_vec())))?;
+    let text = std::str::from_utf8(&bytes).ok();
+    text.and_then(|text| text.trim().parse().ok()).ok_or_else(|| KeysError::Damaged { path: path.to_owned() })
+}
+
+fn peppered(what: &[u8], object: &[u8], secret: &[u8; 32]) -> Zeroizing<Vec<u8>> {
+    let mut message = Zeroizing::new(Vec::with_capacity(64));
+    for part in [what, object, secret] {
+        message.extend_from_slice(&u32::try_from(part.len()).expect("at most 32 bytes").to_be_bytes());
+        message.extend_from_slice(part);
+    }
+    message
+}
+
+fn tag(key: &hmac::Key, message: &[u8]) -> [u8; 32] {
+    hmac::sign(key, message).as_ref().try_into().expect("an HMAC-SHA256 has 32 bytes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    #[test]
+    fn the_hubs_keys_are_made_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Keyring::open(dir.path()).unwrap();
+        let mac = first.api_key_mac(&[7; 32]);
+        let signer = first.signing().public();
+        drop(first);
+        let again = Keyring::open(dir.path()).unwrap();
+        assert!(again.is_api_key(&[7; 32], &mac));
+        assert!(!again.is_api_key(&[8; 32], &mac));
+        assert_eq!(again.signing().public(), signer);
+        assert_eq!(again.hub_epoch(), 1);
+    }
+
+    #[test]
+    fn a_claims_mac_belongs_to_that_claim_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = Keyring::open(dir.path()).unwrap();
+        let (one, other) = (ClaimId(Uuid::from_u128(1)), ClaimId(Uuid::from_u128(2)));
+        let mac = keys.claim_mac(one, &[7; 32]);
+        assert!(keys.is_claim(one, &[7; 32], &mac));
+        assert!(!keys.is_claim(other, &[7; 32], &mac));
+        assert!(!keys.is_api_key(&[7; 32], &mac));
+    }
+
+    #[test]
+    fn a_damaged_key_file_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(Keyring::open(dir.path()).unwrap());
+        std::fs::write(dir.path().join("master.key"), b"short").unwrap();
+        assert!(Keyring::open(dir.path()).unwrap_err().to_string().contains("master.key"));
+    }
+
+    #[test]
+    fn signed_time_verifies_with_the_pinned_key_for_its_asker_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = Keyring::open(dir.path()).unwrap();
+        let (pinned, nonce) = ([keys.signing().public()], Uuid::from_u128(3));
+        let signed = keys.signing().sign_time(nonce, time::macros::datetime!(2026-11-22 10:00 UTC));
+        assert!(signed.verify(&pinned, nonce).is_ok());
+        assert!(signed.verify(&pinned, Uuid::from_u128(4)).is_err());
+    }
+}

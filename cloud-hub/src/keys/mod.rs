@@ -1,0 +1,27 @@
+//! Where the hub's keys come from and who may use them.
+//!
+//! ```text
+//! MK  master key           file 0600            wraps TK
+//! TK  per tenant           Postgres, under MK   only wraps: PK, GDK, CK, LK, BI, RS, webhook secrets
+//! PK  per person           key store (redb) outside Postgres, under TK; deleting it erases the person
+//! HSK Ed25519              file 0600            signs time (and later snapshots and audit heads)
+//! pepper                   file 0600            MACs of API keys and claim secrets
+//! hub epoch                file                 raised when the hub is restored from a backup
+//! ```
+//!
+//! In: a directory and a database. Out: [`Keyring`], which unwraps, and [`Custody`], the operations in which a row and
+//! a key must change together. Imports `domain` and `store`. Deliberately absent: what is sealed to which place
+//! (`domain::vault`), and certificates (`pki`).
+
+mod custody;
+mod enrolment;
+mod error;
+mod keyring;
+mod persons;
+mod signing;
+
+pub use custody::{Claimed, Custody, IssuedClaim, LinkGallery, LinkMaterial, NewSite, Redeemed};
+pub use enrolment::{Candidate, NewTemplate};
+pub use error::KeysError;
+pub use keyring::Keyring;
+pub use signing::SigningKey;

@@ -1,0 +1,128 @@
+//! The key store of people: wrapped PKs in a redb file beside Postgres, never in it.
+//!
+//! In: tenant, person, wrapped key. Out: the wrapped key, until it is destroyed. Every change is on the disk when the
+//! call returns (redb's immediate durability; it passed the power-cut tests that sled failed). Calls block for a
+//! disk write at most; writers call it from a blocking task.
+//!
+//! A destroyed key's page is freed and overwritten at once with zeros of the same length before it is removed, but a
+//! copy-on-write file keeps old pages until they are reused. [`PersonKeys::compact`] rewrites the file and is called
+//! at each start; what an attacker could still find until then is a key wrapped under TK, which is wrapped under MK.
+
+use std::path::{Path, PathBuf};
+
+use redb::{Database, ReadableDatabase as _, TableDefinition};
+
+use super::KeysError;
+use crate::domain::ids::{PersonId, TenantId};
+
+const WRAPPED: TableDefinition<'_, [u8; 32], &[u8]> = TableDefinition::new("person_key.v1");
+
+/// The open key store.
+pub(super) struct PersonKeys {
+    path: PathBuf,
+    db: Database,
+}
+
+impl PersonKeys {
+    /// Opens the store, making it (mode 0600) if there is none, and compacts it.
+    pub(super) fn open(path: &Path) -> Result<Self, KeysError> {
+        let failed = |source| KeysError::Persons { path: path.to_owned(), source: Box::new(source) };
+        let file = private_file(path).map_err(|error| failed(redb::Error::Io(error)))?;
+        let mut db = redb::Builder::new().create_file(file).map_err(|error| failed(error.into()))?;
+        db.compact().map_err(|error| failed(error.into()))?;
+        let store = Self { path: path.to_owned(), db };
+        // Makes the table, so that reading never finds it missing.
+        store.write(|_| Ok(()))?;
+        Ok(store)
+    }
+
+    /// Stores a wrapped key.
+    pub(super) fn put(&self, tenant: TenantId, person: PersonId, wrapped: &[u8]) -> Result<(), KeysError> {
+        self.write(|table| table.insert(row(tenant, person), wrapped).map(|_| ()))
+    }
+
+    /// The wrapped key of a person; `None` once it is destroyed.
+    pub(super) fn get(&self, tenant: TenantId, person: PersonId) -> Result<Option<Vec<u8>>, KeysError> {
+        let read = || -> Result<_, redb::Error> {
+            let table = self.db.begin_read()?.open_table(WRAPPED)?;
+            Ok(table.get(row(tenant, person))?.map(|wrapped| wrapped.value().to_vec()))
+        };
+        read().map_err(|source| self.failed(source))
+    }
+
+    /// Destroys the key of a person. Destroying it again is no error.
+    pub(super) fn destroy(&self, tenant: TenantId, person: PersonId) -> Result<(), KeysError> {
+        let Some(length) = self.get(tenant, person)?.map(|wrapped| wrapped.len()) else { return Ok(()) };
+        self.write(|table| table.insert(row(tenant, person), vec![0; length].as_slice()).map(|_| ()))?;
+        self.write(|table| table.remove(row(tenant, person)).map(|_| ()))
+    }
+
+    fn write(
+        &self,
+        change: impl FnOnce(&mut redb::Table<'_, [u8; 32], &[u8]>) -> Result<(), redb::StorageError>,
+    ) -> Result<(), KeysError> {
+        let write = || -> Result<(), redb::Error> {
+            let transaction = self.db.begin_write()?;
+            change(&mut transaction.open_table(WRAPPED)?)?;
+            transaction.commit()?;
+            Ok(())
+        };
+        write().map_err(|source| self.failed(source))
+    }
+
+    fn failed(&self, source: redb::Error) -> KeysError {
+        KeysError::Persons { path: self.path.clone(), source: Box::new(source) }
+    }
+}
+
+fn private_file(path: &Path) -> std::io::Result<std::fs::File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
+    std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+fn row(tenant: TenantId, person: PersonId) -> [u8; 32] {
+    let mut key = [0; 32];
+    key[..16].copy_from_slice(tenant.0.as_bytes());
+    key[16..].copy_from_slice(person.0.as_bytes());
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    const TENANT: TenantId = TenantId(Uuid::from_u128(1));
+
+    fn person(n: u128) -> PersonId {
+        PersonId(Uuid::from_u128(n))
+    }
+
+    #[test]
+    fn keys_survive_a_restart_until_they_are_destroyed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("persons.redb");
+        let store = PersonKeys::open(&path).unwrap();
+        store.put(TENANT, person(1), b"one").unwrap();
+        store.put(TENANT, person(2), b"two").unwrap();
+        store.destroy(TENANT, person(1)).unwrap();
+        store.destroy(TENANT, person(1)).unwrap();
+        drop(store);
+        let store = PersonKeys::open(&path).unwrap();
+        assert_eq!(store.get(TENANT, person(1)).unwrap(), None);
+        assert_eq!(store.get(TENANT, person(2)).unwrap().as_deref(), Some(&b"two"[..]));
+        assert_eq!(store.get(TenantId(Uuid::from_u128(2)), person(2)).unwrap(), None);
+    }
+
+    #[test]
+    fn the_file_is_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("persons.redb");
+        drop(PersonKeys::open(&path).unwrap());
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}

@@ -1,0 +1,54 @@
+//! HSK: the hub's Ed25519 key, which devices pin at their claim.
+
+use std::path::Path;
+
+use ring::digest::{SHA256, digest};
+use ring::rand::SystemRandom;
+use ring::signature::{Ed25519KeyPair, KeyPair as _};
+use time::OffsetDateTime;
+use uuid::Uuid;
+use wire_contract::Bytes;
+use wire_contract::claim::{HubKey, SignedTime};
+use zeroize::Zeroizing;
+
+use super::KeysError;
+use crate::secret_file;
+
+/// The key that signs what devices must believe of the hub.
+pub struct SigningKey {
+    pair: Ed25519KeyPair,
+    id: Uuid,
+}
+
+impl SigningKey {
+    /// Reads the key's PKCS#8 file, making it first if there is none. The key's id is the beginning of the hash of
+    /// its public half, as a UUID of version 8.
+    pub(super) fn load_or_make(path: &Path) -> Result<Self, KeysError> {
+        let pkcs8 = secret_file::load_or_make(path, || {
+            let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| gallery_log::keys::NoRandomness)?;
+            Ok::<_, KeysError>(Zeroizing::new(document.as_ref().to_vec()))
+        })?;
+        let pair = Ed25519KeyPair::from_pkcs8(&pkcs8).map_err(|_| KeysError::Damaged { path: path.to_owned() })?;
+        let hash = digest(&SHA256, pair.public_key().as_ref());
+        let (head, _) = hash.as_ref().split_first_chunk::<16>().expect("a SHA-256 has 32 bytes");
+        Ok(Self { id: uuid::Builder::from_custom_bytes(*head).into_uuid(), pair })
+    }
+
+    /// The public half, as devices pin it.
+    #[must_use]
+    pub fn public(&self) -> HubKey {
+        HubKey { key_id: self.id, public_key: Bytes(self.pair.public_key().as_ref().to_vec()) }
+    }
+
+    /// The time, signed for one asker.
+    #[must_use]
+    pub fn sign_time(&self, nonce: Uuid, now: OffsetDateTime) -> SignedTime {
+        SignedTime::sign(&self.pair, self.id, nonce, now.into())
+    }
+}
+
+impl std::fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SigningKey({}, ***)", self.id)
+    }
+}

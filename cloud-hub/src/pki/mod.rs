@@ -1,0 +1,374 @@
+//! The hub's certificates: one P-256 root, a device authority and a service authority below it, leaves below those.
+//!
+//! In: a directory for the keys, names for the servers, a device's request. Out: certificates as PEM, and what
+//! identifies them. The root is what a claim token pins; the two authorities cannot sign for each other's use (client
+//! against server authentication, path length 0), so that no device can pose as the hub.
+//!
+//! Deliberately absent: TLS itself, revocation lists (the registry and the broker's access lines refuse), clocks.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber,
+};
+use ring::digest::{SHA256, digest};
+use ring::rand::{SecureRandom as _, SystemRandom};
+use time::{Duration, OffsetDateTime};
+use zeroize::Zeroizing;
+
+use crate::domain::ids::DeviceId;
+use crate::secret_file::{self, SecretFileError};
+
+/// The life of a leaf, by protocol.md.
+pub const LEAF_LIFETIME: Duration = Duration::days(90);
+/// The life of the root and of the authorities: longer than the hardware at the doors.
+const AUTHORITY_LIFETIME: Duration = Duration::days(20 * 365);
+/// Certificates begin a little in the past: devices' clocks may be behind, though never by more than they can tell.
+const BACKDATE: Duration = Duration::minutes(5);
+/// A server's certificate is renewed when it has less than this left; half its life, as for devices.
+const RENEW_BELOW: Duration = Duration::days(45);
+
+/// A certificate could not be made, read or accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    /// A key file.
+    #[error(transparent)]
+    File(#[from] SecretFileError),
+    /// A certificate file.
+    #[error("certificate file {path}: {source}")]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A stored key or certificate is not one.
+    #[error("{path} is not a usable {what}: restore the pki directory from a backup; a new one means claiming every device again")]
+    Stored {
+        /// The file.
+        path: PathBuf,
+        /// What it should be.
+        what: &'static str,
+    },
+    /// A device's request is malformed or not signed by its own key.
+    #[error("certificate request is malformed or not signed by its own key")]
+    Request,
+    /// A device's request is for a key that is not P-256.
+    #[error("certificate request is for a key that is not ECDSA P-256")]
+    RequestKey,
+    /// A name that cannot stand in a certificate.
+    #[error("server name {0} cannot stand in a certificate")]
+    ServerName(String),
+    /// Signing failed.
+    #[error("certificate could not be made: {0}")]
+    Make(#[source] rcgen::Error),
+    /// No randomness.
+    #[error("the operating system's random generator failed; no certificate can be made")]
+    Randomness,
+}
+
+/// The authorities of one hub.
+pub struct Pki {
+    dir: PathBuf,
+    root: Authority,
+    devices: Authority,
+    services: Authority,
+}
+
+struct Authority {
+    pem: String,
+    der: Vec<u8>,
+    issuer: Issuer<'static, KeyPair>,
+    spki_sha256: [u8; 32],
+}
+
+/// A certificate for a device.
+#[derive(Clone, Debug)]
+pub struct IssuedDevice {
+    /// The device's certificate and the device authority's, PEM, leaf first.
+    pub chain_pem: String,
+    /// SHA-256 of the device's SubjectPublicKeyInfo.
+    pub spki_sha256: [u8; 32],
+    /// The certificate's serial number, lower-case hex without leading zeros' loss: 40 digits.
+    pub serial: String,
+    /// Its end.
+    pub expires_at: OffsetDateTime,
+}
+
+/// A request that has been checked: signed by its own key, which is ECDSA P-256.
+pub struct DeviceRequest {
+    inner: CertificateSigningRequestParams,
+    spki_sha256: [u8; 32],
+}
+
+/// A server's certificate and key.
+#[derive(Clone)]
+pub struct ServerIdentity {
+    /// Leaf, service authority and root, PEM. The root is sent along because a claiming device has nothing but its hash.
+    pub chain_pem: String,
+    /// PKCS#8, PEM.
+    pub key_pem: Zeroizing<String>,
+    /// Its end; renew before ([`Pki::server`] does when asked after half its life).
+    pub expires_at: OffsetDateTime,
+}
+
+impl std::fmt::Debug for ServerIdentity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ServerIdentity(until {}, ***)", self.expires_at)
+    }
+}
+
+impl std::fmt::Debug for Pki {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Pki({})", self.dir.display())
+    }
+}
+
+impl DeviceRequest {
+    /// Reads a PEM request and checks its signature and key. Its subject and extensions are ignored altogether.
+    pub fn parse(csr_pem: &str) -> Result<Self, PkiError> {
+        // rcgen refuses requests with extensions that it does not know; ours have none, so a refusal is right.
+        let inner = CertificateSigningRequestParams::from_pem(csr_pem).map_err(|_| PkiError::Request)?;
+        if PublicKeyData::algorithm(&inner.public_key) != &PKCS_ECDSA_P256_SHA256 {
+            return Err(PkiError::RequestKey);
+        }
+        let spki_sha256 = sha256(&inner.public_key.subject_public_key_info());
+        Ok(Self { inner, spki_sha256 })
+    }
+
+    /// SHA-256 of the SubjectPublicKeyInfo: what a claim is bound to.
+    #[must_use]
+    pub fn spki_sha256(&self) -> [u8; 32] {
+        self.spki_sha256
+    }
+}
+
+impl Pki {
+    /// Loads the authorities from `dir`, making them first if there are none. Keys are 0600 files.
+    pub fn load_or_make(dir: &Path, now: OffsetDateTime) -> Result<Self, PkiError> {
+        let root = Authority::load_or_make(dir, "root", "Lintel root", None, &[], now)?;
+        let device_use = [ExtendedKeyUsagePurpose::ClientAuth];
+        let devices = Authority::load_or_make(dir, "device-ca", "Lintel device authority", Some(&root), &device_use, now)?;
+        let service_use = [ExtendedKeyUsagePurpose::ServerAuth];
+        let services = Authority::load_or_make(dir, "service-ca", "Lintel service authority", Some(&root), &service_use, now)?;
+        Ok(Self { dir: dir.to_owned(), root, devices, services })
+    }
+
+    /// The root certificate, PEM.
+    #[must_use]
+    pub fn root_pem(&self) -> &str {
+        &self.root.pem
+    }
+
+    /// The root certificate, DER.
+    #[must_use]
+    pub fn root_der(&self) -> &[u8] {
+        &self.root.der
+    }
+
+    /// SHA-256 of the root's SubjectPublicKeyInfo: what claim tokens carry.
+    #[must_use]
+    pub fn root_spki_sha256(&self) -> [u8; 32] {
+        self.root.spki_sha256
+    }
+
+    /// Where the root certificate lies as a file.
+    #[must_use]
+    pub fn root_path(&self) -> PathBuf {
+        self.dir.join("root.pem")
+    }
+
+    /// The device authority, DER: what a TLS server trusts for client certificates. The service authority and the
+    /// root are deliberately not trust anchors there, so that nothing but a device's leaf is accepted.
+    #[must_use]
+    pub fn device_authority_der(&self) -> &[u8] {
+        &self.devices.der
+    }
+
+    /// The device authority and the root above it, PEM: for brokers, whose TLS library wants whole chains.
+    #[must_use]
+    pub fn client_ca_pem(&self) -> String {
+        format!("{}{}", self.devices.pem, self.root.pem)
+    }
+
+    /// Issues a device's certificate: common name = device UUID, client authentication only.
+    pub fn issue_device(&self, request: DeviceRequest, device: DeviceId, now: OffsetDateTime) -> Result<IssuedDevice, PkiError> {
+        let DeviceRequest { mut inner, spki_sha256 } = request;
+        let serial = random_serial()?;
+        let expires_at = now + LEAF_LIFETIME - BACKDATE;
+        inner.params = leaf(&device.to_string(), ExtendedKeyUsagePurpose::ClientAuth, &serial, now, expires_at);
+        let certificate = inner.signed_by(&self.devices.issuer).map_err(PkiError::Make)?;
+        Ok(IssuedDevice {
+            chain_pem: format!("{}{}", certificate.pem(), self.devices.pem),
+            spki_sha256,
+            serial: hex::encode(serial),
+            expires_at,
+        })
+    }
+
+    /// A certificate for the hub's HTTPS and for the broker, valid for these names and addresses. Kept as a file
+    /// (`<name>.pem`, `<name>.key`) and made anew when it covers other names or has passed half its life.
+    pub fn server(&self, name: &str, subject_names: &[String], now: OffsetDateTime) -> Result<ServerIdentity, PkiError> {
+        let (key_path, chain_path) = (self.dir.join(format!("{name}.key")), self.dir.join(format!("{name}.pem")));
+        let key = load_key(&key_path)?;
+        let names = subject_names.iter().map(|name| san(name)).collect::<Result<Vec<_>, _>>()?;
+        let key_pem = Zeroizing::new(key.serialize_pem());
+        if let Some((chain_pem, expires_at)) = self.stored_server(&chain_path, &key, subject_names, now) {
+            return Ok(ServerIdentity { chain_pem, key_pem, expires_at });
+        }
+        let expires_at = now + LEAF_LIFETIME - BACKDATE;
+        let mut params = leaf("Lintel hub", ExtendedKeyUsagePurpose::ServerAuth, &random_serial()?, now, expires_at);
+        params.subject_alt_names = names;
+        let certificate = params.signed_by(&key, &self.services.issuer).map_err(PkiError::Make)?;
+        let chain_pem = format!("{}{}{}", certificate.pem(), self.services.pem, self.root.pem);
+        write_public(&chain_path, &chain_pem)?;
+        Ok(ServerIdentity { chain_pem, key_pem, expires_at })
+    }
+
+    fn stored_server(&self, path: &Path, key: &KeyPair, names: &[String], now: OffsetDateTime) -> Option<(String, OffsetDateTime)> {
+        let chain_pem = std::fs::read_to_string(path).ok()?;
+        let (_, first) = x509_parser::pem::parse_x509_pem(chain_pem.as_bytes()).ok()?;
+        let certificate = first.parse_x509().ok()?;
+        let expires_at = certificate.validity().not_after.to_datetime();
+        let covered: Vec<String> = certificate.subject_alternative_name().ok()??.value.general_names.iter().filter_map(name_of).collect();
+        let own_key = certificate.public_key().raw == key.subject_public_key_info();
+        let own_chain = chain_pem.ends_with(&format!("{}{}", self.services.pem, self.root.pem));
+        (own_key && own_chain && covered == names && expires_at - now > RENEW_BELOW).then_some((chain_pem, expires_at))
+    }
+}
+
+impl Authority {
+    fn load_or_make(
+        dir: &Path,
+        name: &str,
+        common_name: &str,
+        parent: Option<&Authority>,
+        usages: &[ExtendedKeyUsagePurpose],
+        now: OffsetDateTime,
+    ) -> Result<Self, PkiError> {
+        let (key_path, pem_path) = (dir.join(format!("{name}.key")), dir.join(format!("{name}.pem")));
+        let key = load_key(&key_path)?;
+        let pem = match std::fs::read_to_string(&pem_path) {
+            Ok(pem) => pem,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let certificate = make_authority(&key, common_name, parent, usages, now)?;
+                write_public(&pem_path, &certificate.pem())?;
+                certificate.pem()
+            }
+            Err(source) => return Err(PkiError::Certificate { path: pem_path, source }),
+        };
+        let stored = |what| PkiError::Stored { path: pem_path.clone(), what };
+        let (_, parsed) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(|_| stored("certificate"))?;
+        let spki = key.subject_public_key_info();
+        if parsed.parse_x509().map_err(|_| stored("certificate"))?.public_key().raw != spki {
+            return Err(stored("certificate of the key beside it"));
+        }
+        let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(|_| stored("authority"))?;
+        Ok(Self { der: parsed.contents, spki_sha256: sha256(&spki), issuer, pem })
+    }
+}
+
+fn make_authority(
+    key: &KeyPair,
+    common_name: &str,
+    parent: Option<&Authority>,
+    usages: &[ExtendedKeyUsagePurpose],
+    now: OffsetDateTime,
+) -> Result<Certificate, PkiError> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = named(common_name);
+    params.serial_number = Some(SerialNumber::from_slice(&random_serial()?));
+    params.not_before = now - BACKDATE;
+    params.not_after = now + AUTHORITY_LIFETIME;
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.extended_key_usages = usages.to_vec();
+    params.use_authority_key_identifier_extension = true;
+    match parent {
+        None => {
+            params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
+            params.self_signed(key)
+        }
+        Some(parent) => {
+            params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+            params.signed_by(key, &parent.issuer)
+        }
+    }
+    .map_err(PkiError::Make)
+}
+
+fn leaf(common_name: &str, usage: ExtendedKeyUsagePurpose, serial: &[u8], now: OffsetDateTime, expires_at: OffsetDateTime) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = named(common_name);
+    params.serial_number = Some(SerialNumber::from_slice(serial));
+    params.not_before = now - BACKDATE;
+    params.not_after = expires_at;
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![usage];
+    params.use_authority_key_identifier_extension = true;
+    params
+}
+
+fn named(common_name: &str) -> DistinguishedName {
+    let mut name = DistinguishedName::new();
+    name.push(DnType::CommonName, common_name);
+    name
+}
+
+fn san(name: &str) -> Result<SanType, PkiError> {
+    match name.parse::<IpAddr>() {
+        Ok(address) => Ok(SanType::IpAddress(address)),
+        Err(_) => name.try_into().map(SanType::DnsName).map_err(|_| PkiError::ServerName(name.to_owned())),
+    }
+}
+
+fn name_of(name: &x509_parser::extensions::GeneralName<'_>) -> Option<String> {
+    use x509_parser::extensions::GeneralName;
+    match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(bytes) => match (<[u8; 4]>::try_from(*bytes), <[u8; 16]>::try_from(*bytes)) {
+            (Ok(v4), _) => Some(IpAddr::from(v4).to_string()),
+            (_, Ok(v6)) => Some(IpAddr::from(v6).to_string()),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// 20 random bytes, the most that RFC 5280 allows; the first keeps the number positive and of full length.
+fn random_serial() -> Result<[u8; 20], PkiError> {
+    let mut serial = [0; 20];
+    SystemRandom::new().fill(&mut serial).map_err(|_| PkiError::Randomness)?;
+    serial[0] = serial[0] & 0x3f | 0x40;
+    Ok(serial)
+}
+
+fn load_key(path: &Path) -> Result<KeyPair, PkiError> {
+    let pem = secret_file::load_or_make(path, || {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(PkiError::Make)?;
+        Ok::<_, PkiError>(Zeroizing::new(key.serialize_pem().into_bytes()))
+    })?;
+    let stored = || PkiError::Stored { path: path.to_owned(), what: "private key" };
+    KeyPair::from_pem(std::str::from_utf8(&pem).map_err(|_| stored())?).map_err(|_| stored())
+}
+
+fn write_public(path: &Path, pem: &str) -> Result<(), PkiError> {
+    let write = || {
+        let temporary = path.with_extension("pem.new");
+        std::fs::write(&temporary, pem)?;
+        std::fs::File::open(&temporary)?.sync_all()?;
+        std::fs::rename(&temporary, path)?;
+        std::fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+    };
+    write().map_err(|source| PkiError::Certificate { path: path.to_owned(), source })
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    digest(&SHA256, bytes).as_ref().try_into().expect("a SHA-256 has 32 bytes")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+use std::sync::Arc;
+
+use rustls::client::danger::ServerCertVerifier as _;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, client::WebPkiServerVerifier};
+use uuid::Uuid;
+
+use super::*;
+
+const NOW: OffsetDateTime = time::macros::datetime!(2026-11-22 10:00 UTC);
+const DEVICE: DeviceId = DeviceId(Uuid::from_u128(5));
+
+fn request() -> String {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+    let mut params = CertificateParams::default();
+    params.distinguished_name = named("somebody else");
+    params.serialize_request(&key).unwrap().pem().unwrap()
+}
+
+fn pki() -> (tempfile::TempDir, Pki) {
+    let dir = tempfile::tempdir().unwrap();
+    let pki = Pki::load_or_make(dir.path(), NOW).unwrap();
+    (dir, pki)
+}
+
+fn certificates(pem: &str) -> Vec<CertificateDer<'static>> {
+    CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().unwrap()
+}
+
+fn at(time: OffsetDateTime) -> UnixTime {
+    UnixTime::since_unix_epoch(std::time::Duration::from_secs(time.unix_timestamp().unsigned_abs()))
+}
+
+fn store(der: &[u8]) -> Arc<RootCertStore> {
+    let mut store = RootCertStore::empty();
+    store.add(CertificateDer::from(der.to_vec())).unwrap();
+    Arc::new(store)
+}
+
+fn accepts_client(anchor: &[u8], chain_pem: &str, time: OffsetDateTime) -> bool {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(store(anchor), provider).build().unwrap();
+    let chain = certificates(chain_pem);
+    verifier.verify_client_cert(&chain[0], &chain[1..], at(time)).is_ok()
+}
+
+fn accepts_server(root: &[u8], chain_pem: &str, name: &str, time: OffsetDateTime) -> bool {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = WebPkiServerVerifier::builder_with_provider(store(root), provider).build().unwrap();
+    let chain = certificates(chain_pem);
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    verifier.verify_server_cert(&chain[0], &chain[1..], &name, &[], at(time)).is_ok()
+}
+
+#[test]
+fn a_device_certificate_names_the_device_and_serves_clients_only() {
+    let (_dir, pki) = pki();
+    let request = DeviceRequest::parse(&request()).unwrap();
+    let spki = request.spki_sha256();
+    let issued = pki.issue_device(request, DEVICE, NOW).unwrap();
+    assert_eq!(issued.spki_sha256, spki);
+    assert!(issued.expires_at <= NOW + LEAF_LIFETIME);
+    let leaf = certificates(&issued.chain_pem).remove(0);
+    let (_, parsed) = x509_parser::parse_x509_certificate(&leaf).unwrap();
+    assert_eq!(parsed.subject().to_string(), format!("CN={DEVICE}"), "the request's subject is ignored");
+    assert_eq!(parsed.raw_serial_as_string().replace(':', ""), issued.serial);
+    assert!(parsed.validity().not_after.timestamp() - parsed.validity().not_before.timestamp() <= LEAF_LIFETIME.whole_seconds());
+
+    assert!(accepts_client(pki.device_authority_der(), &issued.chain_pem, NOW));
+    assert!(!accepts_client(pki.device_authority_der(), &issued.chain_pem, NOW + Duration::days(91)));
+    assert!(!accepts_server(pki.root_der(), &issued.chain_pem, "localhost", NOW));
+}
+
+#[test]
+fn another_hubs_device_is_refused() {
+    let (_dir, own) = pki();
+    let (_other_dir, other) = pki();
+    let foreign = other.issue_device(DeviceRequest::parse(&request()).unwrap(), DEVICE, NOW).unwrap();
+    assert!(!accepts_client(own.device_authority_der(), &foreign.chain_pem, NOW));
+}
+
+#[test]
+fn a_server_certificate_covers_its_names_and_chains_to_the_root() {
+    let (_dir, pki) = pki();
+    let names = ["127.0.0.1".to_owned(), "localhost".to_owned(), "hub.example".to_owned()];
+    let server = pki.server("server", &names, NOW).unwrap();
+    for name in &names {
+        assert!(accepts_server(pki.root_der(), &server.chain_pem, name, NOW), "{name}");
+    }
+    assert!(!accepts_server(pki.root_der(), &server.chain_pem, "other.example", NOW));
+    assert!(!accepts_client(pki.device_authority_der(), &server.chain_pem, NOW), "a server cannot pose as a device");
+    assert_eq!(certificates(&server.chain_pem).last().unwrap().as_ref(), pki.root_der(), "claiming devices get the root along");
+}
+
+#[test]
+fn authorities_survive_a_restart_and_the_servers_certificate_is_renewed_in_time() {
+    let (dir, first) = pki();
+    let names = ["localhost".to_owned()];
+    let server = first.server("server", &names, NOW).unwrap();
+    let again = Pki::load_or_make(dir.path(), NOW + Duration::days(1)).unwrap();
+    assert_eq!(again.root_spki_sha256(), first.root_spki_sha256());
+    assert_eq!(again.server("server", &names, NOW + Duration::days(1)).unwrap().chain_pem, server.chain_pem);
+    let renewed = again.server("server", &names, NOW + Duration::days(50)).unwrap();
+    assert_ne!(renewed.chain_pem, server.chain_pem);
+    let others = ["hub.example".to_owned()];
+    assert_ne!(again.server("server", &others, NOW + Duration::days(50)).unwrap().chain_pem, renewed.chain_pem);
+}
+
+#[test]
+fn malformed_and_forged_requests_are_refused() {
+    assert!(matches!(DeviceRequest::parse("nonsense"), Err(PkiError::Request)));
+    let pem = request();
+    let (_, block) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap();
+    let mut forged = block.contents.clone();
+    let last = forged.len() - 1;
+    forged[last] ^= 1;
+    use base64::Engine as _;
+    let body = base64::engine::general_purpose::STANDARD.encode(&forged);
+    let forged = format!("-----BEGIN CERTIFICATE REQUEST-----\n{body}\n-----END CERTIFICATE REQUEST-----\n");
+    assert!(matches!(DeviceRequest::parse(&forged), Err(PkiError::Request)));
+}
+
+#[test]
+fn a_request_for_another_kind_of_key_is_refused() {
+    let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let csr = CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+    assert!(matches!(DeviceRequest::parse(&csr), Err(PkiError::RequestKey)));
+}
+
+#[test]
+fn a_key_that_does_not_belong_to_its_certificate_is_an_error_that_says_what_to_do() {
+    let (dir, _) = pki();
+    std::fs::remove_file(dir.path().join("device-ca.key")).unwrap();
+    let error = Pki::load_or_make(dir.path(), NOW).unwrap_err();
+    assert!(error.to_string().contains("device-ca.pem"), "{error}");
+}
