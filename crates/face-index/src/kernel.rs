@@ -4,8 +4,9 @@
 //! row (see [`crate::candidates`] for how far from the oracle, and why that does not matter). The instruction set is
 //! chosen once, at run time: one binary serves an old Atom, a new Xeon and a Jetson.
 //!
-//! Four rows are scored at once, so that each load of the probe serves four products and enough independent sums are
-//! under way to hide the latency of the multiply-adds. Beyond a few thousand rows the memory bus is the limit.
+//! Rows are read strictly one after the other, with four sums under way in each: beyond a few thousand rows the memory
+//! bus is the limit, and one ascending stream is what its prefetcher follows best (four rows at once took 1.7 times as
+//! long on 100,000 rows). A prefetch of the row after the next hides the step from page to page.
 
 use face_core::{DIM, Embedding};
 
@@ -18,9 +19,6 @@ impl Row {
         self.0.as_slice()
     }
 }
-
-/// Rows scored together.
-const GROUP: usize = 4;
 
 /// An instruction set that the kernel is written for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,30 +62,21 @@ impl Kernel {
     pub(crate) fn score(self, probe: &Embedding, rows: &[Row], scores: &mut [f32]) {
         assert_eq!(rows.len(), scores.len(), "one score a row");
         let probe = probe.as_slice();
-        let mut groups = rows.chunks_exact(GROUP);
-        let mut outputs = scores.chunks_exact_mut(GROUP);
-        for (group, output) in groups.by_ref().zip(outputs.by_ref()) {
-            let [a, b, c, d] = group else { unreachable!("chunks of {GROUP}") };
-            output.copy_from_slice(&self.dot_group(probe, [a, b, c, d]));
-        }
-        for (row, score) in groups.remainder().iter().zip(outputs.into_remainder()) {
-            *score = self.dot_group(probe, [row; GROUP])[0];
-        }
-    }
-
-    fn dot_group(self, probe: &[f32; DIM], rows: [&Row; GROUP]) -> [f32; GROUP] {
-        let rows = rows.map(Row::values);
         match self {
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: `available` is the only maker of this variant outside tests, and it asked the processor.
-            Self::Avx512 => unsafe { x86::dot_avx512(probe, rows) },
+            // SAFETY: only `available` makes this variant known to callers, and it asked the processor.
+            Self::Avx512 => unsafe { x86::score_avx512(probe, rows, scores) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Self::Avx2Fma => unsafe { x86::dot_avx2(probe, rows) },
+            Self::Avx2Fma => unsafe { x86::score_avx2(probe, rows, scores) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: as above.
-            Self::Neon => unsafe { arm::dot_neon(probe, rows) },
-            Self::Portable => rows.map(|row| dot_portable(probe, row)),
+            Self::Neon => unsafe { arm::score_neon(probe, rows, scores) },
+            Self::Portable => {
+                for (row, score) in rows.iter().zip(scores) {
+                    *score = dot_portable(probe, row.values());
+                }
+            }
         }
     }
 }
@@ -106,47 +95,68 @@ fn dot_portable(probe: &[f32; DIM], row: &[f32; DIM]) -> f32 {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::{
-        _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_movehdup_ps, _mm_movehl_ps, _mm256_add_ps, _mm256_castps256_ps128,
-        _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_setzero_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
-        _mm512_reduce_add_ps, _mm512_setzero_ps,
+        _MM_HINT_T0, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_movehdup_ps, _mm_movehl_ps, _mm_prefetch,
+        _mm256_add_ps, _mm256_castps256_ps128, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
+        _mm256_setzero_ps, _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_reduce_add_ps, _mm512_setzero_ps,
     };
 
-    use super::{DIM, GROUP};
+    use super::{DIM, Row};
+
+    /// How far ahead of the row in hand lines are asked for, in floats.
+    const AHEAD: usize = 2 * DIM;
 
     #[target_feature(enable = "avx512f")]
-    pub(super) fn dot_avx512(probe: &[f32; DIM], rows: [&[f32; DIM]; GROUP]) -> [f32; GROUP] {
-        let mut sums = [_mm512_setzero_ps(); GROUP];
-        for start in (0..DIM).step_by(16) {
-            // SAFETY: `start + 16 <= DIM` for the probe and for every row; unaligned loads are allowed.
-            unsafe {
-                let p = _mm512_loadu_ps(probe.as_ptr().add(start));
-                for (sum, row) in sums.iter_mut().zip(rows) {
-                    *sum = _mm512_fmadd_ps(p, _mm512_loadu_ps(row.as_ptr().add(start)), *sum);
+    pub(super) fn score_avx512(probe: &[f32; DIM], rows: &[Row], scores: &mut [f32]) {
+        for (row, score) in rows.iter().zip(scores) {
+            let row = row.values().as_ptr();
+            let mut sums = [_mm512_setzero_ps(); 4];
+            for start in (0..DIM).step_by(64) {
+                for (lane, sum) in sums.iter_mut().enumerate() {
+                    let at = start + lane * 16;
+                    // SAFETY: `at + 16 <= DIM` for the probe and for the row; unaligned loads are allowed. A prefetch
+                    // never faults, wherever it points; `wrapping_add` makes no claim about the address.
+                    unsafe {
+                        _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(at + AHEAD).cast());
+                        *sum = _mm512_fmadd_ps(
+                            _mm512_loadu_ps(probe.as_ptr().add(at)),
+                            _mm512_loadu_ps(row.add(at)),
+                            *sum,
+                        );
+                    }
                 }
             }
+            let [a, b, c, d] = sums;
+            *score = _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(a, b), _mm512_add_ps(c, d)));
         }
-        sums.map(|sum| _mm512_reduce_add_ps(sum))
     }
 
     #[target_feature(enable = "avx2,fma")]
-    pub(super) fn dot_avx2(probe: &[f32; DIM], rows: [&[f32; DIM]; GROUP]) -> [f32; GROUP] {
-        let mut sums = [[_mm256_setzero_ps(); 2]; GROUP];
-        for start in (0..DIM).step_by(16) {
-            // SAFETY: `start + 16 <= DIM` for the probe and for every row; unaligned loads are allowed.
-            unsafe {
-                let p = [_mm256_loadu_ps(probe.as_ptr().add(start)), _mm256_loadu_ps(probe.as_ptr().add(start + 8))];
-                for (sum, row) in sums.iter_mut().zip(rows) {
-                    sum[0] = _mm256_fmadd_ps(p[0], _mm256_loadu_ps(row.as_ptr().add(start)), sum[0]);
-                    sum[1] = _mm256_fmadd_ps(p[1], _mm256_loadu_ps(row.as_ptr().add(start + 8)), sum[1]);
+    pub(super) fn score_avx2(probe: &[f32; DIM], rows: &[Row], scores: &mut [f32]) {
+        for (row, score) in rows.iter().zip(scores) {
+            let row = row.values().as_ptr();
+            let mut sums = [_mm256_setzero_ps(); 4];
+            for start in (0..DIM).step_by(32) {
+                for (lane, sum) in sums.iter_mut().enumerate() {
+                    let at = start + lane * 8;
+                    // SAFETY: as in `score_avx512`, with 8 floats.
+                    unsafe {
+                        if lane % 2 == 0 {
+                            _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(at + AHEAD).cast());
+                        }
+                        *sum = _mm256_fmadd_ps(
+                            _mm256_loadu_ps(probe.as_ptr().add(at)),
+                            _mm256_loadu_ps(row.add(at)),
+                            *sum,
+                        );
+                    }
                 }
             }
-        }
-        sums.map(|[low, high]| {
-            let sum = _mm256_add_ps(low, high);
+            let [a, b, c, d] = sums;
+            let sum = _mm256_add_ps(_mm256_add_ps(a, b), _mm256_add_ps(c, d));
             let quad = _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps::<1>(sum));
             let pair = _mm_add_ps(quad, _mm_movehl_ps(quad, quad));
-            _mm_cvtss_f32(_mm_add_ss(pair, _mm_movehdup_ps(pair)))
-        })
+            *score = _mm_cvtss_f32(_mm_add_ss(pair, _mm_movehdup_ps(pair)));
+        }
     }
 }
 
@@ -154,21 +164,24 @@ mod x86 {
 mod arm {
     use std::arch::aarch64::{vaddq_f32, vaddvq_f32, vdupq_n_f32, vfmaq_f32, vld1q_f32};
 
-    use super::{DIM, GROUP};
+    use super::{DIM, Row};
 
     #[target_feature(enable = "neon")]
-    pub(super) fn dot_neon(probe: &[f32; DIM], rows: [&[f32; DIM]; GROUP]) -> [f32; GROUP] {
-        let mut sums = [[vdupq_n_f32(0.0); 2]; GROUP];
-        for start in (0..DIM).step_by(8) {
-            // SAFETY: `start + 8 <= DIM` for the probe and for every row.
-            unsafe {
-                let p = [vld1q_f32(probe.as_ptr().add(start)), vld1q_f32(probe.as_ptr().add(start + 4))];
-                for (sum, row) in sums.iter_mut().zip(rows) {
-                    sum[0] = vfmaq_f32(sum[0], p[0], vld1q_f32(row.as_ptr().add(start)));
-                    sum[1] = vfmaq_f32(sum[1], p[1], vld1q_f32(row.as_ptr().add(start + 4)));
+    pub(super) fn score_neon(probe: &[f32; DIM], rows: &[Row], scores: &mut [f32]) {
+        for (row, score) in rows.iter().zip(scores) {
+            let row = row.values().as_ptr();
+            let mut sums = [vdupq_n_f32(0.0); 4];
+            for start in (0..DIM).step_by(16) {
+                for (lane, sum) in sums.iter_mut().enumerate() {
+                    let at = start + lane * 4;
+                    // SAFETY: `at + 4 <= DIM` for the probe and for the row.
+                    unsafe {
+                        *sum = vfmaq_f32(*sum, vld1q_f32(probe.as_ptr().add(at)), vld1q_f32(row.add(at)));
+                    }
                 }
             }
+            let [a, b, c, d] = sums;
+            *score = vaddvq_f32(vaddq_f32(vaddq_f32(a, b), vaddq_f32(c, d)));
         }
-        sums.map(|[low, high]| vaddvq_f32(vaddq_f32(low, high)))
     }
 }

@@ -79,7 +79,7 @@ impl Snapshot {
     /// Builds a snapshot. The order of `rows` is the gallery order, which decides between equal scores.
     ///
     /// [`Engine::Auto`] takes the exact kernel at every size: it reads the same bytes as `IndexFlatIP` and needs half
-    /// the memory (docs/measurements has both). FAISS earns its place when an approximate index is wanted.
+    /// the memory (`cargo bench -p face-index` shows both). FAISS earns its place when an approximate index is wanted.
     ///
     /// # Errors
     /// [`BuildError`]: a template stands in two rows, or FAISS is missing or fails.
@@ -166,7 +166,7 @@ impl Snapshot {
     }
 
     /// Rows that surely contain the exact top `k`, in gallery order.
-    fn candidates(&self, probe: &Embedding, k: usize) -> Vec<usize> {
+    fn likely_rows(&self, probe: &Embedding, k: usize) -> Vec<usize> {
         match &self.search {
             Search::Exact(kernel) => scan(*kernel, &self.rows, probe, k),
             #[cfg(feature = "faiss")]
@@ -197,7 +197,7 @@ impl Gallery for Snapshot {
             return Vec::new();
         }
         let mut found: Vec<Ranked> = self
-            .candidates(probe, k)
+            .likely_rows(probe, k)
             .into_iter()
             .map(|row| {
                 let (person, template) = self.names[row];

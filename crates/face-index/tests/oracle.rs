@@ -115,6 +115,19 @@ fn a_snapshot_knows_its_people() {
 }
 
 #[test]
+fn the_rival_is_found_behind_many_templates_of_one_person() {
+    let twin = embedding(8);
+    let mut all: Vec<_> =
+        (0..100).map(|row| (PersonId(Uuid::from_u128(1)), TemplateId(Uuid::from_u128(row)), twin.clone())).collect();
+    let rival = PersonId(Uuid::from_u128(2));
+    all.push((rival, TemplateId(Uuid::from_u128(100)), embedding(9)));
+    for engine in [Engine::Exact, Engine::Faiss] {
+        let Ok(snapshot) = Snapshot::build(all.clone(), engine) else { continue };
+        assert!(snapshot.candidates(&twin).iter().any(|row| row.person == rival), "{engine:?}");
+    }
+}
+
+#[test]
 fn the_same_template_twice_is_refused() {
     let mut twice = rows(&[embedding(1), embedding(2)]);
     twice[1].1 = twice[0].1;
