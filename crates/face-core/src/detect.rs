@@ -134,7 +134,7 @@ pub fn decode(
     letterbox: &Letterbox,
     policy: &DetectPolicy,
 ) -> Result<Vec<Detection>, DetectError> {
-    if scores.len() % 2 != 0 || scores.len() * 2 != boxes.len() {
+    if !scores.len().is_multiple_of(2) || scores.len() * 2 != boxes.len() {
         return Err(DetectError::Length { scores: scores.len(), boxes: boxes.len() });
     }
     let mut found = Vec::new();
