@@ -16,6 +16,7 @@ pub mod enrolment;
 pub mod event;
 pub mod gallery;
 pub mod ids;
+pub mod message;
 pub mod people;
 pub mod retry;
 pub mod rotation;

@@ -17,6 +17,7 @@ mod custody;
 mod enrolment;
 mod error;
 mod keyring;
+mod link;
 mod persons;
 mod signing;
 
@@ -24,4 +25,5 @@ pub use custody::{Claimed, Custody, IssuedClaim, LinkGallery, LinkMaterial, NewS
 pub use enrolment::{Candidate, NewTemplate};
 pub use error::KeysError;
 pub use keyring::Keyring;
+pub use link::{Accepted, DeviceLinks};
 pub use signing::SigningKey;

@@ -1,0 +1,64 @@
+//! A message from or to a device, on its way between the broker's connection and those who deal with it.
+//!
+//! `publish` owns the connection and `ingest` the events; they do not know each other and meet in these two types.
+
+use wire_contract::{DownChannel, EventClass, Topic, UpChannel};
+
+use super::ids::{DeviceId, TenantId};
+
+/// A message that came from the broker. Nothing of it is authentic yet, not even the ids in its topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Incoming {
+    /// The tenant that the topic names.
+    pub tenant: TenantId,
+    /// The device that the topic names.
+    pub device: DeviceId,
+    /// What it is about.
+    pub channel: UpChannel,
+    /// The payload, in its envelope.
+    pub payload: Vec<u8>,
+}
+
+/// A message for the broker, sealed or public as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    /// Where it goes.
+    pub topic: Topic,
+    /// What it says.
+    pub payload: Vec<u8>,
+}
+
+impl Incoming {
+    /// Reads a topic; `None` for one that no device writes.
+    #[must_use]
+    pub fn on(topic: &str, payload: Vec<u8>) -> Option<Self> {
+        match topic.parse() {
+            Ok(Topic::Up { tenant, device, channel }) => {
+                Some(Self { tenant: TenantId(tenant.0), device: DeviceId(device.0), channel, payload })
+            }
+            _ => None,
+        }
+    }
+
+    /// The topic it came on.
+    #[must_use]
+    pub fn topic(&self) -> Topic {
+        Topic::Up {
+            tenant: wire_contract::TenantId(self.tenant.0),
+            device: wire_contract::DeviceId(self.device.0),
+            channel: self.channel,
+        }
+    }
+}
+
+/// The topic on which a device reads `channel`.
+#[must_use]
+pub fn down(tenant: TenantId, device: DeviceId, channel: DownChannel) -> Topic {
+    Topic::Down { tenant: wire_contract::TenantId(tenant.0), device: wire_contract::DeviceId(device.0), channel }
+}
+
+/// The topic on which consumers read a class of events.
+#[must_use]
+pub fn feed(tenant: TenantId, class: EventClass) -> Topic {
+    Topic::Feed { tenant: wire_contract::TenantId(tenant.0), class }
+}
