@@ -19,7 +19,9 @@ pub mod log;
 pub mod record;
 pub mod seal;
 
-pub use body::{Body, BodyError, CredentialBody, PersonBody, RuleBody, TemplateBody};
+pub use body::{
+    Body, BodyError, CredentialBody, CredentialKind, PersonBody, PersonState, RuleBody, RuleKind, TemplateBody,
+};
 pub use digest::{Digest, Leaf, Root};
 pub use ids::{GalleryId, RecordId, TenantId};
 pub use keys::DigestKey;

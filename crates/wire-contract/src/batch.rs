@@ -136,6 +136,7 @@ impl Batch {
 #[derive(Clone, Debug)]
 pub struct BatchBuilder {
     json: Vec<u8>,
+    max_bytes: usize,
     first: Option<Sequence>,
     last: Sequence,
     n_events: usize,
@@ -157,10 +158,17 @@ pub enum Push {
 const TAIL: &[u8] = b"]}";
 
 impl BatchBuilder {
-    /// A batch without events.
+    /// A batch without events, of the usual size.
     pub fn new(stream: StreamId) -> Self {
+        Self::within(stream, MAX_BATCH_BYTES)
+    }
+
+    /// A batch without events that will have at most `max_bytes` of JSON, for a broker that takes less than usual.
+    /// A first event is always taken, however long, so that the line cannot be blocked here.
+    pub fn within(stream: StreamId, max_bytes: usize) -> Self {
         let json = format!(r#"{{"v":1,"stream":"{stream}","events":["#).into_bytes();
-        Self { json, first: None, last: Sequence::ZERO, n_events: 0 }
+        let max_bytes = max_bytes.min(MAX_BATCH_BYTES);
+        Self { json, max_bytes, first: None, last: Sequence::ZERO, n_events: 0 }
     }
 
     /// Offers the next event: its sequence and its JSON object, which is not looked into.
@@ -172,9 +180,8 @@ impl BatchBuilder {
             return Push::Gap;
         }
         let comma = usize::from(self.first.is_some());
-        if self.n_events == MAX_BATCH_EVENTS
-            || self.json.len() + comma + event_json.len() + TAIL.len() > MAX_BATCH_BYTES
-        {
+        let length = self.json.len() + comma + event_json.len() + TAIL.len();
+        if self.first.is_some() && (self.n_events == MAX_BATCH_EVENTS || length > self.max_bytes) {
             return Push::Full;
         }
         if comma == 1 {
@@ -255,6 +262,16 @@ mod tests {
             assert!(json.len() <= MAX_BATCH_BYTES && Batch::decode(&json).is_ok());
             assert_eq!(json.len() == MAX_BATCH_BYTES, expected == Push::Taken);
         }
+    }
+
+    #[test]
+    fn a_broker_that_takes_less_gets_less_but_never_nothing() {
+        let mut small = BatchBuilder::within(STREAM, 10);
+        assert_eq!(small.push(Sequence(1), &event(1, 1)), Push::Taken);
+        assert_eq!(small.push(Sequence(2), &event(2, 1)), Push::Full);
+        let mut pair = BatchBuilder::within(STREAM, 2 * event(1, 1).len() + 100);
+        let taken = (1..).take_while(|n| pair.push(Sequence(*n), &event(*n, 1)) == Push::Taken).count();
+        assert_eq!(taken, 2);
     }
 
     #[test]

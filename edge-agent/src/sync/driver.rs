@@ -1,0 +1,645 @@
+//! The loop between the stores and the line: it asks the pure machines what to do and does it.
+//!
+//! In: everything of [`Sync`], a [`Connect`] that opens lines. Out: batches, reports and statuses published; evtacks
+//! and gallery messages taken in. Store calls block and run on blocking threads, one at a time from here; galleries are
+//! applied by a task of their own ([`gallery_task`]), so that a long first fill does not delay events.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use edge_store::{Acknowledged, Outbox, OutboxError, OutboxStats};
+use face_core::MonoTime;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+use wire_contract::batch::{MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Push};
+use wire_contract::envelope::UP_OVERHEAD;
+use wire_contract::status::Presence;
+use wire_contract::{
+    BatchBuilder, Code, DownChannel, EvtAck, GalleryDown, LinkAnswer, Sequence, StreamId, Timestamp, UpChannel, Verdict,
+};
+
+use super::backoff::Backoff;
+use super::https::{HttpsError, Hub};
+use super::link::{self, LinkError, LinkRing, OpenError};
+use super::presence::ConnectionCounter;
+use super::receiver::{self, Outcome};
+use super::reports::{RebuildPace, Reports};
+use super::sender::{Resend, Sender};
+use super::transport::{Connect, Line, LineError, LineEvent, Parcel, Shipment, Will};
+use super::{Sync, SyncStatus, TlsError, tls};
+use crate::logging::chain;
+use crate::stages::record::Happening;
+
+/// The grain of all waits here; the finest rule (one report a second) is four times as long.
+const TICK: Duration = Duration::from_millis(250);
+/// Gallery messages that wait to be applied. Full means that the disk is behind: the message is dropped, and the hub
+/// sends again after the next report.
+const GALLERY_MESSAGES: usize = 64;
+/// Messages joined into one application at most: 64 messages of 64 KiB are 4 MiB in memory.
+const JOINED: usize = 64;
+/// Between two fetches of the link that the hub's own messages ask for.
+const LINK_SPACING: Duration = Duration::from_secs(10);
+
+/// Why the link could not be fetched or taken in.
+#[derive(Debug, thiserror::Error)]
+enum FetchError {
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("hub address {found} is not a URL; claim the device again")]
+    Address {
+        found: String,
+        #[source]
+        source: url::ParseError,
+    },
+    #[error(transparent)]
+    Https(#[from] HttpsError),
+    #[error(transparent)]
+    Link(#[from] LinkError),
+}
+
+/// The line as the driver sees it.
+enum Connection {
+    /// None; the next attempt is due at this time.
+    Down(MonoTime),
+    /// Connecting, or connected and not yet subscribed.
+    Opening(Line, u64, Timestamp),
+    /// In use.
+    Up { line: Line, max_batch: usize },
+}
+
+pub(super) struct Driver<C> {
+    sync: Arc<Sync>,
+    recorded: watch::Receiver<u64>,
+    /// The last sequence known to be in the outbox. The watch alone says nothing of what an earlier run left there.
+    last_recorded: u64,
+    status: watch::Sender<SyncStatus>,
+    connector: C,
+    connection: Connection,
+    backoff: Backoff,
+    counter: ConnectionCounter,
+    ring: Option<LinkRing>,
+    fetching: Option<JoinHandle<Result<LinkAnswer, FetchError>>>,
+    fetch_at: Option<MonoTime>,
+    fetch_backoff: Backoff,
+    fetched_at: Option<MonoTime>,
+    sender: Sender,
+    stream: Option<edge_store::StreamId>,
+    reports: Reports,
+    rebuild_pace: RebuildPace,
+}
+
+impl<C: Connect> Driver<C> {
+    pub(super) fn new(sync: Sync, status: watch::Sender<SyncStatus>, connector: C) -> Self {
+        let (timing, now) = (sync.timing, sync.clock.now());
+        let backoff = Backoff::new(timing.backoff_first, timing.backoff_longest);
+        let broker = format!("{}:{}", sync.identity.broker.host, sync.identity.broker.port);
+        status.send_modify(|status| status.broker = broker);
+        Self {
+            recorded: sync.recorded.clone(),
+            last_recorded: 0,
+            status,
+            connector,
+            connection: Connection::Down(now),
+            fetch_backoff: backoff.clone(),
+            backoff,
+            counter: ConnectionCounter::new(&sync.state_dir),
+            ring: None,
+            fetching: None,
+            fetch_at: Some(now),
+            fetched_at: None,
+            sender: Sender::new(0, timing.evtack_timeout),
+            stream: None,
+            reports: Reports::new(timing.report_interval),
+            rebuild_pace: RebuildPace::default(),
+            sync: Arc::new(sync),
+        }
+    }
+
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let (messages, waiting) = mpsc::channel(GALLERY_MESSAGES);
+        let (outcomes, mut decided) = mpsc::channel(GALLERY_MESSAGES);
+        let galleries = tokio::spawn(gallery_task(Arc::clone(&self.sync), waiting, outcomes));
+        let mut changes = self.sync.galleries.changes();
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.load_ring().await;
+        self.adopt_stream().await;
+        while !stop.is_cancelled() {
+            self.sync.turns.fetch_add(1, Ordering::Relaxed);
+            tokio::select! {
+                event = next_event(&mut self.connection) => self.on_line(event, &messages).await,
+                answer = next_answer(&mut self.fetching) => self.on_link(answer).await,
+                Some(outcome) = decided.recv() => self.on_outcome(outcome).await,
+                Ok(()) = changes.changed() => self.reports.changed(self.now()),
+                Ok(()) = self.recorded.changed() => {}
+                _ = ticks.tick() => self.on_tick().await,
+                () = stop.cancelled() => {}
+            }
+            self.send_batches().await;
+            self.send_report();
+        }
+        self.farewell().await;
+        if let Some(fetching) = self.fetching.take() {
+            fetching.abort();
+        }
+        // What was handed over is applied before the stores are closed.
+        drop(messages);
+        drop(decided);
+        if galleries.await.is_err() {
+            tracing::error!(event = "gallery_task_failed", alarm = true, "the gallery task ended in a panic");
+        }
+    }
+
+    fn now(&self) -> MonoTime {
+        self.sync.clock.now()
+    }
+
+    fn wall(&self) -> Timestamp {
+        Timestamp::from(self.sync.clock.wall().utc)
+    }
+
+    async fn on_tick(&mut self) {
+        let now = self.now();
+        if let Some(why) = self.sender.tick(now) {
+            self.resending(why);
+        }
+        if self.fetching.is_none() && self.fetch_at.is_some_and(|at| at <= now) {
+            self.fetch_at = None;
+            self.fetching = Some(tokio::spawn(fetch(Arc::clone(&self.sync))));
+        }
+        if let Connection::Down(at) = self.connection
+            && at <= now
+            && self.ring.is_some()
+        {
+            self.open_line().await;
+        }
+    }
+
+    // ---- link keys
+
+    async fn load_ring(&mut self) {
+        let sync = Arc::clone(&self.sync);
+        let loaded = blocking(move || LinkRing::load(&sync.keys, &sync.identity)).await;
+        match loaded {
+            Ok(ring) => {
+                let epoch = ring.as_ref().map(LinkRing::epoch);
+                self.status.send_modify(|status| status.link_epoch = epoch);
+                self.ring = ring;
+            }
+            Err(error) => self.trouble("link_keys_unreadable", &error),
+        }
+    }
+
+    /// Asks for the link soon, however often the hub's messages say that it is needed.
+    fn want_link(&mut self) {
+        let earliest = self.fetched_at.map_or(self.now(), |last| last + LINK_SPACING);
+        self.fetch_at = Some(self.fetch_at.map_or(earliest, |at| at.min(earliest)));
+    }
+
+    async fn on_link(&mut self, answer: Result<LinkAnswer, FetchError>) {
+        self.fetching = None;
+        self.fetched_at = Some(self.now());
+        let taken = match answer {
+            Ok(answer) => {
+                let sync = Arc::clone(&self.sync);
+                blocking(move || link::take_in(&answer, &sync.identity, &sync.keys, &sync.galleries))
+                    .await
+                    .map_err(FetchError::from)
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = taken {
+            self.fetch_at = Some(self.now() + self.fetch_backoff.next(rand::random()));
+            self.trouble("link_not_fetched", &error);
+            return;
+        }
+        self.fetch_backoff.reset();
+        let before = self.ring.as_ref().map(LinkRing::epoch);
+        self.load_ring().await;
+        let after = self.ring.as_ref().map(LinkRing::epoch);
+        tracing::info!(event = "link_fetched", link_epoch = after, "link and gallery keys are up to date");
+        if before != after && before.is_some() && !matches!(self.connection, Connection::Down(_)) {
+            // The will on the broker carries the old epoch; a new connection leaves a new one.
+            self.connection = Connection::Down(self.now());
+            self.sender.disconnected();
+        }
+        self.reports.changed(self.now());
+    }
+
+    // ---- the line
+
+    async fn open_line(&mut self) {
+        let (now, since) = (self.now(), self.wall());
+        let mut counter = std::mem::replace(&mut self.counter, ConnectionCounter::new(&self.sync.state_dir));
+        let (counter, epoch) = blocking(move || {
+            let epoch = counter.next(since);
+            (counter, epoch)
+        })
+        .await;
+        self.counter = counter;
+        let Some(will) = self.status_payload(Presence::Offline, epoch, since) else { return };
+        self.status.send_modify(|status| status.connection_epoch = epoch);
+        match self.connector.connect(Will { topic: will.0, payload: will.1 }) {
+            Ok(line) => self.connection = Connection::Opening(line, epoch, since),
+            Err(error) => self.lost(&error, now),
+        }
+    }
+
+    fn status_payload(&self, state: Presence, epoch: u64, since: Timestamp) -> Option<(String, Vec<u8>)> {
+        let ring = self.ring.as_ref()?;
+        let topic = ring.up_topic(UpChannel::Status);
+        let json = to_json(&self.sync.about.status(state, epoch, since));
+        let payload = ring.wrap(&topic, &json);
+        Some((topic, payload))
+    }
+
+    async fn on_line(&mut self, event: LineEvent, messages: &mpsc::Sender<GalleryDown>) {
+        match event {
+            LineEvent::Ready { session_present, max_payload } => self.on_ready(session_present, max_payload).await,
+            LineEvent::Message { topic, payload } => self.on_message(&topic, &payload, messages).await,
+            LineEvent::Taken(parcel) => tracing::trace!(event = "taken_by_broker", ?parcel),
+            LineEvent::Refused(parcel, reason) => {
+                tracing::error!(
+                    event = "refused_by_broker",
+                    alarm = true,
+                    ?parcel,
+                    reason,
+                    "the broker does not take this device's messages; the hub has not written its access lines, or a quota is reached"
+                );
+                self.status.send_modify(|status| status.last_error = Some(format!("the broker refused: {reason}")));
+            }
+            LineEvent::Lost(error) => self.lost(&error, self.now()),
+        }
+    }
+
+    async fn on_ready(&mut self, session_present: bool, max_payload: usize) {
+        let now = self.now();
+        let Connection::Opening(line, epoch, since) = std::mem::replace(&mut self.connection, Connection::Down(now))
+        else {
+            return;
+        };
+        let max_batch = max_payload.saturating_sub(UP_OVERHEAD).min(MAX_BATCH_BYTES);
+        self.connection = Connection::Up { line, max_batch };
+        self.backoff.reset();
+        self.adopt_stream().await;
+        self.sender.connected(now);
+        self.reports.connected(now);
+        self.status.send_modify(|status| {
+            status.connected = true;
+            status.connected_since = Some(since);
+            status.last_error = None;
+        });
+        tracing::info!(event = "connected", connection_epoch = epoch, session_present, "connected to the broker");
+        if let Some((topic, payload)) = self.status_payload(Presence::Online, epoch, since) {
+            self.publish(Shipment { topic, payload, retain: true, parcel: Parcel::Status });
+        }
+    }
+
+    fn lost(&mut self, error: &LineError, now: MonoTime) {
+        self.connection = Connection::Down(now + self.backoff.next(rand::random()));
+        self.sender.disconnected();
+        self.status.send_modify(|status| {
+            status.connected = false;
+            status.connected_since = None;
+        });
+        self.trouble("disconnected", error);
+    }
+
+    fn publish(&mut self, shipment: Shipment) -> bool {
+        let Connection::Up { line, .. } = &self.connection else { return false };
+        match line.publish(shipment) {
+            Ok(()) => true,
+            Err(error) => {
+                self.lost(&error, self.now());
+                false
+            }
+        }
+    }
+
+    /// Says goodbye: "offline" in its own words, an orderly disconnect, and a moment for the broker to take it.
+    async fn farewell(&mut self) {
+        let epoch = self.status.borrow().connection_epoch;
+        let since = self.status.borrow().connected_since.unwrap_or_else(|| self.wall());
+        let Some((topic, payload)) = self.status_payload(Presence::Offline, epoch, since) else { return };
+        if !self.publish(Shipment { topic, payload, retain: true, parcel: Parcel::Farewell }) {
+            return;
+        }
+        let taken = async {
+            while !matches!(
+                next_event(&mut self.connection).await,
+                LineEvent::Taken(Parcel::Farewell) | LineEvent::Lost(_)
+            ) {}
+        };
+        if tokio::time::timeout(self.sync.timing.stop_timeout, taken).await.is_err() {
+            tracing::debug!(event = "farewell_not_taken", "the will speaks instead");
+        }
+        self.status.send_modify(|status| status.connected = false);
+    }
+
+    // ---- messages
+
+    async fn on_message(&mut self, topic: &str, sealed: &[u8], messages: &mpsc::Sender<GalleryDown>) {
+        let Some(ring) = &self.ring else { return };
+        let Some(channel) = ring.down_channel(topic) else {
+            tracing::warn!(event = "message_on_foreign_topic", topic, "ignored");
+            return;
+        };
+        let payload = match ring.open(topic, sealed) {
+            Ok(payload) => payload,
+            Err(OpenError::UnknownKey) => return self.want_link(),
+            Err(error) => {
+                tracing::error!(
+                    event = "message_not_authentic",
+                    alarm = true,
+                    topic,
+                    error = chain(&error),
+                    "ignored: forged, damaged, or moved from another topic"
+                );
+                return;
+            }
+        };
+        match channel {
+            DownChannel::Evtack => match serde_json::from_slice::<EvtAck>(&payload) {
+                Ok(ack) => self.on_evtack(ack).await,
+                Err(error) => malformed(topic, &error),
+            },
+            DownChannel::Gallery => match serde_json::from_slice::<GalleryDown>(&payload) {
+                Ok(message) => {
+                    if messages.try_send(message).is_err() {
+                        tracing::warn!(
+                            event = "gallery_messages_full",
+                            "dropped; the hub sends it again after the next report"
+                        );
+                        self.reports.changed(self.now());
+                    }
+                }
+                Err(error) => malformed(topic, &error),
+            },
+            DownChannel::Twin | DownChannel::Cmd | DownChannel::Rtc => {
+                tracing::debug!(event = "message_not_acted_upon", topic, "this agent does not act on this channel");
+            }
+        }
+    }
+
+    async fn on_outcome(&mut self, outcome: Outcome) {
+        let now = self.now();
+        match outcome {
+            Outcome::Done => {}
+            Outcome::Report => self.reports.changed(now),
+            Outcome::FetchLink => self.want_link(),
+            Outcome::ThrownAway { gallery, epoch, code } => {
+                let at = self.rebuild_pace.thrown_away(now);
+                self.reports.changed_at(at);
+                self.record_rebuilt(gallery, epoch, code, now).await;
+            }
+        }
+    }
+
+    async fn record_rebuilt(&self, gallery: gallery_log::GalleryId, epoch: u32, code: Code, at: MonoTime) {
+        self.sync.recorder.record(Happening::GalleryRebuilt { gallery: gallery.0, epoch, code, at }).await;
+    }
+
+    // ---- events
+
+    /// Takes up the outbox where it stands: at the start, after a new stream, after a line came up.
+    async fn adopt_stream(&mut self) {
+        let stats = match self.on_outbox(Outbox::stats).await {
+            Ok(stats) => stats,
+            Err(error) => return self.trouble("outbox_unreadable", &error),
+        };
+        self.last_recorded = stats.last_sequence;
+        if self.stream != Some(stats.stream) {
+            self.stream = Some(stats.stream);
+            self.sender.reset(stats.acknowledged_through, self.now());
+        }
+    }
+
+    async fn on_evtack(&mut self, ack: EvtAck) {
+        if let Err(error) = self.apply_evtack(ack).await {
+            self.trouble("outbox_not_acknowledged", &error);
+        }
+    }
+
+    async fn apply_evtack(&mut self, ack: EvtAck) -> Result<(), OutboxError> {
+        let stats = self.on_outbox(Outbox::stats).await?;
+        let known_epoch = self.on_outbox(Outbox::hub_epoch).await?;
+        let through = ack.through.0;
+        if ack.stream.0 != *stats.stream.as_bytes() {
+            tracing::debug!(event = "evtack_of_another_stream", stream = %ack.stream, "ignored");
+            return Ok(());
+        }
+        if u64::from(ack.hub_epoch) < known_epoch {
+            tracing::error!(
+                event = "evtack_of_an_older_hub",
+                alarm = true,
+                found = ack.hub_epoch,
+                expected = known_epoch,
+                "ignored"
+            );
+            return Ok(());
+        }
+        if ack.verdict == Verdict::Conflict || through > stats.last_sequence {
+            return self.begin_new_stream(&stats, through).await;
+        }
+        let now = self.now();
+        if u64::from(ack.hub_epoch) > known_epoch {
+            let epoch = u64::from(ack.hub_epoch);
+            let after = self.on_outbox(move |outbox| outbox.rewind(epoch, stats.stream, through)).await?;
+            if after > through {
+                tracing::error!(
+                    event = "events_no_longer_kept",
+                    alarm = true,
+                    from = through + 1,
+                    until = after,
+                    "the restored hub lacks events that this device has given up"
+                );
+            }
+            self.sender.reset(after, now);
+        } else {
+            let at = std::time::SystemTime::from(self.sync.clock.wall().utc);
+            let done = self.on_outbox(move |outbox| outbox.acknowledge(stats.stream, through, at)).await?;
+            if let Acknowledged::Ahead { .. } = done {
+                return self.begin_new_stream(&stats, through).await;
+            }
+            if through < stats.acknowledged_through && ack.verdict == Verdict::Rewind {
+                tracing::error!(
+                    event = "hub_lost_events",
+                    alarm = true,
+                    through,
+                    acknowledged = stats.acknowledged_through,
+                    "the hub asks for events that it had acknowledged in the same epoch; it must raise its epoch"
+                );
+            }
+            let resend = match ack.verdict {
+                Verdict::Rewind => self.sender.rewind(through, now),
+                Verdict::Ok | Verdict::Conflict => self.sender.acknowledged(through, now),
+            };
+            if let Some(why) = resend {
+                self.resending(why);
+            }
+        }
+        let at = self.wall();
+        self.status.send_modify(|status| status.last_acknowledged_at = Some(at));
+        Ok(())
+    }
+
+    async fn begin_new_stream(&mut self, stats: &OutboxStats, through: u64) -> Result<(), OutboxError> {
+        let at = std::time::SystemTime::from(self.sync.clock.wall().utc);
+        let aside = self.on_outbox(move |outbox| outbox.begin_new_stream(at)).await?;
+        tracing::error!(
+            event = "stream_conflict", alarm = true, stream = %stats.stream, last = stats.last_sequence, through, pending = stats.pending,
+            kept_as = aside.as_ref().map(|path| path.display().to_string()),
+            "the hub has other events under this stream: another device uses this identity, or this outbox was rolled back; a new stream begins"
+        );
+        self.adopt_stream().await;
+        Ok(())
+    }
+
+    fn resending(&self, why: Resend) {
+        tracing::info!(event = "resending", ?why, "events that the hub has not acknowledged are sent again");
+    }
+
+    async fn send_batches(&mut self) {
+        while let Connection::Up { max_batch, .. } = self.connection {
+            self.last_recorded = self.last_recorded.max(*self.recorded.borrow_and_update());
+            let Some(after) = self.sender.next(self.last_recorded) else { return };
+            let entries = self.on_outbox(move |outbox| outbox.pending(after, MAX_BATCH_EVENTS, max_batch)).await;
+            let entries = match entries {
+                Ok(entries) => entries,
+                Err(error) => return self.outbox_unreadable(&error).await,
+            };
+            let Some((last, json)) = self.build(&entries, max_batch) else { return };
+            let Some(ring) = &self.ring else { return };
+            let topic = ring.up_topic(UpChannel::Evt);
+            let payload = ring.wrap(&topic, &json);
+            if !self.publish(Shipment { topic, payload, retain: false, parcel: Parcel::Events }) {
+                return;
+            }
+            self.sender.sent(last, self.now());
+        }
+    }
+
+    /// One batch of as many entries as fit, with its last sequence.
+    fn build(&self, entries: &[edge_store::Entry], max_batch: usize) -> Option<(u64, Vec<u8>)> {
+        let stream = StreamId(*self.stream?.as_bytes());
+        let mut builder = BatchBuilder::within(stream, max_batch);
+        for entry in entries {
+            match builder.push(Sequence(entry.sequence), &entry.event) {
+                Push::Taken => {}
+                Push::Full | Push::Gap => break,
+                Push::TooLong => {
+                    tracing::error!(
+                        event = "event_too_long",
+                        alarm = true,
+                        sequence = entry.sequence,
+                        bytes = entry.event.len(),
+                        "it can never be sent"
+                    );
+                    break;
+                }
+            }
+        }
+        let (_, last, json) = builder.finish()?;
+        Some((last.0, json))
+    }
+
+    async fn outbox_unreadable(&mut self, error: &OutboxError) {
+        self.trouble("outbox_unreadable", error);
+        if matches!(error, OutboxError::Corrupt { .. })
+            && let Ok(stats) = self.on_outbox(Outbox::stats).await
+            && let Err(error) = self.begin_new_stream(&stats, stats.acknowledged_through).await
+        {
+            self.trouble("outbox_not_renewed", &error);
+        }
+    }
+
+    fn send_report(&mut self) {
+        if !matches!(self.connection, Connection::Up { .. }) || !self.reports.take(self.now()) {
+            return;
+        }
+        let Some(ring) = &self.ring else { return };
+        let topic = ring.up_topic(UpChannel::Gallery);
+        let payload = ring.wrap(&topic, &to_json(&receiver::state_report(&self.sync.galleries)));
+        self.publish(Shipment { topic, payload, retain: false, parcel: Parcel::Report });
+    }
+
+    async fn on_outbox<T: Send + 'static>(&self, call: impl FnOnce(&Outbox) -> T + Send + 'static) -> T {
+        let outbox = Arc::clone(&self.sync.outbox);
+        blocking(move || call(&outbox)).await
+    }
+
+    fn trouble(&self, event: &str, error: &(dyn std::error::Error + 'static)) {
+        let text = chain(error);
+        let known = self.status.borrow().last_error.as_ref() == Some(&text);
+        if known {
+            tracing::debug!(event, error = text, "still");
+        } else {
+            tracing::warn!(event, error = text, "tried again by itself");
+            self.status.send_modify(|status| status.last_error = Some(text));
+        }
+    }
+}
+
+/// Applies gallery messages in their order until the driver is gone; then what still waits is applied and it ends.
+async fn gallery_task(sync: Arc<Sync>, mut waiting: mpsc::Receiver<GalleryDown>, outcomes: mpsc::Sender<Outcome>) {
+    let mut messages = Vec::new();
+    while waiting.recv_many(&mut messages, JOINED).await > 0 {
+        for message in receiver::join(std::mem::take(&mut messages)) {
+            let sync = Arc::clone(&sync);
+            let outcome = blocking(move || receiver::handle(&sync.galleries, &sync.keys, message)).await;
+            // A driver that is stopping needs no outcomes.
+            let _ = outcomes.send(outcome).await;
+        }
+    }
+}
+
+async fn fetch(sync: Arc<Sync>) -> Result<LinkAnswer, FetchError> {
+    let found = &sync.identity.hub_url;
+    let base: Url = found.parse().map_err(|source| FetchError::Address { found: found.clone(), source })?;
+    let hub = Hub::new(tls::mutual(&sync.identity)?, base, sync.timing.connect_timeout)?;
+    Ok(hub.link().await?)
+}
+
+/// The next event of the line; never, while there is none.
+async fn next_event(connection: &mut Connection) -> LineEvent {
+    match connection {
+        Connection::Opening(line, ..) | Connection::Up { line, .. } => {
+            line.events.recv().await.unwrap_or(LineEvent::Lost(LineError::Congested))
+        }
+        Connection::Down(_) => std::future::pending().await,
+    }
+}
+
+/// The link answer on its way; never, while there is none.
+async fn next_answer(
+    fetching: &mut Option<JoinHandle<Result<LinkAnswer, FetchError>>>,
+) -> Result<LinkAnswer, FetchError> {
+    match fetching {
+        Some(handle) => handle.await.expect("fetching does not panic, and is aborted only after the loop"),
+        None => std::future::pending().await,
+    }
+}
+
+fn malformed(topic: &str, error: &serde_json::Error) {
+    tracing::error!(event = "message_malformed", topic, error = %error, "sealed by the hub, but not what this program knows; update it");
+}
+
+fn to_json<T: serde::Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).expect("payloads are plain structs with string keys")
+}
+
+/// Runs what blocks on the disk away from the async workers.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is shutting down: nobody waits for the result any more.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}

@@ -1,0 +1,136 @@
+//! Between this device and the hub: events out, people in, presence, keys. Works offline as long as it must.
+//!
+//! In: the outbox, the galleries, the identity and keys of the stores. Out: an outbox that empties on the hub's own
+//! acknowledgement alone, galleries that equal the hub's log, and a [`SyncStatus`] for the control socket.
+//!
+//! Where to start: [`driver`] is the loop; what it should do is decided by small pure machines that take the time as an
+//! argument: [`sender`] (which batch next), [`reports`] (when to say where the galleries stand), [`backoff`] (when to
+//! connect again). [`receiver`] applies gallery messages, [`link`] holds the keys of the wire, [`presence`] the status,
+//! [`transport`] is the only file that knows the MQTT client, [`tls`] the only one that knows certificates, [`https`] the
+//! hub's two device calls. [`claim`] gives the device its identity in the first place.
+//!
+//! Invariants: an entry leaves the outbox on a verified evtack and on nothing else; a gallery whose root is not the
+//! hub's is destroyed before anything can search it; nothing read from the broker is used before its seal was opened.
+//! Deliberately absent: commands, configuration twin, video; no topic of theirs is acted upon.
+
+mod backoff;
+pub mod claim;
+mod driver;
+mod https;
+mod link;
+mod presence;
+mod receiver;
+mod reports;
+mod sender;
+mod tls;
+mod transport;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use edge_store::{DeviceKeys, Identity, Outbox};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use wire_contract::Timestamp;
+
+use crate::clock::SharedClock;
+use crate::gallery::Galleries;
+use crate::stages::record::Recorder;
+
+pub use claim::{ClaimError, Claimed, claim};
+pub use https::HttpsError;
+pub use link::LinkError;
+pub use presence::About;
+pub use tls::TlsError;
+
+/// Everything that the connection to the hub works with.
+pub struct Sync {
+    /// Who this device is. Without one there is nothing to connect to: do not start sync.
+    pub identity: Identity,
+    /// Where the connection counter is kept (the same directory that holds the identity).
+    pub state_dir: PathBuf,
+    /// Link and gallery keys; sync stores new ones there.
+    pub keys: DeviceKeys,
+    /// Where events wait.
+    pub outbox: Arc<Outbox>,
+    /// Where people go, and what the state reports say.
+    pub galleries: Arc<Galleries>,
+    /// The last sequence on disk: changes wake the sender.
+    pub recorded: watch::Receiver<u64>,
+    /// For `system.gallery_rebuilt`.
+    pub recorder: Recorder,
+    /// What the status says of this agent.
+    pub about: About,
+    /// The clock.
+    pub clock: SharedClock,
+    /// Turns of the loop, for the watchdog: at least two a second while all is well, with or without a network.
+    pub turns: Arc<AtomicU64>,
+    /// How long to wait for what.
+    pub timing: Timing,
+}
+
+/// How long to wait for what. The defaults are for real devices; tests shorten them.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// MQTT keep-alive. 15 s: a dead line is noticed by the broker after 22 s, and a mobile network's address
+    /// translation (30 s at the worst) is kept open. The client takes no less than 5 s.
+    pub keep_alive: Duration,
+    /// No evtack for this long while batches are on their way: send them again (protocol.md).
+    pub evtack_timeout: Duration,
+    /// Between state reports when nothing changes (protocol.md).
+    pub report_interval: Duration,
+    /// The first wait before connecting again.
+    pub backoff_first: Duration,
+    /// The longest wait before connecting again. 10 s: a door is back soon after its network is, and a thousand devices
+    /// spread over 10 s are a hundred handshakes a second, which one broker core does.
+    pub backoff_longest: Duration,
+    /// How long one HTTPS call or connection attempt may take.
+    pub connect_timeout: Duration,
+    /// How long a stop waits for the last status to be taken.
+    pub stop_timeout: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            keep_alive: Duration::from_secs(15),
+            evtack_timeout: Duration::from_secs(10),
+            report_interval: Duration::from_secs(60),
+            backoff_first: Duration::from_millis(500),
+            backoff_longest: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(10),
+            stop_timeout: Duration::from_secs(1),
+        }
+    }
+}
+
+/// How the line to the hub is, for `status`, `outbox status` and `doctor`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct SyncStatus {
+    /// Connected, subscribed and reported.
+    pub connected: bool,
+    /// `host:port` of the broker.
+    pub broker: String,
+    /// Connections since the device was made.
+    pub connection_epoch: u64,
+    /// Since when it is connected.
+    pub connected_since: Option<Timestamp>,
+    /// The link keys in use; none before the first link.
+    pub link_epoch: Option<u32>,
+    /// What went wrong last, as one line with its causes; none after a success.
+    pub last_error: Option<String>,
+    /// When the hub last acknowledged events.
+    pub last_acknowledged_at: Option<Timestamp>,
+}
+
+/// Runs until `stop` is cancelled, then says "offline" and returns within [`Timing::stop_timeout`] and what the disk
+/// takes. Never returns before: every trouble is logged, shown in `status`, and tried again.
+pub async fn run(sync: Sync, status: watch::Sender<SyncStatus>, stop: CancellationToken) {
+    let connector = transport::Mqtt::new(&sync.identity, sync.timing);
+    driver::Driver::new(sync, status, connector).run(stop).await;
+}
+
+#[cfg(test)]
+mod tests;
