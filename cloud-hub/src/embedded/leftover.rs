@@ -3,7 +3,7 @@
 //! The death signal makes leftovers rare, but a fast shutdown takes a moment, and the next hub may be quicker.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
@@ -42,12 +42,13 @@ pub(super) async fn stop(part: &'static str, pid: Pid, signals: &[Signal]) -> Re
         if kill_process(pid, *signal).is_err() {
             break;
         }
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline {
-            if test_kill_process(pid).is_err() {
-                return Ok(());
+        let gone = async {
+            while test_kill_process(pid).is_ok() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        if tokio::time::timeout(PATIENCE, gone).await.is_ok() {
+            return Ok(());
         }
     }
     if test_kill_process(pid).is_err() {

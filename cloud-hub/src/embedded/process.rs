@@ -30,7 +30,7 @@ const RECENT_LINES: usize = 12;
 
 /// What to start and as whom.
 #[derive(Debug, Clone)]
-pub struct ChildSpec {
+pub(super) struct ChildSpec {
     /// Short name for logs and errors, such as `postgres`.
     pub name: &'static str,
     /// The executable.
@@ -47,7 +47,7 @@ pub struct ChildSpec {
 
 /// A running child process. Dropping it does not stop it; [`OwnedChild::stop`] does, and so does the hub's death.
 #[derive(Debug)]
-pub struct OwnedChild {
+pub(super) struct OwnedChild {
     name: &'static str,
     pid: u32,
     pidfd: OwnedFd,
@@ -57,11 +57,12 @@ pub struct OwnedChild {
 
 type SpawnJob = Box<dyn FnOnce() + Send>;
 
-/// The thread every child is forked from. It never ends before the process does.
-fn spawner() -> &'static mpsc::Sender<SpawnJob> {
-    static SPAWNER: OnceLock<mpsc::Sender<SpawnJob>> = OnceLock::new();
+/// The thread every child is forked from. It never ends before the process does. Its channel is a rendezvous: whoever
+/// asks waits until the fork before is done.
+fn spawner() -> &'static mpsc::SyncSender<SpawnJob> {
+    static SPAWNER: OnceLock<mpsc::SyncSender<SpawnJob>> = OnceLock::new();
     SPAWNER.get_or_init(|| {
-        let (sender, jobs) = mpsc::channel::<SpawnJob>();
+        let (sender, jobs) = mpsc::sync_channel::<SpawnJob>(0);
         std::thread::Builder::new()
             .name(String::from("spawner"))
             .spawn(move || {
@@ -77,9 +78,9 @@ fn spawner() -> &'static mpsc::Sender<SpawnJob> {
 /// Starts the child from the spawner thread.
 ///
 /// Fails with the operating system's error: a missing executable, a user that may not be taken, no memory.
-pub fn spawn(spec: &ChildSpec) -> io::Result<OwnedChild> {
+pub(super) fn spawn(spec: &ChildSpec) -> io::Result<OwnedChild> {
     let mut command = command(spec);
-    let (reply, answer) = mpsc::channel();
+    let (reply, answer) = mpsc::sync_channel(1);
     spawner()
         .send(Box::new(move || {
             // The receiver waits below; if it is gone the process is going down with it.
@@ -152,18 +153,18 @@ impl OwnedChild {
 
     /// The process id, for messages.
     #[must_use]
-    pub fn pid(&self) -> u32 {
+    pub(super) fn pid(&self) -> u32 {
         self.pid
     }
 
     /// The exit status if the child has ended.
     #[must_use]
-    pub fn exited(&self) -> Option<ExitStatus> {
+    pub(super) fn exited(&self) -> Option<ExitStatus> {
         *self.exit.borrow()
     }
 
     /// Resolves when the child has ended.
-    pub async fn wait(&self) -> ExitStatus {
+    pub(super) async fn wait(&self) -> ExitStatus {
         let mut exit = self.exit.clone();
         let status = exit.wait_for(Option::is_some).await;
         status.ok().and_then(|status| *status).unwrap_or_else(|| ExitStatus::from_raw(0x7f00))
@@ -171,13 +172,13 @@ impl OwnedChild {
 
     /// The child's last log lines, oldest first, for an error message.
     #[must_use]
-    pub fn recent_log(&self) -> String {
+    pub(super) fn recent_log(&self) -> String {
         let lines = self.recent.lock();
         lines.iter().map(String::as_str).collect::<Vec<_>>().join("; ")
     }
 
     /// Sends a signal; a child that has ended already is no error.
-    pub fn signal(&self, signal: Signal) {
+    pub(super) fn signal(&self, signal: Signal) {
         if self.exited().is_none() {
             // A pid file descriptor cannot hit a process that took over the number.
             let _ = pidfd_send_signal(&self.pidfd, signal);
@@ -185,7 +186,7 @@ impl OwnedChild {
     }
 
     /// Asks the child to stop with `signal`, waits at most `grace`, then kills it. Returns when it has ended.
-    pub async fn stop(&self, signal: Signal, grace: Duration) {
+    pub(super) async fn stop(&self, signal: Signal, grace: Duration) {
         self.signal(signal);
         if tokio::time::timeout(grace, self.wait()).await.is_err() {
             tracing::warn!(part = self.name, pid = self.pid, "did not stop in time and is killed");
@@ -220,7 +221,7 @@ fn follow(
 }
 
 /// Runs a short-lived program to its end and returns its status and last lines.
-pub async fn run(spec: &ChildSpec) -> io::Result<(ExitStatus, String)> {
+pub(super) async fn run(spec: &ChildSpec) -> io::Result<(ExitStatus, String)> {
     let child = spawn(spec)?;
     let status = child.wait().await;
     // The reader threads finish right after the pipes close; the last lines are worth a short wait.

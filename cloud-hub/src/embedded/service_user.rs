@@ -27,7 +27,7 @@ pub struct ServiceUser {
 /// The user this process runs as.
 ///
 /// Fails when the user id has no name (a container without a passwd entry): Postgres' `initdb` would refuse too.
-pub fn current() -> Result<ServiceUser, EmbeddedError> {
+pub(super) fn current() -> Result<ServiceUser, EmbeddedError> {
     let uid = rustix::process::geteuid().as_raw();
     let gid = rustix::process::getegid().as_raw();
     let mut buffer = vec![0; 16 * 1024];
@@ -45,7 +45,7 @@ pub fn current() -> Result<ServiceUser, EmbeddedError> {
 }
 
 /// The user the parts run as: `None` to stay oneself, `lintel` when the hub is root.
-pub fn for_parts() -> Result<Option<ServiceUser>, EmbeddedError> {
+pub(super) fn for_parts() -> Result<Option<ServiceUser>, EmbeddedError> {
     if !rustix::process::geteuid().is_root() {
         return Ok(None);
     }
@@ -69,7 +69,7 @@ fn by_name(name: &str) -> Result<Option<ServiceUser>, EmbeddedError> {
 /// Checks that `user` may pass through every folder above `dir` and `dir` itself.
 ///
 /// Postgres would only say "could not change directory"; this names the first folder that is closed.
-pub fn check_traversable(dir: &Path, user: &ServiceUser) -> Result<(), EmbeddedError> {
+pub(super) fn check_traversable(dir: &Path, user: &ServiceUser) -> Result<(), EmbeddedError> {
     match first_closed(dir, user) {
         None => Ok(()),
         Some(closed) => Err(EmbeddedError::NotTraversable { dir: dir.to_path_buf(), closed, user: user.name.clone() }),

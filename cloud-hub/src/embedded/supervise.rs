@@ -20,7 +20,7 @@ const HEALTHY_AFTER: Duration = Duration::from_secs(30);
 
 /// A child that is started again when it ends by itself.
 #[derive(Debug)]
-pub struct Supervised {
+pub(super) struct Supervised {
     current: Arc<Mutex<Arc<OwnedChild>>>,
     stopping: CancellationToken,
     stop_signal: Signal,
@@ -80,12 +80,12 @@ async fn keep_running(
 impl Supervised {
     /// The process that runs now (it may just have ended).
     #[must_use]
-    pub fn child(&self) -> Arc<OwnedChild> {
+    pub(super) fn child(&self) -> Arc<OwnedChild> {
         Arc::clone(&self.current.lock())
     }
 
     /// Stops the child for good and returns when it has ended.
-    pub async fn stop(mut self) {
+    pub(super) async fn stop(mut self) {
         self.stopping.cancel();
         if let Some(task) = self.task.take() {
             drop(task.await);

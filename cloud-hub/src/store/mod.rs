@@ -16,6 +16,7 @@ pub mod credentials;
 pub mod devices;
 pub mod events;
 pub mod galleries;
+pub mod housekeeping;
 pub mod people;
 pub mod places;
 pub mod routes;

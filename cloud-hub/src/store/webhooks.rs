@@ -6,7 +6,7 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::{StoreError, TenantTx, routes};
-use crate::domain::ids::{DeliveryId, EndpointId, EventId};
+use crate::domain::ids::{DeliveryId, DeviceId, EndpointId, EventId};
 
 /// An endpoint.
 #[derive(Clone, Debug)]
@@ -36,7 +36,9 @@ pub struct Delivery {
     pub secret_sealed: Vec<u8>,
     /// The event, and the `webhook-id`.
     pub event: EventId,
-    /// The body to send.
+    /// The device that the event came from, by the registry; `None` for the hub's own.
+    pub device: Option<DeviceId>,
+    /// The whole CloudEvents JSON, of which the body to send is made.
     pub body: Value,
     /// How many attempts there have been, this one included.
     pub attempts: u32,
@@ -123,6 +125,7 @@ struct DeliveryRow {
     url: String,
     secret_sealed: Vec<u8>,
     event_id: Uuid,
+    device_id: Option<Uuid>,
     body: Value,
     attempts: i32,
 }
@@ -130,20 +133,24 @@ struct DeliveryRow {
 /// Leases up to `per_endpoint` due deliveries of each endpoint, in feed order: nobody else gets them until `lease`
 /// is over, so that a crash in the middle of an attempt costs that time and no delivery. Counts the attempt.
 ///
-/// The limit is per endpoint, so that one that hangs cannot hold up the others.
+/// The limit is per endpoint, so that one that hangs cannot hold up the others; endpoints in `busy`, which the caller
+/// is still serving, get nothing.
 pub async fn lease_due(
     tx: &mut TenantTx,
     now: OffsetDateTime,
     lease: Duration,
     per_endpoint: u32,
+    busy: &[EndpointId],
 ) -> Result<Vec<Delivery>, StoreError> {
     let tenant = tx.tenant_uuid();
     let mut rows: Vec<(i64, DeliveryRow)> = Vec::new();
-    let endpoints: Vec<Uuid> =
-        sqlx::query_scalar("SELECT id FROM webhook_endpoint WHERE tenant_id = $1 AND deleted_at IS NULL ORDER BY id")
-            .bind(tenant)
-            .fetch_all(tx.conn())
-            .await?;
+    let endpoints: Vec<Uuid> = sqlx::query_scalar(
+        "SELECT id FROM webhook_endpoint WHERE tenant_id = $1 AND deleted_at IS NULL AND id <> ALL ($2) ORDER BY id",
+    )
+    .bind(tenant)
+    .bind(busy.iter().map(|id| id.0).collect::<Vec<_>>())
+    .fetch_all(tx.conn())
+    .await?;
     for endpoint in endpoints {
         let leased: Vec<LeasedRow> = sqlx::query_as(
             "WITH due AS (
@@ -154,7 +161,8 @@ pub async fn lease_due(
              FROM due, webhook_endpoint w, event e
              WHERE d.tenant_id = $1 AND d.id = due.id
                AND w.tenant_id = $1 AND w.id = d.endpoint_id AND e.tenant_id = $1 AND e.id = d.event_id
-             RETURNING d.position, d.id, d.endpoint_id, w.url, w.secret_sealed, d.event_id, e.body, d.attempts",
+             RETURNING d.position, d.id, d.endpoint_id, w.url, w.secret_sealed, d.event_id, e.device_id, e.body,
+                       d.attempts",
         )
         .bind(tenant)
         .bind(endpoint)
@@ -184,6 +192,7 @@ impl From<DeliveryRow> for Delivery {
             url: row.url,
             secret_sealed: row.secret_sealed,
             event: EventId(row.event_id),
+            device: row.device_id.map(DeviceId),
             body: row.body,
             attempts: u32::try_from(row.attempts).unwrap_or(u32::MAX),
         }

@@ -1,0 +1,98 @@
+//! What devices call: the claim that gives them an identity, and the link keys that go with it.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use wire_contract::claim::{BrokerAddress, ClaimRequest};
+use wire_contract::encoding::{SecretBytes, V1};
+use wire_contract::{ClaimAnswer, Code, LinkAnswer};
+
+use super::auth::CallingDevice;
+use super::body::{Fields, Json};
+use super::problem::ApiError;
+use super::state::Api;
+use crate::domain::ids::{ClaimId, DeviceId, TenantId};
+use crate::keys::{Claimed, LinkGallery, Redeemed};
+use crate::pki::{DeviceRequest, IssuedDevice};
+
+impl Fields for ClaimRequest {
+    const KNOWN: &'static [&'static str] = &["v", "claim_id", "secret", "serial", "csr"];
+    const REQUIRED: &'static [&'static str] = Self::KNOWN;
+}
+
+/// `POST /v1/claims`: the first key that shows the secret in time gets the identity; the same key may ask again.
+pub(super) async fn claim(
+    State(api): State<Arc<Api>>,
+    Json(request): Json<ClaimRequest>,
+) -> Result<(StatusCode, axum::Json<ClaimAnswer>), ApiError> {
+    request
+        .check()
+        .map_err(|error| ApiError::field(format!("/{}", error.field), Code::InvalidField, error.to_string()))?;
+    let csr =
+        DeviceRequest::parse(&request.csr).map_err(|error| ApiError::because(Code::CsrInvalid, error.to_string()))?;
+    let id = ClaimId(request.claim_id.0);
+    let redeemed = api.custody.redeem_claim(id, request.secret.expose(), csr.spki_sha256()).await?;
+    let (tenant, device) = match redeemed {
+        Redeemed::Accepted(tenant, device) => (tenant, device),
+        Redeemed::Unknown => return Err(refused(id, Code::ClaimUnknown)),
+        Redeemed::Expired => return Err(refused(id, Code::ClaimExpired)),
+        Redeemed::Used => return Err(refused(id, Code::ClaimUsed)),
+    };
+    let issued = api.pki.issue_device(csr, device, api.clock.now()).map_err(|error| ApiError::internal(&error))?;
+    let claimed = Claimed {
+        hardware_serial: request.serial,
+        spki_sha256: issued.spki_sha256,
+        certificate_serial: issued.serial.clone(),
+        expires_at: issued.expires_at,
+    };
+    api.custody.device_claimed(tenant, device, claimed).await?;
+    // Access lines first: the device may connect the moment it has the answer.
+    api.broker.refresh().await.map_err(|error| ApiError::internal(&error))?;
+    // An older identity's live session must not outlive it.
+    api.broker.end_session(device).await;
+    tracing::info!(event = "device_claimed", client_id = %tenant, device = %device, "a device has claimed its identity");
+    Ok((StatusCode::OK, axum::Json(answer(&api, tenant, device, &issued, id))))
+}
+
+fn refused(claim: ClaimId, code: Code) -> ApiError {
+    tracing::warn!(event = "claim_refused", claim = %claim, reason = %code, "a claim was refused");
+    ApiError::of(code)
+}
+
+fn answer(api: &Api, tenant: TenantId, device: DeviceId, issued: &IssuedDevice, claim: ClaimId) -> ClaimAnswer {
+    let signing = api.custody.keyring().signing();
+    ClaimAnswer {
+        v: V1,
+        tenant: wire_contract::TenantId(tenant.0),
+        device: wire_contract::DeviceId(device.0),
+        certificate_chain: issued.chain_pem.clone(),
+        root: api.pki.root_pem().to_owned(),
+        hub_keys: vec![signing.public()],
+        hub_url: api.settings.public_url.clone(),
+        broker: BrokerAddress { host: api.settings.broker_host.clone(), port: api.settings.broker_port },
+        server_time: signing.sign_time(claim.0, api.clock.now()),
+    }
+}
+
+/// `GET /v1/device/link`: the present link key, the galleries of the device with their keys, the hub's time.
+pub(super) async fn link(
+    State(api): State<Arc<Api>>,
+    caller: CallingDevice,
+) -> Result<axum::Json<LinkAnswer>, ApiError> {
+    let material = api.custody.link(caller.tenant, caller.device).await?;
+    let gallery = |held: &LinkGallery| wire_contract::link::LinkGallery {
+        gallery: wire_contract::GalleryId(held.gallery.0),
+        epoch: held.epoch,
+        gdk: SecretBytes::new(*held.gdk),
+        ck: SecretBytes::new(*held.ck),
+    };
+    Ok(axum::Json(LinkAnswer {
+        v: V1,
+        link_epoch: material.link_epoch,
+        link_key: SecretBytes::new(*material.link_key),
+        hub_epoch: material.hub_epoch,
+        galleries: material.galleries.iter().map(gallery).collect(),
+        server_time: api.custody.keyring().signing().sign_time(caller.device.0, api.clock.now()),
+    }))
+}

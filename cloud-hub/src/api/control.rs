@@ -1,0 +1,163 @@
+//! The control socket: what only the operator of the machine may do, over HTTP on a Unix socket of mode 0600.
+//!
+//! In: requests of the command line. Out: JSON. Whoever may open the socket is the operator; there is no other check,
+//! and no route here is reachable over the network.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Path as UrlPath, State};
+use axum::http::StatusCode;
+use axum::middleware;
+use axum::routing::{delete, get, post};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::net::UnixListener;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+use wire_contract::Timestamp;
+
+use super::body::{Checks, Fields, Json};
+use super::problem::ApiError;
+use super::sites::MAX_NAME;
+use super::state::Api;
+use super::{devices, observe};
+use crate::domain::ids::{ApiKeyId, TenantId};
+use crate::store::{audit, credentials, places, routes};
+
+/// As audit entries name the command line's user.
+const OPERATOR: &str = "operator";
+
+/// Binds the socket where nobody else can open it, not even between its making and the change of its mode: it is made
+/// in `private_dir` (0700) and moved to its place.
+pub fn bind(private_dir: &Path, socket: &Path) -> io::Result<UnixListener> {
+    let hidden: PathBuf = private_dir.join("control.new");
+    match std::fs::remove_file(&hidden) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&hidden)?;
+    std::fs::set_permissions(&hidden, std::fs::Permissions::from_mode(0o600))?;
+    std::fs::rename(&hidden, socket)?;
+    Ok(listener)
+}
+
+/// Serves the command line until `stop`.
+pub async fn serve(listener: UnixListener, api: Arc<Api>, stop: CancellationToken) {
+    let clock = api.clock.clone();
+    let routes = Router::new()
+        .route("/tenants", post(create_tenant).get(list_tenants))
+        .route("/tenants/{tenant}/api-keys", post(create_key).get(list_keys))
+        .route("/tenants/{tenant}/api-keys/{key}", delete(revoke_key))
+        .route("/tenants/{tenant}/devices", get(list_devices))
+        .route("/doctor", get(doctor))
+        .layer(middleware::from_fn_with_state(clock, observe::observe))
+        .with_state(api);
+    let served = axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned());
+    if let Err(error) = served.await {
+        tracing::error!(event = "control_socket_failed", %error, "the control socket ended");
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct Named {
+    name: String,
+}
+
+impl Fields for Named {
+    const KNOWN: &'static [&'static str] = &["name"];
+    const REQUIRED: &'static [&'static str] = Self::KNOWN;
+}
+
+type Answer = Result<(StatusCode, axum::Json<Value>), ApiError>;
+
+fn ok(value: Value) -> Answer {
+    Ok((StatusCode::OK, axum::Json(value)))
+}
+
+async fn create_tenant(State(api): State<Arc<Api>>, Json(named): Json<Named>) -> Answer {
+    Checks::default().text("/name", &named.name, MAX_NAME).done()?;
+    let tenant = api.custody.create_tenant(&named.name, OPERATOR).await?;
+    let key = api.custody.create_api_key(tenant, "first key", OPERATOR).await?;
+    let secret = key.secret_text();
+    let answer = json!({
+        "tenant": { "id": tenant.0, "name": named.name },
+        "api_key": { "id": key.id.0, "secret": secret.as_str() },
+    });
+    Ok((StatusCode::CREATED, axum::Json(answer)))
+}
+
+async fn list_tenants(State(api): State<Arc<Api>>) -> Answer {
+    let mut tenants = Vec::new();
+    for tenant in routes::tenants(&api.db).await? {
+        let tenant = api.db.tenant(tenant, |tx| Box::pin(places::tenant(tx))).await?;
+        let created_at = Timestamp::from(tenant.created_at);
+        tenants.push(json!({ "id": tenant.id.0, "name": tenant.name, "created_at": created_at }));
+    }
+    ok(json!({ "tenants": tenants }))
+}
+
+async fn create_key(State(api): State<Arc<Api>>, UrlPath(tenant): UrlPath<Uuid>, Json(named): Json<Named>) -> Answer {
+    Checks::default().text("/name", &named.name, MAX_NAME).done()?;
+    let tenant = existing(&api, tenant).await?;
+    let key = api.custody.create_api_key(tenant, &named.name, OPERATOR).await?;
+    let secret = key.secret_text();
+    Ok((StatusCode::CREATED, axum::Json(json!({ "id": key.id.0, "secret": secret.as_str() }))))
+}
+
+async fn list_keys(State(api): State<Arc<Api>>, UrlPath(tenant): UrlPath<Uuid>) -> Answer {
+    let tenant = existing(&api, tenant).await?;
+    let keys = api.db.tenant(tenant, |tx| Box::pin(credentials::list(tx))).await?;
+    let view = |key: credentials::ApiKeyRow| {
+        json!({
+            "id": key.id.0,
+            "name": key.name,
+            "created_at": Timestamp::from(key.created_at),
+            "revoked_at": key.revoked_at.map(Timestamp::from),
+        })
+    };
+    ok(json!({ "api_keys": keys.into_iter().map(view).collect::<Vec<_>>() }))
+}
+
+async fn revoke_key(
+    State(api): State<Arc<Api>>,
+    UrlPath((tenant, key)): UrlPath<(Uuid, Uuid)>,
+) -> Result<StatusCode, ApiError> {
+    let tenant = existing(&api, tenant).await?;
+    let (key, now) = (ApiKeyId(key), api.clock.now());
+    api.db
+        .tenant(tenant, move |tx| {
+            Box::pin(async move {
+                credentials::revoke(tx, key, now).await?;
+                let entry = audit::Entry {
+                    actor: OPERATOR,
+                    action: "api_key.revoke",
+                    object_kind: "api_key",
+                    object_id: Some(key.0),
+                    detail: json!({}),
+                };
+                Ok::<_, ApiError>(audit::write(tx, entry).await?)
+            })
+        })
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn list_devices(State(api): State<Arc<Api>>, UrlPath(tenant): UrlPath<Uuid>) -> Answer {
+    let tenant = existing(&api, tenant).await?;
+    ok(json!({ "devices": devices::all(&api, tenant).await? }))
+}
+
+async fn doctor(State(api): State<Arc<Api>>) -> Answer {
+    ok(json!({ "components": api.components().await }))
+}
+
+/// The tenant, if there is one: an unknown id must not look like a tenant without devices.
+async fn existing(api: &Api, tenant: Uuid) -> Result<TenantId, ApiError> {
+    let tenant = TenantId(tenant);
+    api.db.tenant(tenant, |tx| Box::pin(places::tenant(tx))).await?;
+    Ok(tenant)
+}

@@ -1,0 +1,277 @@
+//! Devices: made by the operator, given a claim token, seen with the state of their galleries, revoked.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use uuid::Uuid;
+use wire_contract::encoding::{Hash32, SecretBytes};
+use wire_contract::{ClaimToken, Timestamp};
+
+use super::auth::Caller;
+use super::body::{Checks, Fields, Json};
+use super::page::Page;
+use super::problem::ApiError;
+use super::sites::MAX_NAME;
+use super::state::Api;
+use crate::domain::ids::{DeviceId, DoorId, SiteId, TenantId};
+use crate::store::devices::{Device, DeviceGallery, DeviceState};
+use crate::store::{TenantTx, audit, devices, places};
+
+/// Doors of one device: more than any door controller drives.
+const MAX_DOORS: usize = 64;
+
+#[derive(Debug, Deserialize)]
+pub(super) struct NewDevice {
+    name: String,
+    site_id: Uuid,
+    #[serde(default)]
+    doors: Vec<NewDeviceDoor>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewDeviceDoor {
+    local_id: String,
+    name: String,
+}
+
+impl Fields for NewDevice {
+    const KNOWN: &'static [&'static str] = &["name", "site_id", "doors"];
+    const REQUIRED: &'static [&'static str] = &["name", "site_id"];
+}
+
+/// A claim token as its operator gets to see it, once.
+#[derive(Debug, Serialize)]
+pub(super) struct ClaimView {
+    token: String,
+    expires_at: Timestamp,
+}
+
+/// A device with what it last reported.
+#[derive(Debug, Serialize)]
+pub(super) struct DeviceView {
+    id: Uuid,
+    name: String,
+    site_id: Uuid,
+    state: &'static str,
+    online: bool,
+    last_seen_at: Option<Timestamp>,
+    versions: Option<Value>,
+    certificate_expires_at: Option<Timestamp>,
+    created_at: Timestamp,
+    doors: Vec<DeviceDoorView>,
+    galleries: Vec<DeviceGalleryView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    claim: Option<ClaimView>,
+}
+
+#[derive(Debug, Serialize)]
+struct DeviceDoorView {
+    id: Uuid,
+    local_id: Option<String>,
+    name: String,
+}
+
+/// `equal` says that the device searches exactly what the hub has.
+#[derive(Debug, Serialize)]
+struct DeviceGalleryView {
+    gallery: Uuid,
+    epoch: Option<u32>,
+    version: Option<u64>,
+    root: Option<String>,
+    reported_at: Option<Timestamp>,
+    hub_epoch: u32,
+    hub_version: u64,
+    hub_root: String,
+    equal: bool,
+}
+
+impl From<&DeviceGallery> for DeviceGalleryView {
+    fn from(gallery: &DeviceGallery) -> Self {
+        let reported = gallery.reported.as_ref();
+        Self {
+            gallery: gallery.gallery.0,
+            epoch: reported.map(|reported| reported.epoch),
+            version: reported.map(|reported| reported.version),
+            root: reported.map(|reported| hex::encode(&reported.root)),
+            reported_at: reported.map(|reported| reported.at.into()),
+            hub_epoch: gallery.epoch,
+            hub_version: gallery.version,
+            hub_root: hex::encode(&gallery.root),
+            equal: gallery.equal(),
+        }
+    }
+}
+
+fn view(device: Device, doors: Vec<places::Door>, galleries: &[DeviceGallery]) -> DeviceView {
+    let state = match device.state {
+        DeviceState::Created => "created",
+        DeviceState::Claimed => "claimed",
+        DeviceState::Revoked => "revoked",
+    };
+    let door = |door: places::Door| DeviceDoorView { id: door.id.0, local_id: door.local_id, name: door.name };
+    DeviceView {
+        id: device.id.0,
+        name: device.name,
+        site_id: device.site_id.0,
+        state,
+        online: device.online,
+        last_seen_at: device.last_seen_at.map(Timestamp::from),
+        versions: device.versions,
+        certificate_expires_at: device.certificate_expires_at.map(Timestamp::from),
+        created_at: device.created_at.into(),
+        doors: doors.into_iter().map(door).collect(),
+        galleries: galleries.iter().map(DeviceGalleryView::from).collect(),
+        claim: None,
+    }
+}
+
+async fn full_view(tx: &mut TenantTx, device: Device) -> Result<DeviceView, ApiError> {
+    let id = device.id;
+    let doors = places::doors(tx, Some(id)).await?;
+    let galleries = devices::galleries(tx, id).await?;
+    Ok(view(device, doors, &galleries))
+}
+
+/// `POST /v1/devices`
+pub(super) async fn create(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Json(new): Json<NewDevice>,
+) -> Result<(StatusCode, axum::Json<DeviceView>), ApiError> {
+    let mut checks = Checks::default();
+    checks.text("/name", &new.name, MAX_NAME).that(new.doors.len() <= MAX_DOORS, "/doors", "holds too many doors");
+    for (index, door) in new.doors.iter().enumerate() {
+        checks.text(&format!("/doors/{index}/local_id"), &door.local_id, MAX_NAME);
+        checks.text(&format!("/doors/{index}/name"), &door.name, MAX_NAME);
+    }
+    checks.done()?;
+    let id = DeviceId(api.clock.new_id());
+    let site_id = SiteId(new.site_id);
+    let doors: Vec<places::NewDoor> = new
+        .doors
+        .into_iter()
+        .map(|door| places::NewDoor {
+            id: DoorId(api.clock.new_id()),
+            site_id,
+            device_id: Some(id),
+            local_id: Some(door.local_id),
+            name: door.name,
+        })
+        .collect();
+    let (name, actor) = (new.name, caller.actor());
+    let mut view = api
+        .db
+        .tenant(caller.tenant, move |tx| {
+            Box::pin(async move {
+                places::site(tx, site_id).await?;
+                devices::create(tx, id, site_id, &name).await?;
+                for door in &doors {
+                    places::create_door(tx, door).await?;
+                }
+                let entry = audit::Entry {
+                    actor: &actor,
+                    action: "device.create",
+                    object_kind: "device",
+                    object_id: Some(id.0),
+                    detail: json!({ "doors": doors.len() }),
+                };
+                audit::write(tx, entry).await?;
+                let device = devices::get(tx, id).await?;
+                full_view(tx, device).await
+            })
+        })
+        .await?;
+    view.claim = Some(issue_claim(&api, &caller, id).await?);
+    Ok((StatusCode::CREATED, axum::Json(view)))
+}
+
+/// `POST /v1/devices/{id}/claim-tokens`: a new token, for a first claim or a claim by other hardware.
+pub(super) async fn create_claim_token(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(id): Path<Uuid>,
+) -> Result<(StatusCode, axum::Json<ClaimView>), ApiError> {
+    Ok((StatusCode::CREATED, axum::Json(issue_claim(&api, &caller, DeviceId(id)).await?)))
+}
+
+async fn issue_claim(api: &Api, caller: &Caller, device: DeviceId) -> Result<ClaimView, ApiError> {
+    let claim = api.custody.issue_claim(caller.tenant, device, &caller.actor()).await?;
+    let token = ClaimToken {
+        hub_url: api.settings.public_url.clone(),
+        root_spki_sha256: Hash32(api.pki.root_spki_sha256()),
+        claim_id: wire_contract::ClaimId(claim.id.0),
+        secret: SecretBytes::new(*claim.secret),
+        iat: claim.issued_at.unix_timestamp(),
+        exp: claim.expires_at.unix_timestamp(),
+    };
+    Ok(ClaimView { token: token.encode().to_string(), expires_at: claim.expires_at.into() })
+}
+
+/// Every device of a tenant; the command line's list is the same.
+pub(super) async fn all(api: &Api, tenant: TenantId) -> Result<Vec<DeviceView>, ApiError> {
+    api.db
+        .tenant(tenant, |tx| {
+            Box::pin(async move {
+                let mut views = Vec::new();
+                for device in devices::list(tx).await? {
+                    views.push(full_view(tx, device).await?);
+                }
+                Ok::<_, ApiError>(views)
+            })
+        })
+        .await
+}
+
+/// `GET /v1/devices`
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+) -> Result<axum::Json<Page<DeviceView>>, ApiError> {
+    Ok(axum::Json(Page::whole(all(&api, caller.tenant).await?)))
+}
+
+/// `GET /v1/devices/{id}`
+pub(super) async fn get(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(id): Path<Uuid>,
+) -> Result<axum::Json<DeviceView>, ApiError> {
+    let view = api.db.tenant(caller.tenant, move |tx| {
+        Box::pin(async move {
+            let device = devices::get(tx, DeviceId(id)).await?;
+            full_view(tx, device).await
+        })
+    });
+    Ok(axum::Json(view.await?))
+}
+
+/// `DELETE /v1/devices/{id}`: revokes it. Its access lines go, its live session at the broker is ended.
+pub(super) async fn revoke(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(id): Path<Uuid>,
+) -> Result<StatusCode, ApiError> {
+    let (id, actor) = (DeviceId(id), caller.actor());
+    api.db
+        .tenant(caller.tenant, move |tx| {
+            Box::pin(async move {
+                devices::revoke(tx, id).await?;
+                let entry = audit::Entry {
+                    actor: &actor,
+                    action: "device.revoke",
+                    object_kind: "device",
+                    object_id: Some(id.0),
+                    detail: json!({}),
+                };
+                Ok::<_, ApiError>(audit::write(tx, entry).await?)
+            })
+        })
+        .await?;
+    api.broker.refresh().await.map_err(|error| ApiError::internal(&error))?;
+    api.broker.end_session(id).await;
+    Ok(StatusCode::NO_CONTENT)
+}

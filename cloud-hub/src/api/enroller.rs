@@ -1,0 +1,198 @@
+//! Turning photographs into a template, off the async workers and with a bounded queue.
+//!
+//! In: the bytes of 1 to n photographs. Out: an embedding with its quality, or for each photograph the reasons why it
+//! is no good. A full queue is told at once ([`Busy`]): a client that comes back is cheaper than one that waits.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use face_core::quality::{QualityGate, QualityReason};
+use face_core::{Embedding, ModelError};
+use face_runtime::{AverageError, EnrolError, Enrolled, ModelPack, PhotoError, PhotoLimits, RefusalReason};
+use serde::Serialize;
+use tokio::sync::Semaphore;
+use wire_contract::Code;
+
+/// The model pack in use and what goes with it.
+pub struct Models {
+    /// The pack.
+    pub pack: ModelPack,
+    /// Similarity from which two people are taken to be one.
+    pub duplicate_threshold: f32,
+}
+
+/// A bounded place where photographs are worked on.
+pub struct Enroller {
+    models: ArcSwapOption<Models>,
+    workers: Arc<Semaphore>,
+    /// Workers and waiting places together.
+    places: Arc<Semaphore>,
+    limits: PhotoLimits,
+}
+
+/// Every place is taken.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Busy;
+
+/// What came of one photograph.
+#[derive(Debug, Clone, Serialize)]
+pub struct Photograph {
+    /// Its place in the request, from 0.
+    pub index: usize,
+    /// Whether it went into the template.
+    pub accepted: bool,
+    /// How good it is, in [0, 1]; `null` when there was not exactly one face.
+    pub quality: Option<f32>,
+    /// Why not, the most helpful first.
+    pub reasons: Vec<Code>,
+}
+
+/// A template in the making.
+pub struct NewTemplate {
+    /// Unit vector.
+    pub embedding: Embedding,
+    /// Mean quality of the accepted photographs, in [0, 1].
+    pub quality: f32,
+    /// The pack's space.
+    pub space_id: String,
+    /// The pack's version.
+    pub model_version: String,
+    /// Each photograph's fate.
+    pub photographs: Vec<Photograph>,
+    /// Similarity from which another person is a duplicate.
+    pub duplicate_threshold: f32,
+}
+
+/// Why there is no template.
+#[derive(Debug)]
+pub enum Refusal {
+    /// No photograph was accepted, or they differ; each one's fate.
+    Photographs(Code, Vec<Photograph>),
+    /// A model failed: the hub's fault.
+    Model(ModelError),
+    /// There are no models (yet).
+    NoModels,
+    /// The work was thrown away by a panic in a decoder or model.
+    Crashed,
+}
+
+impl Enroller {
+    /// `workers` requests at once and `queue` more that wait; photographs within `limits`.
+    #[must_use]
+    pub fn new(workers: usize, queue: usize, limits: PhotoLimits) -> Self {
+        Self {
+            models: ArcSwapOption::empty(),
+            workers: Arc::new(Semaphore::new(workers)),
+            places: Arc::new(Semaphore::new(workers + queue)),
+            limits,
+        }
+    }
+
+    /// Puts models to use; requests under way finish with the ones they began with.
+    pub fn set_models(&self, models: Models) {
+        self.models.store(Some(Arc::new(models)));
+    }
+
+    /// Whether there are models.
+    #[must_use]
+    pub fn has_models(&self) -> bool {
+        self.models.load().is_some()
+    }
+
+    /// Works on the photographs of one person. Takes a place now or says [`Busy`] now.
+    pub async fn enrol(&self, photographs: Vec<Bytes>) -> Result<Result<NewTemplate, Refusal>, Busy> {
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Busy)?;
+        let Some(models) = self.models.load_full() else { return Ok(Err(Refusal::NoModels)) };
+        let worker = Arc::clone(&self.workers).acquire_owned().await.map_err(|_| Busy)?;
+        let limits = self.limits;
+        // The permits go into the task: a client that leaves does not free a place that is still being worked at.
+        let work = tokio::task::spawn_blocking(move || {
+            let outcome = work(&models, &photographs, &limits);
+            drop((worker, place));
+            outcome
+        });
+        Ok(work.await.unwrap_or(Err(Refusal::Crashed)))
+    }
+}
+
+fn work(models: &Models, photographs: &[Bytes], limits: &PhotoLimits) -> Result<NewTemplate, Refusal> {
+    let mut fates = Vec::with_capacity(photographs.len());
+    let mut accepted = Vec::new();
+    for (index, bytes) in photographs.iter().enumerate() {
+        let (fate, enrolled) = one(&models.pack, index, bytes, limits).map_err(Refusal::Model)?;
+        fates.push(fate);
+        accepted.extend(enrolled);
+    }
+    if accepted.is_empty() {
+        let code = fates.iter().find_map(|fate| fate.reasons.first()).copied().unwrap_or(Code::NoFace);
+        return Err(Refusal::Photographs(code, fates));
+    }
+    let embedding = match face_runtime::average_photographs(&models.pack, &accepted) {
+        Ok(embedding) => embedding,
+        Err(AverageError::DifferentPeople { .. } | AverageError::NoMean(_)) => {
+            for fate in fates.iter_mut().filter(|fate| fate.accepted) {
+                fate.accepted = false;
+                fate.reasons.push(Code::PhotosDiffer);
+            }
+            return Err(Refusal::Photographs(Code::PhotosDiffer, fates));
+        }
+    };
+    let qualities: Vec<f32> = fates.iter().filter(|fate| fate.accepted).filter_map(|fate| fate.quality).collect();
+    let count = f32::from(u16::try_from(qualities.len().max(1)).unwrap_or(u16::MAX));
+    let manifest = models.pack.manifest();
+    Ok(NewTemplate {
+        embedding,
+        quality: qualities.iter().sum::<f32>() / count,
+        space_id: manifest.space_id.clone(),
+        model_version: format!("{} {}", manifest.name, manifest.version),
+        photographs: fates,
+        duplicate_threshold: models.duplicate_threshold,
+    })
+}
+
+fn one(
+    pack: &ModelPack,
+    index: usize,
+    bytes: &[u8],
+    limits: &PhotoLimits,
+) -> Result<(Photograph, Option<Enrolled>), ModelError> {
+    let refused = |quality, reasons| (Photograph { index, accepted: false, quality, reasons }, None);
+    let image = match face_runtime::decode_photo(bytes, limits) {
+        Ok(image) => image,
+        Err(error) => return Ok(refused(None, vec![photo_code(&error)])),
+    };
+    match face_runtime::enrol_photograph(pack, &image, &QualityGate::enrol()) {
+        Ok(enrolled) => {
+            let quality = Some(enrolled.examined.quality.overall());
+            Ok((Photograph { index, accepted: true, quality, reasons: Vec::new() }, Some(enrolled)))
+        }
+        Err(EnrolError::Refused(why)) => {
+            let quality = why.examined.as_ref().map(|examined| examined.quality.overall());
+            Ok(refused(quality, why.reasons.iter().map(|reason| refusal_code(*reason)).collect()))
+        }
+        Err(EnrolError::Model(error)) => Err(error),
+    }
+}
+
+fn photo_code(error: &PhotoError) -> Code {
+    match error {
+        PhotoError::TooManyBytes { .. } | PhotoError::TooLarge { .. } => Code::PhotoTooLarge,
+        _ => Code::PhotoUnreadable,
+    }
+}
+
+fn refusal_code(reason: RefusalReason) -> Code {
+    match reason {
+        RefusalReason::NoFace => Code::NoFace,
+        RefusalReason::SeveralFaces => Code::SeveralFaces,
+        RefusalReason::Quality(reason) => match reason {
+            QualityReason::TooSmall => Code::FaceTooSmall,
+            QualityReason::Blurred => Code::FaceBlurred,
+            QualityReason::TooDark => Code::FaceTooDark,
+            QualityReason::TooBright => Code::FaceTooBright,
+            QualityReason::Turned => Code::FaceTurned,
+            QualityReason::Occluded => Code::FaceOccluded,
+        },
+    }
+}

@@ -1,0 +1,230 @@
+//! Enrolment by photographs: multipart in, a template or the reasons why not out.
+
+use std::sync::Arc;
+
+use axum::extract::multipart::{Field, Multipart, MultipartError};
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use bytes::{Bytes, BytesMut};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use uuid::Uuid;
+use wire_contract::texts::{Language, code_text, hint_text};
+use wire_contract::{Code, Problem};
+
+use super::auth::Caller;
+use super::enroller::{Busy, NewTemplate, Photograph, Refusal};
+use super::people::TemplateView;
+use super::problem::ApiError;
+use super::state::Api;
+use crate::domain::enrolment::{self, Input, State as SessionState};
+use crate::domain::ids::{PersonId, SessionId, TemplateId};
+use crate::keys;
+use crate::store::{people, sessions};
+
+/// Seconds after which a client that met a full queue may come back; a photograph takes well below one.
+const RETRY_AFTER_SECONDS: u32 = 2;
+/// Neighbours that are looked at for a duplicate: the person's own templates may come first.
+const NEIGHBOURS: u32 = 20;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EnrolmentQuery {
+    /// Enrol although another person looks the same (twins; a second record on purpose).
+    #[serde(default)]
+    allow_duplicate: bool,
+}
+
+/// `POST /v1/people/{id}/enrolments`
+pub(super) async fn create(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(person): Path<Uuid>,
+    Query(query): Query<EnrolmentQuery>,
+    multipart: Multipart,
+) -> Result<Response, ApiError> {
+    let person = PersonId(person);
+    // Whether the person exists is asked before megabytes are read.
+    let session = open_session(&api, &caller, person).await?;
+    let outcome = match read_photographs(&api, multipart).await {
+        Ok(photographs) => enrol(&api, &caller, person, session, photographs, query.allow_duplicate).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = &outcome {
+        close_failed(&api, &caller, session, error.code()).await;
+    }
+    outcome
+}
+
+async fn enrol(
+    api: &Arc<Api>,
+    caller: &Caller,
+    person: PersonId,
+    session: SessionId,
+    photographs: Vec<Bytes>,
+    allow_duplicate: bool,
+) -> Result<Response, ApiError> {
+    let template = match api.enroller.enrol(photographs).await {
+        Ok(Ok(template)) => template,
+        Ok(Err(refusal)) => return Err(refused(refusal)),
+        Err(Busy) => {
+            let error = ApiError::because(Code::Unavailable, "too many enrolments at once");
+            return Err(error.retry_after(RETRY_AFTER_SECONDS));
+        }
+    };
+    let id = store(api, caller, person, session, &template, allow_duplicate).await?;
+    let view = TemplateView {
+        id: id.0,
+        space_id: template.space_id,
+        model_version: template.model_version,
+        quality: template.quality,
+        created_at: None,
+    };
+    let body = json!({ "id": session.0, "template": view, "photographs": template.photographs });
+    Ok((StatusCode::CREATED, axum::Json(body)).into_response())
+}
+
+fn refused(refusal: Refusal) -> ApiError {
+    match refusal {
+        Refusal::Photographs(code, photographs) => with_photographs(code, &photographs),
+        Refusal::NoModels => {
+            let detail = "the hub has no model pack in use: see its log, set [models] and start it again";
+            ApiError::because(Code::ModelsUnavailable, detail)
+        }
+        Refusal::Model(error) => ApiError::internal(&error),
+        Refusal::Crashed => ApiError::of(Code::Internal),
+    }
+}
+
+/// 422 with every photograph's reasons, and a field for each.
+fn with_photographs(code: Code, photographs: &[Photograph]) -> ApiError {
+    let mut problem = Problem::of(code);
+    problem.status = StatusCode::UNPROCESSABLE_ENTITY.as_u16();
+    for photograph in photographs {
+        for code in &photograph.reasons {
+            let texts = [Some(code_text(*code, Language::English)), hint_text(*code, Language::English)];
+            let message = texts.into_iter().flatten().collect::<Vec<_>>().join(". ");
+            problem = problem.field(format!("/photo/{}", photograph.index), *code, message);
+        }
+    }
+    problem.extension("photographs", json!(photographs)).into()
+}
+
+/// Reads every field named `photo`, within the limits; anything else is an error that names it.
+async fn read_photographs(api: &Api, mut multipart: Multipart) -> Result<Vec<Bytes>, ApiError> {
+    let limits = &api.settings.enrolment;
+    let mut photographs = Vec::new();
+    while let Some(field) = multipart.next_field().await.map_err(|error| multipart_error(&error))? {
+        let name = field.name().unwrap_or_default().to_owned();
+        if name != "photo" {
+            let name: String = name.chars().take(100).collect();
+            return Err(ApiError::field(name, Code::UnknownField, "the form's fields are all named photo"));
+        }
+        if photographs.len() == limits.max_photos {
+            let message = format!("at most {} photographs in one request", limits.max_photos);
+            return Err(ApiError::because(Code::PayloadTooLarge, message));
+        }
+        photographs.push(read_field(field, photographs.len(), limits.max_photo_bytes).await?);
+    }
+    if photographs.is_empty() {
+        return Err(ApiError::field("photo", Code::MissingField, "at least one photograph is needed"));
+    }
+    Ok(photographs)
+}
+
+async fn read_field(mut field: Field<'_>, index: usize, max_bytes: usize) -> Result<Bytes, ApiError> {
+    let mut bytes = BytesMut::new();
+    while let Some(chunk) = field.chunk().await.map_err(|error| multipart_error(&error))? {
+        if bytes.len() + chunk.len() > max_bytes {
+            let message = format!("photograph {index} has more than {max_bytes} bytes");
+            return Err(ApiError::because(Code::PayloadTooLarge, message));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes.freeze())
+}
+
+fn multipart_error(error: &MultipartError) -> ApiError {
+    let code = match error.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Code::PayloadTooLarge,
+        _ => Code::InvalidRequest,
+    };
+    ApiError::because(code, "the form cannot be read: send multipart/form-data with fields named photo")
+}
+
+async fn open_session(api: &Api, caller: &Caller, person: PersonId) -> Result<SessionId, ApiError> {
+    let (id, now) = (SessionId(api.clock.new_id()), api.clock.now());
+    let expires_at = now + enrolment::LIFETIME;
+    api.db
+        .tenant(caller.tenant, move |tx| {
+            Box::pin(async move {
+                people::get(tx, person).await?;
+                sessions::create(tx, id, person, expires_at).await?;
+                let state = enrolment::step(SessionState::Initialized, &Input::Submitted, now, expires_at)
+                    .map_err(|error| ApiError::internal(&error))?;
+                sessions::set(tx, id, state, None, None, now).await?;
+                Ok::<_, ApiError>(id)
+            })
+        })
+        .await
+}
+
+/// Ends a session in which nothing was made. If that fails too the session ends by its own expiry.
+async fn close_failed(api: &Api, caller: &Caller, id: SessionId, code: Code) {
+    let now = api.clock.now();
+    let closed = api.db.tenant(caller.tenant, move |tx| {
+        Box::pin(async move {
+            let session = sessions::lock(tx, id).await?;
+            let input = Input::Refused(code.as_str());
+            if let Ok(state) = enrolment::step(session.state, &input, now, session.expires_at) {
+                sessions::set(tx, id, state, None, Some(code.as_str()), now).await?;
+            }
+            Ok::<_, ApiError>(())
+        })
+    });
+    // The error's own cause is in the log already.
+    let _ = closed.await;
+}
+
+/// Looks for a duplicate, then stores the template, its gallery records, the session's end, audit and event at once.
+async fn store(
+    api: &Arc<Api>,
+    caller: &Caller,
+    person: PersonId,
+    session: SessionId,
+    template: &NewTemplate,
+    allow_duplicate: bool,
+) -> Result<TemplateId, ApiError> {
+    let embedding = Box::new(*template.embedding.as_slice());
+    if !allow_duplicate {
+        refuse_duplicate(api, caller, person, template, embedding.clone()).await?;
+    }
+    let accepted = template.photographs.iter().filter(|photograph| photograph.accepted).count();
+    let new = keys::NewTemplate {
+        space_id: template.space_id.clone(),
+        model_version: template.model_version.clone(),
+        quality: template.quality,
+        photographs: u32::try_from(accepted).unwrap_or(u32::MAX),
+        embedding,
+    };
+    Ok(api.custody.enrol(caller.tenant, person, Some(session), new, &caller.actor()).await?)
+}
+
+/// Another person of the tenant who looks the same is told by id, with the score that says so.
+async fn refuse_duplicate(
+    api: &Api,
+    caller: &Caller,
+    person: PersonId,
+    template: &NewTemplate,
+    probe: Box<[f32; 512]>,
+) -> Result<(), ApiError> {
+    let near = api.custody.nearest(caller.tenant, &template.space_id, probe, NEIGHBOURS).await?;
+    let threshold = template.duplicate_threshold;
+    let Some(other) = near.into_iter().find(|near| near.person != person && near.similarity >= threshold) else {
+        return Ok(());
+    };
+    let detail = "another person of this tenant looks the same: enrol with ?allow_duplicate=true if that is right";
+    let found: Value = json!({ "person": other.person.0, "score": other.similarity, "threshold": threshold });
+    Err(Problem::of(Code::DuplicatePerson).detail(detail).extension("duplicate", found).into())
+}

@@ -1,0 +1,157 @@
+//! The feed of events: pages by cursor, and a live stream that can be taken up again.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Query, State};
+use axum::http::HeaderMap;
+use axum::response::IntoResponse;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use futures::stream::{Stream, StreamExt as _};
+use serde::Deserialize;
+use serde_json::Value;
+use wire_contract::{Code, EventClass};
+
+use super::auth::Caller;
+use super::feed::FeedWaiter;
+use super::page::{Page, check_limit};
+use super::problem::ApiError;
+use super::state::Api;
+use crate::domain::cursor::Cursor;
+use crate::domain::event::FeedEvent;
+use crate::store::events;
+
+/// A silent stream gets a comment this often, so that proxies and clients know that it lives.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+/// A silent stream looks for itself this often: a wake-up may be lost, and a revoked key must end it within 5 s.
+const LOOK_EVERY: Duration = Duration::from_secs(4);
+/// Events read at once for a stream; bounds what one slow client keeps in memory.
+const STREAM_PAGE: u32 = 100;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EventsQuery {
+    limit: Option<u32>,
+    cursor: Option<String>,
+    /// Classes, separated by commas.
+    class: Option<String>,
+}
+
+fn cursor(text: &str) -> Result<Cursor, ApiError> {
+    Cursor::decode(text).map_err(|error| ApiError::field("cursor", Code::InvalidField, error.to_string()))
+}
+
+/// The wanted classes; a misspelt one is an error and not an empty list.
+pub(super) fn classes(text: Option<&str>) -> Result<Option<Vec<String>>, ApiError> {
+    let Some(text) = text else { return Ok(None) };
+    let check = |word: &str| {
+        EventClass::from_word(word)
+            .map(|_| word.to_owned())
+            .ok_or_else(|| ApiError::field("class", Code::InvalidField, "is no class of events"))
+    };
+    text.split(',').map(str::trim).map(check).collect::<Result<Vec<_>, _>>().map(Some)
+}
+
+/// `GET /v1/events`: the events after a cursor, oldest first.
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Query(query): Query<EventsQuery>,
+) -> Result<impl IntoResponse, ApiError> {
+    let limit = check_limit(query.limit)?;
+    let after = query.cursor.as_deref().map(cursor).transpose()?.unwrap_or_default();
+    let classes = classes(query.class.as_deref())?;
+    let events = api
+        .db
+        .tenant(caller.tenant, move |tx| {
+            Box::pin(async move { events::page(tx, after, limit, classes.as_deref()).await })
+        })
+        .await?;
+    // A full page may have a next one. The cursor is given at the end too, so that a client can go on later.
+    let next = events.last().map(|event| Cursor(event.position));
+    let full = u32::try_from(events.len()).is_ok_and(|n| n == limit);
+    let page: Page<Value> = Page {
+        data: events.into_iter().map(|event| event.body).collect(),
+        next_cursor: next.filter(|_| full).map(Cursor::encode),
+    };
+    let mut headers = page.link("/v1/events", limit);
+    if let Ok(value) = next.unwrap_or(after).encode().parse() {
+        headers.insert("x-last-cursor", value);
+    }
+    Ok((headers, axum::Json(page)))
+}
+
+/// `GET /v1/events/stream`: committed events as they come, each once and in order, from `Last-Event-ID` or `cursor` on,
+/// else from now on.
+pub(super) async fn stream(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Query(query): Query<EventsQuery>,
+    headers: HeaderMap,
+) -> Result<impl IntoResponse, ApiError> {
+    if query.limit.is_some() {
+        return Err(ApiError::field("limit", Code::InvalidField, "a stream has no limit"));
+    }
+    let last_seen = headers.get("last-event-id").and_then(|value| value.to_str().ok());
+    let from = last_seen.or(query.cursor.as_deref()).map(cursor).transpose()?;
+    let classes = classes(query.class.as_deref())?;
+    let waiter = api.feed.wait_for(caller.tenant);
+    let after = match from {
+        Some(cursor) => cursor,
+        None => api.db.tenant(caller.tenant, |tx| Box::pin(events::head(tx))).await?,
+    };
+    let stop = api.stop.clone();
+    let reader = Reader { api, caller, waiter, after, classes, buffer: VecDeque::new() };
+    let events = reader.into_stream().take_until(stop.cancelled_owned());
+    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(HEARTBEAT).text("heartbeat")))
+}
+
+struct Reader {
+    api: Arc<Api>,
+    caller: Caller,
+    waiter: FeedWaiter,
+    after: Cursor,
+    classes: Option<Vec<String>>,
+    buffer: VecDeque<FeedEvent>,
+}
+
+impl Reader {
+    fn into_stream(self) -> impl Stream<Item = Result<Event, Infallible>> {
+        futures::stream::unfold(self, |mut reader| async move {
+            let event = reader.next().await?;
+            let line =
+                Event::default().id(Cursor(event.position).encode()).event(event.class).data(event.body.to_string());
+            Some((Ok(line), reader))
+        })
+    }
+
+    /// The next event; `None` ends the stream (the key was revoked).
+    async fn next(&mut self) -> Option<FeedEvent> {
+        loop {
+            if let Some(event) = self.buffer.pop_front() {
+                self.after = Cursor(event.position);
+                return Some(event);
+            }
+            match self.read().await {
+                Ok(events) if !events.is_empty() => self.buffer.extend(events),
+                // A database that is away for a moment ends no stream: positions make sure that nothing is missed.
+                _ => {
+                    let _ = tokio::time::timeout(LOOK_EVERY, self.waiter.changed()).await;
+                    if self.api.still_valid(&self.caller).await.is_ok_and(|valid| !valid) {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn read(&self) -> Result<Vec<FeedEvent>, ApiError> {
+        let (after, classes) = (self.after, self.classes.clone());
+        let page = self.api.db.tenant(self.caller.tenant, move |tx| {
+            Box::pin(async move { events::page(tx, after, STREAM_PAGE, classes.as_deref()).await })
+        });
+        Ok(page.await?)
+    }
+}

@@ -1,0 +1,117 @@
+//! The REST API, its TLS listener, and the control socket of the command line.
+//!
+//! In: requests. Out: answers, with RFC 9457 problems when they fail. Who calls is decided in [`auth`]; what may be
+//! seen is decided by the database, since every handler works inside one tenant's transaction. Imports `domain`,
+//! `store`, `keys` and `pki`. Deliberately absent: state between requests, and SQL.
+
+mod auth;
+mod body;
+mod claims;
+pub mod control;
+mod devices;
+pub mod enroller;
+mod enrolments;
+mod events;
+pub mod feed;
+pub mod health;
+pub mod listener;
+mod observe;
+mod page;
+mod peer;
+mod people;
+mod problem;
+mod sites;
+mod state;
+mod webhooks;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::error_handling::HandleErrorLayer;
+use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
+use axum::middleware;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{delete, get, post};
+use tower::ServiceBuilder;
+use tower::timeout::TimeoutLayer;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Predicate as _};
+use wire_contract::{Code, paths};
+
+use problem::ApiError;
+pub use state::{Api, BrokerControl, BrokerError, EnrolmentLimits, Settings};
+
+/// Bodies of JSON requests; ours are below 2 KiB.
+const MAX_JSON_BYTES: usize = 64 * 1024;
+/// All photographs of one request together with the form around them: what one request may hold in memory.
+const MAX_FORM_BYTES: usize = 40 * 1024 * 1024;
+/// Answers below this are not worth compressing.
+const MIN_COMPRESSED_BYTES: u16 = 1024;
+
+/// Every route, with its layers. Paths work with and without a slash at their end.
+pub fn routes(api: Arc<Api>, request_timeout: Duration) -> Router {
+    let clock = api.clock.clone();
+    let timed = ServiceBuilder::new()
+        .layer(HandleErrorLayer::new(|_| async { ApiError::of(Code::Timeout).into_response() }))
+        .layer(TimeoutLayer::new(request_timeout));
+    let compressed = CompressionLayer::new().compress_when(
+        DefaultPredicate::new()
+            .and(NotForContentType::SSE)
+            .and(tower_http::compression::predicate::SizeAbove::new(MIN_COMPRESSED_BYTES.into())),
+    );
+    ordinary()
+        .layer(timed)
+        .merge(Router::new().route("/v1/events/stream", get(events::stream)))
+        .fallback(|| async { ApiError::of(Code::NotFound) })
+        .method_not_allowed_fallback(|| async { ApiError::of(Code::MethodNotAllowed) })
+        .layer(compressed)
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn_with_state(clock, observe::observe))
+        .with_state(api)
+}
+
+fn ordinary() -> Router<Arc<Api>> {
+    let v1 = Router::new()
+        .route("/v1/sites", post(sites::create_site).get(sites::list_sites))
+        .route("/v1/sites/{id}", get(sites::get_site))
+        .route("/v1/doors", post(sites::create_door).get(sites::list_doors))
+        .route("/v1/devices", post(devices::create).get(devices::list))
+        .route("/v1/devices/{id}", get(devices::get).delete(devices::revoke))
+        .route("/v1/devices/{id}/claim-tokens", post(devices::create_claim_token))
+        .route("/v1/people", post(people::create).get(people::list))
+        .route("/v1/people/{id}", get(people::get).delete(people::delete))
+        .route("/v1/events", get(events::list))
+        .route("/v1/webhooks", post(webhooks::create).get(webhooks::list))
+        .route("/v1/webhooks/{id}", delete(webhooks::delete))
+        .route(paths::CLAIMS, post(claims::claim))
+        .route(paths::DEVICE_LINK, get(claims::link))
+        .layer(DefaultBodyLimit::max(MAX_JSON_BYTES));
+    let photographs = Router::new()
+        .route("/v1/people/{id}/enrolments", post(enrolments::create))
+        .layer(DefaultBodyLimit::max(MAX_FORM_BYTES));
+    let mut health = Router::new();
+    for (path, route) in [
+        ("/health", get(health::ready)),
+        ("/health/ready", get(health::ready)),
+        ("/readyz", get(health::ready)),
+        ("/health/live", get(health::live)),
+        ("/livez", get(health::live)),
+        ("/health/detailed", get(health::detailed)),
+    ] {
+        health = health.route(path, route.clone()).route(&format!("{path}/"), route);
+    }
+    v1.merge(photographs).merge(health)
+}
+
+/// A panic in a handler is a fault of the hub: logged with its text, answered without.
+fn panicked(panic: Box<dyn std::any::Any + Send + 'static>) -> Response {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+    tracing::error!(event = "handler_panicked", panic = %text, "a handler panicked");
+    let mut response = ApiError::of(Code::Internal).into_response();
+    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    response
+}

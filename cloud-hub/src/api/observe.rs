@@ -1,0 +1,91 @@
+//! The outermost layer: a request id, one log line a request, and problems written out.
+//!
+//! Deliberately absent from the log: bodies, query strings, and paths with ids of people in them (the route's pattern
+//! is logged instead).
+
+use axum::body::Body;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderValue, Response, StatusCode, header};
+use axum::middleware::Next;
+use tracing::Instrument as _;
+use wire_contract::{Code, Problem, problem};
+
+use super::problem::Unwritten;
+use crate::clock::Clock;
+
+const REQUEST_ID: &str = "x-request-id";
+/// Longer ids of clients are replaced: they would only fill the log.
+const MAX_REQUEST_ID: usize = 64;
+
+/// Wraps every route.
+pub(super) async fn observe(State(clock): State<Clock>, request: Request, next: Next) -> Response<Body> {
+    let id = request_id(&request, &clock);
+    let path = request.uri().path().to_owned();
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().map_or("(none)", MatchedPath::as_str).to_owned();
+    let begun = tokio::time::Instant::now();
+    let span = tracing::info_span!("request", request_id = %id);
+    let mut response = next.run(request).instrument(span).await;
+    let status = response.status().as_u16();
+    let processing_time = begun.elapsed().as_secs_f64();
+    // Probes come every few seconds and say nothing unless they fail.
+    if route.starts_with("/health") && status < 400 {
+        tracing::debug!(component = "api", event = "request", %method, route, status, processing_time, request_id = %id);
+    } else {
+        tracing::info!(component = "api", event = "request", %method, route, status, processing_time, request_id = %id);
+    }
+    if let Some(Unwritten(problem)) = response.extensions_mut().remove() {
+        write(&mut response, *problem, path, &id);
+    } else if is_bare_error(&response) {
+        let code = bare_code(response.status());
+        write(&mut response, Problem::of(code), path, &id);
+    }
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+fn request_id(request: &Request, clock: &Clock) -> String {
+    let given = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
+    let fine = |id: &&str| {
+        !id.is_empty()
+            && id.len() <= MAX_REQUEST_ID
+            && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+    };
+    given.filter(fine).map_or_else(|| clock.new_id().to_string(), str::to_owned)
+}
+
+fn write(response: &mut Response<Body>, mut problem: Problem, path: String, id: &str) {
+    problem.instance = Some(path);
+    problem.trace_id = Some(id.to_owned());
+    // Layers below answer some errors with their own status; what is written must agree with it.
+    problem.status = response.status().as_u16();
+    let body = serde_json::to_vec(&problem).unwrap_or_default();
+    *response.body_mut() = Body::from(body);
+    response.headers_mut().remove(header::CONTENT_LENGTH);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(problem::MEDIA_TYPE));
+}
+
+/// An error that a layer or the router answered in its own words.
+fn is_bare_error(response: &Response<Body>) -> bool {
+    let json = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.to_str().is_ok_and(|kind| kind.starts_with("application/") && kind.contains("json")));
+    (response.status().is_client_error() || response.status().is_server_error()) && !json
+}
+
+fn bare_code(status: StatusCode) -> Code {
+    match status {
+        StatusCode::NOT_FOUND => Code::NotFound,
+        StatusCode::METHOD_NOT_ALLOWED => Code::MethodNotAllowed,
+        StatusCode::PAYLOAD_TOO_LARGE => Code::PayloadTooLarge,
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => Code::UnsupportedMediaType,
+        StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => Code::Timeout,
+        StatusCode::SERVICE_UNAVAILABLE => Code::Unavailable,
+        status if status.is_client_error() => Code::InvalidRequest,
+        _ => Code::Internal,
+    }
+}

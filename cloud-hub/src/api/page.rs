@@ -1,0 +1,110 @@
+//! Pages of lists: `?limit=50&cursor=…` in, `{data, next_cursor}` and a `Link` header out.
+
+use axum::http::{HeaderMap, HeaderValue, header};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+use wire_contract::Code;
+
+use super::problem::ApiError;
+
+/// Entries in a page when the client does not say.
+const DEFAULT_LIMIT: u32 = 50;
+/// Entries in a page at most.
+const MAX_LIMIT: u32 = 200;
+
+/// What a client asks for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PageQuery {
+    limit: Option<u32>,
+    pub(super) cursor: Option<String>,
+}
+
+/// One page.
+#[derive(Debug, Serialize)]
+pub(super) struct Page<T> {
+    /// The entries.
+    pub(super) data: Vec<T>,
+    /// Where the next page begins; `null` at the end.
+    pub(super) next_cursor: Option<String>,
+}
+
+impl PageQuery {
+    /// The number of entries, from 1 to [`MAX_LIMIT`].
+    pub(super) fn limit(&self) -> Result<u32, ApiError> {
+        check_limit(self.limit)
+    }
+
+    /// The id after which the page begins.
+    pub(super) fn after_id(&self) -> Result<Option<Uuid>, ApiError> {
+        self.cursor.as_deref().map(decode_id).transpose()
+    }
+}
+
+/// The number of entries, from 1 to [`MAX_LIMIT`].
+pub(super) fn check_limit(limit: Option<u32>) -> Result<u32, ApiError> {
+    match limit {
+        None => Ok(DEFAULT_LIMIT),
+        Some(limit @ 1..=MAX_LIMIT) => Ok(limit),
+        Some(_) => Err(ApiError::field("limit", Code::InvalidField, format!("must be from 1 to {MAX_LIMIT}"))),
+    }
+}
+
+/// Version byte of a cursor that holds an id; positions of the feed have version 1.
+const ID_VERSION: u8 = 2;
+
+/// An id as an opaque cursor.
+pub(super) fn encode_id(id: Uuid) -> String {
+    let mut bytes = [ID_VERSION; 17];
+    bytes[1..].copy_from_slice(id.as_bytes());
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+fn decode_id(text: &str) -> Result<Uuid, ApiError> {
+    let wrong = || ApiError::field("cursor", Code::InvalidField, "is not one that this hub gave out");
+    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| wrong())?;
+    match <[u8; 17]>::try_from(bytes) {
+        Ok([ID_VERSION, id @ ..]) => Ok(Uuid::from_bytes(id)),
+        _ => Err(wrong()),
+    }
+}
+
+impl<T> Page<T> {
+    /// The page that holds everything.
+    pub(super) fn whole(data: Vec<T>) -> Self {
+        Self { data, next_cursor: None }
+    }
+
+    /// `Link: <…>; rel="next"` if there is a next page.
+    pub(super) fn link(&self, path: &str, limit: u32) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        if let Some(cursor) = &self.next_cursor
+            && let Ok(value) = HeaderValue::from_str(&format!("<{path}?limit={limit}&cursor={cursor}>; rel=\"next\""))
+        {
+            headers.insert(header::LINK, value);
+        }
+        headers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn id_cursors_round_trip_and_others_are_refused() {
+        let id = Uuid::from_u128(7);
+        assert_eq!(decode_id(&encode_id(id)).unwrap(), id);
+        for wrong in ["", "AQ", "!!", &crate::domain::cursor::Cursor(1).encode()] {
+            assert!(decode_id(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn limits_have_bounds() {
+        assert_eq!(check_limit(None).unwrap(), DEFAULT_LIMIT);
+        assert!(check_limit(Some(0)).is_err() && check_limit(Some(MAX_LIMIT + 1)).is_err());
+    }
+}

@@ -1,0 +1,132 @@
+//! The API's one error type: a stable code and a public text outward, the cause to the log.
+//!
+//! A handler returns [`ApiError`]; its response carries the [`Problem`] as an extension, and the outermost layer
+//! ([`super::observe`]) writes it out with the path and the request's id.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use wire_contract::{Code, Problem};
+
+use crate::domain::vault::VaultError;
+use crate::keys::KeysError;
+use crate::store::{Clash, StoreError};
+
+/// What a failed request is answered with.
+#[derive(Debug)]
+pub(super) struct ApiError {
+    problem: Box<Problem>,
+    retry_after_seconds: Option<u32>,
+}
+
+/// The problem of a response that is not written out yet.
+#[derive(Debug, Clone)]
+pub(super) struct Unwritten(pub(super) Box<Problem>);
+
+impl ApiError {
+    /// An error with this code and its default status.
+    #[must_use]
+    pub(super) fn of(code: Code) -> Self {
+        Problem::of(code).into()
+    }
+
+    /// An error that says what happened this time. The text goes to the client: nothing internal.
+    #[must_use]
+    pub(super) fn because(code: Code, detail: impl Into<String>) -> Self {
+        Problem::of(code).detail(detail).into()
+    }
+
+    /// A field that is not as it should be, by JSON pointer or parameter name.
+    #[must_use]
+    pub(super) fn field(pointer: impl Into<String>, code: Code, message: impl Into<String>) -> Self {
+        Problem::of(code).field(pointer, code, message).into()
+    }
+
+    /// The same error, asking the client to come back.
+    #[must_use]
+    pub(super) fn retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after_seconds = Some(seconds);
+        self
+    }
+
+    /// A fault of the hub: the cause goes to the log, once, and not to the client.
+    #[must_use]
+    pub(super) fn internal(cause: &(dyn std::error::Error + 'static)) -> Self {
+        tracing::error!(event = "request_failed", cause = %chain(cause), "a request failed");
+        Self::of(Code::Internal)
+    }
+
+    /// The code.
+    #[must_use]
+    pub(super) fn code(&self) -> Code {
+        self.problem.code
+    }
+}
+
+/// An error and its causes in one line.
+pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let next = cause.to_string();
+        // Messages that already end in their cause are not repeated.
+        if !text.ends_with(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+impl From<Problem> for ApiError {
+    fn from(problem: Problem) -> Self {
+        Self { problem: Box::new(problem), retry_after_seconds: None }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NotFound { what, .. } => Self::because(Code::NotFound, format!("there is no such {what}")),
+            StoreError::Clash(Clash::Other) => Self::of(Code::Conflict),
+            StoreError::Clash(clash) => Self::because(Code::Conflict, format!("this {clash} is already taken")),
+            StoreError::Database(sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_)) => {
+                tracing::warn!(event = "database_unavailable", cause = %chain(&error), "the database does not answer");
+                Self::of(Code::Unavailable).retry_after(2)
+            }
+            error => Self::internal(&error),
+        }
+    }
+}
+
+impl From<KeysError> for ApiError {
+    fn from(error: KeysError) -> Self {
+        match error {
+            KeysError::Store(error) => error.into(),
+            // A deleted person whose rows are still being read.
+            KeysError::NoPersonKey(_) => Self::because(Code::NotFound, "there is no such person"),
+            error => Self::internal(&error),
+        }
+    }
+}
+
+impl From<VaultError> for ApiError {
+    fn from(error: VaultError) -> Self {
+        Self::internal(&error)
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = status.into_response();
+        if let Some(seconds) = self.retry_after_seconds {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("ApiKey"));
+        }
+        response.extensions_mut().insert(Unwritten(self.problem));
+        response
+    }
+}

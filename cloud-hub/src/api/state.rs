@@ -1,0 +1,98 @@
+//! What every handler works with.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use super::enroller::Enroller;
+use super::feed::Feed;
+use super::health::{Component, Life, Probe};
+use crate::clock::Clock;
+use crate::domain::ids::DeviceId;
+use crate::keys::Custody;
+use crate::outbound::address::AddressPolicy;
+use crate::pki::Pki;
+use crate::store::Database;
+
+/// The API's share of the configuration, as final values.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where clients and devices reach the API.
+    pub public_url: Url,
+    /// Where devices reach the broker.
+    pub broker_host: String,
+    /// Where devices reach the broker.
+    pub broker_port: u16,
+    /// Bounds of one enrolment.
+    pub enrolment: EnrolmentLimits,
+    /// Which addresses webhooks may have.
+    pub webhook_policy: AddressPolicy,
+}
+
+/// Bounds of one enrolment.
+#[derive(Debug, Clone)]
+pub struct EnrolmentLimits {
+    /// Photographs.
+    pub max_photos: usize,
+    /// Bytes of one photograph.
+    pub max_photo_bytes: usize,
+}
+
+/// The broker could not be told.
+#[derive(Debug, thiserror::Error)]
+#[error("the broker's access lines could not be written: {0}")]
+pub struct BrokerError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
+
+/// What the API asks of the broker. The wiring joins it to the embedded or external one.
+pub trait BrokerControl: Send + Sync {
+    /// Writes the access lines of every device in the registry, and makes the broker read them.
+    fn refresh(&self) -> BoxFuture<'_, Result<(), BrokerError>>;
+    /// Ends a device's live session. The next connection is judged by the new access lines.
+    fn end_session(&self, device: DeviceId) -> BoxFuture<'_, ()>;
+}
+
+/// Everything a handler may use.
+pub struct Api {
+    /// The database, one tenant at a time.
+    pub db: Database,
+    /// Operations in which a row and a key change together.
+    pub custody: Custody,
+    /// The hub's certificates.
+    pub pki: Arc<Pki>,
+    /// The time.
+    pub clock: Clock,
+    /// Wakes readers of the feed.
+    pub feed: Feed,
+    /// Works on photographs.
+    pub enroller: Enroller,
+    /// The broker.
+    pub broker: Arc<dyn BrokerControl>,
+    /// Starting, ready, draining.
+    pub life: Life,
+    /// Parts that the API does not know itself.
+    pub probes: Vec<Probe>,
+    /// Ends live streams when the hub stops.
+    pub stop: CancellationToken,
+    /// The configuration.
+    pub settings: Settings,
+}
+
+impl Api {
+    /// Asks every part how it is.
+    pub(super) async fn components(&self) -> Vec<Component> {
+        let database = match self.db.ping().await {
+            Ok(()) => Component::pass("database"),
+            Err(_) => Component::fail("database", "does not answer"),
+        };
+        let models = if self.enroller.has_models() {
+            Component::pass("models")
+        } else {
+            Component::warn("models", "no model pack in use: enrolment is refused; see the log and [models]")
+        };
+        let mut components = vec![database, models];
+        components.extend(futures::future::join_all(self.probes.iter().map(|probe| probe())).await);
+        components
+    }
+}

@@ -1,0 +1,80 @@
+//! Asking the running hub over its control socket: HTTP/1.1 on a Unix socket that only the hub's user can open.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use axum::http::{Request, header};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::UnixStream;
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens.
+    #[error("the hub is not running: nobody listens at {} (start it with `cloud-hub serve`, or name its --data-dir)", socket.display())]
+    NotRunning {
+        /// The control socket.
+        socket: PathBuf,
+    },
+    /// The socket is another user's.
+    #[error("{} may only be used by the hub's own user or root", socket.display())]
+    NotAllowed {
+        /// The control socket.
+        socket: PathBuf,
+    },
+    /// The hub refused.
+    #[error("{0}")]
+    Refused(String),
+    /// The conversation broke off.
+    #[error("the hub broke off the answer: {0}")]
+    Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+fn broken(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ClientError {
+    ClientError::Broken(error.into())
+}
+
+/// Sends one request and returns the JSON answer (`null` for an empty one).
+pub(super) async fn ask(socket: &Path, method: &str, path: &str, body: Option<&Value>) -> Result<Value, ClientError> {
+    let stream = UnixStream::connect(socket).await.map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => ClientError::NotAllowed { socket: socket.to_path_buf() },
+        _ => ClientError::NotRunning { socket: socket.to_path_buf() },
+    })?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    let driver = tokio::spawn(connection);
+    let text = body.map(Value::to_string).unwrap_or_default();
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, "control")
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Full::new(Bytes::from(text)))
+        .map_err(broken)?;
+    let answer = sender.send_request(request).await.map_err(broken)?;
+    let status = answer.status();
+    let bytes = answer.into_body().collect().await.map_err(broken)?.to_bytes();
+    driver.abort();
+    let value: Value = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).map_err(broken)? };
+    if status.is_success() { Ok(value) } else { Err(ClientError::Refused(refusal(&value))) }
+}
+
+/// A problem in one line for a terminal.
+fn refusal(problem: &Value) -> String {
+    let text = |name: &str| problem[name].as_str().unwrap_or_default().to_owned();
+    let fields: Vec<String> = problem["errors"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|field| {
+            format!("{}: {}", field["pointer"].as_str().unwrap_or("?"), field["message"].as_str().unwrap_or("?"))
+        })
+        .collect();
+    [text("title"), text("detail"), fields.join("; ")]
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join(": ")
+}

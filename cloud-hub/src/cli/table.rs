@@ -1,0 +1,101 @@
+//! Answers as tables for a terminal. Scripts use `-o json`.
+
+use serde_json::Value;
+
+/// A heading and the JSON pointer of its value.
+pub(super) type Column = (&'static str, &'static str);
+
+pub(super) const NEW_TENANT: &[Column] = &[
+    ("TENANT", "/tenant/id"),
+    ("NAME", "/tenant/name"),
+    ("API KEY", "/api_key/id"),
+    ("SECRET (shown once)", "/api_key/secret"),
+];
+pub(super) const TENANTS: &[Column] = &[("TENANT", "/id"), ("NAME", "/name"), ("CREATED", "/created_at")];
+pub(super) const NEW_API_KEY: &[Column] = &[("API KEY", "/id"), ("SECRET (shown once)", "/secret")];
+pub(super) const API_KEYS: &[Column] =
+    &[("API KEY", "/id"), ("NAME", "/name"), ("CREATED", "/created_at"), ("REVOKED", "/revoked_at")];
+pub(super) const COMPONENTS: &[Column] = &[("COMPONENT", "/name"), ("STATUS", "/status"), ("DETAIL", "/detail")];
+/// One line a gallery; a device without one still has a line.
+pub(super) const DEVICES: &[Column] = &[
+    ("DEVICE", "/id"),
+    ("NAME", "/name"),
+    ("STATE", "/state"),
+    ("ONLINE", "/online"),
+    ("LAST SEEN", "/last_seen_at"),
+    ("GALLERY", "/gallery/gallery"),
+    ("VERSION", "/gallery/version"),
+    ("HUB", "/gallery/hub_version"),
+    ("ROOT", "/gallery/root"),
+    ("EQUAL", "/gallery/equal"),
+    ("REPORTED", "/gallery/reported_at"),
+];
+
+/// Hashes are cut to this many digits: enough to compare by eye.
+const SHORT_HASH: usize = 12;
+
+/// Renders the entries of the member `list` (the answer itself if that is empty).
+pub(super) fn render(answer: &Value, list: &str, columns: &[Column]) -> String {
+    if answer.is_null() {
+        return String::from("done\n");
+    }
+    let entries: Vec<Value> = match answer[list].as_array() {
+        Some(entries) => entries.iter().flat_map(flatten).collect(),
+        None => vec![answer.clone()],
+    };
+    let mut rows: Vec<Vec<String>> = vec![columns.iter().map(|(heading, _)| (*heading).to_owned()).collect()];
+    rows.extend(entries.iter().map(|entry| columns.iter().map(|(_, pointer)| cell(entry, pointer)).collect()));
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns.len()).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        format!("{}\n", cells.join("  ").trim_end())
+    };
+    rows.iter().map(line).collect()
+}
+
+/// One entry for each of its galleries.
+fn flatten(entry: &Value) -> Vec<Value> {
+    match entry["galleries"].as_array() {
+        Some(galleries) if !galleries.is_empty() => galleries
+            .iter()
+            .map(|gallery| {
+                let mut row = entry.clone();
+                row["gallery"] = gallery.clone();
+                row
+            })
+            .collect(),
+        _ => vec![entry.clone()],
+    }
+}
+
+fn cell(entry: &Value, pointer: &str) -> String {
+    match entry.pointer(pointer) {
+        None | Some(Value::Null) => String::from("-"),
+        Some(Value::Bool(yes)) => String::from(if *yes { "yes" } else { "no" }),
+        Some(Value::String(text)) if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+            text[..SHORT_HASH].to_owned()
+        }
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn devices_have_a_line_for_each_gallery() {
+        let answer = json!({ "devices": [
+            { "id": "d1", "name": "door", "online": true, "galleries": [
+                { "gallery": "g1", "version": 3, "equal": true, "root": "ab".repeat(32) },
+                { "gallery": "g2", "version": 1, "equal": false } ] },
+            { "id": "d2", "name": "new", "online": false, "galleries": [] },
+        ]});
+        let text = render(&answer, "devices", DEVICES);
+        assert_eq!(text.lines().count(), 4, "{text}");
+        assert!(text.contains("abababababab ") && text.contains("yes") && text.contains("d2"), "{text}");
+    }
+}

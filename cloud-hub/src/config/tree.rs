@@ -1,0 +1,269 @@
+//! The sections of the configuration as final types.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use super::values::{HumanDuration, MaybePath, Secret};
+use super::{ConfigError, SCHEMA_VERSION};
+use crate::outbound::network::Network;
+
+/// The whole configuration. Field meanings and defaults stand in `defaults.toml`.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Version of the shape.
+    pub schema_version: u32,
+    /// Logging.
+    pub log: LogConfig,
+    /// The data directory.
+    pub data: DataConfig,
+    /// The REST listener.
+    pub server: ServerConfig,
+    /// External Postgres.
+    pub database: DatabaseConfig,
+    /// External broker.
+    pub broker: BrokerConfig,
+    /// Embedded Postgres and broker.
+    pub embedded: EmbeddedConfig,
+    /// The model pack.
+    pub models: ModelsConfig,
+    /// Enrolment by photograph.
+    pub enrolment: EnrolmentConfig,
+    /// Webhook delivery.
+    pub webhooks: WebhooksConfig,
+}
+
+macro_rules! section {
+    ($(#[$doc:meta])* $name:ident, $partial:ident { $($(#[$field:meta])* $key:ident: $kind:ty,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Deserialize, Serialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct $name { $($(#[$field])* pub $key: $kind,)* }
+
+        #[derive(Deserialize, Default)]
+        #[serde(default, deny_unknown_fields)]
+        #[allow(dead_code, reason = "read for its errors only; the values come from the merged table")]
+        struct $partial { $($key: Option<$kind>,)* }
+    };
+}
+
+section! {
+    /// `[log]`
+    LogConfig, PartialLog {
+        /// A level, or a filter of `tracing-subscriber`'s syntax.
+        level: String,
+    }
+}
+
+section! {
+    /// `[data]`
+    DataConfig, PartialData {
+        /// Secrets, certificates, person keys, embedded parts.
+        dir: PathBuf,
+    }
+}
+
+section! {
+    /// `[server]`
+    ServerConfig, PartialServer {
+        /// Address of the TLS listener.
+        listen: SocketAddr,
+        /// What devices and clients are told; empty for the listen address.
+        public_url: String,
+        /// Further names in the server's certificate.
+        names: Vec<String>,
+        /// The control socket, or `None` for its place in the data directory.
+        control_socket: MaybePath,
+        /// Open connections in total.
+        max_connections: usize,
+        /// Open connections from one address.
+        max_connections_per_address: usize,
+        /// For a TLS handshake.
+        handshake_timeout: HumanDuration,
+        /// For the head of a request.
+        header_timeout: HumanDuration,
+        /// For the answer.
+        request_timeout: HumanDuration,
+        /// For running requests at a stop.
+        drain: HumanDuration,
+    }
+}
+
+section! {
+    /// `[database]`
+    DatabaseConfig, PartialDatabase {
+        /// As `lintel_app`.
+        url: Secret,
+        /// A file with the URL above.
+        url_file: MaybePath,
+        /// As `lintel_owner`, for migrations.
+        owner_url: Secret,
+        /// A file with the URL above.
+        owner_url_file: MaybePath,
+        /// Size of the pool.
+        max_connections: u32,
+    }
+}
+
+section! {
+    /// `[broker]`
+    BrokerConfig, PartialBroker {
+        /// The hub's own listener, `host:port`.
+        address: String,
+        /// The hub's user there.
+        username: String,
+        /// The hub's password there.
+        password_file: MaybePath,
+        /// The devices' listener, `host:port`.
+        device_address: String,
+        /// The access list that the hub writes.
+        access_file: MaybePath,
+        /// Whom to send SIGHUP afterwards.
+        pid_file: MaybePath,
+    }
+}
+
+section! {
+    /// `[embedded]`
+    EmbeddedConfig, PartialEmbedded {
+        /// Whether the parts are the hub's own.
+        enabled: bool,
+        /// The devices' listener; loopback.
+        mqtt_listen: SocketAddr,
+        /// Postgres' programs, or `None` for the installed parts.
+        postgres_bin: MaybePath,
+        /// The broker, or `None` for the search path.
+        mosquitto: MaybePath,
+    }
+}
+
+section! {
+    /// `[models]`
+    ModelsConfig, PartialModels {
+        /// The pack's manifest.
+        manifest: PathBuf,
+        /// The folder with the pack's files.
+        weights: PathBuf,
+        /// ONNX Runtime's shared library.
+        onnxruntime: PathBuf,
+        /// Parallel sessions per model.
+        sessions: usize,
+        /// Threads within one session.
+        intra_threads: usize,
+    }
+}
+
+section! {
+    /// `[enrolment]`
+    EnrolmentConfig, PartialEnrolment {
+        /// Photographs in one request.
+        max_photos: usize,
+        /// Bytes of one photograph.
+        max_photo_bytes: usize,
+        /// Requests worked on at once.
+        workers: usize,
+        /// Requests that may wait.
+        queue: usize,
+        /// The FAR whose threshold makes a duplicate.
+        duplicate_far: String,
+    }
+}
+
+section! {
+    /// `[webhooks]`
+    WebhooksConfig, PartialWebhooks {
+        /// Networks that are allowed although not public.
+        allow_networks: Vec<Network>,
+        /// For a receiver's answer.
+        timeout: HumanDuration,
+        /// Deliveries under way at once.
+        workers: usize,
+        /// Of these, to one endpoint.
+        per_endpoint: usize,
+        /// How long finished deliveries are kept.
+        retention: HumanDuration,
+    }
+}
+
+/// The same shape with everything optional: what a file may say. Read for its errors, which have lines.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code, reason = "read for its errors only; the values come from the merged table")]
+pub(super) struct PartialConfig {
+    schema_version: Option<u32>,
+    #[serde(default)]
+    log: PartialLog,
+    #[serde(default)]
+    data: PartialData,
+    #[serde(default)]
+    server: PartialServer,
+    #[serde(default)]
+    database: PartialDatabase,
+    #[serde(default)]
+    broker: PartialBroker,
+    #[serde(default)]
+    embedded: PartialEmbedded,
+    #[serde(default)]
+    models: PartialModels,
+    #[serde(default)]
+    enrolment: PartialEnrolment,
+    #[serde(default)]
+    webhooks: PartialWebhooks,
+}
+
+impl Config {
+    /// Lays the flags of `serve` over the settings.
+    pub fn apply(&mut self, embedded: bool, listen: Option<SocketAddr>, mqtt_listen: Option<SocketAddr>) {
+        self.embedded.enabled |= embedded;
+        self.server.listen = listen.unwrap_or(self.server.listen);
+        self.embedded.mqtt_listen = mqtt_listen.unwrap_or(self.embedded.mqtt_listen);
+    }
+
+    /// Checks what no single value can show.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if self.schema_version != SCHEMA_VERSION {
+            return Err(ConfigError::Version { found: self.schema_version });
+        }
+        let unfit = |setting, problem: &str| Err(ConfigError::Unfit { setting, problem: problem.to_owned() });
+        if self.public_url().is_err() {
+            return unfit("server.public_url", "must be a URL such as https://hub.example:8443");
+        }
+        for (setting, value) in [
+            ("server.max_connections", self.server.max_connections),
+            ("server.max_connections_per_address", self.server.max_connections_per_address),
+            ("database.max_connections", usize::try_from(self.database.max_connections).unwrap_or(0)),
+            ("models.sessions", self.models.sessions),
+            ("models.intra_threads", self.models.intra_threads),
+            ("enrolment.max_photos", self.enrolment.max_photos),
+            ("enrolment.max_photo_bytes", self.enrolment.max_photo_bytes),
+            ("enrolment.workers", self.enrolment.workers),
+            ("webhooks.workers", self.webhooks.workers),
+            ("webhooks.per_endpoint", self.webhooks.per_endpoint),
+        ] {
+            if value == 0 {
+                return unfit(setting, "must be at least 1");
+            }
+        }
+        if tracing_subscriber::EnvFilter::try_new(&self.log.level).is_err() {
+            return unfit("log.level", "must be error, warn, info, debug, trace or a filter of these");
+        }
+        Ok(())
+    }
+
+    /// What clients and devices are told: `server.public_url`, or the listen address by https.
+    pub fn public_url(&self) -> Result<Url, url::ParseError> {
+        if self.server.public_url.is_empty() {
+            return Url::parse(&format!("https://{}", self.server.listen));
+        }
+        Url::parse(&self.server.public_url)
+    }
+
+    /// The configuration in use as TOML, with secrets as `***`.
+    #[must_use]
+    pub fn redacted(&self) -> String {
+        toml::to_string(self).expect("every section is a plain table of plain values")
+    }
+}

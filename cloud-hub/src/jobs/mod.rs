@@ -1,0 +1,102 @@
+//! Work that nobody waits for: keys of deleted people, searchable vectors, finished deliveries, old claims and sessions.
+//!
+//! In: the routing table and the clock. Out: rows and keys that are gone or rebuilt. Each job may run on several hubs
+//! at once and be cut off anywhere: it finds its work anew. Deliberately absent: webhooks (`notify`).
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::domain::ids::TenantId;
+use crate::keys::{Custody, KeysError};
+use crate::store::{Database, housekeeping, routes};
+
+/// How often each job looks for work. Erasure is a promise to a person, so it is retried soon; the rest is order.
+const ERASURE_EVERY: Duration = Duration::from_secs(5);
+/// Vectors are missing after a crash of the database only; the start looks too.
+const VECTORS_EVERY: Duration = Duration::from_secs(60);
+/// Rows to tidy up pile up slowly.
+const TIDY_EVERY: Duration = Duration::from_secs(600);
+/// Claims and sessions are kept this long after their end, for whoever asks what happened.
+const KEEP_ENDED: time::Duration = time::Duration::days(7);
+
+/// The jobs and what they need.
+pub struct Jobs {
+    /// The database.
+    pub db: Database,
+    /// Keys and rows together.
+    pub custody: Custody,
+    /// The time.
+    pub clock: Clock,
+    /// How long finished deliveries are kept.
+    pub delivery_retention: Duration,
+}
+
+impl Jobs {
+    /// Runs every job at its own pace until `stop`. The first round is at once.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut erasure = tokio::time::interval(ERASURE_EVERY);
+        let mut vectors = tokio::time::interval(VECTORS_EVERY);
+        let mut tidy = tokio::time::interval(TIDY_EVERY);
+        loop {
+            let (job, outcome) = tokio::select! {
+                () = stop.cancelled() => return,
+                _ = erasure.tick() => ("erasure", self.destroy_keys().await),
+                _ = vectors.tick() => ("vectors", self.rebuild_vectors().await),
+                _ = tidy.tick() => ("tidy", self.tidy().await),
+            };
+            if let Err(error) = outcome {
+                tracing::warn!(event = "job_failed", job, %error, "a job failed and is tried again");
+            }
+        }
+    }
+
+    /// Destroys the keys of deleted people that a crash between commit and destruction left over.
+    async fn destroy_keys(&self) -> Result<(), KeysError> {
+        for tenant in routes::due(&self.db, routes::Job::Erasure, self.clock.now()).await? {
+            let destroyed = self.custody.destroy_pending_keys(tenant).await?;
+            if destroyed > 0 {
+                tracing::info!(event = "person_keys_destroyed", client_id = %tenant, count = destroyed, "keys of deleted people were destroyed late");
+            }
+        }
+        Ok(())
+    }
+
+    /// Rebuilds searchable vectors from the sealed records.
+    async fn rebuild_vectors(&self) -> Result<(), KeysError> {
+        for tenant in routes::tenants(&self.db).await? {
+            let rebuilt = self.custody.rebuild_vectors(tenant).await?;
+            if rebuilt > 0 {
+                tracing::info!(event = "vectors_rebuilt", client_id = %tenant, count = rebuilt, "searchable vectors were rebuilt");
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes rows whose time is over.
+    async fn tidy(&self) -> Result<(), KeysError> {
+        let now = self.clock.now();
+        let retention = time::Duration::try_from(self.delivery_retention).unwrap_or(time::Duration::MAX);
+        let deliveries_before = now.checked_sub(retention).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        for tenant in routes::tenants(&self.db).await? {
+            self.tidy_tenant(tenant, deliveries_before, now - KEEP_ENDED).await?;
+        }
+        Ok(())
+    }
+
+    async fn tidy_tenant(
+        &self,
+        tenant: TenantId,
+        deliveries_before: OffsetDateTime,
+        ended_before: OffsetDateTime,
+    ) -> Result<(), KeysError> {
+        let removed =
+            self.db.tenant(tenant, move |tx| Box::pin(housekeeping::tidy(tx, deliveries_before, ended_before))).await?;
+        if removed > 0 {
+            tracing::info!(event = "rows_tidied", client_id = %tenant, count = removed, "rows whose time is over were removed");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,270 @@
+//! The delivery loop: takes what is due, one task an attempt, writes down how it ended.
+//!
+//! In: the routing table of due tenants, and wake-ups. Out: attempts. Endpoints are kept apart: one that is being
+//! served gets nothing more until its deliveries under way have ended, so a dead endpoint holds a few tasks and
+//! nobody else's deliveries. A crash in the middle of an attempt costs the lease's time and no delivery.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use time::OffsetDateTime;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+use wire_contract::webhook::WebhookBody;
+use wire_contract::{CloudEvent, DeviceId as WireDevice, TenantId as WireTenant};
+
+use super::client::{Attempt, Message, WebhookClient};
+use crate::clock::Clock;
+use crate::domain::ids::{EndpointId, TenantId};
+use crate::domain::retry::{Next, Outcome, after_attempt};
+use crate::keys::{Custody, KeysError};
+use crate::store::webhooks::{self, Delivery};
+use crate::store::{Database, StoreError, routes};
+
+/// Without a wake-up the due list is read this often: wake-ups may be lost, and other hubs may have died.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// After a failed look at the database.
+const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
+/// A lease outlives the attempt's own timeout by this much: reading keys before, writing the outcome after.
+const LEASE_MARGIN: Duration = Duration::from_secs(15);
+
+/// Bounds of the delivery loop.
+#[derive(Debug, Clone, Copy)]
+pub struct NotifierOptions {
+    /// Attempts under way at once.
+    pub workers: usize,
+    /// Of these, to one endpoint.
+    pub per_endpoint: u32,
+    /// An attempt's timeout.
+    pub timeout: Duration,
+}
+
+/// The delivery loop and what it needs.
+pub struct Notifier {
+    /// The database.
+    pub db: Database,
+    /// Opens the endpoints' secrets.
+    pub custody: Custody,
+    /// Sends.
+    pub client: WebhookClient,
+    /// The time.
+    pub clock: Clock,
+    /// Bounds.
+    pub options: NotifierOptions,
+    /// Woken when there are new deliveries.
+    pub wake: Arc<Notify>,
+}
+
+/// Attempts under way, by endpoint.
+#[derive(Default)]
+struct UnderWay {
+    tasks: JoinSet<EndpointId>,
+    by_endpoint: HashMap<EndpointId, usize>,
+}
+
+impl UnderWay {
+    fn busy(&self) -> Vec<EndpointId> {
+        self.by_endpoint.keys().copied().collect()
+    }
+
+    fn ended(&mut self, endpoint: EndpointId) {
+        if let Some(count) = self.by_endpoint.get_mut(&endpoint) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_endpoint.remove(&endpoint);
+            }
+        }
+    }
+}
+
+impl Notifier {
+    /// Runs until `stop`; attempts under way are then given up (their leases run out and they are made again).
+    pub async fn run(self, stop: CancellationToken) {
+        let notifier = Arc::new(self);
+        let mut under_way = UnderWay::default();
+        loop {
+            let pause = match Arc::clone(&notifier).start_due(&mut under_way).await {
+                Ok(pause) => pause,
+                Err(error) => {
+                    tracing::warn!(event = "webhook_queue_unreadable", %error, "due deliveries cannot be read");
+                    PAUSE_AFTER_ERROR
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = notifier.wake.notified() => {}
+                Some(ended) = under_way.tasks.join_next() => notifier.reap(&mut under_way, ended),
+                () = tokio::time::sleep(pause) => {}
+            }
+            // Whatever else has ended meanwhile frees its endpoint too.
+            while let Some(ended) = under_way.tasks.try_join_next() {
+                notifier.reap(&mut under_way, ended);
+            }
+        }
+    }
+
+    fn reap(&self, under_way: &mut UnderWay, ended: Result<EndpointId, tokio::task::JoinError>) {
+        match ended {
+            Ok(endpoint) => under_way.ended(endpoint),
+            Err(error) => {
+                // Which endpoint it was is not known: start the count anew; leases keep deliveries from doubling.
+                tracing::error!(event = "webhook_task_failed", %error, "a delivery task failed");
+                under_way.by_endpoint.clear();
+            }
+        }
+    }
+
+    /// Leases what is due and starts it. Returns how long to wait for the next look.
+    async fn start_due(self: Arc<Self>, under_way: &mut UnderWay) -> Result<Duration, KeysError> {
+        let now = self.clock.now();
+        for tenant in routes::due(&self.db, routes::Job::Webhook, now).await? {
+            if under_way.tasks.len() >= self.options.workers {
+                return Ok(LOOK_EVERY);
+            }
+            let deliveries = self.lease(tenant, under_way.busy(), now).await?;
+            for delivery in deliveries {
+                *under_way.by_endpoint.entry(delivery.endpoint).or_insert(0) += 1;
+                let notifier = Arc::clone(&self);
+                under_way.tasks.spawn(async move {
+                    let endpoint = delivery.endpoint;
+                    notifier.deliver(tenant, delivery).await;
+                    endpoint
+                });
+            }
+        }
+        let next = routes::next_due(&self.db, routes::Job::Webhook).await?;
+        let until = next.map(|due| (due - self.clock.now()).try_into().unwrap_or(Duration::ZERO));
+        // Deliveries of busy endpoints are due already; their end is what wakes the loop.
+        Ok(until.unwrap_or(LOOK_EVERY).clamp(Duration::from_millis(20), LOOK_EVERY))
+    }
+
+    async fn lease(
+        &self,
+        tenant: TenantId,
+        busy: Vec<EndpointId>,
+        now: OffsetDateTime,
+    ) -> Result<Vec<Delivery>, StoreError> {
+        let lease = time::Duration::try_from(self.options.timeout + LEASE_MARGIN).unwrap_or(time::Duration::MINUTE);
+        let per_endpoint = self.options.per_endpoint;
+        self.db
+            .tenant(tenant, move |tx| {
+                Box::pin(async move {
+                    let deliveries = webhooks::lease_due(tx, now, lease, per_endpoint, &busy).await?;
+                    webhooks::reschedule(tx).await?;
+                    Ok(deliveries)
+                })
+            })
+            .await
+    }
+
+    /// Makes one attempt and writes down its outcome.
+    async fn deliver(&self, tenant: TenantId, delivery: Delivery) {
+        let outcome = match self.attempt(tenant, &delivery).await {
+            Ok(attempt) => attempt,
+            Err(error) => {
+                tracing::error!(event = "webhook_not_sendable", client_id = %tenant, delivery = %delivery.id, %error, "a delivery cannot be made");
+                Attempt::Failed
+            }
+        };
+        tracing::debug!(event = "webhook_attempt", client_id = %tenant, delivery = %delivery.id, attempts = delivery.attempts, outcome = ?outcome);
+        if let Err(error) = self.write_down(tenant, &delivery, &outcome).await {
+            // The lease runs out and the attempt is made again: at least once, as promised.
+            tracing::warn!(event = "webhook_outcome_lost", client_id = %tenant, delivery = %delivery.id, %error, "an outcome was not written");
+        }
+    }
+
+    async fn attempt(&self, tenant: TenantId, delivery: &Delivery) -> Result<Attempt, DeliveryError> {
+        let keys = self.custody.tenant_keys(tenant).await?;
+        let secret = keys.open_webhook_secret(delivery.endpoint, &delivery.secret_sealed).map_err(KeysError::from)?;
+        let url = Url::parse(&delivery.url)?;
+        let event: CloudEvent = serde_json::from_value(delivery.body.clone())?;
+        let device = delivery.device.map(|device| WireDevice(device.0));
+        let body = serde_json::to_vec(&WebhookBody::of(&event, WireTenant(tenant.0), device))?;
+        let id = delivery.event.to_string();
+        let timestamp = self.clock.now().unix_timestamp();
+        Ok(self.client.send(&url, secret.as_slice(), &Message { id: &id, timestamp, body: Bytes::from(body) }).await)
+    }
+
+    async fn write_down(&self, tenant: TenantId, delivery: &Delivery, attempt: &Attempt) -> Result<(), StoreError> {
+        let (id, endpoint, now) = (delivery.id, delivery.endpoint, self.clock.now());
+        let (outcome, status, word) = judge(attempt);
+        let next = after_attempt(delivery.attempts, outcome, rand::random());
+        self.db
+            .tenant(tenant, move |tx| {
+                Box::pin(async move {
+                    match next {
+                        Next::Delivered => webhooks::delivered(tx, id, status.unwrap_or(200), now).await?,
+                        Next::RetryAfter(wait) => webhooks::failed(tx, id, status, word, Some(now + wait)).await?,
+                        Next::GiveUp => webhooks::failed(tx, id, status, word, None).await?,
+                    }
+                    if outcome == Outcome::Gone {
+                        webhooks::delete(tx, endpoint, now).await?;
+                    }
+                    webhooks::reschedule(tx).await?;
+                    Ok(())
+                })
+            })
+            .await
+    }
+}
+
+/// What an attempt means for the schedule, and the word that is kept of it.
+fn judge(attempt: &Attempt) -> (Outcome, Option<u16>, &'static str) {
+    match attempt {
+        Attempt::Answered { status: status @ 200..=299, .. } => (Outcome::Delivered, Some(*status), ""),
+        Attempt::Answered { status: 410, .. } => (Outcome::Gone, Some(410), "gone"),
+        Attempt::Answered { status, retry_after } => {
+            let seconds = retry_after.and_then(|seconds| i64::try_from(seconds).ok());
+            (Outcome::Failed { retry_after: seconds.map(time::Duration::seconds) }, Some(*status), "status")
+        }
+        Attempt::Refused(_) => (FAILED, None, "address_not_allowed"),
+        Attempt::TimedOut => (FAILED, None, "timeout"),
+        Attempt::Failed => (FAILED, None, "connection"),
+    }
+}
+
+const FAILED: Outcome = Outcome::Failed { retry_after: None };
+
+/// A delivery that cannot even be attempted.
+#[derive(Debug, thiserror::Error)]
+enum DeliveryError {
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    #[error("stored endpoint URL: {0}")]
+    Url(#[from] url::ParseError),
+    #[error("stored event: {0}")]
+    Event(#[from] serde_json::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_2xx_is_delivered_and_410_ends_the_endpoint() {
+        let answered = |status| judge(&Attempt::Answered { status, retry_after: None }).0;
+        assert_eq!(answered(204), Outcome::Delivered);
+        assert_eq!(answered(410), Outcome::Gone);
+        for status in [199, 301, 302, 400, 404, 429, 500, 503] {
+            assert_eq!(answered(status), FAILED, "{status}");
+        }
+        assert_eq!(judge(&Attempt::TimedOut).0, FAILED);
+        let patient = judge(&Attempt::Answered { status: 429, retry_after: Some(60) }).0;
+        assert_eq!(patient, Outcome::Failed { retry_after: Some(time::Duration::MINUTE) });
+    }
+
+    #[test]
+    fn an_endpoint_is_busy_until_its_last_delivery_ends() {
+        let endpoint = EndpointId(uuid::Uuid::from_u128(1));
+        let mut under_way = UnderWay::default();
+        under_way.by_endpoint.insert(endpoint, 2);
+        under_way.ended(endpoint);
+        assert_eq!(under_way.busy(), [endpoint]);
+        under_way.ended(endpoint);
+        assert!(under_way.busy().is_empty());
+    }
+}

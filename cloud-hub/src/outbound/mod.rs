@@ -1,0 +1,7 @@
+//! What the hub may call and how it signs what it sends: pure rules that the API and the notifier share.
+//!
+//! In: URLs, resolved addresses, bodies. Out: permission or a reason, and signatures. No I/O.
+
+pub mod address;
+pub mod network;
+pub mod signature;
