@@ -1,0 +1,61 @@
+//! What the sections must agree on: ids are unique, and what one names exists in the other.
+//!
+//! In: a [`Config`] in final types. Out: the list of problems, empty when there are none. Touches the disk only to see
+//! that the file of a file camera is there.
+
+use std::collections::HashSet;
+
+use edge_capture::Source;
+
+use super::values::check_id;
+use super::{Config, ConfigError};
+
+/// Everything that does not fit together.
+pub(super) fn problems(config: &Config) -> Vec<ConfigError> {
+    let mut problems = Vec::new();
+    ids("camera", config.cameras.iter().map(|camera| camera.id.as_str()), &mut problems);
+    ids("door", config.doors.iter().map(|door| door.id.as_str()), &mut problems);
+    ids("policy", config.policies.iter().map(|policy| policy.id.as_str()), &mut problems);
+    for camera in &config.cameras {
+        if let Source::File { path, .. } = &camera.source
+            && let Err(error) = std::fs::metadata(path)
+        {
+            let message = format!("file {}: {error}; put a clip there or correct `path`", path.display());
+            problems.push(inconsistent(&format!("camera {}", camera.id), message));
+        }
+    }
+    for door in &config.doors {
+        let subject = format!("door {}", door.id);
+        if !config.cameras.iter().any(|camera| camera.id == door.camera) {
+            let known = names(config.cameras.iter().map(|camera| camera.id.as_str()));
+            problems.push(inconsistent(&subject, format!("camera {:?} does not exist; there is {known}", door.camera)));
+        }
+        if config.policy(&door.policy).is_none() {
+            let known = names(config.policies.iter().map(|policy| policy.id.as_str()));
+            problems.push(inconsistent(&subject, format!("policy {:?} does not exist; there is {known}", door.policy)));
+        }
+    }
+    problems
+}
+
+fn inconsistent(subject: &str, message: String) -> ConfigError {
+    ConfigError::Inconsistent { subject: subject.to_owned(), message }
+}
+
+fn names<'a>(ids: impl Iterator<Item = &'a str>) -> String {
+    let ids: Vec<_> = ids.collect();
+    if ids.is_empty() { "none".to_owned() } else { ids.join(", ") }
+}
+
+fn ids<'a>(kind: &str, ids: impl Iterator<Item = &'a str>, problems: &mut Vec<ConfigError>) {
+    let mut seen = HashSet::new();
+    for id in ids {
+        let subject = format!("{kind} {id}");
+        if let Err(error) = check_id(id) {
+            problems.push(inconsistent(&subject, error.to_string()));
+        }
+        if !seen.insert(id) {
+            problems.push(inconsistent(&subject, "this id is used twice; give each its own".to_owned()));
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! The decider: what is known of each face before one door, judged again whenever something new is known.
+//!
+//! In: an input, the time, and the [`Surroundings`] as they are at this moment. Out: [`Output`]s to be carried out in
+//! order. Time and decision ids are arguments; the gallery is asked through a trait at the moment of the relay call.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use face_core::door::{
+    self, DenyReason, Door, DoorPolicy, Effect, Grant, GrantEvidence, Input, Record, Refusal, UnlockCause,
+};
+use face_core::identify::{Identification, OpenSetPolicy, identify};
+use face_core::{MonoTime, PersonId, TrackId};
+use uuid::Uuid;
+
+use super::context::{AccessContext, Identity, LivenessSeen};
+use super::{DoorEvent, DoorInput};
+use crate::door::RelayState;
+use crate::gallery::Standing;
+use crate::stages::identify::Identified;
+use crate::stages::perceive::FaceReport;
+
+/// How long a face may be too poor to recognise before the person is told why.
+const QUALITY_PATIENCE: Duration = Duration::from_millis(1_500);
+/// How long liveness may stay undecided before the person is told. A living person standing still is watched on.
+const LIVENESS_PATIENCE: Duration = Duration::from_secs(6);
+/// Shots that must agree before a face is called unknown or ambiguous: the first one is often taken while walking.
+const SHOTS_BEFORE_REFUSAL: u32 = 2;
+
+/// What a door goes by; from the configuration and the model pack.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rules {
+    /// Of the door's state machine.
+    pub door: DoorPolicy,
+    /// Of the search.
+    pub open_set: OpenSetPolicy,
+    /// The liveness policy; none where liveness is not required.
+    pub liveness: Option<LivenessRules>,
+    /// Whether nobody gets in while events cannot be recorded.
+    pub deny_unrecorded: bool,
+}
+
+/// What a door needs to know of the liveness policy.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LivenessRules {
+    /// The mean passive score that passes, for events.
+    pub pass_above: f32,
+    /// How much of the past a verdict rests on.
+    pub horizon: Duration,
+}
+
+/// What is true at the moment of the call.
+pub trait Surroundings {
+    /// Whether there is a gallery to decide by.
+    fn gallery_ready(&self) -> bool;
+    /// How a person stands in the gallery that is current now.
+    fn standing(&self, person: PersonId) -> Standing;
+    /// Whether the last event could be recorded.
+    fn recording(&self) -> bool;
+    /// A fresh name for a decision.
+    fn decision(&mut self) -> Uuid;
+}
+
+/// What the driver must do, in the order given.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    /// Move the relay, at once.
+    Relay {
+        /// To where.
+        to: RelayState,
+        /// By which decision.
+        decision: Option<Uuid>,
+    },
+    /// Call [`Decider::tick`] at this time.
+    WakeAt(MonoTime),
+    /// Put on record.
+    Event(DoorEvent),
+}
+
+/// What is known of one face.
+#[derive(Debug, Default)]
+struct Case {
+    report: Option<FaceReport>,
+    search: Option<Identified>,
+    shots: u32,
+    /// Capture time of the first shot that showed another person than the one before.
+    changed_at: Option<MonoTime>,
+    embedder_failed: bool,
+    /// Whether the door was asked about this face at all.
+    answered: bool,
+}
+
+enum Judgement {
+    Wait,
+    Refuse(DenyReason),
+    Grant(PersonId),
+}
+
+/// One door and the faces before it.
+pub struct Decider {
+    rules: Rules,
+    door: Door,
+    cases: HashMap<TrackId, Case>,
+}
+
+impl Decider {
+    /// A locked door with nobody before it.
+    #[must_use]
+    pub fn new(rules: Rules) -> Self {
+        Self { rules, door: Door::locked(), cases: HashMap::new() }
+    }
+
+    /// Takes one input in.
+    pub fn handle(&mut self, input: DoorInput, now: MonoTime, around: &mut impl Surroundings) -> Vec<Output> {
+        match input {
+            DoorInput::Face(report) => {
+                let track = report.track;
+                self.cases.entry(track).or_default().report = Some(report);
+                self.judge(track, now, around)
+            }
+            DoorInput::Identified(found) => {
+                let track = found.track;
+                self.cases.entry(track).or_default().take(found);
+                self.judge(track, now, around)
+            }
+            DoorInput::EmbedderFailed { track } => {
+                self.cases.entry(track).or_default().embedder_failed = true;
+                self.judge(track, now, around)
+            }
+            DoorInput::Left { track } => self.left(track, now, around),
+            DoorInput::DetectorFailed { .. } => self.refuse(None, DenyReason::ModelsUnavailable, now, around),
+            DoorInput::GalleryChanged => self.gallery_changed(now, around),
+            DoorInput::CameraStalled => {
+                // Nothing that was seen before the stall may open the door after it.
+                self.cases.clear();
+                Vec::new()
+            }
+        }
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, now: MonoTime) -> Vec<Output> {
+        self.step(Input::Tick, now)
+    }
+
+    /// Whether the relay should be open.
+    #[must_use]
+    pub fn is_unlocked(&self) -> bool {
+        self.door.is_unlocked()
+    }
+
+    /// A known face that goes before liveness was decided was refused too: it did not get in.
+    fn left(&mut self, track: TrackId, now: MonoTime, around: &mut impl Surroundings) -> Vec<Output> {
+        let undecided = self.cases.get(&track).is_some_and(|case| case.known_but_undecided(&self.rules));
+        let outputs = if undecided {
+            self.refuse(Some(track), DenyReason::LivenessUndecided, now, around)
+        } else {
+            Vec::new()
+        };
+        self.cases.remove(&track);
+        outputs
+    }
+
+    fn gallery_changed(&mut self, now: MonoTime, around: &mut impl Surroundings) -> Vec<Output> {
+        let gone: Vec<PersonId> =
+            self.door.held_for().filter(|person| around.standing(*person) != Standing::Member).collect();
+        let mut outputs = Vec::new();
+        for person in gone {
+            outputs.extend(self.step(Input::Revoked { person }, now));
+        }
+        // The rows found before may name somebody who is gone: the next shots are searched in the new gallery.
+        for case in self.cases.values_mut() {
+            let stale = case.search.as_ref().is_some_and(|search| {
+                search.ranked.iter().any(|row| around.standing(row.person) == Standing::Absent)
+            });
+            if stale {
+                case.search = None;
+                case.shots = 0;
+            }
+        }
+        outputs
+    }
+
+    fn judge(&mut self, track: TrackId, now: MonoTime, around: &mut impl Surroundings) -> Vec<Output> {
+        let Some(case) = self.cases.get(&track) else { return Vec::new() };
+        match case.judgement(&self.rules, around) {
+            Judgement::Wait => Vec::new(),
+            Judgement::Refuse(reason) => self.refuse(Some(track), reason, now, around),
+            Judgement::Grant(person) => self.grant(track, person, now, around),
+        }
+    }
+
+    fn refuse(
+        &mut self,
+        track: Option<TrackId>,
+        reason: DenyReason,
+        now: MonoTime,
+        around: &mut impl Surroundings,
+    ) -> Vec<Output> {
+        let decision = around.decision();
+        self.step(Input::Refused(Refusal { decision, track, reason }), now)
+    }
+
+    fn grant(
+        &mut self,
+        track: TrackId,
+        person: PersonId,
+        now: MonoTime,
+        around: &mut impl Surroundings,
+    ) -> Vec<Output> {
+        let Some(evidence) = self.cases.get(&track).and_then(|case| case.evidence(track, &self.rules)) else {
+            return Vec::new();
+        };
+        let decision = around.decision();
+        let in_current_snapshot = around.standing(person) == Standing::Member;
+        self.step(Input::Granted(Grant { decision, person, evidence, in_current_snapshot }), now)
+    }
+
+    fn step(&mut self, input: Input, now: MonoTime) -> Vec<Output> {
+        let track = match input {
+            Input::Granted(grant) => Some(grant.evidence.track),
+            Input::Refused(refusal) => refusal.track,
+            _ => None,
+        };
+        if let Some(case) = track.and_then(|track| self.cases.get_mut(&track)) {
+            case.answered = true;
+        }
+        let (door, effects) = door::step(std::mem::take(&mut self.door), input, now, &self.rules.door);
+        self.door = door;
+        effects.into_iter().flat_map(|effect| self.outputs(effect, now)).collect()
+    }
+
+    fn outputs(&self, effect: Effect, now: MonoTime) -> Vec<Output> {
+        match effect {
+            Effect::Unlock(cause) => {
+                let (decision, person) = match cause {
+                    UnlockCause::Granted { decision, person } => (Some(decision), Some(person)),
+                    UnlockCause::FailSafe => (None, None),
+                };
+                vec![
+                    Output::Relay { to: RelayState::Unlocked, decision },
+                    Output::Event(DoorEvent::Unlocked { decision, person }),
+                ]
+            }
+            Effect::Lock(cause) => vec![
+                Output::Relay { to: RelayState::Locked, decision: None },
+                Output::Event(DoorEvent::Locked { cause }),
+            ],
+            Effect::WakeAt(at) => vec![Output::WakeAt(at)],
+            Effect::Record(record) => vec![Output::Event(self.event(record, now))],
+        }
+    }
+
+    fn event(&self, record: Record, now: MonoTime) -> DoorEvent {
+        match record {
+            Record::Granted { grant, frame_age } => {
+                let mut context = self.context(grant.decision, Some(grant.evidence.track), now);
+                context.person = Some(grant.person);
+                context.frame_age = Some(frame_age);
+                DoorEvent::Granted(context)
+            }
+            Record::Denied { decision, track, reason, person } => {
+                let mut context = self.context(decision, track, now);
+                context.person = person.or(context.person);
+                DoorEvent::Denied { context, reason }
+            }
+        }
+    }
+
+    fn context(&self, decision: Uuid, track: Option<TrackId>, now: MonoTime) -> AccessContext {
+        let case = track.and_then(|track| self.cases.get(&track));
+        let report = case.and_then(|case| case.report.as_ref());
+        let identity = case.and_then(|case| case.identity(&self.rules));
+        let liveness = report.zip(self.rules.liveness).map(|(report, rules)| LivenessSeen {
+            verdict: report.liveness,
+            threshold: rules.pass_above,
+        });
+        AccessContext {
+            decision,
+            track,
+            at: now,
+            person: identity.and_then(|identity| identity.person),
+            identity,
+            liveness,
+            frame_age: report.map(|report| now.since(report.captured_at)),
+            since_arrival: report.map(|report| now.since(report.first_seen)),
+        }
+    }
+}
+
+impl Case {
+    fn take(&mut self, found: Identified) {
+        self.embedder_failed = false;
+        if !found.same_face {
+            self.changed_at = Some(found.shot_at);
+            self.shots = 0;
+        }
+        self.shots += 1;
+        self.search = Some(found);
+    }
+
+    fn known_but_undecided(&self, rules: &Rules) -> bool {
+        let known = self.search.as_ref().is_some_and(|search| {
+            matches!(identify(&search.ranked, &rules.open_set), Identification::Known { .. })
+        });
+        known && rules.liveness.is_some() && !self.answered
+    }
+
+    fn identity(&self, rules: &Rules) -> Option<Identity> {
+        let search = self.search.as_ref()?;
+        Some(Identity::of(&identify(&search.ranked, &rules.open_set), &rules.open_set, search.quality))
+    }
+
+    fn evidence(&self, track: TrackId, rules: &Rules) -> Option<GrantEvidence> {
+        let (report, search) = (self.report.as_ref()?, self.search.as_ref()?);
+        let liveness_at = match rules.liveness {
+            Some(_) => report.liveness_at?,
+            // Nothing to prove: the frame itself stands in, so that the freshness rules still hold.
+            None => report.captured_at,
+        };
+        Some(GrantEvidence {
+            track,
+            newest_frame_at: report.captured_at,
+            liveness_at,
+            best_shot_at: search.shot_at,
+            best_shot_track: search.track,
+        })
+    }
+
+    fn judgement(&self, rules: &Rules, around: &impl Surroundings) -> Judgement {
+        let Some(report) = &self.report else { return Judgement::Wait };
+        if !report.models_answered || self.embedder_failed {
+            return Judgement::Refuse(DenyReason::ModelsUnavailable);
+        }
+        if !around.gallery_ready() {
+            return Judgement::Refuse(DenyReason::GalleryUnavailable);
+        }
+        let Some(search) = &self.search else {
+            let waited = report.captured_at.since(report.first_seen);
+            return match report.reasons.first() {
+                Some(reason) if waited >= QUALITY_PATIENCE => Judgement::Refuse((*reason).into()),
+                _ => Judgement::Wait,
+            };
+        };
+        if let Some(rules) = rules.liveness
+            && let Some(judgement) = self.liveness_judgement(report, rules)
+        {
+            return judgement;
+        }
+        match identify(&search.ranked, &rules.open_set) {
+            Identification::Known { person, .. } => match around.standing(person) {
+                Standing::Member | Standing::Absent if rules.deny_unrecorded && !around.recording() => {
+                    Judgement::Refuse(DenyReason::DoorFault)
+                }
+                // An absent person is turned down by the door's own step, at the relay call.
+                Standing::Member | Standing::Absent => Judgement::Grant(person),
+                Standing::Suspended => Judgement::Refuse(DenyReason::NotPermitted),
+                Standing::OutsideValidity => Judgement::Refuse(DenyReason::PersonExpired),
+            },
+            _ if self.shots < SHOTS_BEFORE_REFUSAL => Judgement::Wait,
+            Identification::Unknown { .. } => Judgement::Refuse(DenyReason::Unknown),
+            Identification::Ambiguous { .. } => Judgement::Refuse(DenyReason::Ambiguous),
+        }
+    }
+
+    /// None when the face is alive.
+    fn liveness_judgement(&self, report: &FaceReport, rules: LivenessRules) -> Option<Judgement> {
+        use face_core::liveness::LivenessVerdict;
+        // The window may still hold frames of the person who stood there before.
+        let mixed = self.changed_at.is_some_and(|at| report.captured_at.since(at) < rules.horizon);
+        match report.liveness {
+            LivenessVerdict::Live { .. } if !mixed => None,
+            LivenessVerdict::Live { .. } => Some(Judgement::Wait),
+            LivenessVerdict::Collecting { .. } | LivenessVerdict::Watch { .. } => {
+                let waited = report.captured_at.since(report.first_seen);
+                Some(if waited >= LIVENESS_PATIENCE {
+                    Judgement::Refuse(DenyReason::LivenessUndecided)
+                } else {
+                    Judgement::Wait
+                })
+            }
+            LivenessVerdict::Attack { .. } | LivenessVerdict::Unavailable => {
+                let reason = DenyReason::of_liveness(&report.liveness).unwrap_or(DenyReason::LivenessUnavailable);
+                Some(Judgement::Refuse(reason))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,125 @@
+//! One door's decisions: who is there, alive, known, permitted and fresh enough, and what the relay does about it.
+//!
+//! In: [`DoorInput`]s of the door's camera and of the gallery. Out: relay movements and [`DoorEvent`]s, in the order in
+//! which they are to be carried out. The core ([`Decider`]) is pure; [`driver`] owns it, the relay and the timer. The
+//! door itself is face-core's state machine: only its step can ask for an unlock.
+//! Deliberately absent: sockets, files, how events are written (record).
+
+mod context;
+mod core;
+mod driver;
+
+use face_core::door::DenyReason;
+use face_core::{MonoTime, PersonId, TrackId};
+use face_runtime::FalseAcceptRate;
+use serde::Deserialize;
+use std::time::Duration;
+
+use crate::config::values;
+use crate::stages::identify::Identified;
+use crate::stages::perceive::FaceReport;
+
+pub use context::{AccessContext, Identity, LivenessSeen};
+pub use core::{Decider, LivenessRules, Output, Rules, Surroundings};
+pub use driver::{Decide, run};
+
+/// Inputs that may wait for one door: about half a second of a crowd. Full means that deciding is behind; perceive and
+/// identify wait, and frames are dropped at the camera.
+pub const DOOR_INPUTS: usize = 64;
+
+/// One `[[policy]]`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyConfig {
+    /// Its name.
+    #[serde(deserialize_with = "values::id")]
+    pub id: String,
+    /// False accept rate that the threshold is taken for.
+    pub far: FalseAcceptRate,
+    /// Lead over the second-best person, in [0, 1].
+    #[serde(deserialize_with = "values::share")]
+    pub margin: f32,
+    /// Whether liveness must be proved.
+    pub liveness: LivenessRule,
+    /// The freshness budget.
+    #[serde(deserialize_with = "values::duration")]
+    pub freshness: Duration,
+    /// Lowest height of a face in the frame, in pixels.
+    pub min_face_px: u16,
+    /// What happens while events cannot be recorded.
+    pub unrecorded: UnrecordedRule,
+}
+
+/// Whether liveness must be proved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LivenessRule {
+    /// Without a live verdict nobody gets in.
+    Required,
+    /// Not asked for: a door behind a guard.
+    Off,
+}
+
+/// What happens while events cannot be recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UnrecordedRule {
+    /// Nobody gets in.
+    Deny,
+    /// The door keeps working.
+    Allow,
+}
+
+/// What a door is told.
+#[derive(Debug, Clone, PartialEq)]
+pub enum DoorInput {
+    /// What a frame says about one face.
+    Face(FaceReport),
+    /// A face is gone.
+    Left {
+        /// Its track.
+        track: TrackId,
+    },
+    /// What the gallery says about one face.
+    Identified(Identified),
+    /// A face could not be embedded.
+    EmbedderFailed {
+        /// Its track.
+        track: TrackId,
+    },
+    /// A frame could not be searched for faces.
+    DetectorFailed {
+        /// Its capture time.
+        at: MonoTime,
+    },
+    /// There is a new gallery snapshot.
+    GalleryChanged,
+    /// The camera gives no frames any more.
+    CameraStalled,
+}
+
+/// What goes on record about a door.
+#[derive(Debug, Clone, PartialEq)]
+pub enum DoorEvent {
+    /// Somebody was let in.
+    Granted(AccessContext),
+    /// Somebody was refused.
+    Denied {
+        /// What was known.
+        context: AccessContext,
+        /// Why.
+        reason: DenyReason,
+    },
+    /// The relay opened.
+    Unlocked {
+        /// By which decision; none when the agent opened it by itself (fail safe).
+        decision: Option<uuid::Uuid>,
+        /// For whom.
+        person: Option<PersonId>,
+    },
+    /// The relay shut.
+    Locked {
+        /// Why.
+        cause: face_core::door::LockCause,
+    },
+}

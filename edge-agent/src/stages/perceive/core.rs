@@ -1,0 +1,121 @@
+//! One camera's faces over time. The core of perceiving: models, time and frames are arguments.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use face_core::liveness::LivenessPolicy;
+use face_core::quality::QualityGate;
+use face_core::track::{TrackPolicy, Tracker};
+use face_core::{Detection, Frame, ModelError, MonoTime, TrackId};
+
+use super::face::{FaceMemory, examine};
+use super::repeat::Repetition;
+use super::{FaceModels, Percept, Shot};
+
+/// Faces examined in one frame, the largest first: those nearest to the door. Each costs about 20 ms of one core.
+const MAX_EXAMINED: usize = 3;
+
+/// What is remembered of one camera.
+pub struct Perceiver {
+    camera: Arc<str>,
+    gate: QualityGate,
+    liveness: LivenessPolicy,
+    tracker: Tracker,
+    faces: HashMap<TrackId, FaceMemory>,
+    repetition: Repetition,
+}
+
+impl Perceiver {
+    /// For the camera of this id. `gate` says which frames may be recognised by.
+    #[must_use]
+    pub fn new(camera: Arc<str>, gate: QualityGate, liveness: LivenessPolicy) -> Self {
+        let tracker = Tracker::new(TrackPolicy::default());
+        Self { camera, gate, liveness, tracker, faces: HashMap::new(), repetition: Repetition::default() }
+    }
+
+    /// Whether anybody is tracked.
+    #[must_use]
+    pub fn somebody(&self) -> bool {
+        !self.tracker.tracks().is_empty()
+    }
+
+    /// Looks at one frame. A frame that only repeats the one before is no evidence of anything: it counts as none.
+    ///
+    /// # Errors
+    /// When the detector cannot answer. A model that fails on one face is reported with that face instead.
+    pub fn look(&mut self, models: &impl FaceModels, frame: &Frame) -> Result<Vec<Percept>, ModelError> {
+        if self.repetition.is_repeat(&frame.image) {
+            return Ok(self.expire(frame.captured_at));
+        }
+        let detections = models.detect(&frame.image)?;
+        let update = self.tracker.update(frame.captured_at, &detections);
+        let mut percepts = Vec::new();
+        for track in &update.ended {
+            percepts.push(self.leave(track.id));
+        }
+        for track in update.started {
+            self.faces.insert(track, FaceMemory::new(self.liveness));
+            percepts.push(Percept::Appeared { track, at: frame.captured_at });
+        }
+        let mut seen: Vec<(TrackId, &Detection)> = update
+            .assigned
+            .iter()
+            .zip(&detections)
+            .filter_map(|(track, detection)| track.map(|track| (track, detection)))
+            .collect();
+        seen.sort_by(|a, b| b.1.rect.area().total_cmp(&a.1.rect.area()));
+        for (track, detection) in seen.into_iter().take(MAX_EXAMINED) {
+            self.face(models, frame, track, detection, &mut percepts);
+        }
+        Ok(percepts)
+    }
+
+    /// Ends the tracks that were not seen for too long, when no frame comes.
+    pub fn expire(&mut self, now: MonoTime) -> Vec<Percept> {
+        let ended = self.tracker.expire(now);
+        ended.into_iter().map(|track| self.leave(track.id)).collect()
+    }
+
+    fn leave(&mut self, track: TrackId) -> Percept {
+        self.faces.remove(&track);
+        Percept::Left { track }
+    }
+
+    fn face(
+        &mut self,
+        models: &impl FaceModels,
+        frame: &Frame,
+        track: TrackId,
+        detection: &Detection,
+        percepts: &mut Vec<Percept>,
+    ) {
+        let Some(first_seen) = self.tracker.tracks().iter().find(|t| t.id == track).map(|t| t.first_seen) else {
+            return;
+        };
+        let memory = self.faces.entry(track).or_insert_with(|| FaceMemory::new(self.liveness));
+        let examined = match examine(models, frame, detection, &self.gate, &self.liveness) {
+            Ok(examined) => examined,
+            Err(error) => {
+                let error = crate::logging::chain(&error);
+                tracing::warn!(event = "model_failed", camera = %self.camera, track = track.0, error, "a face could not be examined");
+                percepts.push(Percept::Face(memory.unanswered(track, first_seen, frame.captured_at)));
+                return;
+            }
+        };
+        let (report, wanted) = memory.take(track, first_seen, frame, &examined);
+        percepts.push(Percept::Face(report));
+        if wanted {
+            percepts.push(Percept::Shot(Shot {
+                camera: Arc::clone(&self.camera),
+                track,
+                image: frame.image.clone(),
+                points: examined.points,
+                quality: examined.quality,
+                captured_at: frame.captured_at,
+            }));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

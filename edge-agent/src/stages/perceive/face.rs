@@ -1,0 +1,110 @@
+//! What perceiving remembers of one face: its liveness window and its last shot.
+//!
+//! In: one examined frame at a time. Out: a [`FaceReport`] and, when it is due, that the frame is worth an embedding.
+
+use std::time::Duration;
+
+use face_core::align::Alignment;
+use face_core::liveness::{Appearance, LivenessEvidence, LivenessPolicy, LivenessWindow};
+use face_core::quality::{Quality, QualityGate, QualityInput, QualityReason};
+use face_core::sample::aligned_grey;
+use face_core::{Detection, FivePoints, Frame, HeadPose, ModelError, MonoTime, TrackId};
+
+use super::{FaceModels, FaceReport};
+
+/// A shot this old is replaced even by one of equal quality: the door takes best shots of at most 3 s, and a change of
+/// the person behind a track must be noticed soon.
+const REFRESH: Duration = Duration::from_millis(1_000);
+/// A better shot must be clearly better, or noise in the quality would cause an embedding a frame.
+const CLEARLY_BETTER: f32 = 1.15;
+/// Someone who walks up gets better each frame; this much time between embeddings bounds what that costs.
+const SHOT_GAP: Duration = Duration::from_millis(160);
+
+/// One frame's measurements of one face.
+pub(super) struct Examined {
+    pub(super) points: FivePoints,
+    pub(super) quality: f32,
+    pub(super) reasons: Vec<QualityReason>,
+    evidence: LivenessEvidence,
+}
+
+/// Measures one detected face. The passive liveness model runs on frontal frames only: others do not count.
+pub(super) fn examine(
+    models: &impl FaceModels,
+    frame: &Frame,
+    detection: &Detection,
+    gate: &QualityGate,
+    liveness: &LivenessPolicy,
+) -> Result<Examined, ModelError> {
+    let (image, face) = (&frame.image, &detection.rect);
+    let points = models.landmarks(image, face)?.five_points();
+    let alignment = Alignment::fit(&points).map_err(|error| ModelError::new("alignment", error))?;
+    let aligned = aligned_grey(image, &alignment);
+    let pose: HeadPose = models.pose(image, face)?;
+    let quality = Quality::measure(&QualityInput {
+        aligned: &aligned,
+        face,
+        picture: (image.width(), image.height()),
+        pose: Some(pose),
+    });
+    let frontal = pose.frontal_deviation_deg() <= liveness.max_frontal_deviation_deg;
+    let passive = if frontal { Some(models.live_score(image, face)?) } else { None };
+    let appearance = Appearance::of(&aligned);
+    let evidence = LivenessEvidence { captured_at: frame.captured_at, pose: Some(pose), passive, appearance };
+    Ok(Examined { points, quality: quality.overall(), reasons: gate.reasons(&quality), evidence })
+}
+
+/// The memory of one track.
+pub(super) struct FaceMemory {
+    window: LivenessWindow,
+    last_shot: Option<(f32, MonoTime)>,
+}
+
+impl FaceMemory {
+    pub(super) fn new(liveness: LivenessPolicy) -> Self {
+        Self { window: LivenessWindow::new(liveness), last_shot: None }
+    }
+
+    /// Takes a frame in. The flag says whether it is worth an embedding.
+    pub(super) fn take(
+        &mut self,
+        track: TrackId,
+        first_seen: MonoTime,
+        frame: &Frame,
+        examined: &Examined,
+    ) -> (FaceReport, bool) {
+        self.window.push(examined.evidence.clone());
+        let wanted = examined.reasons.is_empty() && self.wants_shot(examined.quality, frame.captured_at);
+        if wanted {
+            self.last_shot = Some((examined.quality, frame.captured_at));
+        }
+        (self.report(track, first_seen, frame.captured_at, examined.reasons.clone(), true), wanted)
+    }
+
+    /// The report of a frame for which a model did not answer.
+    pub(super) fn unanswered(&self, track: TrackId, first_seen: MonoTime, captured_at: MonoTime) -> FaceReport {
+        self.report(track, first_seen, captured_at, Vec::new(), false)
+    }
+
+    fn report(
+        &self,
+        track: TrackId,
+        first_seen: MonoTime,
+        captured_at: MonoTime,
+        reasons: Vec<QualityReason>,
+        models_answered: bool,
+    ) -> FaceReport {
+        let (liveness, liveness_at) = (self.window.verdict(), self.window.newest_at());
+        FaceReport { track, captured_at, first_seen, liveness, liveness_at, reasons, models_answered }
+    }
+
+    fn wants_shot(&self, quality: f32, at: MonoTime) -> bool {
+        match self.last_shot {
+            None => true,
+            Some((best, taken)) => {
+                let age = at.since(taken);
+                age >= REFRESH || (age >= SHOT_GAP && quality > best * CLEARLY_BETTER)
+            }
+        }
+    }
+}

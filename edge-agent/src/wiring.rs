@@ -1,0 +1,420 @@
+//! Every task and channel of the agent, on one page.
+//!
+//! ```text
+//!  camera thread ──frame slot (newest wins)──► perceive thread ──shots (8, full: dropped)──► identify thread
+//!                                                    │                                            │
+//!                                                    └────── door inputs (64, full: waits) ───────┤
+//!                                                                                                 ▼
+//!  gallery changes (watch) ────────────────────────────────────────────────────────────────► door task ──► relay
+//!                                                                                                 │
+//!                       record thread ◄──────── happenings (256, full: waits or is counted) ──────┘
+//!                            │ outbox, fsynced
+//!                            └──recorded (watch)──► sync ◄──► hub        control socket, door socket, watchdog beside it
+//! ```
+//!
+//! Stop order: capture (perceive and identify end, doors run dry and lock), drain (record writes what was handed over),
+//! flush (sync sends what it can and disconnects). Each step has a limit, together below the unit's `TimeoutStopSec`.
+
+mod cameras;
+mod doors;
+mod status;
+mod stores;
+mod watchdog;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+pub use stores::{credentials_dir, prepare_dirs};
+
+use anyhow::{Context, Result, bail};
+use edge_store::{DeviceKeys, Identity, Outbox};
+use face_runtime::ModelPack;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::clock::{Clock, SharedClock, SystemClock};
+use crate::config::Config;
+use crate::control::{self, control_socket};
+use crate::door::bind_unix;
+use crate::gallery::Galleries;
+use crate::models;
+use crate::stages::decide::DoorInput;
+use crate::stages::record::{Happening, Origin, Record, Recorder};
+use crate::stages::{decide, identify, perceive, record};
+use crate::sync::{self, Sync, SyncStatus};
+
+/// Limits of the three steps of a stop.
+const CAPTURE_LIMIT: Duration = Duration::from_secs(5);
+const DRAIN_LIMIT: Duration = Duration::from_secs(3);
+const FLUSH_LIMIT: Duration = Duration::from_secs(3);
+
+/// What a task is, for the stop and for the name of one that ended by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Perceive,
+    Identify,
+    Door,
+    Record,
+    Sync,
+    Server,
+}
+
+/// Runs the agent until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When something cannot be opened at the start, or a part ended by itself.
+pub async fn run(config: Config) -> Result<()> {
+    let began = SystemClock::default();
+    let started_at = began.now();
+    let mut signals = Signals::new()?;
+    stores::prepare_dirs(&config.agent)?;
+    // Sockets first: another agent that is running is found out before anything of its state is touched.
+    let control = bind_unix(&control_socket(&config.agent.runtime_dir), 0o600)?;
+    let opening_models = tokio::task::spawn_blocking({
+        let config = config.models.clone();
+        move || models::open(&config)
+    });
+    let opening_stores = tokio::task::spawn_blocking({
+        let config = config.clone();
+        move || stores::open(&config)
+    });
+    let opened = opening_stores.await.context("opening the stores panicked")??;
+    let clock: SharedClock =
+        Arc::new(SystemClock::not_before(opened.identity.as_ref().map_or(0, |identity| identity.signed_time)));
+    let (mut sockets, relays) = (Vec::new(), doors::open_relays(&config, &clock)?);
+    let pack = opening_models.await.context("opening the models panicked")??;
+    let mut agent = Agent::new(&config, opened, Arc::clone(&pack), clock);
+    let (shots_in, shots_out) = crossbeam_channel::bounded(identify::SHOTS);
+    let inputs = agent.doors(&config, relays, &mut sockets)?;
+    agent.identify(shots_out, &inputs);
+    agent.cameras(&config, &shots_in, inputs)?;
+    drop(shots_in);
+    agent.record();
+    agent.sync();
+    agent.servers(&config, control, sockets);
+    agent.recorder.record(Happening::SystemStarted { at: agent.clock.now() }).await;
+    let ready_ms = agent.clock.now().since(started_at).as_millis();
+    tracing::info!(event = "ready", ready_ms, cameras = config.cameras.len(), doors = config.doors.len(), claimed = agent.identity.is_some(), "the agent is ready");
+    watchdog::ready();
+    let ended = tokio::select! {
+        name = signals.next() => {
+            tracing::info!(event = "stopping", signal = name, "the agent stops");
+            Ok(())
+        }
+        ended = agent.part_ended() => Err(ended),
+    };
+    watchdog::stopping();
+    agent.stop().await;
+    match ended {
+        Ok(()) => Ok(()),
+        Err((part, None)) => bail!("the part {part:?} ended by itself"),
+        Err((part, Some(error))) => Err(error).with_context(|| format!("the part {part:?} failed")),
+    }
+}
+
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// The running parts and what they share.
+struct Agent {
+    tasks: JoinSet<()>,
+    parts: HashMap<Id, Part>,
+    pack: Arc<ModelPack>,
+    clock: SharedClock,
+    identity: Option<Identity>,
+    state_dir: PathBuf,
+    keys: DeviceKeys,
+    outbox: Arc<Outbox>,
+    galleries: Arc<Galleries>,
+    recorder: Recorder,
+    messages: Option<mpsc::Receiver<record::Message>>,
+    recorded: watch::Sender<u64>,
+    origin: Origin,
+    run: Uuid,
+    link: watch::Sender<SyncStatus>,
+    cameras: Vec<cameras::Running>,
+    beats: Vec<watchdog::Beat>,
+    stop_capture: CancellationToken,
+    give_up: CancellationToken,
+    stop_sync: CancellationToken,
+    stop_servers: CancellationToken,
+}
+
+/// The inputs of the doors of each camera.
+type DoorInputs = HashMap<Arc<str>, Vec<mpsc::Sender<DoorInput>>>;
+
+impl Agent {
+    fn new(config: &Config, opened: stores::Opened, pack: Arc<ModelPack>, clock: SharedClock) -> Self {
+        let (recorder, messages) = Recorder::channel();
+        let origin = Origin {
+            pack: models::pack_name(&pack),
+            space_id: pack.manifest().space_id.clone(),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        for rebuilt in opened.rebuilt {
+            recorder.try_record(Happening::GalleryRebuilt {
+                gallery: rebuilt.gallery.0,
+                epoch: rebuilt.epoch,
+                code: wire_contract::Code::StoreDoubtful,
+                at: clock.now(),
+            });
+        }
+        Self {
+            tasks: JoinSet::new(),
+            parts: HashMap::new(),
+            pack,
+            clock,
+            identity: opened.identity,
+            state_dir: config.agent.state_dir.clone(),
+            keys: opened.keys,
+            outbox: opened.outbox,
+            galleries: opened.galleries,
+            recorder,
+            messages: Some(messages),
+            recorded: watch::channel(0).0,
+            origin,
+            run: Uuid::new_v4(),
+            link: watch::channel(SyncStatus::default()).0,
+            cameras: Vec::new(),
+            beats: Vec::new(),
+            stop_capture: CancellationToken::new(),
+            give_up: CancellationToken::new(),
+            stop_sync: CancellationToken::new(),
+            stop_servers: CancellationToken::new(),
+        }
+    }
+
+    fn beat(&mut self, name: String) -> Arc<AtomicU64> {
+        let turns = Arc::new(AtomicU64::new(0));
+        self.beats.push(watchdog::Beat::new(name, Arc::clone(&turns)));
+        turns
+    }
+
+    /// One task a door.
+    fn doors(
+        &mut self,
+        config: &Config,
+        relays: Vec<doors::Relay>,
+        sockets: &mut Vec<crate::door::Watch>,
+    ) -> Result<DoorInputs> {
+        let mut inputs: DoorInputs = HashMap::new();
+        for relay in relays {
+            let (sender, receiver) = mpsc::channel(decide::DOOR_INPUTS);
+            let turns = self.beat(format!("door {}", relay.config.id));
+            let camera: Arc<str> = relay.config.camera.as_str().into();
+            let door = decide::Decide {
+                door: relay.config.id.as_str().into(),
+                camera: Arc::clone(&camera),
+                decider: decide::Decider::new(doors::rules(config, &relay.config, &self.pack)?),
+                actuator: Box::new(relay.actuator),
+                fail: relay.config.fail,
+                inputs: receiver,
+                roster: self.galleries.roster(),
+                gallery_changes: self.galleries.changes(),
+                recorder: self.recorder.clone(),
+                clock: Arc::clone(&self.clock),
+                turns,
+            };
+            inputs.entry(camera).or_default().push(sender);
+            sockets.push(relay.watch);
+            self.spawn(Part::Door, async move {
+                decide::run(door).await;
+            });
+        }
+        Ok(inputs)
+    }
+
+    /// One thread that embeds and searches for all cameras.
+    fn identify(&mut self, shots: crossbeam_channel::Receiver<perceive::Shot>, inputs: &DoorInputs) {
+        let turns = self.beat("identify".to_owned());
+        let identify = identify::Identify { shots, doors: inputs.clone(), roster: self.galleries.roster(), turns };
+        let (pack, stop) = (Arc::clone(&self.pack), self.stop_capture.clone());
+        self.thread(Part::Identify, move || {
+            identify::run(&identify, &*pack, &stop);
+        });
+    }
+
+    /// One thread a camera.
+    fn cameras(
+        &mut self,
+        config: &Config,
+        shots: &crossbeam_channel::Sender<perceive::Shot>,
+        mut inputs: DoorInputs,
+    ) -> Result<()> {
+        for camera in &config.cameras {
+            let doors = inputs.remove(camera.id.as_str()).unwrap_or_default();
+            let outlets = perceive::Outlets { doors, shots: shots.clone(), recorder: self.recorder.clone() };
+            let (running, perceive) = cameras::open(config, camera, outlets, &self.clock)?;
+            self.beats.push(watchdog::Beat::new(format!("camera {}", camera.id), running.turns()));
+            self.cameras.push(running);
+            let (pack, stop) = (Arc::clone(&self.pack), self.stop_capture.clone());
+            self.thread(Part::Perceive, move || {
+                perceive::run(perceive, &*pack, &stop);
+            });
+        }
+        Ok(())
+    }
+
+    /// One thread that writes events.
+    fn record(&mut self) {
+        let turns = self.beat("record".to_owned());
+        let recorder = self.recorder.clone();
+        if let Some(beat) = self.beats.last_mut() {
+            beat.may_rest(Box::new(move || recorder.idle()));
+        }
+        let source = self.identity.as_ref().map(|identity| {
+            wire_contract::event::device_source(
+                wire_contract::TenantId(identity.tenant),
+                wire_contract::DeviceId(identity.device),
+            )
+        });
+        if source.is_none() {
+            tracing::warn!(event = "unclaimed", "this device has no identity: doors stay shut and nothing is recorded; run `edge-agent claim`");
+        }
+        let record = Record {
+            outbox: Arc::clone(&self.outbox),
+            source,
+            origin: self.origin.clone(),
+            run: self.run,
+            clock: Arc::clone(&self.clock),
+            health: self.recorder.health(),
+            recorded: self.recorded.clone(),
+            turns,
+            give_up: self.give_up.clone(),
+        };
+        let messages = self.messages.take().expect("the record thread is started once");
+        self.thread(Part::Record, move || {
+            record::run(&record, messages);
+        });
+    }
+
+    /// The link to the hub, for a device that has one.
+    fn sync(&mut self) {
+        let Some(identity) = self.identity.clone() else { return };
+        let sync = Sync {
+            identity,
+            state_dir: self.state_dir.clone(),
+            keys: self.keys.clone(),
+            outbox: Arc::clone(&self.outbox),
+            galleries: Arc::clone(&self.galleries),
+            recorded: self.recorded.subscribe(),
+            recorder: self.recorder.clone(),
+            about: sync::About {
+                boot: self.run,
+                agent_version: self.origin.agent_version.clone(),
+                pack: Some(self.origin.pack.clone()),
+                space_id: Some(self.origin.space_id.clone()),
+            },
+            clock: Arc::clone(&self.clock),
+            turns: self.beat("sync".to_owned()),
+            timing: sync::Timing::default(),
+        };
+        let (status, stop) = (self.link.clone(), self.stop_sync.clone());
+        self.spawn(Part::Sync, sync::run(sync, status, stop));
+    }
+
+    /// Control socket, door sockets, watchdog.
+    fn servers(&mut self, config: &Config, control: tokio::net::UnixListener, sockets: Vec<crate::door::Watch>) {
+        let board = status::Board {
+            started_at: self.clock.now(),
+            clock: Arc::clone(&self.clock),
+            outbox: Arc::clone(&self.outbox),
+            roster: self.galleries.roster(),
+            link: self.link.subscribe(),
+            health: self.recorder.health(),
+            origin: self.origin.clone(),
+            identity: self.identity.as_ref().map(|identity| (identity.tenant, identity.device)),
+            cameras: self.cameras.clone(),
+            doors: config.doors.iter().map(|door| door.id.clone()).collect(),
+        };
+        let stop = self.stop_servers.clone();
+        self.spawn(Part::Server, async move {
+            control::serve(control, Arc::new(board), stop).await;
+        });
+        for watch in sockets {
+            let stop = self.stop_servers.clone();
+            self.spawn(Part::Server, async move {
+                watch.serve(stop).await;
+            });
+        }
+        let (beats, stop) = (std::mem::take(&mut self.beats), self.stop_servers.clone());
+        self.spawn(Part::Server, async move {
+            watchdog::run(beats, stop).await;
+        });
+    }
+
+    /// Capture, drain, flush.
+    async fn stop(mut self) {
+        let doors = |part: Part| matches!(part, Part::Perceive | Part::Identify | Part::Door);
+        self.stop_capture.cancel();
+        self.wait_for(doors, CAPTURE_LIMIT, "capture and doors").await;
+        self.recorder.close().await;
+        let record = |part: Part| part == Part::Record;
+        if !self.wait_for(record, DRAIN_LIMIT, "recording").await {
+            self.give_up.cancel();
+        }
+        self.stop_sync.cancel();
+        self.wait_for(|part| part == Part::Sync, FLUSH_LIMIT, "sync").await;
+        self.stop_servers.cancel();
+        self.wait_for(|_| true, Duration::from_secs(1), "servers").await;
+        self.tasks.abort_all();
+        tracing::info!(event = "stopped", "the agent has stopped");
+    }
+
+    fn spawn(&mut self, part: Part, task: impl Future<Output = ()> + Send + 'static) {
+        let id = self.tasks.spawn(task).id();
+        self.parts.insert(id, part);
+    }
+
+    fn thread(&mut self, part: Part, work: impl FnOnce() + Send + 'static) {
+        let id = self.tasks.spawn_blocking(work).id();
+        self.parts.insert(id, part);
+    }
+
+    /// The next part that ends, and how if not in order. Never resolves while none does.
+    async fn part_ended(&mut self) -> (Part, Option<JoinError>) {
+        let Some(ended) = self.tasks.join_next_with_id().await else { return std::future::pending().await };
+        let (id, error) = match ended {
+            Ok((id, ())) => (id, None),
+            Err(error) => (error.id(), Some(error)),
+        };
+        (self.parts.remove(&id).unwrap_or(Part::Server), error)
+    }
+
+    /// Waits until no task of the wanted parts is left. False when time was up.
+    async fn wait_for(&mut self, wanted: impl Fn(Part) -> bool, limit: Duration, what: &str) -> bool {
+        let all_ended = async {
+            while self.parts.values().any(|part| wanted(*part)) {
+                if let (part, Some(error)) = self.part_ended().await {
+                    tracing::error!(event = "part_failed", ?part, %error, "a part failed while stopping");
+                }
+            }
+        };
+        let in_time = tokio::time::timeout(limit, all_ended).await.is_ok();
+        if !in_time {
+            tracing::error!(event = "stop_limit", what, limit_ms = limit.as_millis(), "did not end in time");
+        }
+        in_time
+    }
+}

@@ -1,0 +1,118 @@
+//! What the control socket answers, read from the running parts.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use edge_store::Outbox;
+use face_core::{Gallery as _, MonoTime};
+use futures::future::BoxFuture;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::clock::{SharedClock, rfc3339_ms};
+use crate::control::{Answer, Ask};
+use crate::gallery::Roster;
+use crate::logging::chain;
+use crate::stages::record::{Origin, RecordHealth};
+use crate::sync::SyncStatus;
+
+/// Everything that may be asked about.
+pub(super) struct Board {
+    pub(super) started_at: MonoTime,
+    pub(super) clock: SharedClock,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) roster: Arc<ArcSwap<Roster>>,
+    pub(super) link: watch::Receiver<SyncStatus>,
+    pub(super) health: Arc<RecordHealth>,
+    pub(super) origin: Origin,
+    pub(super) identity: Option<(Uuid, Uuid)>,
+    pub(super) cameras: Vec<super::cameras::Running>,
+    pub(super) doors: Vec<String>,
+}
+
+impl Answer for Board {
+    fn answer(&self, ask: Ask) -> BoxFuture<'_, Result<Value, (&'static str, String)>> {
+        Box::pin(async move {
+            match ask {
+                Ask::Status => Ok(self.status()),
+                Ask::GalleryStatus => Ok(self.galleries()),
+                Ask::OutboxStatus => self.outbox_status().await,
+            }
+        })
+    }
+}
+
+impl Board {
+    fn status(&self) -> Value {
+        let wall = self.clock.wall();
+        let clock = serde_json::to_value(wall.quality).unwrap_or_default();
+        json!({
+            "version": self.origin.agent_version,
+            "claimed": self.identity.is_some(),
+            "tenant": self.identity.map(|(tenant, _)| tenant),
+            "device": self.identity.map(|(_, device)| device),
+            "connected": self.link.borrow().connected,
+            "last_error": self.link.borrow().last_error,
+            "connected_since": self.link.borrow().connected_since.map(|at| at.to_string()),
+            "ready": self.roster.load().ready(),
+            "recording": self.health.recording(),
+            "recorded": self.health.recorded(),
+            "shed": self.health.shed(),
+            "pack": self.origin.pack,
+            "space_id": self.origin.space_id,
+            "uptime_s": self.clock.now().since(self.started_at).as_secs(),
+            "time": rfc3339_ms(wall.utc),
+            "clock": clock,
+            "doors": self.doors.join(", "),
+            "cameras": self.cameras.iter().map(super::cameras::Running::told).collect::<Vec<_>>(),
+        })
+    }
+
+    fn galleries(&self) -> Value {
+        let roster = self.roster.load();
+        let lines: Vec<Value> = roster
+            .lines()
+            .iter()
+            .map(|line| {
+                json!({
+                    "gallery": line.gallery.0,
+                    "epoch": line.epoch,
+                    "version": line.version,
+                    "root": hex::encode(line.root.0),
+                    "people": line.people,
+                    "templates": line.templates,
+                    "state": if line.version > 0 { "ready" } else { "empty" },
+                    "space_id": self.origin.space_id,
+                })
+            })
+            .collect();
+        json!({
+            "ready": roster.ready(),
+            "people": roster.snapshot().n_people(),
+            "templates": roster.snapshot().len(),
+            "galleries": lines,
+        })
+    }
+
+    async fn outbox_status(&self) -> Result<Value, (&'static str, String)> {
+        let outbox = Arc::clone(&self.outbox);
+        let stats = tokio::task::spawn_blocking(move || outbox.stats())
+            .await
+            .map_err(|_| ("internal", "the outbox could not be asked".to_owned()))?
+            .map_err(|error| ("unavailable", chain(&error)))?;
+        Ok(json!({
+            "stream": stats.stream.to_string(),
+            "last_sequence": stats.last_sequence,
+            "acknowledged_through": stats.acknowledged_through,
+            "pending": stats.pending,
+            "oldest_pending_at": stats.oldest_pending_at.map(|at| rfc3339_ms(OffsetDateTime::from(at))),
+            "bytes": stats.bytes,
+            "quota_bytes": stats.quota_bytes,
+            "shed": stats.shed,
+            "recording": self.health.recording(),
+            "connected": self.link.borrow().connected,
+        }))
+    }
+}

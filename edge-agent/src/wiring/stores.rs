@@ -1,0 +1,77 @@
+//! Opening what the device remembers: keys, identity, galleries, outbox.
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use anyhow::{Context, Result};
+use edge_store::{DeviceKeys, Identity, Outbox, OutboxOpened, OutboxOptions};
+use face_runtime::Manifest;
+
+use crate::clock::{Clock, SystemClock};
+use crate::config::{AgentConfig, Config};
+use crate::gallery::{Galleries, Rebuilt};
+
+/// What was opened.
+pub(super) struct Opened {
+    pub(super) keys: DeviceKeys,
+    pub(super) identity: Option<Identity>,
+    pub(super) galleries: Arc<Galleries>,
+    pub(super) rebuilt: Vec<Rebuilt>,
+    pub(super) outbox: Arc<Outbox>,
+}
+
+/// Makes the two folders where they are missing. The state folder is private: mode 0700.
+///
+/// # Errors
+/// When the operating system refuses.
+pub fn prepare_dirs(config: &AgentConfig) -> Result<()> {
+    let make = |dir: &Path, mode| {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(mode)
+            .create(dir)
+            .with_context(|| format!("folder {} cannot be made; give it to the user that runs the agent", dir.display()))
+    };
+    make(&config.runtime_dir, 0o755)?;
+    make(&config.state_dir, 0o700)?;
+    let mode = fs::metadata(&config.state_dir)?.permissions().mode();
+    if mode & 0o077 != 0 {
+        fs::set_permissions(&config.state_dir, fs::Permissions::from_mode(0o700))
+            .with_context(|| format!("folder {} is open to others and cannot be closed", config.state_dir.display()))?;
+    }
+    Ok(())
+}
+
+/// Where systemd has put the service's credentials, if it has.
+#[must_use]
+pub fn credentials_dir() -> Option<PathBuf> {
+    std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from)
+}
+
+/// Opens everything in the state folder. Stores with doubtful content are begun anew and named; only what the operating
+/// system refuses is an error.
+pub(super) fn open(config: &Config) -> Result<Opened> {
+    let state_dir = &config.agent.state_dir;
+    let keys = DeviceKeys::open(&config.agent.keys_dir(), credentials_dir().as_deref())?;
+    let identity = Identity::load(state_dir)?;
+    let space_id = space_id(&config.models.manifest)?;
+    let (galleries, rebuilt) = Galleries::open(&config.agent.galleries_dir(), keys.clone(), &space_id)?;
+    let now = SystemTime::from(SystemClock::default().wall().utc);
+    let (outbox, opened) =
+        Outbox::open(&config.agent.outbox_dir(), &keys.outbox()?, OutboxOptions::default(), now)?;
+    if let OutboxOpened::Renewed(renewal) = &opened {
+        tracing::error!(event = "outbox_renewed", alarm = true, %renewal, "the outbox could not be trusted");
+    }
+    Ok(Opened { keys, identity, galleries: Arc::new(galleries), rebuilt, outbox: Arc::new(outbox) })
+}
+
+/// The manifest is small and read before the models are open, so that the stores need not wait for them.
+fn space_id(manifest: &Path) -> Result<String> {
+    let text = fs::read_to_string(manifest)
+        .with_context(|| format!("model manifest {} cannot be read; run scripts/setup or correct [models] manifest", manifest.display()))?;
+    let manifest = Manifest::parse(&text).with_context(|| format!("model manifest {}", manifest.display()))?;
+    Ok(manifest.space_id)
+}
