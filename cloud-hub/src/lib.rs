@@ -17,4 +17,6 @@ pub mod store;
 pub mod ingest;
 pub mod keys;
 pub mod pki;
+pub mod publish;
 pub mod secret_file;
+pub mod wiring;

@@ -87,21 +87,28 @@ impl Layout {
         self.root.join("run/control.sock")
     }
 
+    /// Makes the hub's own directories: all that an external database and broker need.
+    pub fn prepare_private(&self) -> Result<(), EmbeddedError> {
+        files::check_socket_path(&self.control_socket())?;
+        if !self.root.is_dir() {
+            files::ensure_dir(&self.root, 0o711, None)?;
+        }
+        for passable in [self.root.join("run"), self.pki_dir()] {
+            files::ensure_dir(&passable, 0o711, None)?;
+        }
+        for private in [self.secrets_dir(), self.keys_dir()] {
+            files::ensure_dir(&private, 0o700, None)?;
+        }
+        Ok(())
+    }
+
     /// Makes the directories with their modes; the root stays passable (0711) so that the service user reaches its parts.
     ///
     /// Returns the user the parts run as (`None`: as oneself).
     pub fn prepare(&self) -> Result<Option<ServiceUser>, EmbeddedError> {
         let user = service_user::for_parts()?;
-        files::check_socket_path(&self.control_socket())?;
         files::check_socket_path(&self.postgres_socket_dir().join(".s.PGSQL.5432"))?;
-        if !self.root.is_dir() {
-            files::ensure_dir(&self.root, 0o711, None)?;
-        }
-        files::ensure_dir(&self.root.join("run"), 0o711, None)?;
-        for private in [self.secrets_dir(), self.keys_dir()] {
-            files::ensure_dir(&private, 0o700, None)?;
-        }
-        files::ensure_dir(&self.pki_dir(), 0o711, None)?;
+        self.prepare_private()?;
         for theirs in [self.postgres_dir(), self.postgres_socket_dir(), self.broker_dir()] {
             files::ensure_dir(&theirs, 0o700, user.as_ref())?;
         }

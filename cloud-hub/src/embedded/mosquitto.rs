@@ -173,8 +173,8 @@ impl EmbeddedMosquitto {
         AccessFile {
             path: self.options.file("devices.acl"),
             owner: self.options.user.clone(),
-            pid_file: self.options.file("mosquitto.pid"),
-            config: self.options.file("mosquitto.conf"),
+            pid_file: Some(self.options.file("mosquitto.pid")),
+            config: Some(self.options.file("mosquitto.conf")),
         }
     }
 
@@ -206,16 +206,23 @@ impl EmbeddedMosquitto {
 pub struct AccessFile {
     path: PathBuf,
     owner: Option<ServiceUser>,
-    pid_file: PathBuf,
-    config: PathBuf,
+    pid_file: Option<PathBuf>,
+    /// Proves that the process is the one meant; `None` for a broker that is started by others.
+    config: Option<PathBuf>,
 }
 
 impl AccessFile {
+    /// The access list of a broker that is not the hub's own, and where its process id stands.
+    #[must_use]
+    pub fn external(path: &Path, pid_file: Option<&Path>) -> Self {
+        Self { path: path.to_path_buf(), owner: None, pid_file: pid_file.map(Path::to_path_buf), config: None }
+    }
+
     /// Replaces the list and makes the broker read it. Live sessions keep running, under the new rules.
     pub fn replace(&self, access: &str) -> Result<(), EmbeddedError> {
         files::write_file(&self.path, access.as_bytes(), 0o600, self.owner.as_ref())?;
-        if let Some(pid) = leftover::pid_in(&self.pid_file)
-            && leftover::was_started_with(pid, &self.config)
+        if let Some(pid) = self.pid_file.as_deref().and_then(leftover::pid_in)
+            && self.config.as_deref().is_none_or(|config| leftover::was_started_with(pid, config))
         {
             // Not running (just restarting) is no error: it reads the new list when it starts.
             let _ = rustix::process::kill_process(pid, Signal::HUP);
@@ -347,10 +354,17 @@ fn password_line(password: &str) -> Result<String, EmbeddedError> {
     Ok(format!("{HUB_USER}:$7${PASSWORD_ITERATIONS}${salt}${hash}\n"))
 }
 
+/// Whether a broker of a previous life still runs on this data directory.
+#[must_use]
+pub fn leftover_runs(layout: &Layout) -> bool {
+    let dir = layout.broker_dir();
+    leftover::pid_in(&dir.join("mosquitto.pid"))
+        .is_some_and(|pid| test_kill_process(pid).is_ok() && leftover::was_started_with(pid, &dir.join("mosquitto.conf")))
+}
+
 async fn stop_leftover(options: &MosquittoOptions) -> Result<(), EmbeddedError> {
     let Some(pid) = leftover::pid_in(&options.file("mosquitto.pid")) else { return Ok(()) };
-    let ours = test_kill_process(pid).is_ok() && leftover::was_started_with(pid, &options.file("mosquitto.conf"));
-    if !ours {
+    if !leftover_runs(&options.layout) {
         return Ok(());
     }
     leftover::stop("mosquitto", pid, &[Signal::TERM, Signal::KILL]).await

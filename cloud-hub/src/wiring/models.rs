@@ -1,0 +1,25 @@
+//! Loading the model pack, away from the async workers; the hub serves everything else meanwhile and without it.
+
+use anyhow::{Context as _, Result};
+use face_runtime::{FalseAcceptRate, ModelPack, PackOptions, Runtime};
+
+use crate::api::enroller::Models;
+use crate::config::Config;
+
+/// Loads and proves the pack. About a second; blocks its thread.
+pub(super) fn load(config: &Config) -> Result<Models> {
+    let settings = &config.models;
+    let runtime = Runtime::load(&settings.onnxruntime)?;
+    let options =
+        PackOptions { sessions: settings.sessions, intra_threads: settings.intra_threads, ..PackOptions::default() };
+    let pack = ModelPack::open(&runtime, &settings.manifest, &settings.weights, &options)?;
+    let far: FalseAcceptRate = config.enrolment.duplicate_far.parse().context("enrolment.duplicate_far")?;
+    let threshold = pack.manifest().thresholds.iter().find(|threshold| threshold.far.same_as(far));
+    let duplicate_threshold = threshold
+        .with_context(|| format!("enrolment.duplicate_far: the model pack has no threshold for {far}"))?
+        .score;
+    for (task, report) in pack.providers() {
+        tracing::info!(event = "model_loaded", task = ?task, provider = ?report.used, skipped = ?report.skipped, "model loaded");
+    }
+    Ok(Models { pack, duplicate_threshold })
+}

@@ -1,0 +1,165 @@
+//! Postgres and the broker, embedded or external, as the rest of the wiring sees them.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::str::FromStr as _;
+
+use anyhow::{Context as _, Result, bail};
+use sqlx::postgres::PgConnectOptions;
+
+use crate::config::{Config, MaybePath, Secret};
+use crate::embedded::mosquitto::{
+    AccessFile, BrokerCertificates, EmbeddedMosquitto, HubConnection, HUB_USER, MosquittoOptions,
+};
+use crate::embedded::postgres::{EmbeddedPostgres, PostgresOptions};
+use crate::embedded::{Layout, MIN_FREE_BYTES, check_loopback, parts, ports};
+
+/// The database's side.
+pub(super) struct DatabasePart {
+    embedded: Option<EmbeddedPostgres>,
+    /// As `lintel_owner`.
+    pub(super) owner: PgConnectOptions,
+    /// As `lintel_app`.
+    pub(super) app: PgConnectOptions,
+}
+
+/// The broker's side.
+pub(super) struct BrokerPart {
+    embedded: Option<EmbeddedMosquitto>,
+    /// How the hub connects.
+    pub(super) hub: HubConnection,
+    /// Host and port for devices.
+    pub(super) device_host: String,
+    /// Host and port for devices.
+    pub(super) device_port: u16,
+    /// The access list, if the hub writes it.
+    pub(super) access: Option<AccessFile>,
+}
+
+/// Refuses what the embedded mode must not do, before anything starts.
+pub(super) fn check_embedded(config: &Config) -> Result<()> {
+    if config.embedded.enabled {
+        check_loopback(config.server.listen, "--listen")?;
+        check_loopback(config.embedded.mqtt_listen, "--mqtt-listen")?;
+        if config.embedded.mqtt_listen.port() != 0 {
+            // Asked before Postgres is started: the answer should not take two seconds. A broker of a previous life
+            // that still holds the port is stopped later, so only other owners count.
+            check_mqtt_port(config)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_mqtt_port(config: &Config) -> Result<()> {
+    let layout = Layout::new(&config.data.dir);
+    if crate::embedded::mosquitto::leftover_runs(&layout) {
+        return Ok(());
+    }
+    Ok(ports::check_free(config.embedded.mqtt_listen, "--mqtt-listen")?)
+}
+
+impl DatabasePart {
+    /// Starts the embedded Postgres, or reads how to reach the external one.
+    pub(super) async fn start(config: &Config) -> Result<Self> {
+        if !config.embedded.enabled {
+            let app = url(&config.database.url, &config.database.url_file, "database.url")?;
+            let owner = url(&config.database.owner_url, &config.database.owner_url_file, "database.owner_url")?;
+            return Ok(Self { embedded: None, owner, app });
+        }
+        let layout = Layout::new(&config.data.dir);
+        let user = layout.prepare()?;
+        let bin = parts::postgres_bin(config.embedded.postgres_bin.get())?;
+        let options = PostgresOptions { layout, bin, user, min_free_bytes: MIN_FREE_BYTES };
+        let postgres = EmbeddedPostgres::start(options).await?;
+        Ok(Self { owner: postgres.owner(), app: postgres.app(), embedded: Some(postgres) })
+    }
+
+    /// A URL for `psql`: of the embedded server alone, since an external one's holds secrets.
+    pub(super) fn shown_url(&self) -> Option<String> {
+        self.embedded.as_ref().map(EmbeddedPostgres::superuser_url)
+    }
+
+    /// Stops what is the hub's own.
+    pub(super) async fn stop(self) {
+        if let Some(postgres) = self.embedded {
+            postgres.stop().await;
+        }
+    }
+}
+
+/// Reads a database URL from its setting or its file.
+pub(super) fn url(direct: &Secret, file: &MaybePath, setting: &'static str) -> Result<PgConnectOptions> {
+    let text = match file.get() {
+        Some(path) => read_trimmed(path)?,
+        None => direct.reveal().to_owned(),
+    };
+    if text.is_empty() {
+        bail!("{setting} is not set: name an external Postgres, or run `cloud-hub serve --embedded`");
+    }
+    // The driver's own error may quote the URL, which holds a password.
+    PgConnectOptions::from_str(&text).map_err(|_| anyhow::anyhow!("{setting} is not a Postgres URL"))
+}
+
+fn read_trimmed(path: &Path) -> Result<String> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(text.trim().to_owned())
+}
+
+impl BrokerPart {
+    /// Starts the embedded broker with these certificates and access lines, or reads how to reach the external one.
+    pub(super) async fn start(config: &Config, certificates: BrokerCertificates, access: String) -> Result<Self> {
+        if !config.embedded.enabled {
+            return Self::external(config, &access).await;
+        }
+        let layout = Layout::new(&config.data.dir);
+        let user = layout.prepare()?;
+        let options = MosquittoOptions {
+            layout,
+            program: parts::mosquitto(config.embedded.mosquitto.get())?,
+            user,
+            device_listen: config.embedded.mqtt_listen,
+            certificates,
+            device_access: access,
+        };
+        let broker = EmbeddedMosquitto::start(options).await?;
+        Ok(Self {
+            hub: broker.hub().clone(),
+            device_host: broker.device_address().ip().to_string(),
+            device_port: broker.device_address().port(),
+            access: Some(broker.access()),
+            embedded: Some(broker),
+        })
+    }
+
+    async fn external(config: &Config, access: &str) -> Result<Self> {
+        let settings = &config.broker;
+        if settings.address.is_empty() || settings.device_address.is_empty() {
+            bail!("broker.address and broker.device_address are not set: name an external broker, or use --embedded");
+        }
+        let mut addresses = tokio::net::lookup_host(&settings.address)
+            .await
+            .with_context(|| format!("broker.address {} does not resolve", settings.address))?;
+        let address: SocketAddr = addresses.next().context("broker.address resolves to nothing")?;
+        let (host, port) = settings.device_address.rsplit_once(':').context("broker.device_address must be host:port")?;
+        let password = settings.password_file.get().map(read_trimmed).transpose()?.unwrap_or_default();
+        let username = if settings.username.is_empty() { HUB_USER.to_owned() } else { settings.username.clone() };
+        let file = settings.access_file.get().map(|path| AccessFile::external(path, settings.pid_file.get()));
+        if let Some(file) = &file {
+            file.replace(access)?;
+        }
+        Ok(Self {
+            embedded: None,
+            hub: HubConnection { address, username, password },
+            device_host: host.trim_matches(['[', ']']).to_owned(),
+            device_port: port.parse().context("broker.device_address must end in a port")?,
+            access: file,
+        })
+    }
+
+    /// Stops what is the hub's own.
+    pub(super) async fn stop(self) {
+        if let Some(broker) = self.embedded {
+            broker.stop().await;
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! How the parts are that the API does not know itself: broker, key store, vector table.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use uuid::Uuid;
+
+use crate::api::health::{Component, Probe};
+use crate::domain::ids::PersonId;
+use crate::keys::{Custody, KeysError};
+use crate::store::{Database, StoreError, routes, templates};
+
+/// A broker on the same machine or network answers within milliseconds.
+const BROKER_WITHIN: Duration = Duration::from_secs(1);
+
+/// One probe for each part.
+pub(super) fn all(db: &Database, custody: &Custody, broker: SocketAddr) -> Vec<Probe> {
+    let (for_keys, for_vectors, custody) = (db.clone(), db.clone(), custody.clone());
+    vec![
+        Box::new(move || Box::pin(reach_broker(broker))),
+        Box::new(move || Box::pin(read_key_store(for_keys.clone(), custody.clone()))),
+        Box::new(move || Box::pin(read_vectors(for_vectors.clone()))),
+    ]
+}
+
+async fn reach_broker(address: SocketAddr) -> Component {
+    match tokio::time::timeout(BROKER_WITHIN, TcpStream::connect(address)).await {
+        Ok(Ok(_)) => Component::pass("broker"),
+        _ => Component::warn("broker", "does not answer: events wait at the doors"),
+    }
+}
+
+/// Asks for the key of nobody: the right answer is that there is none.
+async fn read_key_store(db: Database, custody: Custody) -> Component {
+    let tenants = match routes::tenants(&db).await {
+        Ok(tenants) => tenants,
+        Err(_) => return Component::fail("key_store", "cannot be judged without the database"),
+    };
+    let Some(tenant) = tenants.first() else { return Component::pass("key_store") };
+    match custody.person_key(*tenant, PersonId(Uuid::nil())).await {
+        Ok(_) | Err(KeysError::NoPersonKey(_)) => Component::pass("key_store"),
+        Err(KeysError::Persons { .. }) => Component::fail("key_store", "the person key store cannot be read"),
+        Err(_) => Component::fail("key_store", "the tenants' keys cannot be read"),
+    }
+}
+
+async fn read_vectors(db: Database) -> Component {
+    match any_missing(&db).await {
+        Ok(false) => Component::pass("vector_table"),
+        Ok(true) => Component::warn("vector_table", "searchable vectors are being rebuilt"),
+        Err(_) => Component::fail("vector_table", "cannot be read"),
+    }
+}
+
+async fn any_missing(db: &Database) -> Result<bool, StoreError> {
+    for tenant in routes::tenants(db).await? {
+        let missing = db.tenant(tenant, |tx| Box::pin(templates::without_vector(tx, 1))).await?;
+        if !missing.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

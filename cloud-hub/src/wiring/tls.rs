@@ -1,0 +1,36 @@
+//! The server's TLS configuration from the hub's own certificates.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::pki::{Pki, ServerIdentity};
+
+/// TLS 1.3 only, HTTP/2 and HTTP/1.1; a client may show a device's certificate, and no other.
+pub(super) fn server_config(identity: &ServerIdentity, pki: &Pki) -> Result<Arc<ServerConfig>> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(CertificateDer::from(pki.device_authority_der().to_vec()))
+        .context("the device authority cannot be a trust anchor")?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+        .allow_unauthenticated()
+        .build()
+        .context("client certificates cannot be verified")?;
+    let chain = CertificateDer::pem_slice_iter(identity.chain_pem.as_bytes())
+        .collect::<Result<Vec<_>, _>>()
+        .context("the server's certificate chain is unreadable")?;
+    let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).context("the server's key is unreadable")?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .context("TLS 1.3 is not available")?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)
+        .context("the server's certificate and key do not fit")?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
