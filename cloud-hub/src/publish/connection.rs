@@ -1,0 +1,250 @@
+//! One MQTT 5 connection, built anew whenever anything about it is in doubt.
+//!
+//! What rumqttc 0.25 leaves to its users, and what is done about it here:
+//! a lost session can leave its in-flight window full for ever (rumqtt #1014, #1056): client and event loop are thrown
+//! away after every error, and nothing depends on what was in flight; a refused publish is only a warning there
+//! (`v5/state.rs`, before it releases a packet id collision): the reason is read from the PUBACK, and at most
+//! [`WINDOW`] publishes are under way, so that no packet id can collide; `publish` returning `Ok` means "queued": a
+//! receipt is given at the PUBACK only; packets above 10 KiB end the connection by default: the size is set.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{ConnectProperties, Filter, Packet, PubAckReason, SubscribeReasonCode};
+use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
+use rumqttc::{Outgoing as Sent, TlsConfiguration, Transport};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::Instant;
+use wire_contract::{UpChannel, topic};
+
+use super::outbox::Parcel;
+use super::{Inboxes, Publisher, feed, galleries};
+use crate::domain::message::Incoming;
+
+/// Publishes under way at once. Below the broker's receive maximum (20 at the embedded one).
+const WINDOW: usize = 16;
+/// Short, so that a dead broker is noticed within two of them.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// A publish that is not acknowledged in this time means that the session is stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(20);
+/// A connection that is not made in this time is tried again.
+const CONNECT_TIMEOUT_S: u64 = 5;
+/// The largest payload with room for topic and properties.
+const MAX_PACKET_BYTES: u32 = 80 * 1024;
+/// First and longest pause between attempts; it doubles in between. Short, because doors wait for their acks.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
+/// The channels that the hub reads at present.
+const CHANNELS: [UpChannel; 3] = [UpChannel::Evt, UpChannel::Gallery, UpChannel::Status];
+
+/// Where the broker is and how the hub logs in.
+#[derive(Clone, Debug)]
+pub struct Broker {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port of the listener that is the hub's own.
+    pub port: u16,
+    /// The hub's client id; unique among replicas.
+    pub client_id: String,
+    /// User name and password, where the listener asks for them.
+    pub credentials: Option<(String, String)>,
+    /// Mutual TLS, where the listener is not on loopback.
+    pub tls: Option<BrokerTls>,
+}
+
+/// A TLS configuration with the hub's client certificate.
+#[derive(Clone)]
+pub struct BrokerTls(pub Arc<rustls::ClientConfig>);
+
+impl std::fmt::Debug for BrokerTls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("BrokerTls(***)")
+    }
+}
+
+impl Broker {
+    /// A client of its own for this broker.
+    pub(super) fn client(&self, client_id: &str) -> (AsyncClient, EventLoop) {
+        let mut options = MqttOptions::new(client_id, &self.host, self.port);
+        options.set_keep_alive(KEEP_ALIVE);
+        // A new session each time: what the old one held is sent again by those who know.
+        options.set_clean_start(true);
+        let mut properties = ConnectProperties::new();
+        properties.max_packet_size = Some(MAX_PACKET_BYTES);
+        options.set_connect_properties(properties);
+        options.set_connection_timeout(CONNECT_TIMEOUT_S);
+        if let Some((user, password)) = &self.credentials {
+            options.set_credentials(user, password);
+        }
+        if let Some(BrokerTls(tls)) = &self.tls {
+            options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(Arc::clone(tls))));
+        }
+        AsyncClient::new(options, 2 * WINDOW)
+    }
+}
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+enum SessionEnd {
+    #[error("connection to the broker: {0}")]
+    Connection(#[from] Box<ConnectionError>),
+    #[error("the broker refused the subscription to {filter}: {reason:?}; check the hub's access lines")]
+    NotSubscribed { filter: String, reason: SubscribeReasonCode },
+    #[error("the broker does not acknowledge; its session is given up")]
+    Stuck,
+    #[error("the broker ended the session: {0}")]
+    Disconnected(String),
+}
+
+/// Publishes that the broker has not acknowledged, in the order in which they went out.
+#[derive(Default)]
+struct Unacknowledged {
+    /// Handed to the client, not yet on the wire.
+    queued: VecDeque<Waiting>,
+    /// On the wire, by packet id.
+    sent: HashMap<u16, Waiting>,
+}
+
+struct Waiting {
+    since: Instant,
+    topic: String,
+    receipt: Option<oneshot::Sender<bool>>,
+    /// Frees its place in the window when dropped.
+    _place: tokio::sync::OwnedSemaphorePermit,
+}
+
+/// Keeps a session until the task is aborted.
+pub(super) async fn run(publisher: Publisher, parcels: mpsc::Receiver<Parcel>, inboxes: Inboxes, connected: watch::Sender<bool>) {
+    let parcels = Arc::new(tokio::sync::Mutex::new(parcels));
+    let mut pause = PAUSES.0;
+    loop {
+        let end = session(&publisher.broker, &parcels, &inboxes, &connected).await;
+        // A session that worked starts the pauses anew.
+        pause = if connected.send_replace(false) { PAUSES.0 } else { (pause * 2).min(PAUSES.1) };
+        tracing::warn!(error = %end, pause_ms = pause.as_millis(), "broker session ended; connecting again");
+        tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
+    }
+}
+
+async fn session(
+    broker: &Broker,
+    parcels: &Arc<tokio::sync::Mutex<mpsc::Receiver<Parcel>>>,
+    inboxes: &Inboxes,
+    connected: &watch::Sender<bool>,
+) -> SessionEnd {
+    let (client, mut events) = broker.client(&broker.client_id);
+    let waiting = Arc::new(Mutex::new(Unacknowledged::default()));
+    let filters: Vec<String> = topic::hub_filters()
+        .into_iter()
+        .zip(UpChannel::ALL)
+        .filter(|(_, channel)| CHANNELS.contains(channel))
+        .map(|(filter, _)| filter)
+        .collect();
+    // Dropped with the session, and with it whatever it had taken from the queue.
+    let mut sender: Option<Guard> = None;
+    loop {
+        let event = match tokio::time::timeout(2 * KEEP_ALIVE, events.poll()).await {
+            Err(_) => return SessionEnd::Stuck,
+            Ok(Err(error)) => return SessionEnd::Connection(Box::new(error)),
+            Ok(Ok(event)) => event,
+        };
+        match event {
+            Event::Incoming(Packet::ConnAck(_)) => {
+                let wanted = filters.iter().map(|filter| Filter::new(filter.clone(), QoS::AtLeastOnce));
+                if client.try_subscribe_many(wanted).is_err() {
+                    return SessionEnd::Stuck;
+                }
+            }
+            Event::Incoming(Packet::SubAck(ack)) => {
+                if let Some((filter, reason)) = filters.iter().zip(&ack.return_codes).find(|(_, code)| !subscribed(code)) {
+                    return SessionEnd::NotSubscribed { filter: filter.clone(), reason: *reason };
+                }
+                let task = send(client.clone(), Arc::clone(parcels), Arc::clone(&waiting));
+                sender.get_or_insert_with(|| Guard(tokio::spawn(task)));
+                connected.send_replace(true);
+                tracing::info!(broker = %broker.host, port = broker.port, "connected to the broker");
+                let _ = inboxes.feed.try_send(feed::Input::LookAtAll);
+            }
+            Event::Incoming(Packet::Publish(publish)) => deliver(&publish.topic, &publish.payload, inboxes),
+            Event::Outgoing(Sent::Publish(id)) => {
+                let mut waiting = waiting.lock();
+                if let Some(parcel) = waiting.queued.pop_front() {
+                    waiting.sent.insert(id, parcel);
+                }
+            }
+            Event::Incoming(Packet::PubAck(ack)) => acknowledged(&waiting, ack.pkid, ack.reason),
+            Event::Incoming(Packet::Disconnect(disconnect)) => {
+                return SessionEnd::Disconnected(format!("{:?}", disconnect.reason_code));
+            }
+            _ => {}
+        }
+        if is_stuck(&waiting.lock()) {
+            return SessionEnd::Stuck;
+        }
+    }
+}
+
+/// Aborts the task when the session ends.
+struct Guard(tokio::task::JoinHandle<()>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn subscribed(code: &SubscribeReasonCode) -> bool {
+    matches!(code, SubscribeReasonCode::Success(_))
+}
+
+fn is_stuck(waiting: &Unacknowledged) -> bool {
+    waiting.queued.iter().chain(waiting.sent.values()).any(|parcel| parcel.since.elapsed() > STUCK_AFTER)
+}
+
+fn acknowledged(waiting: &Mutex<Unacknowledged>, id: u16, reason: PubAckReason) {
+    let Some(parcel) = waiting.lock().sent.remove(&id) else { return };
+    // "No matching subscribers" is the normal answer to an evtack for a device that is away.
+    let taken = matches!(reason, PubAckReason::Success | PubAckReason::NoMatchingSubscribers);
+    if !taken {
+        tracing::error!(topic = %parcel.topic, ?reason, "the broker refused a message; check the hub's access lines");
+    }
+    if let Some(receipt) = parcel.receipt {
+        let _ = receipt.send(taken);
+    }
+}
+
+/// Takes messages from the queue whenever the window has room.
+async fn send(client: AsyncClient, parcels: Arc<tokio::sync::Mutex<mpsc::Receiver<Parcel>>>, waiting: Arc<Mutex<Unacknowledged>>) {
+    let window = Arc::new(Semaphore::new(WINDOW));
+    let mut parcels = parcels.lock().await;
+    loop {
+        let place = Arc::clone(&window).acquire_owned().await.expect("the window is never closed");
+        let Some(Parcel { message, receipt }) = parcels.recv().await else { return };
+        let topic = message.topic.to_string();
+        waiting.lock().queued.push_back(Waiting { since: Instant::now(), topic: topic.clone(), receipt, _place: place });
+        // The client's own queue has room for two windows, so this waits for nothing but the session's end.
+        if client.publish(topic, QoS::AtLeastOnce, false, message.payload).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Hands a message to who deals with it. Never waits: the connection must go on being served.
+fn deliver(topic: &[u8], payload: &[u8], inboxes: &Inboxes) {
+    let Some(message) = std::str::from_utf8(topic).ok().and_then(|topic| Incoming::on(topic, payload.to_vec())) else {
+        tracing::warn!("a message on a topic that no device writes was ignored");
+        return;
+    };
+    let (channel, device) = (message.channel, message.device);
+    let full = match channel {
+        UpChannel::Evt => inboxes.batches.try_send(message).is_err(),
+        UpChannel::Gallery => inboxes.galleries.try_send(galleries::Input::Report(message)).is_err(),
+        UpChannel::Status => inboxes.presence.try_send(message).is_err(),
+        _ => false,
+    };
+    if full {
+        tracing::warn!(%channel, %device, "the hub is behind; the message was dropped and will be sent again");
+    }
+}

@@ -1,0 +1,316 @@
+//! Keeps every device's galleries equal to what they should be.
+//!
+//! In: devices' reports and the announcements of committed changes. Out: records, rebuild orders, rows of what was
+//! reported, an alarm when a device has what it cannot have. One task; it sends one message at a time and goes round
+//! the devices that are behind, so that a first fill of one does not hold up a deletion at another.
+//!
+//! What was sent is remembered per device only to send the next records without waiting for a report. A report that
+//! shows no progress since the one before takes that memory back: then something was lost on the way.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use serde_json::json;
+use time::OffsetDateTime;
+use tokio::sync::mpsc;
+use wire_contract::envelope::EnvelopeError;
+use wire_contract::gallery::{GalleryRebuild, GalleryState};
+use wire_contract::{Code, DownChannel, GalleryDown, GalleryUp, V1};
+
+use super::Publisher;
+use super::outbox::Outbox;
+use super::records::{self, NextMessage, Position};
+use crate::domain::event::{Alarm, NewEvent};
+use crate::domain::ids::{DeviceId, EventId, GalleryId, TenantId};
+use crate::domain::message::{Incoming, Outgoing};
+use crate::keys::{DeviceLinks, KeysError};
+use crate::store::devices::{DeviceGallery, Reported};
+use crate::store::{StoreError, TenantTx, devices, events, galleries, routes};
+
+/// Pause before a device is tried again when the database or a key could not be read.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// What the task is told.
+#[derive(Debug)]
+pub(super) enum Input {
+    /// A message on `up/gallery`.
+    Report(Incoming),
+    /// A gallery has new records.
+    Changed(TenantId, GalleryId),
+    /// Announcements may have been missed.
+    LookAtAll,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ReportError {
+    #[error("the device is not one of that tenant")]
+    NotRegistered,
+    #[error(transparent)]
+    Envelope(#[from] EnvelopeError),
+    #[error("report is not valid")]
+    Malformed(#[from] serde_json::Error),
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+type Place = (TenantId, DeviceId, GalleryId);
+
+/// What is known of a device's gallery since this process started.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    /// Sent or reported, whichever is newer.
+    position: Position,
+    /// The version of its last report.
+    reported: u64,
+}
+
+/// What a report means for one gallery.
+enum Finding {
+    /// It stands here.
+    At(Position),
+    /// It must start anew, or fetch the keys of the hub's epoch.
+    Rebuild(Outgoing),
+    /// Nothing can be sent: its epoch is higher than the hub's.
+    Hopeless,
+}
+
+struct Galleries {
+    publisher: Publisher,
+    outbox: Outbox,
+    known: HashMap<Place, Known>,
+    /// Devices that are behind, each once.
+    behind: VecDeque<Place>,
+    queued: HashSet<Place>,
+}
+
+/// Works until the queue closes.
+pub(super) async fn run(publisher: Publisher, mut inbox: mpsc::Receiver<Input>, outbox: Outbox) {
+    let mut this = Galleries { publisher, outbox, known: HashMap::new(), behind: VecDeque::new(), queued: HashSet::new() };
+    loop {
+        let input = if this.behind.is_empty() { inbox.recv().await } else { inbox.try_recv().ok() };
+        match input {
+            Some(input) => this.take(input).await,
+            None if this.behind.is_empty() => return,
+            None => this.step().await,
+        }
+    }
+}
+
+impl Galleries {
+    async fn take(&mut self, input: Input) {
+        match input {
+            Input::Report(message) => {
+                let device = message.device;
+                match self.report(message).await {
+                    Ok(()) => {}
+                    Err(error @ (ReportError::Keys(_) | ReportError::Store(_))) => {
+                        tracing::error!(%device, %error, "gallery report not dealt with; the device reports again");
+                    }
+                    Err(error) => tracing::warn!(%device, %error, "gallery report refused"),
+                }
+            }
+            Input::Changed(tenant, gallery) => self.changed(tenant, gallery).await,
+            Input::LookAtAll => {
+                let places: Vec<Place> = self.known.keys().copied().collect();
+                places.into_iter().for_each(|place| self.queue(place));
+            }
+        }
+    }
+
+    fn queue(&mut self, place: Place) {
+        if self.queued.insert(place) {
+            self.behind.push_back(place);
+        }
+    }
+
+    /// Queues every device that holds the gallery and has been heard of; the others report when they connect.
+    async fn changed(&mut self, tenant: TenantId, gallery: GalleryId) {
+        match self.publisher.db.tenant(tenant, move |tx| Box::pin(devices::holders(tx, gallery))).await {
+            Ok(holders) => {
+                for device in holders {
+                    if self.known.contains_key(&(tenant, device, gallery)) {
+                        self.queue((tenant, device, gallery));
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::error!(%gallery, %error, "cannot tell who holds a gallery; looking at all of them");
+                let places: Vec<Place> = self.known.keys().filter(|place| place.2 == gallery).copied().collect();
+                places.into_iter().for_each(|place| self.queue(place));
+            }
+        }
+    }
+
+    /// Sends one message to the device whose turn it is.
+    async fn step(&mut self) {
+        let Some(place) = self.behind.pop_front() else { return };
+        self.queued.remove(&place);
+        let Some(known) = self.known.get(&place).copied() else { return };
+        match self.next(place, known.position).await {
+            Ok(None) => {}
+            Ok(Some(NextMessage { message, position, more })) => {
+                self.outbox.send(message).await;
+                if let Some(known) = self.known.get_mut(&place) {
+                    known.position = position;
+                }
+                if more {
+                    self.queue(place);
+                }
+            }
+            // Between reading the log and opening it somebody was erased: read again.
+            Err(KeysError::NoPersonKey(person)) => {
+                tracing::info!(%person, "a record's person was erased meanwhile; reading the log again");
+                tokio::time::sleep(RETRY).await;
+                self.queue(place);
+            }
+            Err(error) => {
+                tracing::error!(device = %place.1, gallery = %place.2, %error, "cannot send records; the device's next report starts again");
+            }
+        }
+    }
+
+    async fn next(&self, (tenant, device, gallery): Place, from: Position) -> Result<Option<NextMessage>, KeysError> {
+        let links = self.publisher.links.clone();
+        self.publisher
+            .db
+            .tenant(tenant, move |tx| Box::pin(async move { records::next(tx, &links, device, gallery, from).await }))
+            .await
+    }
+
+    async fn report(&mut self, message: Incoming) -> Result<(), ReportError> {
+        let (tenant, device) = (message.tenant, message.device);
+        if routes::tenant_of_device(&self.publisher.db, device).await? != Some(tenant) {
+            return Err(ReportError::NotRegistered);
+        }
+        let (links, now) = (self.publisher.links.clone(), self.publisher.clock.now());
+        let clock = self.publisher.clock.clone();
+        let new_id = move || EventId(clock.new_id());
+        let findings = self
+            .publisher
+            .db
+            .tenant(tenant, move |tx| Box::pin(async move { judge(tx, &links, &message, now, &new_id).await }))
+            .await?;
+        for (gallery, finding) in findings {
+            let place = (tenant, device, gallery);
+            match finding {
+                Finding::At(position) => self.stands(place, position),
+                Finding::Rebuild(order) => {
+                    self.known.remove(&place);
+                    self.outbox.send(order).await;
+                }
+                Finding::Hopeless => drop(self.known.remove(&place)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes note of a report. Progress leaves what was sent standing, for it is probably on its way.
+    fn stands(&mut self, place: Place, reported: Position) {
+        let position = match self.known.get(&place) {
+            Some(known)
+                if known.position.epoch == reported.epoch
+                    && reported.version > known.reported
+                    && known.position.version >= reported.version =>
+            {
+                known.position
+            }
+            _ => reported,
+        };
+        self.known.insert(place, Known { position, reported: reported.version });
+        self.queue(place);
+    }
+}
+
+/// Verifies a report, stores it, and finds out what it means.
+async fn judge(
+    tx: &mut TenantTx,
+    links: &DeviceLinks,
+    message: &Incoming,
+    now: OffsetDateTime,
+    new_id: &(dyn Fn() -> EventId + Send + Sync),
+) -> Result<Vec<(GalleryId, Finding)>, ReportError> {
+    let accepted = links.accepted(tx, message.device).await?;
+    let report: GalleryUp = serde_json::from_slice(links.verify(&accepted, &message.topic(), &message.payload)?)?;
+    let GalleryUp::State { galleries: states, .. } = report else { return Ok(Vec::new()) };
+    let held = devices::galleries(tx, message.device).await?;
+    devices::seen(tx, message.device, now).await?;
+    let mut findings = Vec::new();
+    for state in states {
+        let id = GalleryId(state.gallery.0);
+        let Some(own) = held.iter().find(|gallery| gallery.gallery == id) else {
+            // No longer assigned: the device drops it when it next fetches its link.
+            continue;
+        };
+        let reported = Reported { epoch: state.epoch, version: state.version, root: state.root.0.to_vec(), at: now };
+        let equal = (state.epoch, state.version, &reported.root) == (own.epoch, own.version, &own.root);
+        devices::report_gallery(tx, message.device, id, &reported, equal).await?;
+        let finding = find(tx, own, &state).await?;
+        findings.push((id, match finding {
+            Judgement::At(position) => Finding::At(position),
+            Judgement::FetchLink => Finding::Rebuild(order(tx, links, message.device, own, Code::EpochChanged).await?),
+            Judgement::Diverged => {
+                alarm(tx, message.device, own, &state, now, new_id()).await?;
+                Finding::Rebuild(order(tx, links, message.device, own, Code::RootMismatch).await?)
+            }
+            Judgement::FromTheFuture => {
+                alarm(tx, message.device, own, &state, now, new_id()).await?;
+                Finding::Hopeless
+            }
+        }));
+    }
+    Ok(findings)
+}
+
+enum Judgement {
+    At(Position),
+    FetchLink,
+    Diverged,
+    FromTheFuture,
+}
+
+async fn find(tx: &mut TenantTx, own: &DeviceGallery, state: &GalleryState) -> Result<Judgement, StoreError> {
+    let at = |genuine_through| Judgement::At(Position { epoch: own.epoch, version: state.version, genuine_through });
+    if state.epoch != own.epoch {
+        return Ok(if state.epoch < own.epoch { Judgement::FetchLink } else { Judgement::FromTheFuture });
+    }
+    if state.version > own.version {
+        return Ok(Judgement::Diverged);
+    }
+    let expected = galleries::root_at(tx, own.gallery, own.epoch, state.version).await?;
+    if expected.is_some_and(|root| root.0 == state.root.0) {
+        return Ok(at(state.version));
+    }
+    // Where an erased person was live, a device may rightly have a stand-in and with it another root.
+    if galleries::is_whole_at(tx, own.gallery, own.epoch, state.version).await? {
+        return Ok(Judgement::Diverged);
+    }
+    Ok(at(0))
+}
+
+async fn order(tx: &mut TenantTx, links: &DeviceLinks, device: DeviceId, own: &DeviceGallery, reason: Code) -> Result<Outgoing, KeysError> {
+    let order = GalleryRebuild { v: V1, gallery: wire_contract::GalleryId(own.gallery.0), epoch: own.epoch, reason };
+    let json = serde_json::to_vec(&GalleryDown::Rebuild(order)).expect("an order is a plain struct");
+    let accepted = links.accepted(tx, device).await?;
+    links.seal(tx.tenant(), &accepted, DownChannel::Gallery, &json)
+}
+
+async fn alarm(
+    tx: &mut TenantTx,
+    device: DeviceId,
+    own: &DeviceGallery,
+    state: &GalleryState,
+    now: OffsetDateTime,
+    id: EventId,
+) -> Result<(), StoreError> {
+    tracing::error!(%device, gallery = %own.gallery, epoch = state.epoch, version = state.version, "a device's gallery is not what was sent to it");
+    let detail = json!({
+        "device": device.0,
+        "gallery": own.gallery.0,
+        "reported": { "epoch": state.epoch, "version": state.version, "root": state.root.to_string() },
+        "expected": { "epoch": own.epoch, "version": own.version },
+    });
+    let event = NewEvent::alarm(id, Alarm::GalleryDiverged, Some(device.to_string()), now, detail);
+    events::append(tx, &[event], now).await.map(|_| ())
+}

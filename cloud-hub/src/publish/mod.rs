@@ -1,0 +1,151 @@
+//! The hub's side of the broker: the connection, and everything that goes out on it.
+//!
+//! In: messages from devices, and what committed transactions announce. Out: evtacks, gallery records re-sealed for
+//! the device they go to, the consumers' feed; devices' presence and reports as rows; batches handed on to `ingest`
+//! (which this module does not know; the wiring joins the two by channels).
+//!
+//! ```text
+//!              ┌ up/evt ─────► batches ──► (ingest) ──► acks ─┐
+//! broker ─► connection ─ up/gallery ─► galleries ────────────┤► outbox ─► connection ─► broker
+//!              └ up/status ─► presence       ▲      feed ─────┘
+//!                        NOTIFY at commit ───┴────────┘
+//! ```
+//!
+//! Nothing here keeps what it could not send: a lost evtack is asked for again by the device's resend, lost records by
+//! its next report, the feed goes on from its cursor in the database.
+//! Deliberately absent: `down/twin`, commands and video signalling.
+
+mod access;
+mod announce;
+mod connection;
+mod feed;
+mod galleries;
+mod outbox;
+mod presence;
+mod records;
+
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub use access::{access_lines, end_session};
+pub use connection::{Broker, BrokerTls};
+
+use crate::clock::Clock;
+use crate::domain::message::{Incoming, Outgoing};
+use crate::keys::DeviceLinks;
+use crate::store::{Database, Notice};
+use outbox::Outbox;
+
+/// Messages waiting for one of the tasks here. Full means dropped, and the device says it again (within 10 s for
+/// batches, 60 s for reports); it is seconds of their work.
+const QUEUE: usize = 256;
+
+/// Pause before the database is asked to listen again after it went away.
+const LISTEN_RETRY: Duration = Duration::from_millis(500);
+
+/// What the publisher stands on.
+#[derive(Clone, Debug)]
+pub struct Publisher {
+    /// The database.
+    pub db: Database,
+    /// Link keys, and through them all other keys.
+    pub links: DeviceLinks,
+    /// The hub's clock.
+    pub clock: Clock,
+    /// Where the broker is.
+    pub broker: Broker,
+}
+
+/// Where batches go and acks come from.
+#[derive(Debug)]
+pub struct Seams {
+    /// Batches on their way to `ingest`. A full channel drops them; devices send again.
+    pub batches: mpsc::Sender<Incoming>,
+    /// Acks from `ingest`.
+    pub acks: mpsc::Receiver<Outgoing>,
+    /// Whether the hub is connected and subscribed; for health checks.
+    pub connected: watch::Sender<bool>,
+}
+
+/// The queues of the tasks that deal with messages and notices.
+#[derive(Clone)]
+struct Inboxes {
+    batches: mpsc::Sender<Incoming>,
+    presence: mpsc::Sender<Incoming>,
+    galleries: mpsc::Sender<galleries::Input>,
+    feed: mpsc::Sender<feed::Input>,
+}
+
+impl Publisher {
+    /// Runs until `stop`; reconnects to broker and database for as long as it takes.
+    pub async fn run(self, seams: Seams, stop: CancellationToken) {
+        let Seams { batches, acks, connected } = seams;
+        let (outbox, parcels) = Outbox::new();
+        let (presence, presence_inbox) = mpsc::channel(QUEUE);
+        let (galleries, gallery_inbox) = mpsc::channel(QUEUE);
+        let (feed, feed_inbox) = mpsc::channel(QUEUE);
+        let inboxes = Inboxes { batches, presence, galleries, feed };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(connection::run(self.clone(), parcels, inboxes.clone(), connected.clone()));
+        tasks.spawn(forward(acks, outbox.clone()));
+        tasks.spawn(announce::run(self.clone(), outbox.clone(), connected.subscribe()));
+        tasks.spawn(presence::run(self.clone(), presence_inbox));
+        tasks.spawn(galleries::run(self.clone(), gallery_inbox, outbox.clone()));
+        tasks.spawn(feed::run(self.clone(), feed_inbox, outbox, connected.subscribe()));
+        tasks.spawn(listen(self.db.clone(), inboxes));
+        tokio::select! {
+            () = stop.cancelled() => {}
+            ended = tasks.join_next() => {
+                // None of them ends by itself, so one that did has panicked.
+                tracing::error!(?ended, "a publisher task ended early; the hub stops publishing");
+            }
+        }
+        tasks.shutdown().await;
+        connected.send_replace(false);
+    }
+}
+
+async fn forward(mut acks: mpsc::Receiver<Outgoing>, outbox: Outbox) {
+    while let Some(ack) = acks.recv().await {
+        outbox.send(ack).await;
+    }
+    // Ingest has ended; the others go on until the stop.
+    std::future::pending::<()>().await;
+}
+
+/// Passes on what committed transactions announce.
+async fn listen(db: Database, inboxes: Inboxes) {
+    loop {
+        match db.listen().await {
+            Ok(mut listener) => {
+                dispatch(Notice::Reconnected, &inboxes).await;
+                loop {
+                    match listener.next().await {
+                        Ok(notice) => dispatch(notice, &inboxes).await,
+                        Err(error) => {
+                            tracing::warn!(%error, "lost the database's notices; listening again");
+                            break;
+                        }
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, "cannot listen to the database; trying again"),
+        }
+        tokio::time::sleep(LISTEN_RETRY).await;
+    }
+}
+
+/// Waits where a queue is full: a notice must not be lost, and the database keeps further ones meanwhile.
+async fn dispatch(notice: Notice, inboxes: &Inboxes) {
+    match notice {
+        Notice::Gallery(tenant, gallery) => drop(inboxes.galleries.send(galleries::Input::Changed(tenant, gallery)).await),
+        Notice::Event(tenant) => drop(inboxes.feed.send(feed::Input::News(tenant)).await),
+        Notice::Reconnected => {
+            let _ = inboxes.galleries.send(galleries::Input::LookAtAll).await;
+            let _ = inboxes.feed.send(feed::Input::LookAtAll).await;
+        }
+    }
+}

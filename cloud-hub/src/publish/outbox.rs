@@ -1,0 +1,41 @@
+//! The queue before the connection.
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::domain::message::Outgoing;
+
+/// Messages waiting for the connection. Full means that producers wait: the broker is slower than the hub.
+const CAPACITY: usize = 256;
+
+/// A message and who wants to know what became of it.
+pub(super) struct Parcel {
+    pub(super) message: Outgoing,
+    /// Told `true` when the broker has taken it. Dropped unsent when the connection is lost before that.
+    pub(super) receipt: Option<oneshot::Sender<bool>>,
+}
+
+/// Puts messages into the queue. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Outbox {
+    parcels: mpsc::Sender<Parcel>,
+}
+
+impl Outbox {
+    pub(super) fn new() -> (Self, mpsc::Receiver<Parcel>) {
+        let (parcels, receiver) = mpsc::channel(CAPACITY);
+        (Self { parcels }, receiver)
+    }
+
+    /// Queues a message; waits while the queue is full.
+    pub(super) async fn send(&self, message: Outgoing) {
+        // A closed queue means that the hub stops.
+        let _ = self.parcels.send(Parcel { message, receipt: None }).await;
+    }
+
+    /// Queues a message and returns what will tell whether the broker took it.
+    pub(super) async fn send_with_receipt(&self, message: Outgoing) -> oneshot::Receiver<bool> {
+        let (receipt, receiver) = oneshot::channel();
+        let _ = self.parcels.send(Parcel { message, receipt: Some(receipt) }).await;
+        receiver
+    }
+}

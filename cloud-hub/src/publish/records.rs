@@ -1,0 +1,181 @@
+//! One message of gallery records for one device: opened, put together, sealed again.
+//!
+//! In: where the device stands. Out: the next run of records that fits 64 KiB, sealed under the device's K_down.
+//!
+//! **Erased people.** Records of a person who was erased have no body any more, yet versions must stay contiguous and
+//! a `del` must find something to delete. A device that comes from before such a record is sent a stand-in: a person
+//! who may not pass, a template in a space that no model has. Its `del` follows further on in the log. A message that
+//! ends in between therefore leads to another root than the log had; the root that the device must have there is
+//! computed, from the leaves that it really holds.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use gallery_log::body::{EMBEDDING_LEN, PersonState};
+use gallery_log::{Body, Digest, DigestKey, Kind, Leaf, Op, PersonBody, RecordId, Root, TemplateBody};
+use uuid::Uuid;
+use wire_contract::gallery::{GalleryRecord, GalleryRecords, RecordKind, RecordOp, records_that_fit};
+use wire_contract::{Bytes, DownChannel, GalleryDown, Hash32, V1};
+
+use crate::domain::gallery::log_id;
+use crate::domain::ids::{DeviceId, GalleryId, PersonId, TemplateId};
+use crate::domain::message::Outgoing;
+use crate::domain::vault::{PersonKey, TenantKeys};
+use crate::keys::{DeviceLinks, Keyring, KeysError};
+use crate::store::galleries::{self, Gallery, StoredRecord};
+use crate::store::TenantTx;
+
+/// Records read at once: more than fit a message (about 22 templates) unless they are all small.
+const READ_AHEAD: u32 = 64;
+
+/// The space of stand-ins. No model pack may have it.
+pub(super) const ERASED_SPACE: &str = "lintel.erased";
+
+/// Where a device stands in a gallery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Position {
+    /// The gallery's epoch.
+    pub(super) epoch: u32,
+    /// The last version that was sent to it (or that it reported).
+    pub(super) version: u64,
+    /// Up to here it has the records as they were written; after it, stand-ins where a person was erased.
+    pub(super) genuine_through: u64,
+}
+
+/// The next message for a device.
+pub(super) struct NextMessage {
+    pub(super) message: Outgoing,
+    /// Where the device stands after it.
+    pub(super) position: Position,
+    /// Whether more records follow.
+    pub(super) more: bool,
+}
+
+/// Puts the next message together; `None` when there is nothing to send.
+pub(super) async fn next(
+    tx: &mut TenantTx,
+    links: &DeviceLinks,
+    device: DeviceId,
+    id: GalleryId,
+    from: Position,
+) -> Result<Option<NextMessage>, KeysError> {
+    let gallery = galleries::get(tx, id).await?;
+    if gallery.epoch != from.epoch || gallery.version <= from.version {
+        return Ok(None);
+    }
+    let keyring = Arc::clone(links.custody().keyring());
+    let keys = keyring.tenant(tx).await?;
+    let stored = galleries::records(tx, id, gallery.epoch, from.version, READ_AHEAD).await?;
+    let mut opener = Opener { keyring: &keyring, keys: &keys, people: HashMap::new() };
+    let mut records = stored.iter().map(|record| opener.wire(record)).collect::<Result<Vec<_>, _>>()?;
+    records.truncate(records_that_fit(&records));
+    let Some(last) = records.last().map(|record| record.version) else { return Ok(None) };
+    let root = root_after(tx, &keys, &gallery, last, from.genuine_through).await?;
+    let stand_ins = stored.iter().any(|record| record.version <= last && record.op == Op::Put && record.sealed.is_none());
+    let genuine_through = if from.genuine_through == from.version && !stand_ins { last } else { from.genuine_through };
+    let down = GalleryDown::Records(GalleryRecords {
+        v: V1,
+        gallery: wire_contract::GalleryId(id.0),
+        epoch: gallery.epoch,
+        from: from.version + 1,
+        records,
+        root: Hash32(root.0),
+    });
+    let json = serde_json::to_vec(&down).expect("records are plain structs");
+    let accepted = links.accepted(tx, device).await?;
+    Ok(Some(NextMessage {
+        message: links.seal(tx.tenant(), &accepted, DownChannel::Gallery, &json)?,
+        position: Position { version: last, genuine_through, ..from },
+        more: last < gallery.version,
+    }))
+}
+
+/// Opens bodies, each person's key read once a message.
+struct Opener<'a> {
+    keyring: &'a Keyring,
+    keys: &'a TenantKeys,
+    people: HashMap<PersonId, PersonKey>,
+}
+
+impl Opener<'_> {
+    fn wire(&mut self, record: &StoredRecord) -> Result<GalleryRecord, KeysError> {
+        let body = match (record.op, &record.sealed) {
+            (Op::Del, _) => Vec::new(),
+            (Op::Put, None) => stand_in(record)?,
+            (Op::Put, Some(sealed)) => self.open(record, sealed)?,
+        };
+        Ok(GalleryRecord {
+            version: record.version,
+            op: match record.op {
+                Op::Put => RecordOp::Put,
+                Op::Del => RecordOp::Del,
+            },
+            kind: match record.kind {
+                Kind::Person => RecordKind::Person,
+                Kind::Template => RecordKind::Template,
+                Kind::Credential => RecordKind::Credential,
+                Kind::Rule => RecordKind::Rule,
+            },
+            id: record.id.0,
+            rev: record.rev,
+            body: Bytes(body),
+        })
+    }
+
+    fn open(&mut self, record: &StoredRecord, sealed: &[u8]) -> Result<Vec<u8>, KeysError> {
+        let Some(person) = record.person else {
+            return Ok(self.keys.open_rule(record.id.0, record.rev, sealed)?.to_vec());
+        };
+        let key = match self.people.entry(person) {
+            std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
+            std::collections::hash_map::Entry::Vacant(unknown) => unknown.insert(self.keyring.person(self.keys, person)?),
+        };
+        let opened = match &record.space_id {
+            Some(space_id) => key.open_template(TemplateId(record.id.0), record.rev, space_id, sealed)?,
+            None => key.open_person_body(record.rev, sealed)?,
+        };
+        Ok(opened.to_vec())
+    }
+}
+
+/// What stands where an erased body stood: valid, and good for nothing.
+fn stand_in(record: &StoredRecord) -> Result<Vec<u8>, KeysError> {
+    let body = match record.kind {
+        Kind::Template => {
+            let mut embedding = Box::new([0.0; EMBEDDING_LEN]);
+            embedding[0] = 1.0;
+            let person = record.person.map_or(Uuid::nil(), |person| person.0);
+            Body::Template(TemplateBody { person, space_id: ERASED_SPACE.to_owned(), quality: 0.0, embedding })
+        }
+        // Rules belong to no person and credentials do not exist yet: what is left is people.
+        Kind::Person | Kind::Credential | Kind::Rule => {
+            Body::Person(PersonBody::new(PersonState::Suspended, None, None, Vec::new()))
+        }
+    };
+    Ok(body.encode()?)
+}
+
+/// The root that a device has after `version` if it took everything up to `genuine_through` as it was written.
+async fn root_after(tx: &mut TenantTx, keys: &TenantKeys, gallery: &Gallery, version: u64, genuine_through: u64) -> Result<Root, KeysError> {
+    if galleries::is_whole_at(tx, gallery.id, gallery.epoch, version).await?
+        && let Some(root) = galleries::root_at(tx, gallery.id, gallery.epoch, version).await?
+    {
+        return Ok(root);
+    }
+    let gdk = DigestKey::new(*keys.open_gdk(gallery.id, gallery.epoch, &gallery.gdk_sealed)?);
+    let mut digest = Digest::new(log_id(gallery.id), gallery.epoch);
+    for record in galleries::live_at(tx, gallery.id, gallery.epoch, version).await? {
+        if let Some((id, leaf)) = leaf_at_device(&gdk, &record, genuine_through)? {
+            digest.put(id, leaf);
+        }
+    }
+    Ok(digest.root())
+}
+
+fn leaf_at_device(gdk: &DigestKey, record: &StoredRecord, genuine_through: u64) -> Result<Option<(RecordId, Leaf)>, KeysError> {
+    if record.sealed.is_some() || record.version <= genuine_through {
+        return Ok(record.leaf.map(|leaf| (record.id, leaf)));
+    }
+    let body = stand_in(record)?;
+    Ok(Some((record.id, Leaf::of(gdk, record.kind, record.id, record.rev, &body))))
+}
