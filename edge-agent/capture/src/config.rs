@@ -72,7 +72,8 @@ pub enum Source {
 pub enum WhenFinished {
     /// Begins again.
     Repeat,
-    /// Shows nothing until the file is replaced by another (best by an atomic rename), then plays that one.
+    /// Shows nothing until the file is replaced by another (best by an atomic rename), then plays that one. A
+    /// replacement while a clip plays takes effect at once.
     Wait,
 }
 

@@ -51,9 +51,16 @@ pub(crate) struct Supervisor {
 /// How one session ended.
 enum Outcome {
     Stopped,
-    Ended { pictures: u64 },
+    Ended {
+        pictures: u64,
+    },
+    /// The file that plays was replaced by another, and the camera waits for such.
+    Replaced,
     Broken(Failure),
-    Silent { pictures: u64, waited: Duration },
+    Silent {
+        pictures: u64,
+        waited: Duration,
+    },
 }
 
 /// What to do after a session.
@@ -115,7 +122,7 @@ impl Supervisor {
         let outcome = match Session::start(&self.config, &self.clock) {
             Err(failure) => Outcome::Broken(failure),
             Ok(session) => {
-                let outcome = self.play(&session);
+                let outcome = self.play(&session, version.as_ref());
                 tear_down(&self.config.id, session);
                 outcome
             }
@@ -128,6 +135,7 @@ impl Supervisor {
         let config = Arc::clone(&self.config);
         match (outcome, &config.source) {
             (Outcome::Stopped, _) => After::Stop,
+            (Outcome::Replaced, _) => After::Again,
             (Outcome::Ended { pictures: 0 }, Source::File { path, .. }) => {
                 let message = "there is no picture in it".to_owned();
                 self.failed(Failure::Unplayable { path: path.display().to_string(), message });
@@ -163,12 +171,20 @@ impl Supervisor {
     }
 
     /// Reads frames until there are no more.
-    fn play(&mut self, session: &Session) -> Outcome {
+    fn play(&mut self, session: &Session, playing: Option<&FileVersion>) -> Outcome {
         let mut newest = (self.clock)();
+        let mut looked_at_file = newest;
         let mut pictures = 0;
         loop {
             if self.stopped() {
                 return Outcome::Stopped;
+            }
+            let now = (self.clock)();
+            if now.since(looked_at_file) >= FILE_POLL {
+                looked_at_file = now;
+                if self.is_replaced(playing) {
+                    return Outcome::Replaced;
+                }
             }
             match session.next(FRAME_WAIT) {
                 Next::Picture { image, age } => {
@@ -185,6 +201,16 @@ impl Supervisor {
                 Next::End => return Outcome::Ended { pictures },
                 Next::Broken(failure) => return Outcome::Broken(failure),
             }
+        }
+    }
+
+    /// Whether a camera that waits for another file has got one while this one plays.
+    fn is_replaced(&self, playing: Option<&FileVersion>) -> bool {
+        match &self.config.source {
+            Source::File { path, when_finished: WhenFinished::Wait } => {
+                FileVersion::of(path).is_ok_and(|version| Some(&version) != playing)
+            }
+            _ => false,
         }
     }
 
