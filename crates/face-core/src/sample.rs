@@ -407,11 +407,9 @@ impl<'a> Bilinear<'a> {
 
     #[inline]
     fn at(&self, point: Point) -> [f32; 3] {
-        let (left, top) = (point.x.floor(), point.y.floor());
-        let (fx, fy) = (point.x - left, point.y - top);
-        // Conversions from f32 saturate, so that a point far outside stays outside.
-        let (x, y) = (left as i32, top as i32);
-        if x >= 0 && y >= 0 && x + 1 < self.width && y + 1 < self.height {
+        let (x, y) = (floor(point.x), floor(point.y));
+        let (fx, fy) = (point.x - x as f32, point.y - y as f32);
+        if x >= 0 && y >= 0 && x < self.width - 1 && y < self.height - 1 {
             let upper = y as usize * self.stride + x as usize * 3;
             let upper_row = &self.bytes[upper..upper + 6];
             let lower_row = &self.bytes[upper + self.stride..upper + self.stride + 6];
@@ -428,11 +426,12 @@ impl<'a> Bilinear<'a> {
 
     #[cold]
     fn at_edge(&self, x: i32, y: i32, fx: f32, fy: f32) -> [f32; 3] {
-        let corners = [self.pixel(x, y), self.pixel(x + 1, y), self.pixel(x, y + 1), self.pixel(x + 1, y + 1)];
+        let (right, below) = (x.saturating_add(1), y.saturating_add(1));
+        let corners = [self.pixel(x, y), self.pixel(right, y), self.pixel(x, below), self.pixel(right, below)];
         std::array::from_fn(|channel| {
-            let above = lerp(corners[0][channel], corners[1][channel], fx);
-            let below = lerp(corners[2][channel], corners[3][channel], fx);
-            lerp(above, below, fy)
+            let upper = lerp(corners[0][channel], corners[1][channel], fx);
+            let lower = lerp(corners[2][channel], corners[3][channel], fx);
+            lerp(upper, lower, fy)
         })
     }
 
@@ -443,6 +442,15 @@ impl<'a> Bilinear<'a> {
         let start = y as usize * self.stride + x as usize * 3;
         std::array::from_fn(|channel| f32::from(self.bytes[start + channel]))
     }
+}
+
+/// The largest whole number not above `value`; saturates, so that a point far outside stays outside.
+///
+/// `f32::floor` is a call into the C library on processors without SSE 4.1, which is what x86-64 builds assume.
+#[inline]
+fn floor(value: f32) -> i32 {
+    let truncated = value as i32;
+    truncated.saturating_sub(i32::from(truncated as f32 > value))
 }
 
 #[inline]
@@ -465,9 +473,8 @@ pub fn aligned_grey(image: &RgbImage, alignment: &Alignment) -> GreyCrop {
             (0.299 * r + 0.587 * g + 0.114 * b + 0.5) as u8
         })
     } else {
-        // Eight points along each axis are enough for faces 1,000 pixels high, and bound the work for larger ones.
-        let n = (scale.ceil() as u32).clamp(2, 8);
-        grid(side, |point| supersampled(image, &alignment.to_picture, point, n))
+        let points = spread(&alignment.to_picture, scale);
+        grid(side, |point| mean_luma(image, alignment.to_picture.apply(point), &points))
     };
     GreyCrop { width: side, height: side, luma }
 }
@@ -476,22 +483,31 @@ fn grid(side: usize, value: impl Fn(Point) -> u8) -> Vec<u8> {
     (0..side * side).map(|index| value(Point::new((index % side) as f32, (index / side) as f32))).collect()
 }
 
-/// Mean luma of the nearest pixels at `n` × `n` points spread over one target pixel.
-fn supersampled(image: &RgbImage, to_picture: &Similarity2d, target: Point, n: u32) -> u8 {
+/// Points spread evenly over one target pixel, as shifts in the picture from that pixel's centre.
+///
+/// One for every pixel and a half along each axis: what is measured on the crop averages neighbours once more. Eight
+/// are enough for faces 1,400 pixels high, and bound the work for larger ones.
+fn spread(to_picture: &Similarity2d, scale: f32) -> Vec<Point> {
+    let n = ((scale / 1.5).ceil() as u32).clamp(2, 8);
+    let shift = |step: u32| (step as f32 + 0.5) / n as f32 - 0.5;
+    let turn = Similarity2d { tx: 0.0, ty: 0.0, ..*to_picture };
+    (0..n * n).map(|index| turn.apply(Point::new(shift(index % n), shift(index / n)))).collect()
+}
+
+/// Mean luma of the pixels nearest to several points round `center`; black outside the picture.
+fn mean_luma(image: &RgbImage, center: Point, points: &[Point]) -> u8 {
     let (bytes, stride) = (image.bytes(), image.stride());
-    let mut sum = 0u32;
-    for row in 0..n {
-        for column in 0..n {
-            let shift = |step: u32| (step as f32 + 0.5) / n as f32 - 0.5;
-            let point = to_picture.apply(Point::new(target.x + shift(column), target.y + shift(row)));
-            let (x, y) = (point.x.round(), point.y.round());
-            if x >= 0.0 && y >= 0.0 && x < image.width() as f32 && y < image.height() as f32 {
-                let start = y as usize * stride + x as usize * 3;
-                sum += u32::from(luma(&bytes[start..start + 3]));
-            }
+    let (width, height) = (image.width() as i32, image.height() as i32);
+    let n = points.len() as u32;
+    let mut sum = n / 2;
+    for shift in points {
+        let (x, y) = (floor(center.x + shift.x + 0.5), floor(center.y + shift.y + 0.5));
+        if x >= 0 && y >= 0 && x < width && y < height {
+            let start = y as usize * stride + x as usize * 3;
+            sum += u32::from(luma(&bytes[start..start + 3]));
         }
     }
-    ((sum + n * n / 2) / (n * n)) as u8
+    (sum / n) as u8
 }
 
 #[cfg(test)]
