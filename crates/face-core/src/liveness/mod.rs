@@ -62,7 +62,7 @@ impl Default for LivenessPolicy {
     /// 0.013, 0.040, 0.064, 0.25, 0.31. Without the affine fit the stills reach 0.018 and overlap the live clips. At 0.010,
     /// started anew at every second of two 25 s webcam clips, this window called the man live after 0.7 to 0.8 s in half
     /// of the starts, 1.3 s in nine of ten and 2.8 s at most, so that four seconds below 0.007 are a picture's, not a
-    /// person's. None of the stills was ever called live, eight of them in spite of a mean passive score above 0.3.
+    /// person's. None of the stills was ever called live, nine of them in spite of a mean passive score above 0.3.
     fn default() -> Self {
         Self {
             min_frontal_frames: 10,
