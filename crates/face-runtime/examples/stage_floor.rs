@@ -48,14 +48,16 @@ fn arguments() -> Result<Arguments, Box<dyn Error>> {
     Ok(parsed)
 }
 
-/// A demonstration picture, as large as a door camera's frame: 480 rows.
+/// A demonstration picture in the middle of a grey frame of 640x480, as a door camera gives it.
 fn default_frame(parts: &std::path::Path) -> RgbImage {
     let image = support::demo_picture(parts, "obama.jpg");
     let bytes: Vec<u8> = (0..image.height()).flat_map(|y| image.row(y).to_vec()).collect();
     let full = image::RgbImage::from_raw(image.width(), image.height(), bytes).expect("a picture");
-    let width = image.width() * 480 / image.height();
-    let frame = image::imageops::resize(&full, width, 480, image::imageops::FilterType::Triangle);
-    RgbImage::from_vec(width, 480, frame.into_raw()).expect("a picture")
+    let width = (image.width() * 480 / image.height()).min(640);
+    let portrait = image::imageops::resize(&full, width, 480, image::imageops::FilterType::Triangle);
+    let mut frame = image::RgbImage::from_pixel(640, 480, image::Rgb([110; 3]));
+    image::imageops::replace(&mut frame, &portrait, i64::from((640 - width) / 2), 0);
+    RgbImage::from_vec(640, 480, frame.into_raw()).expect("a picture")
 }
 
 /// One stage: its model (none for pure arithmetic) and how to call it.

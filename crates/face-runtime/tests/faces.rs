@@ -214,28 +214,39 @@ fn a_dark_face_is_refused_as_dark() {
     assert!(dark_or_unseen, "{found:?}");
 }
 
+/// A 4:3 frame round the middle of the face, `share` of the face's height high.
+fn close_up(image: &RgbImage, face: &PixelRect, share: f32) -> RgbImage {
+    let (height, middle) = (face.height() * share, face.center());
+    let width = height * 4.0 / 3.0;
+    let (left, top) = ((middle.x - width / 2.0).max(0.0), (middle.y - height / 2.0).max(0.0));
+    let full = buffer(image);
+    let cut = image::imageops::crop_imm(&full, left as u32, top as u32, width as u32, height as u32);
+    picture(cut.to_image())
+}
+
 #[test]
 fn a_face_that_overfills_the_frame_is_found_by_the_second_pass() {
     let Some(parts) = parts("a_face_that_overfills_the_frame_is_found_by_the_second_pass") else { return };
     let pack = pack(&parts);
-    let image = demo_picture(&parts, "obama.jpg");
-    let face = the_face(&pack, &image);
-    let middle = face.center();
-    // A frame of 4:3 whose height is 0.75 of the face's.
-    let (width, height) = (face.height(), face.height() * 0.75);
-    let cut = image::imageops::crop_imm(
-        &buffer(&image),
-        (middle.x - width / 2.0).max(0.0) as u32,
-        (middle.y - height / 2.0).max(0.0) as u32,
-        width as u32,
-        height as u32,
-    )
-    .to_image();
-    let before = pack.usage(Task::Detect).runs;
-    let faces = pack.detect(&picture(cut)).expect("runs");
-    let passes = pack.usage(Task::Detect).runs - before;
-    println!("found {faces:?} in {passes} passes");
-    assert_eq!(faces.len(), 1);
+    let passes = |image: &RgbImage| {
+        let before = pack.usage(Task::Detect).runs;
+        let faces = pack.detect(image).expect("runs");
+        (faces.len(), pack.usage(Task::Detect).runs - before)
+    };
+    let mut second_passes = 0;
+    for name in ["obama.jpg", "obama2.jpg", "biden.jpg", "astronaut.png"] {
+        let image = demo_picture(&parts, name);
+        let face = the_face(&pack, &image);
+        assert_eq!(passes(&image), (1, 1), "{name}: a face of ordinary size must not pay for a second pass");
+        for percent in [90, 80, 70, 65, 60] {
+            let (n_faces, n_passes) = passes(&close_up(&image, &face, percent as f32 / 100.0));
+            println!("{name} at {percent} %: {n_faces} faces in {n_passes} passes");
+            assert_eq!(n_faces, 1, "{name} at {percent} %");
+            second_passes += n_passes - 1;
+        }
+    }
+    assert!(second_passes > 0, "no frame needed the second pass: the test shows nothing");
+    assert_eq!(passes(&plain(640, 480, 128)), (0, 2));
 }
 
 #[test]

@@ -191,28 +191,6 @@ fn options_that_make_no_sense_are_refused() {
 }
 
 #[test]
-fn a_library_that_is_missing_or_is_none_is_named() {
-    let missing = Path::new("/nonexistent/libonnxruntime.so");
-    let error = Runtime::load(missing).expect_err("loaded");
-    assert!(matches!(&error, RuntimeError::Missing { .. }), "{error}");
-    assert!(error.to_string().contains("/nonexistent/libonnxruntime.so"), "{error}");
-
-    let text = support::manifest_path();
-    let error = Runtime::load(&text).expect_err("loaded");
-    assert!(matches!(&error, RuntimeError::Unusable { .. }), "{error}");
-
-    // A real library, but not this one.
-    let Some(libc) = ["/lib/x86_64-linux-gnu/libm.so.6", "/lib/aarch64-linux-gnu/libm.so.6", "/usr/lib64/libm.so.6"]
-        .into_iter()
-        .find(|path| Path::new(path).exists())
-    else {
-        return;
-    };
-    let error = Runtime::load(Path::new(libc)).expect_err("loaded");
-    assert!(chain(&error).contains("OrtGetApiBase"), "{}", chain(&error));
-}
-
-#[test]
 fn a_second_library_is_refused_and_the_same_one_is_not() {
     let Some(parts) = parts("a_second_library_is_refused_and_the_same_one_is_not") else { return };
     let first = runtime(&parts);
