@@ -117,6 +117,12 @@ section! {
         username: String,
         /// The hub's password there.
         password_file: MaybePath,
+        /// Whose certificates the broker shows; without it the connection is plain, for loopback only.
+        ca_file: MaybePath,
+        /// The hub's client certificate.
+        certificate_file: MaybePath,
+        /// Its key.
+        key_file: MaybePath,
         /// The devices' listener, `host:port`.
         device_address: String,
         /// The access list that the hub writes.

@@ -25,7 +25,7 @@ use rustls::ServerConfig;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -41,17 +41,23 @@ use crate::config::Config;
 use crate::embedded::mosquitto::BrokerCertificates;
 use crate::embedded::{Layout, lock_dir, ports};
 use crate::jobs::Jobs;
-use crate::keys::{Custody, Keyring};
+use crate::ingest::{self, Ingest};
+use crate::keys::{Custody, DeviceLinks, Keyring};
 use crate::notify::client::{SystemLookup, WebhookClient};
 use crate::notify::worker::{Notifier, NotifierOptions};
 use crate::outbound::address::AddressPolicy;
 use crate::pki::Pki;
+use crate::publish::{self, Publisher, Seams};
 use crate::store::{self, Database, Notice};
-use broker::{Broker, access_lines};
+use broker::Broker;
 use parts::{BrokerPart, DatabasePart};
 
 pub use logging::start as start_logging;
 
+/// Batches between the broker's connection and ingest. Full means dropped; devices send again within seconds.
+const BATCHES: usize = 256;
+/// Acks between ingest and the broker's connection. Full makes ingest wait.
+const ACKS: usize = 256;
 /// After a broken connection to the database the listener for notices waits this long.
 const LISTEN_PAUSE: Duration = Duration::from_millis(500);
 /// The listener's certificate is looked at this often; it is renewed at half its life of 90 days.
@@ -131,10 +137,11 @@ async fn start(config: &Config, clock: &Clock) -> Result<Running> {
         client_ca_pem: pki.client_ca_pem(),
         client_crl_pem: None,
     };
-    let broker = BrokerPart::start(config, certificates, access_lines(&db).await?).await?;
+    let broker = BrokerPart::start(config, certificates, publish::access_lines(&db).await?).await?;
 
     let (front, back) = (CancellationToken::new(), CancellationToken::new());
     let (mut front_tasks, mut back_tasks) = (JoinSet::new(), JoinSet::new());
+    let (connected, _) = watch::channel(false);
     let policy = AddressPolicy::new(config.webhooks.allow_networks.clone());
     let api = Arc::new(Api {
         db: db.clone(),
@@ -143,9 +150,14 @@ async fn start(config: &Config, clock: &Clock) -> Result<Running> {
         clock: clock.clone(),
         feed: Feed::default(),
         enroller: Enroller::new(config.enrolment.workers, config.enrolment.queue, photo_limits(config)),
-        broker: Arc::new(Broker { db: db.clone(), access: broker.access.clone(), writing: tokio::sync::Mutex::default() }),
+        broker: Arc::new(Broker {
+            db: db.clone(),
+            connection: broker.hub.clone(),
+            access: broker.access.clone(),
+            writing: tokio::sync::Mutex::default(),
+        }),
         life: Life::default(),
-        probes: probes::all(&db, &custody, broker.hub.address),
+        probes: probes::all(&db, &custody, connected.subscribe()),
         stop: front.clone(),
         settings: Settings {
             public_url: public_url.clone(),
@@ -159,7 +171,13 @@ async fn start(config: &Config, clock: &Clock) -> Result<Running> {
         },
     });
 
-    // Behind the front: webhooks, jobs, wake-ups.
+    // Behind the front: batches in, acks and galleries out, webhooks, jobs, wake-ups.
+    let links = DeviceLinks::new(custody.clone());
+    let (batches, batch_inbox) = mpsc::channel(BATCHES);
+    let (acks, ack_outbox) = mpsc::channel(ACKS);
+    back_tasks.spawn(ingest::run(Ingest::new(db.clone(), links.clone(), clock.clone()), batch_inbox, acks));
+    let publisher = Publisher { db: db.clone(), links, clock: clock.clone(), broker: broker.hub.clone() };
+    back_tasks.spawn(publisher.run(Seams { batches, acks: ack_outbox, connected }, back.clone()));
     let wake = Arc::new(Notify::new());
     let notifier = Notifier {
         db: db.clone(),

@@ -18,8 +18,15 @@ pub(super) fn load(config: &Config) -> Result<Models> {
     let duplicate_threshold = threshold
         .with_context(|| format!("enrolment.duplicate_far: the model pack has no threshold for {far}"))?
         .score;
-    for (task, report) in pack.providers() {
-        tracing::info!(event = "model_loaded", task = ?task, provider = ?report.used, skipped = ?report.skipped, "model loaded");
-    }
+    let (_, report) = pack.providers().first().context("the model pack has no model")?;
+    let skipped: Vec<String> = report.skipped.iter().map(|one| format!("{:?}: {}", one.provider, one.reason)).collect();
+    tracing::info!(
+        event = "models_loaded",
+        pack = %pack.manifest().name,
+        version = %pack.manifest().version,
+        provider = ?report.used,
+        skipped = %skipped.join("; "),
+        "the model pack is in use"
+    );
     Ok(Models { pack, duplicate_threshold })
 }

@@ -1,18 +1,19 @@
 //! Postgres and the broker, embedded or external, as the rest of the wiring sees them.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::str::FromStr as _;
 
 use anyhow::{Context as _, Result, bail};
+use uuid::Uuid;
 use sqlx::postgres::PgConnectOptions;
 
 use crate::config::{Config, MaybePath, Secret};
 use crate::embedded::mosquitto::{
-    AccessFile, BrokerCertificates, EmbeddedMosquitto, HubConnection, HUB_USER, MosquittoOptions,
+    AccessFile, BrokerCertificates, EmbeddedMosquitto, HUB_USER, MosquittoOptions,
 };
 use crate::embedded::postgres::{EmbeddedPostgres, PostgresOptions};
 use crate::embedded::{Layout, MIN_FREE_BYTES, check_loopback, parts, ports};
+use crate::publish::{self, BrokerTls};
 
 /// The database's side.
 pub(super) struct DatabasePart {
@@ -27,7 +28,7 @@ pub(super) struct DatabasePart {
 pub(super) struct BrokerPart {
     embedded: Option<EmbeddedMosquitto>,
     /// How the hub connects.
-    pub(super) hub: HubConnection,
+    pub(super) hub: publish::Broker,
     /// Host and port for devices.
     pub(super) device_host: String,
     /// Host and port for devices.
@@ -87,6 +88,17 @@ impl DatabasePart {
     }
 }
 
+/// Unique among replicas and lives, so that no old session of the hub's is taken for the new one.
+fn client_id() -> String {
+    format!("cloud-hub-{}", Uuid::new_v4())
+}
+
+fn host_and_port(address: &str, setting: &'static str) -> Result<(String, u16)> {
+    let (host, port) = address.rsplit_once(':').with_context(|| format!("{setting} must be host:port"))?;
+    let port = port.parse().with_context(|| format!("{setting} must end in a port"))?;
+    Ok((host.trim_matches(['[', ']']).to_owned(), port))
+}
+
 /// Reads a database URL from its setting or its file.
 pub(super) fn url(direct: &Secret, file: &MaybePath, setting: &'static str) -> Result<PgConnectOptions> {
     let text = match file.get() {
@@ -109,7 +121,7 @@ impl BrokerPart {
     /// Starts the embedded broker with these certificates and access lines, or reads how to reach the external one.
     pub(super) async fn start(config: &Config, certificates: BrokerCertificates, access: String) -> Result<Self> {
         if !config.embedded.enabled {
-            return Self::external(config, &access).await;
+            return Self::external(config, &access);
         }
         let layout = Layout::new(&config.data.dir);
         let user = layout.prepare()?;
@@ -123,7 +135,13 @@ impl BrokerPart {
         };
         let broker = EmbeddedMosquitto::start(options).await?;
         Ok(Self {
-            hub: broker.hub().clone(),
+            hub: publish::Broker {
+                host: broker.hub().address.ip().to_string(),
+                port: broker.hub().address.port(),
+                client_id: client_id(),
+                credentials: Some((broker.hub().username.clone(), broker.hub().password.clone())),
+                tls: None,
+            },
             device_host: broker.device_address().ip().to_string(),
             device_port: broker.device_address().port(),
             access: Some(broker.access()),
@@ -131,17 +149,14 @@ impl BrokerPart {
         })
     }
 
-    async fn external(config: &Config, access: &str) -> Result<Self> {
+    fn external(config: &Config, access: &str) -> Result<Self> {
         let settings = &config.broker;
         if settings.address.is_empty() || settings.device_address.is_empty() {
             bail!("broker.address and broker.device_address are not set: name an external broker, or use --embedded");
         }
-        let mut addresses = tokio::net::lookup_host(&settings.address)
-            .await
-            .with_context(|| format!("broker.address {} does not resolve", settings.address))?;
-        let address: SocketAddr = addresses.next().context("broker.address resolves to nothing")?;
-        let (host, port) = settings.device_address.rsplit_once(':').context("broker.device_address must be host:port")?;
-        let password = settings.password_file.get().map(read_trimmed).transpose()?.unwrap_or_default();
+        let (hub_host, hub_port) = host_and_port(&settings.address, "broker.address")?;
+        let (device_host, device_port) = host_and_port(&settings.device_address, "broker.device_address")?;
+        let password = settings.password_file.get().map(read_trimmed).transpose()?;
         let username = if settings.username.is_empty() { HUB_USER.to_owned() } else { settings.username.clone() };
         let file = settings.access_file.get().map(|path| AccessFile::external(path, settings.pid_file.get()));
         if let Some(file) = &file {
@@ -149,9 +164,15 @@ impl BrokerPart {
         }
         Ok(Self {
             embedded: None,
-            hub: HubConnection { address, username, password },
-            device_host: host.trim_matches(['[', ']']).to_owned(),
-            device_port: port.parse().context("broker.device_address must end in a port")?,
+            hub: publish::Broker {
+                host: hub_host,
+                port: hub_port,
+                client_id: client_id(),
+                credentials: password.map(|password| (username, password)),
+                tls: super::tls::broker_config(settings)?.map(BrokerTls),
+            },
+            device_host,
+            device_port,
             access: file,
         })
     }

@@ -1,13 +1,14 @@
-//! The server's TLS configuration from the hub's own certificates.
+//! TLS configurations: the server's from the hub's own certificates, and the client's for an external broker.
 
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+use crate::config::BrokerConfig;
 use crate::pki::{Pki, ServerIdentity};
 
 /// TLS 1.3 only, HTTP/2 and HTTP/1.1; a client may show a device's certificate, and no other.
@@ -33,4 +34,29 @@ pub(super) fn server_config(identity: &ServerIdentity, pki: &Pki) -> Result<Arc<
         .context("the server's certificate and key do not fit")?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// TLS 1.3 to an external broker when `broker.ca_file` is set, with the hub's client certificate if there is one.
+pub(super) fn broker_config(settings: &BrokerConfig) -> Result<Option<Arc<ClientConfig>>> {
+    let Some(ca_file) = settings.ca_file.get() else { return Ok(None) };
+    let mut roots = RootCertStore::empty();
+    let authorities = CertificateDer::pem_file_iter(ca_file).context("broker.ca_file cannot be read")?;
+    for authority in authorities {
+        roots.add(authority.context("broker.ca_file holds no certificate")?).context("broker.ca_file")?;
+    }
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .context("TLS 1.3 is not available")?
+        .with_root_certificates(roots);
+    let config = match (settings.certificate_file.get(), settings.key_file.get()) {
+        (Some(certificate), Some(key)) => {
+            let chain = CertificateDer::pem_file_iter(certificate)
+                .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+                .context("broker.certificate_file cannot be read")?;
+            let key = PrivateKeyDer::from_pem_file(key).context("broker.key_file cannot be read")?;
+            builder.with_client_auth_cert(chain, key).context("broker.certificate_file and key_file do not fit")?
+        }
+        _ => builder.with_no_client_auth(),
+    };
+    Ok(Some(Arc::new(config)))
 }
