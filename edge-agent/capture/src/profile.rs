@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 /// The format that this program reads.
-pub const SCHEMA_VERSION: u32 = 1;
+const SCHEMA_VERSION: u32 = 1;
 
 /// Every profile that is compiled in, by id. A test compares this with the folder.
 const BUILT_IN: [(&str, &str); 5] = [

@@ -291,3 +291,38 @@ fn image_of(sample: &gst::Sample) -> Option<RgbImage> {
     }
     RgbImage::new(info.width(), info.height(), usize::try_from(stride).ok()?, Arc::new(Pixels { buffer, offset })).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_that_was_stopped_leaves_nothing_of_its_pipeline() {
+        gst::init().unwrap();
+        let config: CameraConfig = toml::from_str("id = \"a\"\nsource = \"test\"\nfps = 60").unwrap();
+        let clock: MonoClock = Arc::new(|| MonoTime::START);
+        for _ in 0..3 {
+            let session = Session::start(&Arc::new(config.clone()), &clock).unwrap();
+            let pipeline = session.pipeline();
+            assert!(matches!(session.next(Duration::from_secs(10)), Next::Picture { .. }));
+            session.stop();
+            // GStreamer's own helper threads may hold it for a moment longer.
+            let gone = (0..200).any(|_| {
+                std::thread::sleep(Duration::from_millis(10));
+                pipeline.upgrade().is_none()
+            });
+            assert!(gone, "something still holds the pipeline");
+        }
+    }
+
+    #[test]
+    fn a_frame_outlives_its_pipeline() {
+        gst::init().unwrap();
+        let config: CameraConfig = toml::from_str("id = \"a\"\nsource = \"test\"\npattern = \"white\"").unwrap();
+        let clock: MonoClock = Arc::new(|| MonoTime::START);
+        let session = Session::start(&Arc::new(config), &clock).unwrap();
+        let Next::Picture { image, .. } = session.next(Duration::from_secs(10)) else { panic!("no picture") };
+        session.stop();
+        assert_eq!(image.pixel(639, 479), [255, 255, 255]);
+    }
+}

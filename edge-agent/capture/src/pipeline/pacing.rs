@@ -34,9 +34,10 @@ impl Pacer {
 
     fn lets_through(&self, stamp_ns: u64) -> bool {
         let due = self.due_ns.load(Ordering::Relaxed);
-        // Half an interval early is on time (stamps jitter); a jump back is a new stream.
+        // A third of an interval early is on time (stamps jitter; half would let a camera of twice the rate through whole);
+        // a jump back is a new stream.
         let jumped_back = stamp_ns + 2 * self.interval_ns < due;
-        if stamp_ns + self.interval_ns / 2 < due && !jumped_back {
+        if stamp_ns + self.interval_ns / 3 < due && !jumped_back {
             return false;
         }
         // From the due time on, so that the mean rate is kept; from the stamp when the stream had a hole.
@@ -60,7 +61,7 @@ mod tests {
     fn a_faster_camera_is_thinned_to_the_rate() {
         assert_eq!(passing(30, 15), 15);
         assert!((14..=16).contains(&passing(25, 15)));
-        assert_eq!(passing(60, 15), 15);
+        assert!((15..=16).contains(&passing(60, 15)));
     }
 
     #[test]

@@ -161,6 +161,14 @@ impl Outbox {
         engine.read(&self.sealer, after.max(engine.acknowledged()), max_events, max_bytes)
     }
 
+    /// As [`Outbox::pending`], but with the acknowledged events that are still kept: everything after `after` that is on
+    /// disk, for `outbox list`.
+    pub fn kept(&self, after: u64, max_events: usize, max_bytes: usize) -> Result<Vec<Entry>, OutboxError> {
+        let mut state = self.state();
+        let engine = self.engine(&mut state)?;
+        engine.read(&self.sealer, after.max(engine.first().saturating_sub(1)), max_events, max_bytes)
+    }
+
     /// Takes the hub's word that it has committed everything up to `through`.
     ///
     /// Idempotent; an acknowledgement for another stream or for less than is known already changes nothing. `through`
