@@ -53,6 +53,13 @@ impl SystemClock {
     pub fn not_before(unix_seconds: i64) -> Self {
         Self { floor: BUILD_FLOOR.max(unix_seconds) }
     }
+
+    /// UTC without a judgement of it, for log lines.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "this is the program's one clock")]
+    pub fn utc() -> OffsetDateTime {
+        OffsetDateTime::now_utc()
+    }
 }
 
 impl Clock for SystemClock {
@@ -66,9 +73,8 @@ impl Clock for SystemClock {
         MonoTime::from_nanos(seconds * 1_000_000_000 + nanos)
     }
 
-    #[expect(clippy::disallowed_methods, reason = "this is the program's one clock")]
     fn wall(&self) -> WallTime {
-        let utc = OffsetDateTime::now_utc();
+        let utc = Self::utc();
         let quality = match kernel_clock_synchronised() {
             _ if utc.unix_timestamp() < self.floor => ClockQuality::Untrusted,
             true => ClockQuality::Synchronised,

@@ -170,14 +170,7 @@ impl Galleries {
     /// When a store cannot be opened for a reason outside its content. A store with doubtful content begins empty and is
     /// named in the answer.
     pub fn open(dir: &Path, keys: DeviceKeys, space_id: &str) -> Result<(Self, Vec<Rebuilt>), RosterError> {
-        let galleries = Self {
-            dir: dir.to_owned(),
-            space_id: space_id.to_owned(),
-            stores: Mutex::new(HashMap::new()),
-            roster: Arc::new(ArcSwap::from_pointee(Roster::empty())),
-            changes: watch::channel(0).0,
-            keys,
-        };
+        let galleries = Self::none(dir, keys, space_id);
         let mut rebuilt = Vec::new();
         for gallery in galleries.keys.galleries()? {
             if let Some(gallery_keys) = galleries.keys.gallery(gallery)? {
@@ -186,6 +179,19 @@ impl Galleries {
         }
         galleries.publish(&galleries.stores.lock())?;
         Ok((galleries, rebuilt))
+    }
+
+    /// No gallery at all: for a device without an identity, whatever lies in its folder.
+    #[must_use]
+    pub fn none(dir: &Path, keys: DeviceKeys, space_id: &str) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            space_id: space_id.to_owned(),
+            stores: Mutex::new(HashMap::new()),
+            roster: Arc::new(ArcSwap::from_pointee(Roster::empty())),
+            changes: watch::channel(0).0,
+            keys,
+        }
     }
 
     /// The roster in use; load it at each decision.

@@ -99,8 +99,8 @@ pub async fn run(config: Config) -> Result<()> {
     agent.sync();
     agent.servers(&config, control, sockets);
     agent.recorder.record(Happening::SystemStarted { at: agent.clock.now() }).await;
-    let ready_ms = agent.clock.now().since(started_at).as_millis();
-    tracing::info!(event = "ready", ready_ms, cameras = config.cameras.len(), doors = config.doors.len(), claimed = agent.identity.is_some(), "the agent is ready");
+    let ready_ms = agent.clock.now().since(started_at).as_secs_f64() * 1e3;
+    tracing::info!(event = "ready", ready_ms = ready_ms.round(), cameras = config.cameras.len(), doors = config.doors.len(), claimed = agent.identity.is_some(), "the agent is ready");
     watchdog::ready();
     let ended = tokio::select! {
         name = signals.next() => {
@@ -413,7 +413,7 @@ impl Agent {
         };
         let in_time = tokio::time::timeout(limit, all_ended).await.is_ok();
         if !in_time {
-            tracing::error!(event = "stop_limit", what, limit_ms = limit.as_millis(), "did not end in time");
+            tracing::error!(event = "stop_limit", what, limit_s = limit.as_secs(), "did not end in time");
         }
         in_time
     }

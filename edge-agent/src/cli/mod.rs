@@ -102,7 +102,7 @@ pub enum Command {
     Outbox {
         /// What to do.
         #[command(subcommand)]
-        command: StatusCommand,
+        command: OutboxCommand,
     },
     /// The people that this device may let in.
     Gallery {
@@ -127,6 +127,15 @@ pub enum Command {
         #[arg(value_enum)]
         shell: clap_complete::Shell,
     },
+}
+
+/// Verbs of `outbox`.
+#[derive(Debug, Subcommand)]
+pub enum OutboxCommand {
+    /// How many events wait, and how far the hub has acknowledged.
+    Status,
+    /// The events that are still kept, acknowledged ones included: sequence, id, type and time.
+    List,
 }
 
 /// Verbs of things that can only be looked at.
@@ -174,7 +183,8 @@ fn dispatch(args: &Args) -> Exit {
         Command::Run => run::run(loaded.config),
         Command::Claim(claim) => claim::claim(claim, &loaded.config, args.output),
         Command::Embed(embed) => embed::embed(embed, &loaded.config, args.output),
-        Command::Outbox { command: StatusCommand::Status } => status::outbox(&loaded.config, args.output),
+        Command::Outbox { command: OutboxCommand::Status } => status::outbox(&loaded.config, args.output),
+        Command::Outbox { command: OutboxCommand::List } => status::outbox_list(&loaded.config, args.output),
         Command::Gallery { command: StatusCommand::Status } => status::gallery(&loaded.config, args.output),
         Command::Status => status::agent(&loaded.config, args.output),
         Command::Config { command: ConfigCommand::Check } => config::check(&loaded, args.output),

@@ -24,6 +24,11 @@ pub enum Ask {
     Status,
     /// The outbox's counters.
     OutboxStatus,
+    /// The events that are still kept, acknowledged ones included, a page at a time.
+    OutboxList {
+        /// The last sequence of the page before; 0 for the first one.
+        after: u64,
+    },
     /// Version, root and size of each gallery.
     GalleryStatus,
 }

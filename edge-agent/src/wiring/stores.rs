@@ -58,7 +58,12 @@ pub(super) fn open(config: &Config) -> Result<Opened> {
     let keys = DeviceKeys::open(&config.agent.keys_dir(), credentials_dir().as_deref())?;
     let identity = Identity::load(state_dir)?;
     let space_id = space_id(&config.models.manifest)?;
-    let (galleries, rebuilt) = Galleries::open(&config.agent.galleries_dir(), keys.clone(), &space_id)?;
+    let dir = config.agent.galleries_dir();
+    let (galleries, rebuilt) = match &identity {
+        Some(_) => Galleries::open(&dir, keys.clone(), &space_id)?,
+        // A device that belongs to nobody lets nobody in, even if an old gallery lies in its folder.
+        None => (Galleries::none(&dir, keys.clone(), &space_id), Vec::new()),
+    };
     let now = SystemTime::from(SystemClock::default().wall().utc);
     let (outbox, opened) =
         Outbox::open(&config.agent.outbox_dir(), &keys.outbox()?, OutboxOptions::default(), now)?;

@@ -343,7 +343,7 @@ impl Case {
             };
         };
         if let Some(rules) = rules.liveness
-            && let Some(judgement) = self.liveness_judgement(report, rules)
+            && let Some(judgement) = self.liveness_judgement(report, search.shot_at, rules)
         {
             return judgement;
         }
@@ -364,12 +364,13 @@ impl Case {
     }
 
     /// None when the face is alive.
-    fn liveness_judgement(&self, report: &FaceReport, rules: LivenessRules) -> Option<Judgement> {
+    fn liveness_judgement(&self, report: &FaceReport, shot_at: MonoTime, rules: LivenessRules) -> Option<Judgement> {
         use face_core::liveness::LivenessVerdict;
         // The window may still hold frames of the person who stood there before.
         let mixed = self.changed_at.is_some_and(|at| report.captured_at.since(at) < rules.horizon);
         match report.liveness {
-            LivenessVerdict::Live { .. } if !mixed => None,
+            LivenessVerdict::Live { .. } if !mixed && report.vouched_shots.contains(&shot_at) => None,
+            // Alive, but perhaps not the face that was identified: the next shot will tell, within a second.
             LivenessVerdict::Live { .. } => Some(Judgement::Wait),
             LivenessVerdict::Collecting { .. } | LivenessVerdict::Watch { .. } => {
                 let waited = report.captured_at.since(report.first_seen);

@@ -2,6 +2,7 @@
 //!
 //! In: one examined frame at a time. Out: a [`FaceReport`] and, when it is due, that the frame is worth an embedding.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use face_core::align::Alignment;
@@ -19,6 +20,8 @@ const REFRESH: Duration = Duration::from_millis(1_000);
 const CLEARLY_BETTER: f32 = 1.15;
 /// Someone who walks up gets better each frame; this much time between embeddings bounds what that costs.
 const SHOT_GAP: Duration = Duration::from_millis(160);
+/// Shots remembered: more than are embedded within the 3 s that a best shot may be old, at the pace of a walk-up.
+const MAX_SHOTS: usize = 16;
 
 /// One frame's measurements of one face.
 pub(super) struct Examined {
@@ -58,11 +61,13 @@ pub(super) fn examine(
 pub(super) struct FaceMemory {
     window: LivenessWindow,
     last_shot: Option<(f32, MonoTime)>,
+    /// Capture times of the recent shots, oldest first.
+    shots: VecDeque<MonoTime>,
 }
 
 impl FaceMemory {
     pub(super) fn new(liveness: LivenessPolicy) -> Self {
-        Self { window: LivenessWindow::new(liveness), last_shot: None }
+        Self { window: LivenessWindow::new(liveness), last_shot: None, shots: VecDeque::new() }
     }
 
     /// Takes a frame in. The flag says whether it is worth an embedding.
@@ -77,6 +82,10 @@ impl FaceMemory {
         let wanted = examined.reasons.is_empty() && self.wants_shot(examined.quality, frame.captured_at);
         if wanted {
             self.last_shot = Some((examined.quality, frame.captured_at));
+            self.shots.push_back(frame.captured_at);
+            if self.shots.len() > MAX_SHOTS {
+                self.shots.pop_front();
+            }
         }
         (self.report(track, first_seen, frame.captured_at, examined.reasons.clone(), true), wanted)
     }
@@ -95,7 +104,8 @@ impl FaceMemory {
         models_answered: bool,
     ) -> FaceReport {
         let (liveness, liveness_at) = (self.window.verdict(), self.window.newest_at());
-        FaceReport { track, captured_at, first_seen, liveness, liveness_at, reasons, models_answered }
+        let vouched_shots = self.shots.iter().copied().filter(|shot| self.window.vouches_for(*shot)).collect();
+        FaceReport { track, captured_at, first_seen, liveness, liveness_at, vouched_shots, reasons, models_answered }
     }
 
     fn wants_shot(&self, quality: f32, at: MonoTime) -> bool {

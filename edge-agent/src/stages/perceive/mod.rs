@@ -75,6 +75,9 @@ pub struct FaceReport {
     pub liveness: LivenessVerdict,
     /// Capture time of the newest liveness evidence.
     pub liveness_at: Option<MonoTime>,
+    /// Capture times of the recent shots that looked alive themselves. Only these may be let in on: else somebody could
+    /// show a photograph for the identity and the own face for the life.
+    pub vouched_shots: Vec<MonoTime>,
     /// Why this frame is not good enough to recognise the face by; empty when it is.
     pub reasons: Vec<QualityReason>,
     /// False when a model could not answer for this frame.

@@ -230,7 +230,7 @@ fn log(told: &Told) {
             threshold = access.reason.threshold.map(wire_contract::Score::get),
             "entry is denied"
         ),
-        other => tracing::info!(event = "recorded", kind = other.kind(), subject = told.subject.as_deref(), "an event"),
+        other => tracing::info!(event = "happened", kind = other.kind(), subject = told.subject.as_deref(), "an event"),
     }
 }
 

@@ -110,6 +110,7 @@ impl Happening {
 
 /// What travels in the channel.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "256 places of 208 bytes are less trouble than a box for each event")]
 pub enum Message {
     /// To be recorded.
     Happened(Happening),

@@ -1,1 +1,418 @@
-//
+use std::collections::{HashMap, HashSet};
+
+use face_core::liveness::{AttackReason, LivenessVerdict, WatchReason};
+use face_core::quality::QualityReason;
+use face_core::{Ranked, Similarity, TemplateId};
+
+use super::*;
+
+const TRACK: TrackId = TrackId(7);
+const LIVE: LivenessVerdict = LivenessVerdict::Live { score: 0.95 };
+
+fn anna() -> PersonId {
+    PersonId(Uuid::from_u128(1))
+}
+
+fn ben() -> PersonId {
+    PersonId(Uuid::from_u128(2))
+}
+
+/// A door, the faces before it and the world around it, told as a story.
+struct Story {
+    decider: Decider,
+    world: World,
+}
+
+struct World {
+    ready: bool,
+    recording: bool,
+    standings: HashMap<PersonId, Standing>,
+    decisions: u128,
+}
+
+impl Surroundings for World {
+    fn gallery_ready(&self) -> bool {
+        self.ready
+    }
+
+    fn standing(&self, person: PersonId) -> Standing {
+        self.standings.get(&person).copied().unwrap_or(Standing::Absent)
+    }
+
+    fn recording(&self) -> bool {
+        self.recording
+    }
+
+    fn decision(&mut self) -> Uuid {
+        self.decisions += 1;
+        Uuid::from_u128(self.decisions)
+    }
+}
+
+fn rules() -> Rules {
+    Rules {
+        door: DoorPolicy { hold: Duration::from_secs(3), regrant: Duration::from_secs(1), ..DoorPolicy::default() },
+        open_set: OpenSetPolicy { threshold: Similarity::new(0.442), margin: 0.05 },
+        liveness: Some(LivenessRules { pass_above: 0.5, horizon: Duration::from_secs(5) }),
+        deny_unrecorded: true,
+    }
+}
+
+fn ms(at: u64) -> MonoTime {
+    MonoTime::from_millis(at)
+}
+
+fn rows(scores: &[(PersonId, f32)]) -> Vec<Ranked> {
+    let template = TemplateId(Uuid::from_u128(9));
+    scores.iter().map(|(person, score)| Ranked { person: *person, template, similarity: Similarity::new(*score) }).collect()
+}
+
+impl Story {
+    fn new() -> Self {
+        Self::with(rules())
+    }
+
+    fn with(rules: Rules) -> Self {
+        let standings = HashMap::from([(anna(), Standing::Member), (ben(), Standing::Member)]);
+        let world = World { ready: true, recording: true, standings, decisions: 0 };
+        Self { decider: Decider::new(rules), world }
+    }
+
+    fn tell(&mut self, input: DoorInput, now: u64) -> Vec<Output> {
+        self.decider.handle(input, ms(now), &mut self.world)
+    }
+
+    /// A shot taken at `at` finds these people.
+    fn shot(&mut self, at: u64, scores: &[(PersonId, f32)]) -> Vec<Output> {
+        self.shot_of(at, scores, true)
+    }
+
+    fn shot_of(&mut self, at: u64, scores: &[(PersonId, f32)], same_face: bool) -> Vec<Output> {
+        let found = Identified { track: TRACK, shot_at: ms(at), quality: 0.8, ranked: rows(scores), same_face };
+        self.tell(DoorInput::Identified(found), at + 15)
+    }
+
+    /// A frame captured at `at` of a face first seen at 0, with the shots of `vouched`.
+    fn frame(&mut self, at: u64, liveness: LivenessVerdict, vouched: &[u64]) -> Vec<Output> {
+        self.frame_late(at, at + 20, liveness, vouched)
+    }
+
+    fn frame_late(&mut self, at: u64, now: u64, liveness: LivenessVerdict, vouched: &[u64]) -> Vec<Output> {
+        let report = FaceReport {
+            track: TRACK,
+            captured_at: ms(at),
+            first_seen: ms(0),
+            liveness,
+            liveness_at: Some(ms(at)),
+            vouched_shots: vouched.iter().map(|at| ms(*at)).collect(),
+            reasons: Vec::new(),
+            models_answered: true,
+        };
+        self.tell(DoorInput::Face(report), now)
+    }
+
+    fn poor_frame(&mut self, at: u64, reason: QualityReason) -> Vec<Output> {
+        let report = FaceReport {
+            track: TRACK,
+            captured_at: ms(at),
+            first_seen: ms(0),
+            liveness: LivenessVerdict::Collecting { frontal_frames: 1 },
+            liveness_at: Some(ms(at)),
+            vouched_shots: Vec::new(),
+            reasons: vec![reason],
+            models_answered: true,
+        };
+        self.tell(DoorInput::Face(report), at + 20)
+    }
+
+    /// Anna stands there alive and the door has opened for her at 900.
+    fn with_the_door_open() -> Self {
+        let mut story = Self::new();
+        story.shot(700, &[(anna(), 0.8), (ben(), 0.1)]);
+        assert!(opens(&story.frame(900, LIVE, &[700])));
+        story
+    }
+}
+
+fn opens(outputs: &[Output]) -> bool {
+    outputs.iter().any(|output| matches!(output, Output::Relay { to: RelayState::Unlocked, .. }))
+}
+
+fn locks(outputs: &[Output]) -> bool {
+    outputs.iter().any(|output| matches!(output, Output::Relay { to: RelayState::Locked, .. }))
+}
+
+fn denial(outputs: &[Output]) -> Option<(DenyReason, AccessContext)> {
+    outputs.iter().find_map(|output| match output {
+        Output::Event(DoorEvent::Denied { context, reason }) => Some((*reason, context.clone())),
+        _ => None,
+    })
+}
+
+fn reason(outputs: &[Output]) -> Option<DenyReason> {
+    denial(outputs).map(|(reason, _)| reason)
+}
+
+#[test]
+fn a_known_living_person_opens_and_the_relay_comes_first() {
+    let mut story = Story::new();
+    assert_eq!(story.shot(700, &[(anna(), 0.8), (ben(), 0.1)]), vec![], "no frame of the face yet");
+    let outputs = story.frame(900, LIVE, &[700]);
+    assert!(matches!(outputs[0], Output::Relay { to: RelayState::Unlocked, decision: Some(_) }), "{outputs:?}");
+    let granted = outputs.iter().find_map(|output| match output {
+        Output::Event(DoorEvent::Granted(context)) => Some(context),
+        _ => None,
+    });
+    let context = granted.expect("a grant is recorded");
+    assert_eq!(context.person, Some(anna()));
+    assert_eq!(context.frame_age, Some(Duration::from_millis(20)));
+    assert_eq!(context.since_arrival, Some(Duration::from_millis(920)));
+    assert_eq!(context.identity.unwrap().score, Some(0.8));
+    assert!(outputs.contains(&Output::WakeAt(ms(3_920))));
+    assert!(locks(&story.decider.tick(ms(3_920))));
+}
+
+#[test]
+fn the_same_person_in_view_opens_again_after_the_interval() {
+    let mut story = Story::with_the_door_open();
+    assert_eq!(story.frame(1_000, LIVE, &[700]), vec![], "it is open already");
+    assert!(locks(&story.decider.tick(ms(3_920))));
+    story.shot(4_000, &[(anna(), 0.8)]);
+    assert!(!opens(&story.frame(4_500, LIVE, &[4_000])), "too soon after the relock");
+    assert!(opens(&story.frame(5_000, LIVE, &[4_000])));
+}
+
+#[test]
+fn a_stranger_is_refused_after_a_second_shot_with_the_scores() {
+    let mut story = Story::new();
+    story.frame(600, LivenessVerdict::Collecting { frontal_frames: 5 }, &[]);
+    story.shot(100, &[(anna(), 0.2)]);
+    assert_eq!(story.frame(800, LIVE, &[100]), vec![], "one shot may have been a bad one");
+    story.shot(820, &[(anna(), 0.25)]);
+    let outputs = story.frame(900, LIVE, &[820]);
+    let (reason, context) = denial(&outputs).expect("now it is said");
+    assert_eq!(reason, DenyReason::Unknown);
+    let identity = context.identity.unwrap();
+    assert_eq!((identity.score, identity.threshold), (Some(0.25), 0.442));
+    assert!(context.liveness.unwrap().verdict.is_live());
+    assert!(!opens(&outputs));
+}
+
+#[test]
+fn the_same_refusal_is_recorded_once_in_a_while() {
+    let mut story = Story::new();
+    let mut recorded = 0;
+    for at in (0..3_000).step_by(80) {
+        story.shot(at, &[(anna(), 0.2)]);
+        recorded += usize::from(denial(&story.frame(at + 20, LIVE, &[at])).is_some());
+    }
+    assert_eq!(recorded, 1);
+}
+
+#[test]
+fn too_close_to_call_is_refused() {
+    let mut story = Story::new();
+    for at in [100, 300] {
+        story.shot(at, &[(anna(), 0.60), (ben(), 0.58)]);
+    }
+    let outputs = story.frame(900, LIVE, &[300]);
+    assert_eq!(reason(&outputs), Some(DenyReason::Ambiguous));
+}
+
+#[test]
+fn a_photograph_is_refused_for_liveness_with_its_identity_told() {
+    let attacks = [
+        (AttackReason::PassiveScore, DenyReason::LivenessFailed),
+        (AttackReason::StillPicture, DenyReason::LivenessStill),
+    ];
+    for (attack, expected) in attacks {
+        let mut story = Story::new();
+        story.shot(700, &[(anna(), 0.9)]);
+        let outputs = story.frame(900, LivenessVerdict::Attack { reason: attack, score: 0.1 }, &[700]);
+        let (reason, context) = denial(&outputs).unwrap();
+        assert_eq!(reason, expected);
+        assert_eq!(context.person, Some(anna()));
+        assert!(context.identity.unwrap().score > Some(0.442));
+        assert!(!opens(&outputs));
+    }
+}
+
+#[test]
+fn nothing_but_a_live_verdict_opens() {
+    for verdict in [
+        LivenessVerdict::Collecting { frontal_frames: 9 },
+        LivenessVerdict::Watch { reason: WatchReason::TooStill, score: 0.99 },
+        LivenessVerdict::Unavailable,
+    ] {
+        let mut story = Story::new();
+        story.shot(700, &[(anna(), 0.9)]);
+        assert!(!opens(&story.frame(900, verdict, &[700])), "{verdict:?}");
+    }
+}
+
+#[test]
+fn a_still_person_is_watched_and_told_after_a_while() {
+    let mut story = Story::new();
+    let still = LivenessVerdict::Watch { reason: WatchReason::TooStill, score: 0.9 };
+    story.shot(5_700, &[(anna(), 0.9)]);
+    assert_eq!(story.frame(5_900, still, &[5_700]), vec![]);
+    assert_eq!(reason(&story.frame(6_100, still, &[5_700])), Some(DenyReason::LivenessUndecided));
+}
+
+#[test]
+fn a_known_face_that_leaves_undecided_is_told_of() {
+    let mut story = Story::new();
+    story.shot(300, &[(anna(), 0.9)]);
+    story.frame(400, LivenessVerdict::Collecting { frontal_frames: 3 }, &[]);
+    assert_eq!(reason(&story.tell(DoorInput::Left { track: TRACK }, 1_000)), Some(DenyReason::LivenessUndecided));
+    let mut open = Story::with_the_door_open();
+    assert_eq!(open.tell(DoorInput::Left { track: TRACK }, 1_000), vec![]);
+}
+
+#[test]
+fn a_shot_that_liveness_does_not_vouch_for_opens_nothing() {
+    let mut story = Story::new();
+    story.shot(700, &[(anna(), 0.9)]);
+    assert_eq!(story.frame(900, LIVE, &[]), vec![]);
+    assert_eq!(story.frame(980, LIVE, &[300]), vec![]);
+    assert!(opens(&story.frame(1_060, LIVE, &[300, 700])));
+}
+
+#[test]
+fn a_face_that_changed_on_its_track_must_be_watched_anew() {
+    let mut story = Story::new();
+    story.shot(700, &[(ben(), 0.1)]);
+    story.shot_of(1_000, &[(anna(), 0.9)], false);
+    assert!(!opens(&story.frame(1_100, LIVE, &[1_000])), "the window still holds the other person");
+    story.shot(5_900, &[(anna(), 0.9)]);
+    assert!(opens(&story.frame(6_050, LIVE, &[5_900])));
+}
+
+#[test]
+fn an_old_frame_opens_nothing() {
+    let mut story = Story::new();
+    story.shot(700, &[(anna(), 0.9)]);
+    let outputs = story.frame_late(900, 900 + 801, LIVE, &[700]);
+    assert!(!opens(&outputs));
+    assert_eq!(reason(&outputs), Some(DenyReason::Stale));
+}
+
+#[test]
+fn a_deleted_person_is_turned_down_at_the_relay_and_an_open_door_shuts_at_once() {
+    let mut story = Story::new();
+    story.shot(700, &[(anna(), 0.9)]);
+    story.world.standings.remove(&anna());
+    let outputs = story.frame(900, LIVE, &[700]);
+    assert!(!opens(&outputs));
+    assert_eq!(reason(&outputs), Some(DenyReason::PersonRemoved));
+
+    let mut story = Story::with_the_door_open();
+    story.world.standings.remove(&anna());
+    let outputs = story.tell(DoorInput::GalleryChanged, 1_500);
+    assert!(locks(&outputs), "{outputs:?}");
+    assert!(!opens(&story.frame(1_600, LIVE, &[700])));
+}
+
+#[test]
+fn a_gallery_change_that_keeps_the_person_keeps_the_door_open() {
+    let mut story = Story::with_the_door_open();
+    story.world.standings.remove(&ben());
+    assert!(!locks(&story.tell(DoorInput::GalleryChanged, 1_500)));
+}
+
+#[test]
+fn suspended_and_expired_people_are_told_so() {
+    for (standing, expected) in [
+        (Standing::Suspended, DenyReason::NotPermitted),
+        (Standing::OutsideValidity, DenyReason::PersonExpired),
+    ] {
+        let mut story = Story::new();
+        story.world.standings.insert(anna(), standing);
+        story.shot(700, &[(anna(), 0.9)]);
+        let outputs = story.frame(900, LIVE, &[700]);
+        assert_eq!(reason(&outputs), Some(expected));
+        assert!(!opens(&outputs));
+    }
+}
+
+#[test]
+fn without_a_gallery_everybody_is_refused() {
+    let mut story = Story::new();
+    story.world.ready = false;
+    story.shot(700, &[(anna(), 0.9)]);
+    assert_eq!(reason(&story.frame(900, LIVE, &[700])), Some(DenyReason::GalleryUnavailable));
+}
+
+#[test]
+fn while_events_cannot_be_recorded_the_policy_decides() {
+    let mut story = Story::new();
+    story.world.recording = false;
+    story.shot(700, &[(anna(), 0.9)]);
+    let outputs = story.frame(900, LIVE, &[700]);
+    assert!(!opens(&outputs));
+    assert_eq!(reason(&outputs), Some(DenyReason::DoorFault));
+
+    let mut lenient = Story::with(Rules { deny_unrecorded: false, ..rules() });
+    lenient.world.recording = false;
+    lenient.shot(700, &[(anna(), 0.9)]);
+    assert!(opens(&lenient.frame(900, LIVE, &[700])));
+}
+
+#[test]
+fn a_model_that_does_not_answer_refuses() {
+    let mut story = Story::new();
+    story.shot(700, &[(anna(), 0.9)]);
+    let mut report = FaceReport {
+        track: TRACK,
+        captured_at: ms(900),
+        first_seen: ms(0),
+        liveness: LIVE,
+        liveness_at: Some(ms(900)),
+        vouched_shots: vec![ms(700)],
+        reasons: Vec::new(),
+        models_answered: false,
+    };
+    let outputs = story.tell(DoorInput::Face(report.clone()), 920);
+    assert_eq!(reason(&outputs), Some(DenyReason::ModelsUnavailable));
+    report.models_answered = true;
+    story.tell(DoorInput::EmbedderFailed { track: TRACK }, 940);
+    assert!(!opens(&story.tell(DoorInput::Face(report), 950)));
+}
+
+#[test]
+fn a_face_too_poor_for_long_is_told_why() {
+    let mut story = Story::new();
+    assert_eq!(story.poor_frame(1_000, QualityReason::TooSmall), vec![]);
+    let outputs = story.poor_frame(1_600, QualityReason::TooSmall);
+    assert_eq!(reason(&outputs), Some(DenyReason::Quality(QualityReason::TooSmall)));
+}
+
+#[test]
+fn nothing_seen_before_a_stall_opens_after_it() {
+    let mut story = Story::new();
+    story.shot(700, &[(anna(), 0.9)]);
+    story.tell(DoorInput::CameraStalled, 1_000);
+    assert!(!opens(&story.frame(1_100, LIVE, &[700])));
+}
+
+#[test]
+fn where_liveness_is_off_freshness_still_counts() {
+    let mut story = Story::with(Rules { liveness: None, ..rules() });
+    story.shot(700, &[(anna(), 0.9)]);
+    let photograph = LivenessVerdict::Attack { reason: AttackReason::StillPicture, score: 0.0 };
+    assert!(!opens(&story.frame_late(900, 2_000, photograph, &[])));
+    assert!(opens(&story.frame(2_050, photograph, &[])));
+}
+
+#[test]
+fn every_decision_has_its_own_name() {
+    let mut story = Story::new();
+    let mut names = HashSet::new();
+    for at in (0..20_000).step_by(100) {
+        story.shot(at, &[(anna(), 0.2)]);
+        if let Some((_, context)) = denial(&story.frame(at + 20, LIVE, &[at])) {
+            assert!(names.insert(context.decision));
+        }
+    }
+    assert!(names.len() > 1);
+}

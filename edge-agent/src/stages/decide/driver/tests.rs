@@ -1,1 +1,191 @@
-//
+use std::time::Duration;
+
+use face_core::identify::OpenSetPolicy;
+use face_core::liveness::LivenessVerdict;
+use face_core::{Embedding, Similarity, TrackId};
+use gallery_log::{Body, DigestKey, GalleryId, Kind, Log, Op, PersonBody, Record, RecordId, TemplateBody};
+use parking_lot::Mutex;
+
+use super::super::core::{LivenessRules, Rules};
+use super::*;
+use crate::clock::SystemClock;
+use crate::door::ActuatorError;
+use crate::gallery::Galleries;
+use crate::stages::identify::Identified;
+use crate::stages::perceive::FaceReport;
+use crate::stages::record::Message;
+
+const TRACK: TrackId = TrackId(1);
+const PERSON: Uuid = Uuid::from_u128(1);
+
+/// A relay that writes down what it is told.
+#[derive(Clone, Default)]
+struct Notebook(Arc<Mutex<Vec<RelayState>>>);
+
+impl DoorActuator for Notebook {
+    fn unlock(&mut self, _: Order) -> Result<(), ActuatorError> {
+        self.0.lock().push(RelayState::Unlocked);
+        Ok(())
+    }
+
+    fn lock(&mut self, _: Order) -> Result<(), ActuatorError> {
+        self.0.lock().push(RelayState::Locked);
+        Ok(())
+    }
+
+    fn state(&self) -> RelayState {
+        self.0.lock().last().copied().unwrap_or(RelayState::Locked)
+    }
+}
+
+/// A door task with a gallery of one person; nobody reads its events unless the test does.
+struct Site {
+    inputs: mpsc::Sender<DoorInput>,
+    messages: mpsc::Receiver<Message>,
+    recorder: Recorder,
+    relay: Notebook,
+    galleries: Galleries,
+    log: Log,
+    keys: edge_store::GalleryKeys,
+    clock: SystemClock,
+    task: tokio::task::JoinHandle<()>,
+    _dir: tempfile::TempDir,
+}
+
+fn site(hold: Duration) -> Site {
+    let dir = tempfile::tempdir().unwrap();
+    let device = edge_store::DeviceKeys::open(&dir.path().join("keys"), None).unwrap();
+    let gallery = GalleryId(Uuid::from_u128(100));
+    let keys = edge_store::GalleryKeys { epoch: 1, digest: DigestKey::new([4; 32]), credential: Default::default() };
+    device.set_gallery(gallery, &keys).unwrap();
+    let (galleries, _) = Galleries::open(&dir.path().join("galleries"), device, "space").unwrap();
+    let mut log = Log::new(gallery, 1);
+    let mut embedding = Box::new([0.0; 512]);
+    embedding[0] = 1.0;
+    let template = TemplateBody { person: PERSON, space_id: "space".into(), quality: 1.0, embedding };
+    let bodies = [
+        (Kind::Person, PERSON, Body::Person(PersonBody::new(gallery_log::body::PersonState::Active, None, None, vec![]))),
+        (Kind::Template, Uuid::from_u128(2), Body::Template(template)),
+    ];
+    for (kind, id, body) in bodies {
+        let (version, body) = (log.version() + 1, body.encode().unwrap());
+        let record = Record { gallery, epoch: 1, version, op: Op::Put, kind, id: RecordId(id), rev: 1, body };
+        log.apply(&record, &keys.digest).unwrap();
+        galleries.apply(gallery, &[record], log.root()).unwrap();
+    }
+    let (recorder, messages) = Recorder::channel();
+    let (sender, inputs) = mpsc::channel(super::super::DOOR_INPUTS);
+    let relay = Notebook::default();
+    let rules = Rules {
+        door: face_core::door::DoorPolicy { hold, ..Default::default() },
+        open_set: OpenSetPolicy { threshold: Similarity::new(0.442), margin: 0.05 },
+        liveness: Some(LivenessRules { pass_above: 0.5, horizon: Duration::from_secs(5) }),
+        deny_unrecorded: true,
+    };
+    let decide = Decide {
+        door: "main".into(),
+        camera: "front".into(),
+        decider: Decider::new(rules),
+        actuator: Box::new(relay.clone()),
+        fail: FailMode::Secure,
+        inputs,
+        roster: galleries.roster(),
+        gallery_changes: galleries.changes(),
+        recorder: recorder.clone(),
+        clock: Arc::new(SystemClock::default()),
+        turns: Arc::default(),
+    };
+    let task = tokio::spawn(run(decide));
+    let clock = SystemClock::default();
+    Site { inputs: sender, messages, recorder, relay, galleries, log, keys, clock, task, _dir: dir }
+}
+
+impl Site {
+    async fn person_stands_there(&self) {
+        use crate::clock::Clock;
+        let now = self.clock.now();
+        let mut raw = [0.0; 512];
+        raw[0] = 1.0;
+        let probe = Embedding::from_raw(raw).unwrap();
+        let ranked = face_core::Gallery::candidates(self.galleries.roster().load().snapshot(), &probe);
+        let found = Identified { track: TRACK, shot_at: now, quality: 0.9, ranked, same_face: true };
+        self.inputs.send(DoorInput::Identified(found)).await.unwrap();
+        let report = FaceReport {
+            track: TRACK,
+            captured_at: now,
+            first_seen: now,
+            liveness: LivenessVerdict::Live { score: 0.9 },
+            liveness_at: Some(now),
+            vouched_shots: vec![now],
+            reasons: Vec::new(),
+            models_answered: true,
+        };
+        self.inputs.send(DoorInput::Face(report)).await.unwrap();
+    }
+
+    async fn moved(&self, expected: &[RelayState]) {
+        let wait = async {
+            while *self.relay.0.lock() != expected {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(Duration::from_secs(5), wait).await;
+        assert!(in_time.is_ok(), "expected {expected:?}, found {:?}", self.relay.0.lock());
+    }
+}
+
+#[tokio::test]
+async fn the_door_opens_and_locks_again_by_itself() {
+    let site = site(Duration::from_millis(100));
+    site.person_stands_there().await;
+    site.moved(&[RelayState::Unlocked, RelayState::Locked]).await;
+}
+
+#[tokio::test]
+async fn a_deletion_locks_the_open_door_without_any_frame() {
+    let mut site = site(Duration::from_secs(60));
+    site.person_stands_there().await;
+    site.moved(&[RelayState::Unlocked]).await;
+    let gallery = site.log.gallery();
+    let version = site.log.version() + 1;
+    let id = RecordId(PERSON);
+    let record = Record { gallery, epoch: 1, version, op: Op::Del, kind: Kind::Person, id, rev: 2, body: Vec::new() };
+    site.log.apply(&record, &site.keys.digest).unwrap();
+    site.galleries.apply(gallery, &[record], site.log.root()).unwrap();
+    site.moved(&[RelayState::Unlocked, RelayState::Locked]).await;
+    site.person_stands_there().await;
+    tokio::task::yield_now().await;
+    site.moved(&[RelayState::Unlocked, RelayState::Locked]).await;
+}
+
+#[tokio::test]
+async fn a_record_thread_that_hangs_cannot_keep_a_door_open() {
+    let site = site(Duration::from_millis(50));
+    // Nobody reads the channel: fill it to the brim.
+    for _ in 0..2 * crate::stages::record::HAPPENINGS {
+        site.recorder.try_record(Happening::SystemStarted { at: MonoTime::START });
+    }
+    assert!(site.recorder.health().shed() > 0, "the channel is not full");
+    site.person_stands_there().await;
+    site.moved(&[RelayState::Unlocked, RelayState::Locked]).await;
+}
+
+#[tokio::test]
+async fn stopping_hands_over_every_event_in_order() {
+    let site = site(Duration::from_secs(60));
+    site.person_stands_there().await;
+    site.moved(&[RelayState::Unlocked]).await;
+    let Site { inputs, mut messages, recorder, task, .. } = site;
+    drop((inputs, recorder));
+    task.await.unwrap();
+    let mut told = Vec::new();
+    while let Some(Message::Happened(Happening::Door { event, .. })) = messages.recv().await {
+        told.push(match event {
+            DoorEvent::Granted(_) => "granted",
+            DoorEvent::Denied { .. } => "denied",
+            DoorEvent::Unlocked { .. } => "unlocked",
+            DoorEvent::Locked { .. } => "locked",
+        });
+    }
+    assert_eq!(told, ["unlocked", "granted", "locked"]);
+}
