@@ -9,7 +9,7 @@
 //! here can be tested in microseconds and replayed from a recording.
 //!
 //! Where to start reading: [`frame`] and [`geometry`] are the nouns; then the modules follow the line of a frame:
-//! [`detect`] → [`landmarks`] → [`align`] → [`quality`] → [`track`] → [`embedding`] → [`identify`], beside it
+//! [`detect`] → [`landmarks`] → [`align`] → [`quality`] → [`track`] → [`embedding`] → [`mod@identify`], beside it
 //! [`liveness`], and at the end [`door`]. [`crop`] and [`sample`] turn boxes and pixels into tensors.
 
 pub mod align;
