@@ -30,7 +30,7 @@ pub async fn run(places: &Places, mut say: impl FnMut(&str)) -> Result<Figures> 
 }
 
 /// Median and 95th percentile under `name_p50` and `name_p95`, and the count.
-fn percentiles(name: &str, mut values: Vec<f64>) -> Figures {
+pub(crate) fn percentiles(name: &str, mut values: Vec<f64>) -> Figures {
     values.sort_by(f64::total_cmp);
     let mut figures = Figures::from([(format!("{name}_n"), values.len() as f64)]);
     if let Some(last) = values.len().checked_sub(1) {

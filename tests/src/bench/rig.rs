@@ -35,7 +35,7 @@ impl Rig {
         let edge = dir.path().join("edge");
         std::fs::create_dir(&edge)?;
         let setup = AgentSetup::create(places, &edge, clip, extra)?;
-        setup.command(&["claim", "--token", &token])?;
+        setup.claim(&token)?;
         let (agent, agent_ready) = setup.start().await?;
         let rows = Rows::connect(&hub.ready().postgres).await?;
         Ok(Self { agent, hub, rows, setup, tenant, hub_ready, agent_ready, _dir: dir })

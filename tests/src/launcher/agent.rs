@@ -101,6 +101,15 @@ regrant = "500ms"
         process::output(command)
     }
 
+    /// Claims this device's identity; the token travels in a file, since a command line can be read by anybody.
+    pub fn claim(&self, token: &str) -> Result<()> {
+        let file = self.config.with_extension("token");
+        std::fs::write(&file, token)?;
+        let path = file.to_str().context("the run directory's path is text")?;
+        self.command(&["claim", "--token-file", path])?;
+        Ok(())
+    }
+
     /// Runs a status command and parses its JSON.
     pub fn status(&self, arguments: &[&str]) -> Result<Value> {
         let mut all = arguments.to_vec();

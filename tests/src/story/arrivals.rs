@@ -69,7 +69,12 @@ impl Story {
         self.the_man_comes().await?;
         let man = self.people.man.clone();
         let is_his = |row: &EventRow| row.reason() == "granted" && row.data["person"].as_str() == Some(&man);
-        self.rows().wait_for("the man's grant", position, PATIENCE, is_his).await
+        let row = self.rows().wait_for("the man's grant", position, PATIENCE, is_his).await?;
+        for name in ["last_frame_to_relay_ms", "arrival_to_relay_ms"] {
+            let value = row.number(&format!("/timing/{name}"));
+            self.timings.entry(name.to_owned()).or_default().extend(value);
+        }
+        Ok(row)
     }
 
     /// Plays the man's clip and waits for the relay. Returns when the unlock edge was seen.

@@ -10,6 +10,7 @@ mod outages;
 mod preparation;
 mod report;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use anyhow::{Context, Result};
 
 pub use report::{Report, Step};
 
+use crate::bench::percentiles;
 use crate::launcher::{Agent, AgentSetup, Hub, Places, Receiver, Tenant, run_dir};
 use crate::watch::{RelayWatch, Rows};
 use report::Narrator;
@@ -37,6 +39,8 @@ struct Story {
     relay: Option<RelayWatch>,
     receiver: Option<Receiver>,
     webhook_secret: String,
+    /// The door's own timing of each visit's first grant, by name.
+    timings: BTreeMap<String, Vec<f64>>,
     // Last, so that everything that writes into it has ended before it goes.
     dir: tempfile::TempDir,
 }
@@ -81,6 +85,7 @@ pub async fn tell(places: Places, options: Options) -> Result<Report> {
         relay: None,
         receiver: None,
         webhook_secret: String::new(),
+        timings: BTreeMap::new(),
         dir: run_dir()?,
     };
     let outcome = story.run().await;
@@ -171,25 +176,13 @@ impl Story {
         Ok(())
     }
 
-    /// Median and 95th percentile of the doors' own timing, and the memory of both programs.
+    /// Median and 95th percentile of the first grants of each visit, and the memory of both programs.
     async fn collect_figures(&mut self) -> Result<()> {
-        let granted: Vec<_> = self
-            .rows()
-            .events_after(0)
-            .await?
-            .into_iter()
-            .filter(|row| row.kind == "lintel.access.granted.v1")
-            .collect();
-        for name in ["last_frame_to_relay_ms", "arrival_to_relay_ms"] {
-            let mut values: Vec<f64> =
-                granted.iter().filter_map(|row| row.number(&format!("/timing/{name}"))).collect();
-            values.sort_by(f64::total_cmp);
-            if let Some(last) = values.len().checked_sub(1) {
-                self.tell.figure(&format!("{name}_p50"), values[last / 2]);
-                self.tell.figure(&format!("{name}_p95"), values[last * 95 / 100]);
+        for (name, values) in std::mem::take(&mut self.timings) {
+            for (figure, value) in percentiles(&name, values) {
+                self.tell.figure(&figure, value);
             }
         }
-        self.tell.figure("grants", granted.len() as f64);
         let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         if let Some(agent) = &mut self.agent {
             let resident = agent.process().resident_bytes()?;

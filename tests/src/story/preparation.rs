@@ -37,7 +37,7 @@ impl Story {
         std::fs::create_dir(&dir)?;
         self.setup = Some(AgentSetup::create(&self.places, &dir, &self.clips.corridor, "")?);
         let token = self.hub().create_device(self.tenant(), &self.site, "entrance terminal").await?;
-        self.setup().command(&["claim", "--token", &token])?;
+        self.setup().claim(&token)?;
         self.tell.say("The terminal made its own key and claimed its identity with a one-time token.");
         self.relay = Some(RelayWatch::start(self.setup().door_socket()));
         let took = self.start_agent().await?;
@@ -70,7 +70,7 @@ impl Story {
         self.wait_for_equal_roots(4).await?;
         self.tell.say("The terminal's gallery has the hub's root: they are equal, not merely synced.");
         self.clips.photograph = self.dir.path().join("photograph.webm");
-        scene::panned_photograph(&self.places.demo_file("obama3.jpg"), &self.clips.photograph, 14)
+        scene::panned_photograph(&self.places.demo_file("obama3.jpg"), &self.clips.photograph, 10)
     }
 
     /// Waits until hub and agent agree on a gallery of `people`.
