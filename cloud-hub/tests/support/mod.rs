@@ -1,5 +1,5 @@
 //! A hub without its outer shell: a real Postgres of its own, keys in a temporary directory, and people to put in.
-#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
 use std::sync::Arc;
 

@@ -1,0 +1,303 @@
+//! Rows and keys that must change together: people, templates, claims, API keys.
+
+mod support;
+
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use cloud_hub::clock::Clock;
+use cloud_hub::domain::claim::LIFETIME;
+use cloud_hub::domain::ids::{ClaimId, PersonId};
+use cloud_hub::keys::{Custody, KeysError, Redeemed};
+use cloud_hub::store::{StoreError, claims, credentials, devices, galleries, people, routes, templates};
+use parking_lot::Mutex;
+use sqlx::{Executor as _, Row as _};
+use support::{SPACE, TestHub, skipped};
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+#[tokio::test]
+async fn a_deleted_person_can_be_read_nowhere() {
+    if skipped("a_deleted_person_can_be_read_nowhere") {
+        return;
+    }
+    let hub = TestHub::start().await;
+    let place = hub.place().await;
+    let person = hub.person(place.tenant, "ada").await;
+    let template = hub.enrol(place.tenant, person, 7).await;
+    // What a backup of the database would hold.
+    let row = hub.db.tenant(place.tenant, move |tx| Box::pin(people::get(tx, person))).await.unwrap();
+    let kept = hub.db.tenant(place.tenant, move |tx| Box::pin(templates::of_person(tx, person))).await.unwrap().remove(0);
+    let key = hub.custody.person_key(place.tenant, person).await.unwrap();
+    assert_eq!(key.open_profile(row.revision, &row.profile_sealed).unwrap().name, "Mx ada");
+    assert!(key.open_template(template, 1, SPACE, &kept.sealed).is_ok());
+
+    let changed = hub.custody.delete_person(place.tenant, person, "test").await.unwrap();
+    assert_eq!(changed.len(), 1, "one gallery");
+    assert!(matches!(hub.custody.person_key(place.tenant, person).await, Err(KeysError::NoPersonKey(_))));
+    let mut connection = hub.superuser().await;
+    for (table, filter) in [
+        ("template", "true"),
+        ("template_vector", "true"),
+        ("gallery_member", "true"),
+        ("gallery_record", "sealed IS NOT NULL"),
+        ("person", "state <> 'deleted' OR key_destroyed_at IS NULL OR profile_sealed IS NOT NULL OR external_id_index IS NOT NULL"),
+        ("route_due", "kind = 'erasure'"),
+    ] {
+        let left: i64 = connection
+            .fetch_one(sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table} WHERE {filter}")))
+            .await
+            .unwrap()
+            .get(0);
+        assert_eq!(left, 0, "{table}");
+    }
+    let error = hub.custody.delete_person(place.tenant, person, "test").await.unwrap_err();
+    assert!(matches!(error, KeysError::Store(StoreError::NotFound { what: "person", .. })), "{error}");
+    // The external id is free again, for another person.
+    assert_ne!(hub.person(place.tenant, "ada").await, person);
+}
+
+#[tokio::test]
+async fn a_crash_between_commit_and_key_destruction_is_made_up_for() {
+    if skipped("a_crash_between_commit_and_key_destruction_is_made_up_for") {
+        return;
+    }
+    let hub = TestHub::start().await;
+    let place = hub.place().await;
+    let person = hub.person(place.tenant, "ada").await;
+    let (keys, now) = (hub.custody.tenant_keys(place.tenant).await.unwrap(), hub.clock.now());
+    // The transaction of the deletion, and then nothing: the process died here.
+    hub.db.tenant(place.tenant, move |tx| Box::pin(async move { people::delete(tx, &keys, person, now).await })).await.unwrap();
+    assert!(hub.custody.person_key(place.tenant, person).await.is_ok(), "the key is still there");
+    let due = routes::due(&hub.db, routes::Job::Erasure, now).await.unwrap();
+    assert_eq!(due, [place.tenant], "and the job is told where to look");
+    assert_eq!(hub.custody.destroy_pending_keys(place.tenant).await.unwrap(), 1);
+    assert!(matches!(hub.custody.person_key(place.tenant, person).await, Err(KeysError::NoPersonKey(_))));
+    assert!(routes::due(&hub.db, routes::Job::Erasure, now).await.unwrap().is_empty());
+    assert_eq!(hub.custody.destroy_pending_keys(place.tenant).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_deletion_that_fails_keeps_the_person_and_their_key() {
+    if skipped("a_deletion_that_fails_keeps_the_person_and_their_key") {
+        return;
+    }
+    let hub = TestHub::start().await;
+    let place = hub.place().await;
+    let person = hub.person(place.tenant, "ada").await;
+    let mut superuser = hub.superuser().await;
+    superuser
+        .execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'on purpose'; END $$;
+             CREATE CONSTRAINT TRIGGER refuse AFTER UPDATE ON person DEFERRABLE INITIALLY DEFERRED
+             FOR EACH ROW EXECUTE FUNCTION refuse()",
+        )
+        .await
+        .unwrap();
+    assert!(hub.custody.delete_person(place.tenant, person, "test").await.is_err(), "the commit fails");
+    let key = hub.custody.person_key(place.tenant, person).await.expect("a key goes only after the commit");
+    let row = hub.db.tenant(place.tenant, move |tx| Box::pin(people::get(tx, person))).await.unwrap();
+    assert_eq!(key.open_profile(row.revision, &row.profile_sealed).unwrap().name, "Mx ada");
+}
+
+#[tokio::test]
+async fn searchable_vectors_are_rotated_and_rebuilt_after_a_crash() {
+    if skipped("searchable_vectors_are_rotated_and_rebuilt_after_a_crash") {
+        return;
+    }
+    let hub = TestHub::start().await;
+    let place = hub.place().await;
+    let mut enrolled = Vec::new();
+    for axis in 0..5 {
+        let person = hub.person(place.tenant, &format!("p{axis}")).await;
+        enrolled.push((person, hub.enrol(place.tenant, person, axis).await));
+    }
+    let find = async |axis: usize| {
+        let probe = support::template(axis).embedding;
+        hub.custody.nearest(place.tenant, SPACE, probe, 2).await.unwrap()
+    };
+    let best = find(3).await;
+    assert_eq!((best[0].person, best[0].template), enrolled[3]);
+    assert!((best[0].similarity - 1.0).abs() < 1e-6 && best[1].similarity.abs() < 1e-6);
+
+    let mut superuser = hub.superuser().await;
+    let largest: f64 = superuser
+        .fetch_one("SELECT max(abs(x)) FROM template_vector, unnest(vector::real[]) x")
+        .await
+        .map(|row| f64::from(row.get::<f32, _>(0)))
+        .unwrap();
+    assert!(largest < 0.5, "an axis shows through the rotation: {largest}");
+    let logged: String = superuser
+        .fetch_one("SELECT relpersistence::text FROM pg_class WHERE relname = 'template_vector'")
+        .await
+        .unwrap()
+        .get(0);
+    assert_eq!(logged, "u", "vectors stay out of the WAL and of base backups");
+
+    superuser.execute("TRUNCATE template_vector").await.unwrap();
+    assert!(find(3).await.is_empty());
+    assert_eq!(hub.custody.rebuild_vectors(place.tenant).await.unwrap(), 5);
+    assert_eq!(find(3).await[0].person, enrolled[3].0);
+    assert_eq!(hub.custody.rebuild_vectors(place.tenant).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn neither_names_nor_embeddings_lie_open_in_the_databases_files() {
+    if skipped("neither_names_nor_embeddings_lie_open_in_the_databases_files") {
+        return;
+    }
+    let hub = TestHub::start().await;
+    let place = hub.place().await;
+    let person = hub.person(place.tenant, "canary-of-the-north").await;
+    let mut new = support::template(0);
+    new.embedding = Box::new(std::array::from_fn(|i| if i % 2 == 0 { 0.044_123_4 } else { -0.044_265_1 }));
+    let needle: Vec<u8> = new.embedding[..8].iter().flat_map(|x| x.to_le_bytes()).collect();
+    hub.custody.enrol(place.tenant, person, None, new, "test").await.unwrap();
+    let mut superuser = hub.superuser().await;
+    // The control: what is written openly is found by the same search.
+    superuser.execute("CREATE TABLE control AS SELECT 'control-of-the-search' AS text").await.unwrap();
+    superuser.execute("CHECKPOINT").await.unwrap();
+    let files = hub.dir.path().join("postgres");
+    let files = if files.exists() { files } else { hub.dir.path().to_owned() };
+    assert!(contains(&files, b"control-of-the-search"));
+    assert!(!contains(&files, b"canary-of-the-north"), "a name lies open");
+    assert!(!contains(&files, &needle), "an embedding lies open");
+}
+
+fn contains(dir: &Path, needle: &[u8]) -> bool {
+    std::fs::read_dir(dir).unwrap().flatten().any(|entry| {
+        let path = entry.path();
+        if path.is_dir() {
+            return contains(&path, needle);
+        }
+        assert!(!path.as_os_str().as_bytes().is_empty());
+        path.is_file() && std::fs::read(&path).is_ok_and(|bytes| bytes.windows(needle.len()).any(|window| window == needle))
+    })
+}
+
+#[tokio::test]
+async fn a_new_site_gets_everybody_who_belongs_to_all_sites() {
+    if skipped("a_new_site_gets_everybody_who_belongs_to_all_sites") {
+        return;
+    }
+    let hub = TestHub::start().await;
+    let tenant = hub.tenant().await;
+    let first = hub.site(tenant, "first").await;
+    let everywhere = hub.person(tenant, "everywhere").await;
+    hub.enrol(tenant, everywhere, 1).await;
+    hub.site(tenant, "second").await;
+    let profile = cloud_hub::domain::people::Profile { external_id: None, name: "here".into(), email: None };
+    let here = PersonId(Uuid::new_v4());
+    hub.custody.create_person(tenant, here, profile, Some(vec![first]), "test").await.unwrap();
+    let third = hub.site(tenant, "third").await;
+    let (of_everywhere, of_here, third) = hub
+        .db
+        .tenant(tenant, move |tx| {
+            Box::pin(async move {
+                let third = galleries::of_sites(tx, Some(&[third])).await?[0];
+                let version = galleries::get(tx, third).await?.version;
+                Ok::<_, StoreError>((galleries::of_person(tx, everywhere).await?, galleries::of_person(tx, here).await?, version))
+            })
+        })
+        .await
+        .unwrap();
+    assert_eq!((of_everywhere.len(), of_here.len()), (3, 1));
+    assert_eq!(third, 2, "a person and a template");
+}
+
+#[tokio::test]
+async fn an_api_key_opens_its_own_tenant_until_it_is_revoked() {
+    if skipped("an_api_key_opens_its_own_tenant_until_it_is_revoked") {
+        return;
+    }
+    let hub = TestHub::start().await;
+    let (tenant, now) = (hub.tenant().await, hub.clock.now());
+    let key = hub.custody.create_api_key(tenant, "key", "test").await.unwrap();
+    assert_eq!(hub.custody.authenticate(&key).await.unwrap(), Some(tenant));
+    let mut wrong = cloud_hub::domain::api_key::ApiKey { id: key.id, secret: key.secret.clone() };
+    wrong.secret[31] ^= 1;
+    assert_eq!(hub.custody.authenticate(&wrong).await.unwrap(), None);
+    let id = key.id;
+    hub.db.tenant(tenant, move |tx| Box::pin(credentials::revoke(tx, id, now))).await.unwrap();
+    assert_eq!(hub.custody.authenticate(&key).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn of_two_devices_with_one_claim_exactly_one_wins() {
+    if skipped("of_two_devices_with_one_claim_exactly_one_wins") {
+        return;
+    }
+    let hub = TestHub::start().await;
+    let place = hub.place().await;
+    for _ in 0..25 {
+        let claim = hub.custody.issue_claim(place.tenant, place.device, "test").await.unwrap();
+        let (one, other) = tokio::join!(
+            hub.custody.redeem_claim(claim.id, &claim.secret, [1; 32]),
+            hub.custody.redeem_claim(claim.id, &claim.secret, [2; 32]),
+        );
+        let mut outcomes = [one.unwrap(), other.unwrap()];
+        outcomes.sort_by_key(|outcome| *outcome == Redeemed::Used);
+        assert_eq!(outcomes, [Redeemed::Accepted(place.tenant, place.device), Redeemed::Used]);
+    }
+    let mut superuser = hub.superuser().await;
+    let alarms: i64 = superuser
+        .fetch_one("SELECT count(*) FROM event WHERE type = 'lintel.tamper.claim_reused.v1'")
+        .await
+        .unwrap()
+        .get(0);
+    assert_eq!(alarms, 25, "each loser is a security event");
+}
+
+#[tokio::test]
+async fn a_claim_is_good_for_its_secret_its_time_and_its_first_key() {
+    if skipped("a_claim_is_good_for_its_secret_its_time_and_its_first_key") {
+        return;
+    }
+    let hub = TestHub::start().await;
+    let place = hub.place().await;
+    let time = Arc::new(Mutex::new(OffsetDateTime::UNIX_EPOCH + Duration::days(20_000)));
+    let told = Arc::clone(&time);
+    let custody = Custody::new(hub.db.clone(), Arc::clone(hub.custody.keyring()), Clock::of(move || *told.lock()));
+    let claim = custody.issue_claim(place.tenant, place.device, "test").await.unwrap();
+    assert_eq!(custody.redeem_claim(claim.id, &[0; 32], [1; 32]).await.unwrap(), Redeemed::Unknown);
+    assert_eq!(custody.redeem_claim(ClaimId(Uuid::new_v4()), &claim.secret, [1; 32]).await.unwrap(), Redeemed::Unknown);
+    let accepted = Redeemed::Accepted(place.tenant, place.device);
+    assert_eq!(custody.redeem_claim(claim.id, &claim.secret, [1; 32]).await.unwrap(), accepted);
+    assert_eq!(custody.redeem_claim(claim.id, &claim.secret, [1; 32]).await.unwrap(), accepted, "the same key may retry");
+    let late = custody.issue_claim(place.tenant, place.device, "test").await.unwrap();
+    *time.lock() += LIFETIME;
+    assert_eq!(custody.redeem_claim(late.id, &late.secret, [1; 32]).await.unwrap(), Redeemed::Expired);
+    let stored = hub.db.tenant(place.tenant, move |tx| Box::pin(claims::get(tx, claim.id))).await.unwrap().unwrap();
+    assert_ne!(stored.1.secret_mac, *claim.secret, "the secret itself is kept nowhere");
+}
+
+#[tokio::test]
+async fn a_new_claim_ends_the_old_link_key_and_a_renewal_keeps_it_a_day() {
+    if skipped("a_new_claim_ends_the_old_link_key_and_a_renewal_keeps_it_a_day") {
+        return;
+    }
+    let hub = TestHub::start().await;
+    let place = hub.place().await;
+    let (tenant, device, now) = (place.tenant, place.device, hub.clock.now());
+    assert_eq!(*hub.custody.link(tenant, device).await.unwrap().link_key, *place.link.link_key, "asking again gives the same");
+    let keys = hub.custody.tenant_keys(tenant).await.unwrap();
+    let renewed = Zeroizing::new([9; 32]);
+    let sealed = keys.seal_link(device, 2, &renewed).unwrap();
+    hub.db.tenant(tenant, move |tx| Box::pin(async move { devices::renew_link(tx, device, 2, &sealed, now).await })).await.unwrap();
+    let epochs = async |at: OffsetDateTime| -> Vec<u32> {
+        let links = hub.db.tenant(tenant, move |tx| Box::pin(devices::links(tx, device, at))).await.unwrap();
+        links.iter().map(|link| link.epoch).collect()
+    };
+    assert_eq!(epochs(now + Duration::hours(23)).await, [2, 1]);
+    assert_eq!(epochs(now + Duration::hours(25)).await, [2]);
+    let claimed = cloud_hub::keys::Claimed {
+        hardware_serial: "another".to_owned(),
+        spki_sha256: [2; 32],
+        certificate_serial: "01".to_owned(),
+        expires_at: OffsetDateTime::UNIX_EPOCH,
+    };
+    hub.custody.device_claimed(tenant, device, claimed).await.unwrap();
+    assert_eq!(epochs(now).await, [3], "whoever held the old keys is another device now");
+}

@@ -1,0 +1,305 @@
+//! Batches of events against a real Postgres: once, in order, acknowledged only when committed.
+
+mod support;
+
+use std::time::Duration;
+
+use cloud_hub::domain::ids::{DeviceId, EndpointId, TenantId};
+use cloud_hub::domain::message::{Incoming, Outgoing};
+use cloud_hub::ingest::{Ingest, Refused};
+use cloud_hub::store::{devices, webhooks};
+use gallery_log::{Purpose, SealContext, SealKey};
+use sqlx::{Executor as _, PgConnection, Row as _};
+use support::{Place, TestHub, skipped};
+use time::OffsetDateTime;
+use tokio::sync::mpsc;
+use uuid::Uuid;
+use wire_contract::event::{ClockQuality, FaceAppearedData, Meta};
+use wire_contract::{
+    Batch, CloudEvent, EventData, EventId, EvtAck, LinkKeys, Sequence, StreamId, Timestamp, UpChannel, V1, Verdict, envelope,
+};
+
+const STREAM: StreamId = StreamId([7; 16]);
+
+struct Line {
+    hub: TestHub,
+    place: Place,
+    ingest: Ingest,
+    sender: mpsc::Sender<Outgoing>,
+    acks: mpsc::Receiver<Outgoing>,
+}
+
+impl Line {
+    async fn start() -> Self {
+        let hub = TestHub::start().await;
+        let place = hub.place().await;
+        let ingest = Ingest::new(hub.db.clone(), hub.links.clone(), hub.clock.clone());
+        let (sender, acks) = mpsc::channel(8);
+        Self { hub, place, ingest, sender, acks }
+    }
+
+    fn message(&self, events: &[CloudEvent]) -> Incoming {
+        message(self.place.tenant, self.place.device, &self.place.keys, events)
+    }
+
+    async fn take(&self, events: &[CloudEvent]) -> Result<usize, Refused> {
+        self.ingest.take(self.message(events), &self.sender).await
+    }
+
+    /// The next ack, opened as the device would.
+    fn ack(&mut self) -> EvtAck {
+        let Outgoing { topic, payload } = self.acks.try_recv().expect("an ack");
+        let (place, topic) = (&self.place, topic.to_string());
+        let tenant = gallery_log::TenantId(place.tenant.0);
+        let context = SealContext::new(Purpose::MQTT_DOWN, tenant, place.device.0, u64::from(place.keys.epoch())).with_topic(&topic);
+        let plain = SealKey::new(*place.keys.expose_down()).open(&context, &payload).unwrap();
+        serde_json::from_slice(&plain).unwrap()
+    }
+
+    fn no_ack(&mut self) {
+        assert!(self.acks.try_recv().is_err(), "nothing may be acknowledged");
+    }
+
+    async fn count(&self, connection: &mut PgConnection, table: &'static str) -> i64 {
+        connection.fetch_one(sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}"))).await.unwrap().get(0)
+    }
+}
+
+fn message(tenant: TenantId, device: DeviceId, keys: &LinkKeys, events: &[CloudEvent]) -> Incoming {
+    let batch = Batch { v: V1, stream: events[0].stream.unwrap(), events: events.to_vec() };
+    let mut message = Incoming { tenant, device, channel: UpChannel::Evt, payload: Vec::new() };
+    message.payload = envelope::wrap_up(keys.up(), &message.topic().to_string(), &batch.encode().unwrap());
+    message
+}
+
+fn event(sequence: u64) -> CloudEvent {
+    let meta = Meta {
+        id: EventId(Uuid::from_u128(u128::from(sequence) + 1_000)),
+        source: "/test".to_owned(),
+        subject: None,
+        time: Timestamp::from(OffsetDateTime::UNIX_EPOCH + time::Duration::days(20_000)),
+        stream: STREAM,
+        sequence: Sequence(sequence),
+        boot: Uuid::from_u128(1),
+        monotonic_ms: sequence,
+        clock_quality: ClockQuality::Synchronised,
+    };
+    CloudEvent::new(meta, &EventData::FaceAppeared(FaceAppearedData { camera: "c".to_owned(), track: sequence }))
+}
+
+fn events(range: std::ops::RangeInclusive<u64>) -> Vec<CloudEvent> {
+    range.map(event).collect()
+}
+
+#[tokio::test]
+async fn events_are_stored_once_and_in_order_whatever_comes_again() {
+    if skipped("events_are_stored_once_and_in_order_whatever_comes_again") {
+        return;
+    }
+    let mut line = Line::start().await;
+    for (name, classes) in [("all", None), ("faces", Some(vec!["face".to_owned()])), ("doors", Some(vec!["door".to_owned()]))] {
+        let url = format!("https://example.org/{name}");
+        let id = EndpointId(Uuid::new_v4());
+        line.hub.custody.create_webhook(line.place.tenant, id, &url, classes, "test").await.unwrap();
+    }
+    let expect = |ack: EvtAck, through, verdict| {
+        assert_eq!((ack.stream, ack.through, ack.verdict, ack.hub_epoch), (STREAM, Sequence(through), verdict, 1));
+    };
+    assert_eq!(line.take(&events(1..=5)).await.unwrap(), 5);
+    expect(line.ack(), 5, Verdict::Ok);
+    assert_eq!(line.take(&events(3..=8)).await.unwrap(), 3, "three of these are duplicates");
+    expect(line.ack(), 8, Verdict::Ok);
+    assert_eq!(line.take(&events(1..=8)).await.unwrap(), 0);
+    expect(line.ack(), 8, Verdict::Ok);
+    assert_eq!(line.take(&events(11..=12)).await.unwrap(), 0, "9 and 10 are missing");
+    expect(line.ack(), 8, Verdict::Rewind);
+
+    let mut superuser = line.hub.superuser().await;
+    let rows = superuser.fetch_all("SELECT sequence, position FROM event ORDER BY position").await.unwrap();
+    let found: Vec<(i64, i64)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    assert_eq!(found, (1..=8).map(|n| (n, n)).collect::<Vec<_>>());
+    assert_eq!(line.count(&mut superuser, "webhook_delivery").await, 16, "two of the three endpoints want them");
+    assert_eq!(line.count(&mut superuser, "audit_entry WHERE action = 'events.commit'").await, 2);
+
+    // And the deliveries can be worked off: leased, failed, leased again, delivered, then none is due.
+    let (db, tenant, now) = (line.hub.db.clone(), line.place.tenant, line.hub.clock.now());
+    let lease = async |at: OffsetDateTime| db.tenant(tenant, move |tx| Box::pin(webhooks::lease_due(tx, at, time::Duration::minutes(1), 100, &[]))).await.unwrap();
+    let leased = lease(now).await;
+    assert_eq!(leased.len(), 16);
+    assert!(lease(now).await.is_empty(), "leased deliveries are nobody else's");
+    let (failed, rest) = leased.split_first().unwrap();
+    let (failed, rest): (_, Vec<_>) = (failed.id, rest.iter().map(|delivery| delivery.id).collect());
+    let next = db
+        .tenant(tenant, move |tx| {
+            Box::pin(async move {
+                webhooks::failed(tx, failed, Some(500), "status 500", Some(now + time::Duration::seconds(5))).await?;
+                for id in rest {
+                    webhooks::delivered(tx, id, 200, now).await?;
+                }
+                webhooks::reschedule(tx).await
+            })
+        })
+        .await
+        .unwrap();
+    assert_eq!(next.unwrap().unix_timestamp(), (now + time::Duration::seconds(5)).unix_timestamp());
+    let again = lease(now + time::Duration::seconds(6)).await;
+    assert_eq!((again.len(), again[0].id, again[0].attempts), (1, failed, 2));
+}
+
+/// The guard of the whole outbox: an ack that goes out before the commit would empty the edge's only copy.
+#[tokio::test]
+async fn an_ack_goes_out_only_after_the_commit() {
+    if skipped("an_ack_goes_out_only_after_the_commit") {
+        return;
+    }
+    let mut line = Line::start().await;
+    let mut superuser = line.hub.superuser().await;
+    // A commit that fails.
+    superuser
+        .execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'on purpose'; END $$;
+             CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON event DEFERRABLE INITIALLY DEFERRED
+             FOR EACH ROW EXECUTE FUNCTION refuse()",
+        )
+        .await
+        .unwrap();
+    let failed = line.take(&events(1..=3)).await.unwrap_err();
+    assert!(!failed.by_the_devices_fault(), "{failed}");
+    line.no_ack();
+    assert_eq!(line.count(&mut superuser, "event").await, 0);
+    assert_eq!(line.count(&mut superuser, "stream").await, 0);
+
+    // A commit that hangs: it waits for a lock that this test holds.
+    superuser
+        .execute(
+            "DROP TRIGGER refuse ON event;
+             CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN PERFORM pg_advisory_xact_lock(42); RETURN NULL; END $$;
+             CREATE CONSTRAINT TRIGGER hang AFTER INSERT ON event DEFERRABLE INITIALLY DEFERRED
+             FOR EACH ROW EXECUTE FUNCTION refuse();
+             SELECT pg_advisory_lock(42)",
+        )
+        .await
+        .unwrap();
+    let (ingest, sender, message) = (line.ingest.clone(), line.sender.clone(), line.message(&events(1..=3)));
+    let taking = tokio::spawn(async move { ingest.take(message, &sender).await });
+    let mut witness = line.hub.superuser().await;
+    let hanging = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ILIKE 'COMMIT%'";
+    while witness.fetch_one(hanging).await.unwrap().get::<i64, _>(0) == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    line.no_ack();
+    assert!(!taking.is_finished());
+    superuser.execute("SELECT pg_advisory_unlock(42)").await.unwrap();
+    assert_eq!(taking.await.unwrap().unwrap(), 3);
+    assert_eq!(line.ack().through, Sequence(3));
+    assert_eq!(line.count(&mut witness, "event").await, 3);
+}
+
+#[tokio::test]
+async fn a_clone_is_quarantined_and_told_once() {
+    if skipped("a_clone_is_quarantined_and_told_once") {
+        return;
+    }
+    let mut line = Line::start().await;
+    line.take(&events(1..=4)).await.unwrap();
+    line.ack();
+    let mut twin = events(3..=6);
+    twin[1].id = EventId(Uuid::from_u128(77));
+    for _ in 0..2 {
+        assert_eq!(line.take(&twin).await.unwrap(), 0);
+        let ack = line.ack();
+        assert_eq!((ack.through, ack.verdict), (Sequence(4), Verdict::Conflict));
+    }
+    // An id that is known from another place in the stream is no duplicate either.
+    let mut moved = events(5..=6);
+    moved[0].id = event(1).id;
+    assert_eq!(line.take(&moved).await.unwrap(), 0);
+    assert_eq!(line.ack().verdict, Verdict::Conflict);
+    let mut superuser = line.hub.superuser().await;
+    assert_eq!(line.count(&mut superuser, "event WHERE device_id IS NOT NULL").await, 4);
+    assert_eq!(line.count(&mut superuser, "event WHERE type = 'lintel.tamper.stream_conflict.v1'").await, 1);
+    assert_eq!(line.count(&mut superuser, "event_quarantine").await, 4, "three of the twin, one more of the moved, repeats once");
+    // The true device goes on.
+    assert_eq!(line.take(&events(5..=6)).await.unwrap(), 2);
+    assert_eq!(line.ack().verdict, Verdict::Ok);
+}
+
+#[tokio::test]
+async fn what_is_not_the_devices_own_is_refused_without_an_answer() {
+    if skipped("what_is_not_the_devices_own_is_refused_without_an_answer") {
+        return;
+    }
+    let mut line = Line::start().await;
+    let other = line.hub.place().await;
+    let (tenant, device) = (line.place.tenant, line.place.device);
+    let good = events(1..=2);
+    let forged = message(tenant, device, &other.keys, &good);
+    let stolen = message(other.tenant, device, &line.place.keys, &good);
+    let unknown = message(tenant, DeviceId(Uuid::new_v4()), &line.place.keys, &good);
+    let mut moved = line.message(&good);
+    moved.channel = UpChannel::Gallery;
+    let mut damaged = line.message(&good);
+    *damaged.payload.last_mut().unwrap() ^= 1;
+    let empty = Incoming { payload: Vec::new(), ..line.message(&good) };
+    let nonsense = {
+        let mut message = line.message(&good);
+        message.payload = envelope::wrap_up(line.place.keys.up(), &message.topic().to_string(), b"{\"v\":2}");
+        message
+    };
+    for (what, message) in [
+        ("another device's key", forged),
+        ("another tenant's topic", stolen),
+        ("an unknown device", unknown),
+        ("another channel", moved),
+        ("a flipped bit", damaged),
+        ("nothing", empty),
+        ("another version", nonsense),
+    ] {
+        let refused = line.ingest.take(message, &line.sender).await.expect_err(what);
+        assert!(refused.by_the_devices_fault(), "{what}: {refused}");
+        line.no_ack();
+    }
+    let mut superuser = line.hub.superuser().await;
+    for table in ["event", "stream", "event_quarantine"] {
+        assert_eq!(line.count(&mut superuser, table).await, 0, "{table}");
+    }
+    line.hub.db.tenant(tenant, move |tx| Box::pin(devices::revoke(tx, device))).await.unwrap();
+    assert!(matches!(line.take(&good).await, Err(Refused::NotRegistered { .. })), "a revoked device is nobody's");
+}
+
+#[tokio::test]
+async fn batches_of_many_devices_at_once_are_all_stored() {
+    if skipped("batches_of_many_devices_at_once_are_all_stored") {
+        return;
+    }
+    let line = Line::start().await;
+    let mut devices = Vec::new();
+    for _ in 0..8 {
+        let device = line.hub.device(line.place.tenant, line.place.site).await;
+        let link = line.hub.custody.link(line.place.tenant, device).await.unwrap();
+        devices.push((device, LinkKeys::derive(&link.link_key, wire_contract::DeviceId(device.0), link.link_epoch)));
+    }
+    let (incoming, messages) = mpsc::channel(64);
+    let (sender, mut acks) = mpsc::channel(1024);
+    let running = tokio::spawn(cloud_hub::ingest::run(line.ingest.clone(), messages, sender));
+    for round in 0..10u64 {
+        for (device, keys) in &devices {
+            let mut batch = events(round * 10 + 1..=round * 10 + 10);
+            for event in &mut batch {
+                event.id = EventId(Uuid::new_v4());
+            }
+            incoming.send(message(line.place.tenant, *device, keys, &batch)).await.unwrap();
+        }
+    }
+    drop(incoming);
+    running.await.unwrap();
+    let mut n_acks = 0;
+    while acks.try_recv().is_ok() {
+        n_acks += 1;
+    }
+    let mut superuser = line.hub.superuser().await;
+    assert_eq!((n_acks, line.count(&mut superuser, "event").await), (80, 800));
+    let gaps: i64 = superuser.fetch_one("SELECT max(position) - count(*) FROM event").await.unwrap().get(0);
+    assert_eq!(gaps, 0);
+}
