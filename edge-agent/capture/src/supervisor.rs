@@ -102,7 +102,8 @@ impl Supervisor {
             if !go_on {
                 return;
             }
-            if !matches!(after, After::Again) {
+            // A clip that follows another is no restart.
+            if matches!(self.slot.state(), CameraState::Stalled { .. } | CameraState::Failed { .. }) {
                 self.slot.count_restart();
             }
         }

@@ -68,6 +68,22 @@ fn a_clip_plays_at_its_own_pace_and_then_waits_for_another() {
 }
 
 #[test]
+fn a_clip_that_is_replaced_while_it_plays_gives_way_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("clip.webm");
+    make_clip(&path, 320, 240, 150);
+    let handle = open(file_camera(&path, "wait"));
+    frame(&handle, SOON);
+    make_clip(&path, 160, 120, 15);
+    let replaced = now();
+    while frame(&handle, SOON).image.width() != 160 {
+        assert!(now().since(replaced) < Duration::from_secs(4), "the old clip plays on");
+    }
+    await_event(&handle.events(), SOON, |happening| *happening == Happening::Ended);
+    assert_eq!(handle.monitor().stats().restarts, 0);
+}
+
+#[test]
 fn a_repeated_clip_begins_again() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("clip.webm");

@@ -100,7 +100,8 @@ impl fmt::Display for ShedReason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutboxOptions {
     /// Sealed bytes kept, pending and acknowledged together. Above it acknowledged entries go first, then
-    /// [`Priority::MayShed`] is refused.
+    /// [`Priority::MayShed`] is refused. The file takes up to three times as much (10.5 MB of events measured 27 MB),
+    /// since redb never writes over what the last commit needs.
     pub quota_bytes: u64,
     /// Below this much free disk [`Priority::MayShed`] is refused.
     pub low_space_bytes: u64,

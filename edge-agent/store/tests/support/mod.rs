@@ -17,7 +17,7 @@ use gallery_log::{DigestKey, GalleryId, Kind, Log, Op, Record, RecordId, Root};
 use tempfile::TempDir;
 
 /// Set in the child: where it works.
-const CHILD: &str = "EDGE_STORE_CHILD_DIR";
+pub(crate) const CHILD: &str = "EDGE_STORE_CHILD_DIR";
 
 /// How often a fault is injected: `small` on each push, more by `LINTEL_FAULTS=<factor>`.
 pub(crate) fn times(small: u64) -> u64 {
@@ -198,8 +198,13 @@ pub(crate) fn child_dir() -> Option<PathBuf> {
 
 /// In the child: tells the parent what was promised.
 pub(crate) fn acknowledge(number: u64) {
+    say(&format!("ack {number}"));
+}
+
+/// In the child: a line to the parent, past the test harness's capture.
+pub(crate) fn say(line: &str) {
     let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "ack {number}");
+    let _ = writeln!(out, "{line}");
     let _ = out.flush();
 }
 
