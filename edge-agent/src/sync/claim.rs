@@ -30,6 +30,9 @@ use crate::clock::Clock;
 
 /// How long each of the two calls may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+/// How often a call that nobody answered is made in all: an operator stands beside it and waits.
+const ATTEMPTS: u32 = 3;
+const ATTEMPT_PAUSE: Duration = Duration::from_millis(500);
 
 /// Why a claim failed. Nothing on this device was changed, unless it says that writing failed.
 #[derive(Debug, thiserror::Error)]
@@ -115,8 +118,8 @@ pub struct Claimed {
 /// Claims an identity. Nothing is written; call [`Claimed::commit`] with the result.
 ///
 /// # Errors
-/// See [`ClaimError`]. The same token may be tried again until its time is over, but only with the same key: a claim
-/// that failed after the hub had bound the token needs a new one.
+/// See [`ClaimError`]. The same token may be tried again until its time is over, but only with the same key, which
+/// lives as long as this call: a claim that failed after the hub had bound the token needs a new one.
 pub async fn claim(token: &ClaimToken, serial: &str, clock: &dyn Clock) -> Result<Claimed, ClaimError> {
     let now = Timestamp::from(clock.wall().utc).max(Timestamp::from_unix_ms(token.iat.saturating_mul(1000)));
     token.check_time(now)?;
@@ -131,15 +134,32 @@ pub async fn claim(token: &ClaimToken, serial: &str, clock: &dyn Clock) -> Resul
     request.check()?;
     let (config, pin) = tls::pinned(token.root_spki_sha256, token.iat);
     let hub = Hub::new(config, token.hub_url.clone(), CALL_TIMEOUT)?;
-    let answer = hub.claim(&request).await.map_err(|error| match pin.problem() {
-        Some(problem) => ClaimError::OtherHub(problem),
-        None => ClaimError::Hub(error),
-    })?;
+    let answer =
+        patiently(|| hub.claim(&request), || pin.problem().is_none()).await.map_err(|error| match pin.problem() {
+            Some(problem) => ClaimError::OtherHub(problem),
+            None => ClaimError::Hub(error),
+        })?;
     let identity = identity_of(&answer, token, &key)?;
     let hub = Hub::new(tls::mutual(&identity)?, answer.hub_url, CALL_TIMEOUT)?;
-    let link = hub.link().await?;
+    let link = patiently(|| hub.link(), || true).await?;
     link.server_time.verify(&answer.hub_keys, identity.device)?;
     Ok(Claimed { identity, link })
+}
+
+/// Tries again what nobody answered, while it is `worth` it: the hub may have bound the token to our key already, and only
+/// this run has the key.
+async fn patiently<T, F: Future<Output = Result<T, HttpsError>>>(
+    call: impl Fn() -> F,
+    worth: impl Fn() -> bool,
+) -> Result<T, HttpsError> {
+    let mut left = ATTEMPTS;
+    loop {
+        left -= 1;
+        match call().await {
+            Err(error) if error.is_unreachable() && left > 0 && worth() => tokio::time::sleep(ATTEMPT_PAUSE).await,
+            done => return done,
+        }
+    }
 }
 
 fn request_pem(key: &KeyPair, serial: &str) -> Result<String, rcgen::Error> {
@@ -250,3 +270,6 @@ fn renew_stream(outbox_dir: &Path, keys: &DeviceKeys, now: SystemTime) -> Result
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

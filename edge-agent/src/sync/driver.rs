@@ -19,7 +19,7 @@ use wire_contract::batch::{MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Push};
 use wire_contract::envelope::UP_OVERHEAD;
 use wire_contract::status::Presence;
 use wire_contract::{
-    BatchBuilder, Code, DownChannel, EvtAck, GalleryDown, LinkAnswer, Sequence, StreamId, Timestamp, UpChannel, Verdict,
+    BatchBuilder, DownChannel, EvtAck, GalleryDown, LinkAnswer, Sequence, StreamId, Timestamp, UpChannel, Verdict,
 };
 
 use super::backoff::Backoff;
@@ -133,7 +133,7 @@ impl<C: Connect> Driver<C> {
             tokio::select! {
                 event = next_event(&mut self.connection) => self.on_line(event, &messages).await,
                 answer = next_answer(&mut self.fetching) => self.on_link(answer).await,
-                Some(outcome) = decided.recv() => self.on_outcome(outcome).await,
+                Some(outcome) = decided.recv() => self.on_outcome(outcome),
                 Ok(()) = changes.changed() => self.reports.changed(self.now()),
                 Ok(()) = self.recorded.changed() => {}
                 _ = ticks.tick() => self.on_tick().await,
@@ -224,8 +224,7 @@ impl<C: Connect> Driver<C> {
         tracing::info!(event = "link_fetched", link_epoch = after, "link and gallery keys are up to date");
         if before != after && before.is_some() && !matches!(self.connection, Connection::Down(_)) {
             // The will on the broker carries the old epoch; a new connection leaves a new one.
-            self.connection = Connection::Down(self.now());
-            self.sender.disconnected();
+            self.hang_up(self.now());
         }
         self.reports.changed(self.now());
     }
@@ -300,13 +299,19 @@ impl<C: Connect> Driver<C> {
     }
 
     fn lost(&mut self, error: &LineError, now: MonoTime) {
-        self.connection = Connection::Down(now + self.backoff.next(rand::random()));
+        let wait = self.backoff.next(rand::random());
+        self.hang_up(now + wait);
+        self.trouble("disconnected", error);
+    }
+
+    /// Drops the line, if there is one, and connects again at `retry_at`.
+    fn hang_up(&mut self, retry_at: MonoTime) {
+        self.connection = Connection::Down(retry_at);
         self.sender.disconnected();
         self.status.send_modify(|status| {
             status.connected = false;
             status.connected_since = None;
         });
-        self.trouble("disconnected", error);
     }
 
     fn publish(&mut self, shipment: Shipment) -> bool {
@@ -385,7 +390,7 @@ impl<C: Connect> Driver<C> {
         }
     }
 
-    async fn on_outcome(&mut self, outcome: Outcome) {
+    fn on_outcome(&mut self, outcome: Outcome) {
         let now = self.now();
         match outcome {
             Outcome::Done => {}
@@ -394,13 +399,13 @@ impl<C: Connect> Driver<C> {
             Outcome::ThrownAway { gallery, epoch, code } => {
                 let at = self.rebuild_pace.thrown_away(now);
                 self.reports.changed_at(at);
-                self.record_rebuilt(gallery, epoch, code, now).await;
+                let happening = Happening::GalleryRebuilt { gallery: gallery.0, epoch, code, at: now };
+                let recorder = self.sync.recorder.clone();
+                // In a task of its own: a full disk must not keep this loop from the hub. At most one waits for each
+                // gallery thrown away, and those come ever more slowly.
+                tokio::spawn(async move { recorder.record(happening).await });
             }
         }
-    }
-
-    async fn record_rebuilt(&self, gallery: gallery_log::GalleryId, epoch: u32, code: Code, at: MonoTime) {
-        self.sync.recorder.record(Happening::GalleryRebuilt { gallery: gallery.0, epoch, code, at }).await;
     }
 
     // ---- events
@@ -445,45 +450,63 @@ impl<C: Connect> Driver<C> {
         if ack.verdict == Verdict::Conflict || through > stats.last_sequence {
             return self.begin_new_stream(&stats, through).await;
         }
-        let now = self.now();
-        if u64::from(ack.hub_epoch) > known_epoch {
-            let epoch = u64::from(ack.hub_epoch);
-            let after = self.on_outbox(move |outbox| outbox.rewind(epoch, stats.stream, through)).await?;
-            if after > through {
-                tracing::error!(
-                    event = "events_no_longer_kept",
-                    alarm = true,
-                    from = through + 1,
-                    until = after,
-                    "the restored hub lacks events that this device has given up"
-                );
-            }
-            self.sender.reset(after, now);
+        if u64::from(ack.hub_epoch) > known_epoch && known_epoch > 0 {
+            self.follow_restored_hub(ack, &stats).await?;
         } else {
-            let at = std::time::SystemTime::from(self.sync.clock.wall().utc);
-            let done = self.on_outbox(move |outbox| outbox.acknowledge(stats.stream, through, at)).await?;
-            if let Acknowledged::Ahead { .. } = done {
-                return self.begin_new_stream(&stats, through).await;
-            }
-            if through < stats.acknowledged_through && ack.verdict == Verdict::Rewind {
-                tracing::error!(
-                    event = "hub_lost_events",
-                    alarm = true,
-                    through,
-                    acknowledged = stats.acknowledged_through,
-                    "the hub asks for events that it had acknowledged in the same epoch; it must raise its epoch"
-                );
-            }
-            let resend = match ack.verdict {
-                Verdict::Rewind => self.sender.rewind(through, now),
-                Verdict::Ok | Verdict::Conflict => self.sender.acknowledged(through, now),
-            };
-            if let Some(why) = resend {
-                self.resending(why);
-            }
+            self.take_word(ack, &stats, known_epoch).await?;
         }
         let at = self.wall();
         self.status.send_modify(|status| status.last_acknowledged_at = Some(at));
+        Ok(())
+    }
+
+    /// The hub was restored from a backup: what it lost becomes pending again and is sent from there.
+    async fn follow_restored_hub(&mut self, ack: EvtAck, stats: &OutboxStats) -> Result<(), OutboxError> {
+        let (epoch, stream, through) = (u64::from(ack.hub_epoch), stats.stream, ack.through.0);
+        let after = self.on_outbox(move |outbox| outbox.rewind(epoch, stream, through)).await?;
+        tracing::warn!(event = "hub_restored", hub_epoch = epoch, through, "sending what the restored hub lacks");
+        if after > through {
+            tracing::error!(
+                event = "events_no_longer_kept",
+                alarm = true,
+                from = through + 1,
+                until = after,
+                "the restored hub lacks events that this device has given up"
+            );
+        }
+        self.sender.reset(after, self.now());
+        Ok(())
+    }
+
+    /// An acknowledgement of the hub as it is known, or the first that this stream ever got.
+    async fn take_word(&mut self, ack: EvtAck, stats: &OutboxStats, known_epoch: u64) -> Result<(), OutboxError> {
+        let (stream, through) = (stats.stream, ack.through.0);
+        if known_epoch == 0 {
+            let epoch = u64::from(ack.hub_epoch);
+            self.on_outbox(move |outbox| outbox.rewind(epoch, stream, through)).await?;
+        }
+        let at = std::time::SystemTime::from(self.sync.clock.wall().utc);
+        let done = self.on_outbox(move |outbox| outbox.acknowledge(stream, through, at)).await?;
+        if let Acknowledged::Ahead { .. } = done {
+            return self.begin_new_stream(stats, through).await;
+        }
+        if through < stats.acknowledged_through && ack.verdict == Verdict::Rewind {
+            tracing::error!(
+                event = "hub_lost_events",
+                alarm = true,
+                through,
+                acknowledged = stats.acknowledged_through,
+                "the hub asks for events that it had acknowledged in the same epoch; it must raise its epoch"
+            );
+        }
+        let now = self.now();
+        let resend = match ack.verdict {
+            Verdict::Rewind => self.sender.rewind(through, now),
+            Verdict::Ok | Verdict::Conflict => self.sender.acknowledged(through, now),
+        };
+        if let Some(why) = resend {
+            self.resending(why);
+        }
         Ok(())
     }
 

@@ -25,7 +25,13 @@ pub enum LinkError {
     Keys(#[from] KeysError),
     /// A gallery could not be opened.
     #[error(transparent)]
-    Gallery(#[from] RosterError),
+    Gallery(Box<RosterError>),
+}
+
+impl From<RosterError> for LinkError {
+    fn from(error: RosterError) -> Self {
+        Self::Gallery(Box::new(error))
+    }
 }
 
 /// Why a `down` payload is not used.
@@ -147,4 +153,84 @@ fn pinned_keys(identity: &Identity) -> Vec<HubKey> {
     let keys = identity.hub_keys.iter();
     keys.filter_map(|key| Some(HubKey { key_id: key.key_id.parse().ok()?, public_key: Bytes(key.public_key.to_vec()) }))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use wire_contract::{DownChannel, LinkKeys, Topic, UpChannel};
+
+    use super::*;
+    use crate::sync::testkit::{Device, GALLERY, link_answer, now};
+
+    fn down_topic(device: &Device, channel: DownChannel) -> String {
+        let tenant = wire_contract::TenantId(device.identity.tenant);
+        Topic::Down { tenant, device: DeviceId(device.identity.device), channel }.to_string()
+    }
+
+    fn seal(device: &Device, key: [u8; 32], epoch: u32, topic: &str) -> Vec<u8> {
+        let id = DeviceId(device.identity.device);
+        let keys = LinkKeys::derive(&key, id, epoch);
+        let context = down_context(TenantId(device.identity.tenant), id, epoch, topic);
+        SealKey::new(*keys.expose_down()).seal(&context, b"{}").unwrap()
+    }
+
+    #[test]
+    fn a_message_opens_on_its_own_topic_under_the_present_or_the_previous_key_only() {
+        let device = Device::new();
+        assert!(LinkRing::load(&device.keys, &device.identity).unwrap().is_none(), "no link yet");
+        device.keys.set_link(4, &[4; 32]).unwrap();
+        device.keys.set_link(5, &[5; 32]).unwrap();
+        let ring = LinkRing::load(&device.keys, &device.identity).unwrap().unwrap();
+        assert_eq!(ring.epoch(), 5);
+        let (evtack, gallery) = (down_topic(&device, DownChannel::Evtack), down_topic(&device, DownChannel::Gallery));
+        assert_eq!(ring.open(&evtack, &seal(&device, [5; 32], 5, &evtack)).unwrap().as_slice(), b"{}");
+        assert!(ring.open(&evtack, &seal(&device, [4; 32], 4, &evtack)).is_ok());
+        let moved = ring.open(&gallery, &seal(&device, [5; 32], 5, &evtack));
+        assert!(matches!(moved, Err(OpenError::Seal(_))), "moved to another topic");
+        let unknown = ring.open(&evtack, &seal(&device, [6; 32], 6, &evtack));
+        assert!(matches!(unknown, Err(OpenError::UnknownKey)));
+        assert!(matches!(ring.open(&evtack, b"{}"), Err(OpenError::Seal(_))));
+        assert_eq!(ring.down_channel(&evtack), Some(DownChannel::Evtack));
+        let foreign = Topic::Down {
+            tenant: wire_contract::TenantId(device.identity.tenant),
+            device: DeviceId(device.identity.tenant),
+            channel: DownChannel::Evtack,
+        };
+        assert_eq!(ring.down_channel(&foreign.to_string()), None, "another device's topic");
+        assert_eq!(ring.down_channel(&ring.up_topic(UpChannel::Evt)), None);
+    }
+
+    #[test]
+    fn a_link_gives_galleries_and_takes_them_away() {
+        let device = Device::new();
+        let mut answer = link_answer(&device, 1, &[(GALLERY, 1)]);
+        take_in(&answer, &device.identity, &device.keys, &device.galleries).unwrap();
+        let line = device.galleries.roster().load().lines()[0].clone();
+        assert_eq!((line.gallery, line.epoch, line.version), (GALLERY, 1, 0));
+        assert!(device.keys.gallery(GALLERY).unwrap().is_some());
+
+        answer = link_answer(&device, 2, &[(GALLERY, 3)]);
+        take_in(&answer, &device.identity, &device.keys, &device.galleries).unwrap();
+        assert_eq!(device.galleries.roster().load().lines()[0].epoch, 3);
+
+        answer = link_answer(&device, 3, &[]);
+        take_in(&answer, &device.identity, &device.keys, &device.galleries).unwrap();
+        assert!(device.galleries.roster().load().lines().is_empty());
+        assert!(device.keys.gallery(GALLERY).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_link_with_another_hubs_time_or_an_older_epoch_is_refused() {
+        let device = Device::new();
+        let mut forged = link_answer(&device, 1, &[(GALLERY, 1)]);
+        forged.server_time.at = now();
+        let refused = take_in(&forged, &device.identity, &device.keys, &device.galleries);
+        assert!(matches!(refused, Err(LinkError::Time(_))));
+        assert!(device.keys.link().unwrap().is_none(), "nothing was stored");
+        let good = link_answer(&device, 4, &[(GALLERY, 2)]);
+        take_in(&good, &device.identity, &device.keys, &device.galleries).unwrap();
+        let older = link_answer(&device, 3, &[(GALLERY, 2)]);
+        let refused = take_in(&older, &device.identity, &device.keys, &device.galleries);
+        assert!(matches!(refused, Err(LinkError::Keys(KeysError::OlderEpoch { what: "link", .. }))));
+    }
 }

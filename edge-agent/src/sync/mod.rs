@@ -133,4 +133,6 @@ pub async fn run(sync: Sync, status: watch::Sender<SyncStatus>, stop: Cancellati
 }
 
 #[cfg(test)]
+mod testkit;
+#[cfg(test)]
 mod tests;

@@ -191,15 +191,20 @@ impl Connect for Mqtt {
     fn connect(&mut self, will: Will) -> Result<Line, LineError> {
         let options = self.options(will)?;
         let stall_after = options.keep_alive() * 2;
-        let (client, socket) = AsyncClient::new(options, REQUESTS);
-        let (shipments, waiting) = mpsc::channel(REQUESTS);
-        let (events, received) = mpsc::channel(EVENTS);
-        let accounts = Arc::new(Mutex::new(Accounts::default()));
         let filter = topic::device_filter(TenantId(self.identity.tenant), DeviceId(self.identity.device));
-        let pump = Pump { client: client.clone(), filter, accounts: Arc::clone(&accounts), events, stall_after };
-        let tasks = vec![tokio::spawn(ship(client, waiting, accounts)), tokio::spawn(pump.run(socket))];
-        Ok(Line::new(shipments, received, tasks))
+        Ok(open(options, filter, stall_after))
     }
+}
+
+/// Starts the two tasks of a line: one that publishes, one that polls the socket.
+fn open(options: MqttOptions, filter: String, stall_after: Duration) -> Line {
+    let (client, socket) = AsyncClient::new(options, REQUESTS);
+    let (shipments, waiting) = mpsc::channel(REQUESTS);
+    let (events, received) = mpsc::channel(EVENTS);
+    let accounts = Arc::new(Mutex::new(Accounts::default()));
+    let pump = Pump { client: client.clone(), filter, accounts: Arc::clone(&accounts), events, stall_after };
+    let tasks = vec![tokio::spawn(ship(client, waiting, accounts)), tokio::spawn(pump.run(socket))];
+    Line::new(shipments, received, tasks)
 }
 
 /// Which parcel has which packet id. The client gives packet ids in the order of publishing and tells them in that

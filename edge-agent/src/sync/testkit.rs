@@ -1,0 +1,463 @@
+//! What the tests of sync share: a device with stores in a temporary folder, certificates, a real broker, a small hub.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use edge_store::{Broker as BrokerAddress, DeviceKeys, HubKey, Identity, Outbox, OutboxOptions};
+use gallery_log::body::{Body, PersonBody, PersonState, TemplateBody};
+use gallery_log::{DigestKey, GalleryId, Kind, Log, Op, Record, RecordId, Root};
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+};
+use ring::signature::{Ed25519KeyPair, KeyPair as _};
+use rustls::ServerConfig;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::server::WebPkiClientVerifier;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use uuid::Uuid;
+use wire_contract::claim::SignedTime;
+use wire_contract::gallery::{GalleryRecord, GalleryRecords, RecordKind, RecordOp, records_that_fit};
+use wire_contract::link::LinkGallery;
+use wire_contract::{Bytes, Hash32, LinkAnswer, SecretBytes, Timestamp, V1};
+use zeroize::Zeroizing;
+
+use crate::gallery::Galleries;
+
+pub(super) const TENANT: Uuid = Uuid::from_u128(0x7e);
+pub(super) const DEVICE: Uuid = Uuid::from_u128(0xde);
+pub(super) const GALLERY: GalleryId = GalleryId(Uuid::from_u128(0x6a));
+pub(super) const SPACE: &str = "test-space";
+const HSK_ID: Uuid = Uuid::from_u128(0x45);
+
+pub(super) fn now() -> Timestamp {
+    Timestamp::from_unix_ms(1_795_343_851_000)
+}
+
+pub(super) fn hsk() -> Ed25519KeyPair {
+    Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap()
+}
+
+pub(super) fn hub_key() -> wire_contract::claim::HubKey {
+    let public_key = Bytes(hsk().public_key().as_ref().to_vec());
+    wire_contract::claim::HubKey { key_id: HSK_ID, public_key }
+}
+
+pub(super) fn signed_time(nonce: Uuid) -> SignedTime {
+    SignedTime::sign(&hsk(), HSK_ID, nonce, Timestamp::from_unix_ms(now().unix_ms() - 1000))
+}
+
+/// GDK and CK of an epoch, as the small hub makes them.
+pub(super) fn gallery_secret(epoch: u32) -> [u8; 32] {
+    [u8::try_from(epoch).unwrap() + 100; 32]
+}
+
+/// LK of a link epoch, as the small hub makes them.
+pub(super) fn link_key(epoch: u32) -> [u8; 32] {
+    [u8::try_from(epoch).unwrap(); 32]
+}
+
+pub(super) fn link_answer(device: &Device, link_epoch: u32, galleries: &[(GalleryId, u32)]) -> LinkAnswer {
+    link_answer_for(device.identity.device, link_epoch, galleries)
+}
+
+pub(super) fn link_answer_for(device: Uuid, link_epoch: u32, galleries: &[(GalleryId, u32)]) -> LinkAnswer {
+    let gallery = |(gallery, epoch): &(GalleryId, u32)| LinkGallery {
+        gallery: wire_contract::GalleryId(gallery.0),
+        epoch: *epoch,
+        gdk: SecretBytes::new(gallery_secret(*epoch)),
+        ck: SecretBytes::new(gallery_secret(*epoch)),
+    };
+    LinkAnswer {
+        v: V1,
+        link_epoch,
+        link_key: SecretBytes::new(link_key(link_epoch)),
+        hub_epoch: 1,
+        galleries: galleries.iter().map(gallery).collect(),
+        server_time: signed_time(device),
+    }
+}
+
+/// A device's stores, in a folder that goes with it.
+pub(super) struct Device {
+    pub(super) dir: TempDir,
+    pub(super) keys: DeviceKeys,
+    pub(super) galleries: Arc<Galleries>,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) identity: Identity,
+}
+
+impl Device {
+    pub(super) fn new() -> Self {
+        Self::of(&Pki::new(), "https://127.0.0.1:1/", 1)
+    }
+
+    pub(super) fn of(pki: &Pki, hub_url: &str, broker_port: u16) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = DeviceKeys::open(&dir.path().join("keys"), None).unwrap();
+        let (galleries, _) = Galleries::open(&dir.path().join("galleries"), keys.clone(), SPACE).unwrap();
+        let wall = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_343_851_000);
+        let outbox = Outbox::open(&dir.path().join("outbox"), &keys.outbox().unwrap(), OutboxOptions::default(), wall);
+        let identity = pki.identity(hub_url, broker_port);
+        Self { dir, keys, galleries: Arc::new(galleries), outbox: Arc::new(outbox.unwrap().0), identity }
+    }
+
+    /// With link keys of epoch 1 and the gallery of epoch 1, as after a first link.
+    pub(super) fn linked(self) -> Self {
+        let answer = link_answer(&self, 1, &[(GALLERY, 1)]);
+        super::link::take_in(&answer, &self.identity, &self.keys, &self.galleries).unwrap();
+        self
+    }
+
+    /// Appends events and returns the last sequence.
+    pub(super) fn append(&self, n: usize) -> u64 {
+        let wall = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_343_851_000);
+        let range = self
+            .outbox
+            .append_batch(wall, edge_store::Priority::MustKeep, (0..n).map(|_| super::tests::event_json))
+            .unwrap();
+        *range.end()
+    }
+}
+
+/// The hub's side of one gallery: a log, and its records as messages.
+pub(super) struct HubGallery {
+    log: Log,
+    pub(super) epoch: u32,
+    records: Vec<(Record, Root)>,
+}
+
+impl HubGallery {
+    pub(super) fn new(epoch: u32) -> Self {
+        Self { log: Log::new(GALLERY, epoch), epoch, records: Vec::new() }
+    }
+
+    pub(super) fn version(&self) -> u64 {
+        self.log.version()
+    }
+
+    pub(super) fn root(&mut self) -> Root {
+        self.log.root()
+    }
+
+    fn append(&mut self, op: Op, kind: Kind, id: Uuid, rev: u32, body: Vec<u8>) {
+        let version = self.log.version() + 1;
+        let record = Record { gallery: GALLERY, epoch: self.epoch, version, op, kind, id: RecordId(id), rev, body };
+        self.log.apply(&record, &DigestKey::new(gallery_secret(self.epoch))).unwrap();
+        let root = self.log.root();
+        self.records.push((record, root));
+    }
+
+    /// A person with one template: two records.
+    pub(super) fn enrol(&mut self, person: u128) {
+        let body = Body::Person(PersonBody::new(PersonState::Active, None, None, Vec::new()));
+        self.append(Op::Put, Kind::Person, Uuid::from_u128(person), 1, body.encode().unwrap());
+        let mut embedding = Box::new([0.0; 512]);
+        embedding[usize::try_from(person % 512).unwrap()] = 1.0;
+        let template =
+            TemplateBody { person: Uuid::from_u128(person), space_id: SPACE.to_owned(), quality: 0.9, embedding };
+        let body = Body::Template(template).encode().unwrap();
+        self.append(Op::Put, Kind::Template, Uuid::from_u128(person + 1_000_000), 1, body);
+    }
+
+    pub(super) fn delete(&mut self, person: u128) {
+        self.append(Op::Del, Kind::Template, Uuid::from_u128(person + 1_000_000), 2, Vec::new());
+        self.append(Op::Del, Kind::Person, Uuid::from_u128(person), 2, Vec::new());
+    }
+
+    /// The records from `from` on in one message, with the true root.
+    pub(super) fn message(&self, from: u64) -> GalleryRecords {
+        self.run(from, usize::MAX)
+    }
+
+    /// The records from `from` on in messages that fit a packet, each with the true root after its last record.
+    pub(super) fn messages(&self, mut from: u64) -> Vec<GalleryRecords> {
+        let mut messages = Vec::new();
+        while from <= self.version() {
+            let fitting = records_that_fit(&self.run(from, usize::MAX).records);
+            messages.push(self.run(from, fitting));
+            from += u64::try_from(fitting).unwrap();
+        }
+        messages
+    }
+
+    fn run(&self, from: u64, at_most: usize) -> GalleryRecords {
+        let start = usize::try_from(from).unwrap() - 1;
+        let run: Vec<_> = self.records[start..].iter().take(at_most).collect();
+        let records: Vec<GalleryRecord> = run.iter().map(|(record, _)| wire_record(record)).collect();
+        let root = Hash32(run.last().unwrap().1.0);
+        let gallery = wire_contract::GalleryId(GALLERY.0);
+        GalleryRecords { v: V1, gallery, epoch: self.epoch, from, records, root }
+    }
+}
+
+fn wire_record(record: &Record) -> GalleryRecord {
+    GalleryRecord {
+        version: record.version,
+        op: if record.op == Op::Put { RecordOp::Put } else { RecordOp::Del },
+        kind: if record.kind == Kind::Person { RecordKind::Person } else { RecordKind::Template },
+        id: record.id.0,
+        rev: record.rev,
+        body: Bytes(record.body.clone()),
+    }
+}
+
+/// Root, service CA and device CA, as the hub has them.
+pub(super) struct Pki {
+    pub(super) root: Certificate,
+    service: (Certificate, Issuer<'static, KeyPair>),
+    device: (Certificate, Issuer<'static, KeyPair>),
+}
+
+fn key() -> KeyPair {
+    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap()
+}
+
+fn ca(name: &str, depth: u8) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(depth));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}
+
+fn leaf(name: &str, usage: ExtendedKeyUsagePurpose) -> CertificateParams {
+    let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.extended_key_usages = vec![usage];
+    params
+}
+
+impl Pki {
+    pub(super) fn new() -> Self {
+        let root_key = key();
+        let params = ca("test root", 1);
+        let root = params.self_signed(&root_key).unwrap();
+        let root_issuer = Issuer::new(params, root_key);
+        let make = |name: &str| {
+            let (key, params) = (key(), ca(name, 0));
+            let certificate = params.signed_by(&key, &root_issuer).unwrap();
+            (certificate, Issuer::new(params, key))
+        };
+        let (service, device) = (make("test service CA"), make("test device CA"));
+        Self { root, service, device }
+    }
+
+    pub(super) fn root_hash(&self) -> Hash32 {
+        super::tls::spki_sha256(self.root.der()).unwrap()
+    }
+
+    /// Leaf and device CA for a request, as PEM.
+    pub(super) fn certify(&self, csr_pem: &str, name: &str) -> String {
+        let mut request = CertificateSigningRequestParams::from_pem(csr_pem).unwrap();
+        request.params = leaf(name, ExtendedKeyUsagePurpose::ClientAuth);
+        request.signed_by(&self.device.1).unwrap().pem() + &self.device.0.pem()
+    }
+
+    pub(super) fn identity(&self, hub_url: &str, broker_port: u16) -> Identity {
+        let key = key();
+        let certificate =
+            leaf(&DEVICE.to_string(), ExtendedKeyUsagePurpose::ClientAuth).signed_by(&key, &self.device.1).unwrap();
+        Identity {
+            tenant: TENANT,
+            device: DEVICE,
+            hub_url: hub_url.to_owned(),
+            broker: BrokerAddress { host: "127.0.0.1".to_owned(), port: broker_port },
+            hub_keys: vec![HubKey {
+                key_id: HSK_ID.to_string(),
+                public_key: hsk().public_key().as_ref().try_into().unwrap(),
+            }],
+            signed_time: now().unix_seconds() - 1000,
+            key_pem: Zeroizing::new(key.serialize_pem()),
+            chain_pem: certificate.pem() + &self.device.0.pem(),
+            root_pem: self.root.pem(),
+        }
+    }
+
+    /// Server key and leaf for 127.0.0.1.
+    fn server(&self) -> (KeyPair, Certificate) {
+        let key = key();
+        let certificate = leaf("hub", ExtendedKeyUsagePurpose::ServerAuth).signed_by(&key, &self.service.1).unwrap();
+        (key, certificate)
+    }
+
+    fn https(&self, with_root: bool) -> ServerConfig {
+        let (key, certificate) = self.server();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.root.der().clone()).unwrap();
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+            .allow_unauthenticated()
+            .build()
+            .unwrap();
+        let mut chain = vec![certificate.der().clone(), self.service.0.der().clone()];
+        if with_root {
+            chain.push(self.root.der().clone());
+        }
+        ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(chain, PrivateKeyDer::try_from(key.serialize_der()).unwrap())
+            .unwrap()
+    }
+}
+
+/// One request as the small hub sees it.
+pub(super) struct Asked {
+    pub(super) line: String,
+    pub(super) body: Vec<u8>,
+    pub(super) with_certificate: bool,
+}
+
+/// An HTTPS server of the test's own answers: status and JSON.
+pub(super) struct HttpsHub {
+    pub(super) url: String,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl HttpsHub {
+    pub(super) async fn start(
+        pki: &Pki,
+        with_root: bool,
+        answer: impl Fn(Asked) -> (u16, serde_json::Value) + Send + Sync + 'static,
+    ) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}/", listener.local_addr().unwrap());
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(pki.https(with_root)));
+        let task = tokio::spawn(async move {
+            loop {
+                let (tcp, _) = listener.accept().await.unwrap();
+                // A client that does not trust this server ends the handshake; that is for its own test to see.
+                let Ok(tls) = acceptor.accept(tcp).await else { continue };
+                serve_one(tls, &answer).await;
+            }
+        });
+        Self { url, task }
+    }
+}
+
+impl Drop for HttpsHub {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve_one(
+    mut tls: tokio_rustls::server::TlsStream<tokio::net::TcpStream>,
+    answer: &impl Fn(Asked) -> (u16, serde_json::Value),
+) {
+    let with_certificate = tls.get_ref().1.peer_certificates().is_some();
+    let mut bytes = Vec::new();
+    let (head, length) = loop {
+        if tls.read_buf(&mut bytes).await.unwrap_or(0) == 0 {
+            return;
+        }
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        if let Some((head, _)) = text.split_once("\r\n\r\n") {
+            let length = head
+                .lines()
+                .filter_map(|line| line.split_once(':'))
+                .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+                .map_or(0, |(_, value)| value.trim().parse::<usize>().unwrap());
+            break (head.to_owned(), length);
+        }
+    };
+    while bytes.len() < head.len() + 4 + length {
+        tls.read_buf(&mut bytes).await.unwrap();
+    }
+    let line = head.lines().next().unwrap().to_owned();
+    let (status, value) = answer(Asked { line, body: bytes[head.len() + 4..].to_vec(), with_certificate });
+    let json = value.to_string();
+    let response = format!(
+        "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{json}",
+        json.len()
+    );
+    // The client may have seen enough and be gone.
+    let _ = tls.write_all(response.as_bytes()).await;
+    let _ = tls.shutdown().await;
+}
+
+/// A private Mosquitto with two listeners: one for devices (mutual TLS 1.3, access lines), one for the test's hub.
+pub(super) struct Broker {
+    dir: TempDir,
+    child: Child,
+    pub(super) device_port: u16,
+    pub(super) hub_port: u16,
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Whether the broker is installed; says so when it is not, as every skipped test does.
+pub(super) fn mosquitto_or_skip(test: &str) -> bool {
+    let found = Path::new(MOSQUITTO).exists();
+    if !found {
+        eprintln!("SKIPPED {test}: {MOSQUITTO} is not installed; scripts/setup installs it");
+    }
+    found
+}
+
+const MOSQUITTO: &str = "/usr/sbin/mosquitto";
+
+impl Broker {
+    pub(super) fn start(pki: &Pki, access_lines: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (key, certificate) = pki.server();
+        let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+        write("root.pem", &pki.root.pem());
+        write("chain.pem", &(certificate.pem() + &pki.service.0.pem()));
+        write("key.pem", &key.serialize_pem());
+        write("acl", access_lines);
+        let (device_port, hub_port) = (free_port(), free_port());
+        let path = dir.path().display();
+        // `user root` keeps it able to read this folder when the tests run as root; otherwise it has no effect.
+        write(
+            "mosquitto.conf",
+            &format!(
+                "user root\nper_listener_settings true\npersistence false\nlog_dest file {path}/log\n\
+                 listener {device_port} 127.0.0.1\ncafile {path}/root.pem\ncertfile {path}/chain.pem\n\
+                 keyfile {path}/key.pem\ntls_version tlsv1.3\nrequire_certificate true\n\
+                 use_identity_as_username true\nuse_username_as_clientid true\nacl_file {path}/acl\n\
+                 listener {hub_port} 127.0.0.1\nallow_anonymous true\n"
+            ),
+        );
+        let child = spawn(dir.path());
+        Self { dir, child, device_port, hub_port }
+    }
+
+    /// Ends the broker without warning.
+    pub(super) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts it again on the same ports, without memory.
+    pub(super) fn restart(&mut self) {
+        self.kill();
+        self.child = spawn(self.dir.path());
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(dir: &Path) -> Child {
+    Command::new(MOSQUITTO)
+        .arg("-c")
+        .arg(dir.join("mosquitto.conf"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
