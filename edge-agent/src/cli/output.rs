@@ -42,12 +42,13 @@ pub(super) fn coloured(word: &str, code: u8) -> String {
 /// `key  value` lines; an array of objects becomes a table of its own below.
 fn table(value: &Value) -> String {
     let Value::Object(entries) = value else { return format!("{}\n", cell(value)) };
-    let width = entries.keys().map(String::len).max().unwrap_or(0);
+    let is_table = |value: &Value| value.as_array().is_some_and(|rows| rows.iter().all(Value::is_object));
+    let width = entries.iter().filter(|(_, value)| !is_table(value)).map(|(key, _)| key.len()).max().unwrap_or(0);
     let (mut lines, mut below) = (String::new(), String::new());
     for (key, value) in entries {
         match value {
             Value::Array(rows) if rows.iter().all(Value::is_object) => {
-                below.push_str(&format!("\n{key}: {}\n", if rows.is_empty() { "none" } else { "" }));
+                below.push_str(&format!("\n{key}:{}\n", if rows.is_empty() { " none" } else { "" }));
                 below.push_str(&columns(rows));
             }
             value => lines.push_str(&format!("{key:<width$}  {}\n", cell(value))),
@@ -86,6 +87,6 @@ mod tests {
     #[test]
     fn lists_of_objects_become_tables() {
         let text = table(&serde_json::json!({"pending": 3, "galleries": [{"epoch": 1, "root": null}]}));
-        assert_eq!(text, "pending  3\n\ngalleries: \n  epoch  root\n  1      -\n".replace("galleries: \n", "galleries: \n"));
+        assert_eq!(text, "pending  3\n\ngalleries:\n  epoch  root\n  1      -\n");
     }
 }
