@@ -268,7 +268,7 @@ impl Supervisor {
                 tracing::warn!(event = "camera_stalled", camera = %self.config.id, "a camera has stalled; it is made anew");
             }
             other => {
-                tracing::info!(event = "camera", camera = %self.config.id, happening = ?other, "a camera's state changed")
+                tracing::info!(event = "camera", camera = %self.config.id, happening = ?other, "a camera's state changed");
             }
         }
         // A full channel means that nobody reads events; the state, which is what counts, is in the slot all the same.
