@@ -23,7 +23,9 @@ pub enum SecretFileError {
         source: io::Error,
     },
     /// Others than its owner may read it.
-    #[error("secret file {path} may be read by others (mode {mode:o}): chmod 600 it, and replace the secret if others were here")]
+    #[error(
+        "secret file {path} may be read by others (mode {mode:o}): chmod 600 it, and replace the secret if others were here"
+    )]
     TooOpen {
         /// The file.
         path: PathBuf,

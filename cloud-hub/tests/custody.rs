@@ -1,5 +1,7 @@
 //! Rows and keys that must change together: people, templates, claims, API keys.
 
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may panic and read the clock to wait for others")]
+
 mod support;
 
 use std::os::unix::ffi::OsStrExt as _;
@@ -29,7 +31,8 @@ async fn a_deleted_person_can_be_read_nowhere() {
     let template = hub.enrol(place.tenant, person, 7).await;
     // What a backup of the database would hold.
     let row = hub.db.tenant(place.tenant, move |tx| Box::pin(people::get(tx, person))).await.unwrap();
-    let kept = hub.db.tenant(place.tenant, move |tx| Box::pin(templates::of_person(tx, person))).await.unwrap().remove(0);
+    let kept =
+        hub.db.tenant(place.tenant, move |tx| Box::pin(templates::of_person(tx, person))).await.unwrap().remove(0);
     let key = hub.custody.person_key(place.tenant, person).await.unwrap();
     assert_eq!(key.open_profile(row.revision, &row.profile_sealed).unwrap().name, "Mx ada");
     assert!(key.open_template(template, 1, SPACE, &kept.sealed).is_ok());
@@ -43,7 +46,10 @@ async fn a_deleted_person_can_be_read_nowhere() {
         ("template_vector", "true"),
         ("gallery_member", "true"),
         ("gallery_record", "sealed IS NOT NULL"),
-        ("person", "state <> 'deleted' OR key_destroyed_at IS NULL OR profile_sealed IS NOT NULL OR external_id_index IS NOT NULL"),
+        (
+            "person",
+            "state <> 'deleted' OR key_destroyed_at IS NULL OR profile_sealed IS NOT NULL OR external_id_index IS NOT NULL",
+        ),
         ("route_due", "kind = 'erasure'"),
     ] {
         let left: i64 = connection
@@ -69,7 +75,10 @@ async fn a_crash_between_commit_and_key_destruction_is_made_up_for() {
     let person = hub.person(place.tenant, "ada").await;
     let (keys, now) = (hub.custody.tenant_keys(place.tenant).await.unwrap(), hub.clock.now());
     // The transaction of the deletion, and then nothing: the process died here.
-    hub.db.tenant(place.tenant, move |tx| Box::pin(async move { people::delete(tx, &keys, person, now).await })).await.unwrap();
+    hub.db
+        .tenant(place.tenant, move |tx| Box::pin(async move { people::delete(tx, &keys, person, now).await }))
+        .await
+        .unwrap();
     assert!(hub.custody.person_key(place.tenant, person).await.is_ok(), "the key is still there");
     let due = routes::due(&hub.db, routes::Job::Erasure, now).await.unwrap();
     assert_eq!(due, [place.tenant], "and the job is told where to look");
@@ -173,7 +182,8 @@ fn contains(dir: &Path, needle: &[u8]) -> bool {
             return contains(&path, needle);
         }
         assert!(!path.as_os_str().as_bytes().is_empty());
-        path.is_file() && std::fs::read(&path).is_ok_and(|bytes| bytes.windows(needle.len()).any(|window| window == needle))
+        path.is_file()
+            && std::fs::read(&path).is_ok_and(|bytes| bytes.windows(needle.len()).any(|window| window == needle))
     })
 }
 
@@ -198,7 +208,11 @@ async fn a_new_site_gets_everybody_who_belongs_to_all_sites() {
             Box::pin(async move {
                 let third = galleries::of_sites(tx, Some(&[third])).await?[0];
                 let version = galleries::get(tx, third).await?.version;
-                Ok::<_, StoreError>((galleries::of_person(tx, everywhere).await?, galleries::of_person(tx, here).await?, version))
+                Ok::<_, StoreError>((
+                    galleries::of_person(tx, everywhere).await?,
+                    galleries::of_person(tx, here).await?,
+                    version,
+                ))
             })
         })
         .await
@@ -265,7 +279,11 @@ async fn a_claim_is_good_for_its_secret_its_time_and_its_first_key() {
     assert_eq!(custody.redeem_claim(ClaimId(Uuid::new_v4()), &claim.secret, [1; 32]).await.unwrap(), Redeemed::Unknown);
     let accepted = Redeemed::Accepted(place.tenant, place.device);
     assert_eq!(custody.redeem_claim(claim.id, &claim.secret, [1; 32]).await.unwrap(), accepted);
-    assert_eq!(custody.redeem_claim(claim.id, &claim.secret, [1; 32]).await.unwrap(), accepted, "the same key may retry");
+    assert_eq!(
+        custody.redeem_claim(claim.id, &claim.secret, [1; 32]).await.unwrap(),
+        accepted,
+        "the same key may retry"
+    );
     let late = custody.issue_claim(place.tenant, place.device, "test").await.unwrap();
     *time.lock() += LIFETIME;
     assert_eq!(custody.redeem_claim(late.id, &late.secret, [1; 32]).await.unwrap(), Redeemed::Expired);
@@ -281,11 +299,18 @@ async fn a_new_claim_ends_the_old_link_key_and_a_renewal_keeps_it_a_day() {
     let hub = TestHub::start().await;
     let place = hub.place().await;
     let (tenant, device, now) = (place.tenant, place.device, hub.clock.now());
-    assert_eq!(*hub.custody.link(tenant, device).await.unwrap().link_key, *place.link.link_key, "asking again gives the same");
+    assert_eq!(
+        *hub.custody.link(tenant, device).await.unwrap().link_key,
+        *place.link.link_key,
+        "asking again gives the same"
+    );
     let keys = hub.custody.tenant_keys(tenant).await.unwrap();
     let renewed = Zeroizing::new([9; 32]);
     let sealed = keys.seal_link(device, 2, &renewed).unwrap();
-    hub.db.tenant(tenant, move |tx| Box::pin(async move { devices::renew_link(tx, device, 2, &sealed, now).await })).await.unwrap();
+    hub.db
+        .tenant(tenant, move |tx| Box::pin(async move { devices::renew_link(tx, device, 2, &sealed, now).await }))
+        .await
+        .unwrap();
     let epochs = async |at: OffsetDateTime| -> Vec<u32> {
         let links = hub.db.tenant(tenant, move |tx| Box::pin(devices::links(tx, device, at))).await.unwrap();
         links.iter().map(|link| link.epoch).collect()

@@ -1,5 +1,7 @@
 //! Batches of events against a real Postgres: once, in order, acknowledged only when committed.
 
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may panic and read the clock to wait for others")]
+
 mod support;
 
 use std::time::Duration;
@@ -16,7 +18,8 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 use wire_contract::event::{ClockQuality, FaceAppearedData, Meta};
 use wire_contract::{
-    Batch, CloudEvent, EventData, EventId, EvtAck, LinkKeys, Sequence, StreamId, Timestamp, UpChannel, V1, Verdict, envelope,
+    Batch, CloudEvent, EventData, EventId, EvtAck, LinkKeys, Sequence, StreamId, Timestamp, UpChannel, V1, Verdict,
+    envelope,
 };
 
 const STREAM: StreamId = StreamId([7; 16]);
@@ -51,7 +54,8 @@ impl Line {
         let Outgoing { topic, payload } = self.acks.try_recv().expect("an ack");
         let (place, topic) = (&self.place, topic.to_string());
         let tenant = gallery_log::TenantId(place.tenant.0);
-        let context = SealContext::new(Purpose::MQTT_DOWN, tenant, place.device.0, u64::from(place.keys.epoch())).with_topic(&topic);
+        let context = SealContext::new(Purpose::MQTT_DOWN, tenant, place.device.0, u64::from(place.keys.epoch()))
+            .with_topic(&topic);
         let plain = SealKey::new(*place.keys.expose_down()).open(&context, &payload).unwrap();
         serde_json::from_slice(&plain).unwrap()
     }
@@ -97,7 +101,9 @@ async fn events_are_stored_once_and_in_order_whatever_comes_again() {
         return;
     }
     let mut line = Line::start().await;
-    for (name, classes) in [("all", None), ("faces", Some(vec!["face".to_owned()])), ("doors", Some(vec!["door".to_owned()]))] {
+    for (name, classes) in
+        [("all", None), ("faces", Some(vec!["face".to_owned()])), ("doors", Some(vec!["door".to_owned()]))]
+    {
         let url = format!("https://example.org/{name}");
         let id = EndpointId(Uuid::new_v4());
         line.hub.custody.create_webhook(line.place.tenant, id, &url, classes, "test").await.unwrap();
@@ -123,7 +129,11 @@ async fn events_are_stored_once_and_in_order_whatever_comes_again() {
 
     // And the deliveries can be worked off: leased, failed, leased again, delivered, then none is due.
     let (db, tenant, now) = (line.hub.db.clone(), line.place.tenant, line.hub.clock.now());
-    let lease = async |at: OffsetDateTime| db.tenant(tenant, move |tx| Box::pin(webhooks::lease_due(tx, at, time::Duration::minutes(1), 100, &[]))).await.unwrap();
+    let lease = async |at: OffsetDateTime| {
+        db.tenant(tenant, move |tx| Box::pin(webhooks::lease_due(tx, at, time::Duration::minutes(1), 100, &[])))
+            .await
+            .unwrap()
+    };
     let leased = lease(now).await;
     assert_eq!(leased.len(), 16);
     assert!(lease(now).await.is_empty(), "leased deliveries are nobody else's");
@@ -219,7 +229,11 @@ async fn a_clone_is_quarantined_and_told_once() {
     let mut superuser = line.hub.superuser().await;
     assert_eq!(line.count(&mut superuser, "event WHERE device_id IS NOT NULL").await, 4);
     assert_eq!(line.count(&mut superuser, "event WHERE type = 'lintel.tamper.stream_conflict.v1'").await, 1);
-    assert_eq!(line.count(&mut superuser, "event_quarantine").await, 4, "three of the twin, one more of the moved, repeats once");
+    assert_eq!(
+        line.count(&mut superuser, "event_quarantine").await,
+        4,
+        "three of the twin, one more of the moved, repeats once"
+    );
     // The true device goes on.
     assert_eq!(line.take(&events(5..=6)).await.unwrap(), 2);
     assert_eq!(line.ack().verdict, Verdict::Ok);

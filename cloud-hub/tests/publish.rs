@@ -1,5 +1,7 @@
 //! The hub's side of the broker against a real Mosquitto and Postgres, with devices that speak mutual TLS.
 
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may panic and read the clock to wait for others")]
+
 mod support;
 
 use std::collections::BTreeMap;
@@ -30,8 +32,8 @@ use wire_contract::event::{ClockQuality, FaceAppearedData, Meta};
 use wire_contract::gallery::{GalleryCondition, GalleryState, RecordKind, RecordOp};
 use wire_contract::status::{Presence, Status};
 use wire_contract::{
-    Batch, CloudEvent, DownChannel, EventData, EventId, EvtAck, GalleryDown, GalleryUp, Hash32, LinkKeys, Sequence, StreamId,
-    Timestamp, Topic, UpChannel, V1, Verdict, envelope, topic,
+    Batch, CloudEvent, DownChannel, EventData, EventId, EvtAck, GalleryDown, GalleryUp, Hash32, LinkKeys, Sequence,
+    StreamId, Timestamp, Topic, UpChannel, V1, Verdict, envelope, topic,
 };
 
 /// Longer than anything here should take, shorter than a tester's patience.
@@ -123,7 +125,11 @@ impl Line {
 
     async fn event_count(&self, kind: &'static str) -> i64 {
         let mut superuser = self.hub.superuser().await;
-        sqlx::query_scalar("SELECT count(*) FROM event WHERE type = $1").bind(kind).fetch_one(&mut superuser).await.unwrap()
+        sqlx::query_scalar("SELECT count(*) FROM event WHERE type = $1")
+            .bind(kind)
+            .fetch_one(&mut superuser)
+            .await
+            .unwrap()
     }
 
     async fn equal(&self) -> bool {
@@ -262,7 +268,8 @@ impl Device {
     fn open(&self, (topic, payload): (String, Vec<u8>)) -> (DownChannel, Vec<u8>) {
         let Ok(Topic::Down { channel, .. }) = topic.parse() else { panic!("{topic}") };
         let tenant = gallery_log::TenantId(self.place_tenant);
-        let context = SealContext::new(Purpose::MQTT_DOWN, tenant, self.id.0, u64::from(self.keys.epoch())).with_topic(&topic);
+        let context =
+            SealContext::new(Purpose::MQTT_DOWN, tenant, self.id.0, u64::from(self.keys.epoch())).with_topic(&topic);
         let plain = SealKey::new(*self.keys.expose_down()).open(&context, &payload).unwrap();
         (channel, plain.to_vec())
     }
@@ -464,7 +471,8 @@ async fn events_come_in_acks_go_out_and_a_restarted_hub_tells_what_it_has() {
     let mut seen = Vec::new();
     let mut consumer = consumer;
     while seen.len() < 8 {
-        let (topic, payload) = tokio::time::timeout(PATIENCE, consumer.recv()).await.expect("an event in time").unwrap();
+        let (topic, payload) =
+            tokio::time::timeout(PATIENCE, consumer.recv()).await.expect("an event in time").unwrap();
         assert!(topic.ends_with("/_feed/face"), "{topic}");
         let event: CloudEvent = serde_json::from_slice(&payload).unwrap();
         seen.push(event.sequence.unwrap().0);

@@ -1,5 +1,7 @@
 //! The schema and the store against a real Postgres: isolation of tenants, transactions, order of the feed.
 
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may panic and read the clock to wait for others")]
+
 mod support;
 
 use std::time::Duration;
@@ -115,10 +117,16 @@ async fn row_level_security_hides_and_refuses_rows_of_other_tenants() {
         let rows = |text: String| AssertSqlSafe(text);
         let there: i64 = superuser.fetch_one(rows(of_tenant.clone())).await.unwrap().get(0);
         filled += usize::from(there > 0);
-        for (setting, expected) in [(None, 0), (Some(String::new()), 0), (Some(other.to_string()), 0), (Some(place.tenant.to_string()), there)] {
+        for (setting, expected) in
+            [(None, 0), (Some(String::new()), 0), (Some(other.to_string()), 0), (Some(place.tenant.to_string()), there)]
+        {
             let mut tx = app.begin().await.unwrap();
             if let Some(setting) = &setting {
-                sqlx::query("SELECT set_config('lintel.tenant', $1, true)").bind(setting).execute(&mut *tx).await.unwrap();
+                sqlx::query("SELECT set_config('lintel.tenant', $1, true)")
+                    .bind(setting)
+                    .execute(&mut *tx)
+                    .await
+                    .unwrap();
             }
             let seen: i64 = tx.fetch_one(rows(of_tenant.clone())).await.unwrap().get(0);
             assert_eq!(seen, expected, "{name} with setting {setting:?}");
@@ -136,15 +144,29 @@ async fn refuses_foreign_writes(app: &mut PgConnection, owner: TenantId, intrude
     for (as_tenant, statement) in [(intruder, insert), (owner, moved)] {
         let target = if as_tenant == owner { intruder } else { owner };
         let mut tx = app.begin().await.unwrap();
-        sqlx::query("SELECT set_config('lintel.tenant', $1, true)").bind(as_tenant.to_string()).execute(&mut *tx).await.unwrap();
+        sqlx::query("SELECT set_config('lintel.tenant', $1, true)")
+            .bind(as_tenant.to_string())
+            .execute(&mut *tx)
+            .await
+            .unwrap();
         let error = sqlx::query(statement).bind(target.0).execute(&mut *tx).await.unwrap_err();
         assert_eq!(error.as_database_error().unwrap().code().as_deref(), Some("42501"), "{statement}: {error}");
         tx.rollback().await.unwrap();
     }
     let mut tx = app.begin().await.unwrap();
-    sqlx::query("SELECT set_config('lintel.tenant', $1, true)").bind(intruder.to_string()).execute(&mut *tx).await.unwrap();
-    for statement in ["UPDATE person SET revision = 99 WHERE tenant_id = $1", "DELETE FROM gallery_member WHERE tenant_id = $1"] {
-        assert_eq!(sqlx::query(statement).bind(owner.0).execute(&mut *tx).await.unwrap().rows_affected(), 0, "{statement}");
+    sqlx::query("SELECT set_config('lintel.tenant', $1, true)")
+        .bind(intruder.to_string())
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    for statement in
+        ["UPDATE person SET revision = 99 WHERE tenant_id = $1", "DELETE FROM gallery_member WHERE tenant_id = $1"]
+    {
+        assert_eq!(
+            sqlx::query(statement).bind(owner.0).execute(&mut *tx).await.unwrap().rows_affected(),
+            0,
+            "{statement}"
+        );
     }
 }
 
@@ -165,7 +187,11 @@ async fn history_cannot_be_rewritten_by_the_application() {
         "UPDATE schema_version SET version = 9",
     ] {
         let mut tx = app.begin().await.unwrap();
-        sqlx::query("SELECT set_config('lintel.tenant', $1, true)").bind(tenant.to_string()).execute(&mut *tx).await.unwrap();
+        sqlx::query("SELECT set_config('lintel.tenant', $1, true)")
+            .bind(tenant.to_string())
+            .execute(&mut *tx)
+            .await
+            .unwrap();
         let error = tx.execute(statement).await.unwrap_err();
         assert_eq!(error.as_database_error().unwrap().code().as_deref(), Some("42501"), "{statement}");
         tx.rollback().await.unwrap();
@@ -221,7 +247,9 @@ async fn a_caller_that_goes_away_leaves_no_open_transaction_behind() {
     db.tenant(tenant, |tx| Box::pin(places::sites(tx))).await.unwrap();
     let mut connection = hub.superuser().await;
     let open: i64 = connection
-        .fetch_one("SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%' AND usename = 'lintel_app'")
+        .fetch_one(
+            "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%' AND usename = 'lintel_app'",
+        )
         .await
         .unwrap()
         .get(0);
@@ -239,7 +267,13 @@ async fn a_transaction_that_fails_leaves_nothing_and_its_connection_stays_usable
     let failed: Result<(), StoreError> = db
         .tenant(tenant, move |tx| {
             Box::pin(async move {
-                let entry = audit::Entry { actor: "x", action: "x", object_kind: "x", object_id: None, detail: serde_json::json!({}) };
+                let entry = audit::Entry {
+                    actor: "x",
+                    action: "x",
+                    object_kind: "x",
+                    object_id: None,
+                    detail: serde_json::json!({}),
+                };
                 audit::write(tx, entry).await?;
                 Err(StoreError::NotFound { what: "x", id: Uuid::nil() })
             })
@@ -263,7 +297,8 @@ async fn unique_clashes_and_foreign_rows_are_told_by_name() {
     let hub = TestHub::start().await;
     let (tenant, other) = (hub.tenant().await, hub.tenant().await);
     let site = hub.site(tenant, "lobby").await;
-    let again = NewSite { id: cloud_hub::domain::ids::SiteId(Uuid::new_v4()), name: "lobby".into(), time_zone: "UTC".into() };
+    let again =
+        NewSite { id: cloud_hub::domain::ids::SiteId(Uuid::new_v4()), name: "lobby".into(), time_zone: "UTC".into() };
     let error = hub.custody.create_site(tenant, again, "test").await.unwrap_err();
     assert_eq!(error.to_string(), "site name is already taken");
     // The same name in another tenant is nobody's business.
@@ -314,7 +349,8 @@ async fn positions_of_the_feed_follow_the_order_of_commit() {
             }
         }
     };
-    let writers = futures::future::join_all((0..20).map(|n| append(Duration::from_millis(if n % 3 == 0 { 20 } else { 0 }))));
+    let writers =
+        futures::future::join_all((0..20).map(|n| append(Duration::from_millis(if n % 3 == 0 { 20 } else { 0 }))));
     let (mut positions, ()) = futures::join!(writers, reader);
     positions.sort();
     assert_eq!(positions, (1..=20).map(Cursor).collect::<Vec<_>>());

@@ -64,7 +64,9 @@ impl State {
     /// The state of a stored name; `None` for a name that no version wrote.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Initialized, Self::Processing, Self::Completed, Self::Failed].into_iter().find(|state| state.name() == name)
+        [Self::Initialized, Self::Processing, Self::Completed, Self::Failed]
+            .into_iter()
+            .find(|state| state.name() == name)
     }
 
     /// Whether nothing more can happen to the session.
@@ -85,7 +87,12 @@ impl Input {
 }
 
 /// Advances an enrolment by one input at `now`. Expiry wins over every input.
-pub fn step(state: State, input: &Input, now: OffsetDateTime, expires_at: OffsetDateTime) -> Result<State, EnrolmentError> {
+pub fn step(
+    state: State,
+    input: &Input,
+    now: OffsetDateTime,
+    expires_at: OffsetDateTime,
+) -> Result<State, EnrolmentError> {
     if !state.ended() && now >= expires_at {
         return Err(EnrolmentError::Expired);
     }

@@ -149,7 +149,11 @@ pub fn append(
     Ok((appended, head))
 }
 
-fn next_entry(last: Option<LiveLeaf>, change: &Change, key: &DigestKey) -> Result<(Op, Kind, u32, Option<Leaf>), AppendError> {
+fn next_entry(
+    last: Option<LiveLeaf>,
+    change: &Change,
+    key: &DigestKey,
+) -> Result<(Op, Kind, u32, Option<Leaf>), AppendError> {
     let id = change.id();
     let check_kind = |kind: Kind| match last {
         Some(last) if last.kind != kind => Err(AppendError::KindChanged { id, last: last.kind, found: kind }),
@@ -159,7 +163,9 @@ fn next_entry(last: Option<LiveLeaf>, change: &Change, key: &DigestKey) -> Resul
         Change::Put { kind, rev, body, .. } => {
             let kind = check_kind(*kind)?;
             match last {
-                Some(last) if *rev <= last.rev => Err(AppendError::RevisionNotHigher { id, last: last.rev, found: *rev }),
+                Some(last) if *rev <= last.rev => {
+                    Err(AppendError::RevisionNotHigher { id, last: last.rev, found: *rev })
+                }
                 _ => Ok((Op::Put, kind, *rev, Some(Leaf::of(key, kind, id, *rev, body)))),
             }
         }
@@ -195,9 +201,14 @@ mod tests {
     }
 
     /// What the store does: keeps every leaf, hands over those of the touched buckets.
-    fn run(head: &mut Head, all: &mut BTreeMap<RecordId, LiveLeaf>, changes: &[Change]) -> Result<Vec<Appended>, AppendError> {
+    fn run(
+        head: &mut Head,
+        all: &mut BTreeMap<RecordId, LiveLeaf>,
+        changes: &[Change],
+    ) -> Result<Vec<Appended>, AppendError> {
         let touched = touched_buckets(changes);
-        let given = all.iter().filter(|(id, _)| touched.contains(&bucket_of(**id))).map(|(id, leaf)| (*id, *leaf)).collect();
+        let given =
+            all.iter().filter(|(id, _)| touched.contains(&bucket_of(**id))).map(|(id, leaf)| (*id, *leaf)).collect();
         let (appended, next) = append(head, &given, changes, &key())?;
         for record in &appended {
             match record.leaf {

@@ -24,7 +24,9 @@ impl Profile {
     /// The bytes to seal.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        json!({ "v": 1, "external_id": self.external_id, "name": self.name, "email": self.email }).to_string().into_bytes()
+        json!({ "v": 1, "external_id": self.external_id, "name": self.name, "email": self.email })
+            .to_string()
+            .into_bytes()
     }
 
     /// Reads what [`Profile::to_bytes`] wrote.

@@ -73,7 +73,9 @@ mod tests {
     fn waits_grow_and_end_after_ten_attempts() {
         let mut last = Duration::ZERO;
         for attempt in 1..=9 {
-            let Next::RetryAfter(wait) = after_attempt(attempt, FAILED, 0.0) else { panic!("attempt {attempt} must be retried") };
+            let Next::RetryAfter(wait) = after_attempt(attempt, FAILED, 0.0) else {
+                panic!("attempt {attempt} must be retried")
+            };
             assert!(wait > last);
             last = wait;
         }

@@ -168,7 +168,9 @@ mod tests {
     #[test]
     fn the_expansion_never_changes() {
         let rotated = Rotation::from_seed(&[7; 32]).apply(&unit(1));
-        let again = Rotation::from_seed(&[7; 32]).apply(&unit(1));
-        assert_eq!(rotated, again);
+        let bytes: Vec<u8> = rotated.iter().flat_map(|component| component.to_le_bytes()).collect();
+        let found = ring::digest::digest(&ring::digest::SHA256, &bytes);
+        // Stored vectors depend on every bit of this. It may change only together with a migration that rebuilds them.
+        assert_eq!(hex::encode(&found.as_ref()[..8]), "83a50b9762b249bc");
     }
 }

@@ -108,7 +108,12 @@ impl TenantKeys {
     }
 
     /// Opens a device's link key.
-    pub fn open_link(&self, device: DeviceId, link_epoch: u32, sealed: &[u8]) -> Result<Zeroizing<[u8; 32]>, VaultError> {
+    pub fn open_link(
+        &self,
+        device: DeviceId,
+        link_epoch: u32,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<[u8; 32]>, VaultError> {
         self.open_key(Purpose::LINK_KEY, device.0, u64::from(link_epoch), sealed)
     }
 
@@ -163,13 +168,25 @@ impl TenantKeys {
         Ok(self.versions[0].seal(&SealContext::new(purpose, seal_tenant(self.tenant), object, revision), plain)?)
     }
 
-    fn open(&self, purpose: Purpose, object: Uuid, revision: u64, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+    fn open(
+        &self,
+        purpose: Purpose,
+        object: Uuid,
+        revision: u64,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, VaultError> {
         let wanted = key_id(sealed)?;
         let key = self.versions.iter().find(|key| key.id() == wanted).unwrap_or(&self.versions[0]);
         Ok(key.open(&SealContext::new(purpose, seal_tenant(self.tenant), object, revision), sealed)?)
     }
 
-    fn open_key(&self, purpose: Purpose, object: Uuid, revision: u64, sealed: &[u8]) -> Result<Zeroizing<[u8; 32]>, VaultError> {
+    fn open_key(
+        &self,
+        purpose: Purpose,
+        object: Uuid,
+        revision: u64,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<[u8; 32]>, VaultError> {
         let plain = self.open(purpose, object, revision, sealed)?;
         plain.as_slice().try_into().map(Zeroizing::new).map_err(|_| VaultError::Length("key"))
     }
@@ -189,30 +206,40 @@ impl PersonKey {
 
     /// Seals name, e-mail and external id.
     pub fn seal_profile(&self, revision: u32, profile: &Profile) -> Result<Vec<u8>, VaultError> {
-        let context = SealContext::new(Purpose::PERSON_FIELD, seal_tenant(self.tenant), self.person.0, u64::from(revision));
+        let context =
+            SealContext::new(Purpose::PERSON_FIELD, seal_tenant(self.tenant), self.person.0, u64::from(revision));
         Ok(self.key.seal(&context, &profile.to_bytes())?)
     }
 
     /// Opens name, e-mail and external id.
     pub fn open_profile(&self, revision: u32, sealed: &[u8]) -> Result<Profile, VaultError> {
-        let context = SealContext::new(Purpose::PERSON_FIELD, seal_tenant(self.tenant), self.person.0, u64::from(revision));
+        let context =
+            SealContext::new(Purpose::PERSON_FIELD, seal_tenant(self.tenant), self.person.0, u64::from(revision));
         Ok(Profile::from_bytes(&self.key.open(&context, sealed)?)?)
     }
 
     /// Seals the body of the person's record in a gallery.
     pub fn seal_person_body(&self, revision: u32, body: &[u8]) -> Result<Vec<u8>, VaultError> {
-        let context = SealContext::new(Purpose::RECORD_BODY, seal_tenant(self.tenant), self.person.0, u64::from(revision));
+        let context =
+            SealContext::new(Purpose::RECORD_BODY, seal_tenant(self.tenant), self.person.0, u64::from(revision));
         Ok(self.key.seal(&context, body)?)
     }
 
     /// Opens the body of the person's record in a gallery.
     pub fn open_person_body(&self, revision: u32, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, VaultError> {
-        let context = SealContext::new(Purpose::RECORD_BODY, seal_tenant(self.tenant), self.person.0, u64::from(revision));
+        let context =
+            SealContext::new(Purpose::RECORD_BODY, seal_tenant(self.tenant), self.person.0, u64::from(revision));
         Ok(self.key.open(&context, sealed)?)
     }
 
     /// Seals a template's body: the record of the embedding, in `template` and in every gallery's log alike.
-    pub fn seal_template(&self, template: TemplateId, revision: u32, space_id: &str, body: &[u8]) -> Result<Vec<u8>, VaultError> {
+    pub fn seal_template(
+        &self,
+        template: TemplateId,
+        revision: u32,
+        space_id: &str,
+        body: &[u8],
+    ) -> Result<Vec<u8>, VaultError> {
         Ok(self.key.seal(&self.template_context(template, revision, space_id), body)?)
     }
 
@@ -228,11 +255,8 @@ impl PersonKey {
     }
 
     fn template_context<'a>(&self, template: TemplateId, revision: u32, space_id: &'a str) -> SealContext<'a> {
-        SealContext::new(Purpose::TEMPLATE, seal_tenant(self.tenant), template.0, u64::from(revision)).with_template(TemplateRow {
-            person: self.person.0,
-            space_id,
-            row: template.0,
-        })
+        SealContext::new(Purpose::TEMPLATE, seal_tenant(self.tenant), template.0, u64::from(revision))
+            .with_template(TemplateRow { person: self.person.0, space_id, row: template.0 })
     }
 }
 
@@ -253,7 +277,11 @@ mod tests {
     use super::*;
 
     fn tenant(byte: u8) -> TenantKeys {
-        TenantKeys::new(TenantId(Uuid::from_bytes([byte; 16])), vec![SealKey::new([byte; 32])], Zeroizing::new([byte; 32]))
+        TenantKeys::new(
+            TenantId(Uuid::from_bytes([byte; 16])),
+            vec![SealKey::new([byte; 32])],
+            Zeroizing::new([byte; 32]),
+        )
     }
 
     #[test]
@@ -282,7 +310,8 @@ mod tests {
     fn an_older_tenant_key_still_opens() {
         let old = tenant(1);
         let sealed = old.seal_rotation_seed("space", &[7; 32]).unwrap();
-        let rotated = TenantKeys::new(old.tenant(), vec![SealKey::new([2; 32]), SealKey::new([1; 32])], old.blind_index.clone());
+        let rotated =
+            TenantKeys::new(old.tenant(), vec![SealKey::new([2; 32]), SealKey::new([1; 32])], old.blind_index.clone());
         assert_eq!(*rotated.open_rotation_seed("space", &sealed).unwrap(), [7; 32]);
     }
 

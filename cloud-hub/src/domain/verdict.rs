@@ -59,7 +59,8 @@ pub fn rule(committed: u64, stored: &HashMap<u64, Uuid>, batch: &[(u64, Uuid)]) 
     if first > committed + 1 {
         return Ok(Ruling::Rewind);
     }
-    let contradicts = |(sequence, id): &(u64, Uuid)| *sequence <= committed && stored.get(sequence).is_some_and(|known| known != id);
+    let contradicts =
+        |(sequence, id): &(u64, Uuid)| *sequence <= committed && stored.get(sequence).is_some_and(|known| known != id);
     if let Some(index) = batch.iter().position(contradicts) {
         return Ok(Ruling::Conflict { index });
     }

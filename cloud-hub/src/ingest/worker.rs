@@ -50,7 +50,9 @@ async fn work(ingest: Ingest, mut messages: mpsc::Receiver<Incoming>, acks: mpsc
             Err(refused) if refused.by_the_devices_fault() => {
                 tracing::warn!(%tenant, %device, error = %chain(&refused), "batch refused");
             }
-            Err(failed) => tracing::error!(%tenant, %device, error = %chain(&failed), "batch not committed; the device sends it again"),
+            Err(failed) => {
+                tracing::error!(%tenant, %device, error = %chain(&failed), "batch not committed; the device sends it again");
+            }
         }
     }
 }

@@ -14,19 +14,18 @@ use wire_contract::EventData;
 use wire_contract::event::PersonDeletedData;
 use zeroize::Zeroizing;
 
-use super::{KeysError, Keyring};
+use super::{Keyring, KeysError};
 use crate::clock::Clock;
 use crate::domain::api_key::ApiKey;
 use crate::domain::claim::{self, Ruling};
 use crate::domain::event::{Alarm, NewEvent};
-use crate::domain::ids::{
-    ApiKeyId, ClaimId, DeviceId, EndpointId, EventId, GalleryId, PersonId, SiteId, TenantId,
-};
+use crate::domain::ids::{ApiKeyId, ClaimId, DeviceId, EndpointId, EventId, GalleryId, PersonId, SiteId, TenantId};
 use crate::domain::people::Profile;
 use crate::domain::vault::{PersonKey, TenantKeys};
 use crate::store::audit::Entry;
 use crate::store::{
-    Database, StoreError, TenantTx, audit, claims, credentials, devices, events, galleries, people, places, routes, webhooks,
+    Database, StoreError, TenantTx, audit, claims, credentials, devices, events, galleries, people, places, routes,
+    webhooks,
 };
 
 /// The keyring and the database, together. Cheap to clone.
@@ -231,7 +230,12 @@ impl Custody {
 
     /// Deletes a person: from every gallery in one transaction that tells the doors at its commit, then their key.
     /// Returns the galleries' new versions.
-    pub async fn delete_person(&self, tenant: TenantId, id: PersonId, actor: &str) -> Result<Vec<(GalleryId, u64)>, KeysError> {
+    pub async fn delete_person(
+        &self,
+        tenant: TenantId,
+        id: PersonId,
+        actor: &str,
+    ) -> Result<Vec<(GalleryId, u64)>, KeysError> {
         let (keyring, actor, now) = (Arc::clone(&self.keyring), actor.to_owned(), self.clock.now());
         let event = NewEvent::from_hub(
             EventId(self.clock.new_id()),
@@ -321,7 +325,12 @@ impl Custody {
     }
 
     /// Rules on a claim that a device shows with its public key, and binds it to the first such key.
-    pub async fn redeem_claim(&self, id: ClaimId, secret: &[u8; 32], spki_sha256: [u8; 32]) -> Result<Redeemed, KeysError> {
+    pub async fn redeem_claim(
+        &self,
+        id: ClaimId,
+        secret: &[u8; 32],
+        spki_sha256: [u8; 32],
+    ) -> Result<Redeemed, KeysError> {
         let Some(tenant) = routes::tenant_of_claim(&self.db, id).await? else { return Ok(Redeemed::Unknown) };
         let (keyring, secret, now) = (Arc::clone(&self.keyring), Zeroizing::new(*secret), self.clock.now());
         let alarm_id = EventId(self.clock.new_id());
@@ -366,7 +375,8 @@ impl Custody {
                         expires_at: claimed.expires_at,
                     };
                     devices::claimed(tx, device, &issued).await?;
-                    let repeated = before.spki_sha256.as_deref() == Some(&claimed.spki_sha256[..]) && before.link_epoch > 0;
+                    let repeated =
+                        before.spki_sha256.as_deref() == Some(&claimed.spki_sha256[..]) && before.link_epoch > 0;
                     if !repeated {
                         let number = devices::next_link_epoch(tx, device).await?;
                         let sealed = keyring.tenant(tx).await?.seal_link(device, number, &*random_key()?)?;
@@ -387,7 +397,8 @@ impl Custody {
                 Box::pin(async move {
                     let keys = keyring.tenant(tx).await?;
                     let links = devices::links(tx, device, now).await?;
-                    let link = links.first().ok_or(StoreError::NotFound { what: "link key of device", id: device.0 })?;
+                    let link =
+                        links.first().ok_or(StoreError::NotFound { what: "link key of device", id: device.0 })?;
                     let mut held = Vec::new();
                     for gallery in devices::galleries(tx, device).await? {
                         let gallery = galleries::get(tx, gallery.gallery).await?;
@@ -422,6 +433,8 @@ async fn log(
 }
 
 /// Runs what waits for the disk away from the async workers.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, KeysError> + Send + 'static) -> Result<T, KeysError> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, KeysError> + Send + 'static,
+) -> Result<T, KeysError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| StoreError::Aborted)?
 }

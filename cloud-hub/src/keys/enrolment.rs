@@ -8,7 +8,7 @@ use uuid::Uuid;
 use wire_contract::event::EnrolmentCompletedData;
 use wire_contract::{EventData, Score};
 
-use super::{Custody, KeysError, Keyring};
+use super::{Custody, Keyring, KeysError};
 use crate::domain::enrolment::State;
 use crate::domain::event::NewEvent;
 use crate::domain::ids::{EventId, PersonId, SessionId, TemplateId, TenantId};
@@ -106,7 +106,13 @@ impl Custody {
 
     /// The `k` templates of a space that are nearest to an embedding of unit norm, best first.
     /// Found by the rotated vectors, scored anew from the unsealed templates.
-    pub async fn nearest(&self, tenant: TenantId, space_id: &str, probe: Box<[f32; DIM]>, k: u32) -> Result<Vec<Candidate>, KeysError> {
+    pub async fn nearest(
+        &self,
+        tenant: TenantId,
+        space_id: &str,
+        probe: Box<[f32; DIM]>,
+        k: u32,
+    ) -> Result<Vec<Candidate>, KeysError> {
         let (keyring, space_id) = (Arc::clone(&self.keyring), space_id.to_owned());
         self.db
             .tenant(tenant, move |tx| {
@@ -133,7 +139,8 @@ impl Custody {
         let mut rebuilt = 0;
         loop {
             let keyring = Arc::clone(&self.keyring);
-            let batch = self.db.tenant(tenant, move |tx| Box::pin(async move { rebuild_batch(tx, &keyring).await })).await?;
+            let batch =
+                self.db.tenant(tenant, move |tx| Box::pin(async move { rebuild_batch(tx, &keyring).await })).await?;
             rebuilt += batch;
             if batch == 0 {
                 return Ok(rebuilt);

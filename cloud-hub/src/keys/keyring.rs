@@ -95,9 +95,11 @@ impl Keyring {
     pub async fn make_tenant(&self, tx: &mut TenantTx) -> Result<(), KeysError> {
         let tenant = tx.tenant();
         let (tk, blind_index) = (SealKey::random()?, random_key()?);
-        let wrapped = self.master.seal(&context(Purpose::TENANT_KEY, tenant, 1), tk.expose()).map_err(VaultError::from)?;
+        let wrapped =
+            self.master.seal(&context(Purpose::TENANT_KEY, tenant, 1), tk.expose()).map_err(VaultError::from)?;
         secrets::add(tx, secrets::Kind::TenantKey, "", 1, &wrapped).await?;
-        let sealed = tk.seal(&context(Purpose::BLIND_INDEX_KEY, tenant, 1), blind_index.as_slice()).map_err(VaultError::from)?;
+        let sealed =
+            tk.seal(&context(Purpose::BLIND_INDEX_KEY, tenant, 1), blind_index.as_slice()).map_err(VaultError::from)?;
         secrets::add(tx, secrets::Kind::BlindIndex, "", 1, &sealed).await?;
         Ok(())
     }
@@ -110,7 +112,8 @@ impl Keyring {
         }
         let mut versions = Vec::new();
         for (version, wrapped) in secrets::versions(tx, secrets::Kind::TenantKey, "").await? {
-            let opened = self.master.open(&context(Purpose::TENANT_KEY, tenant, version), &wrapped).map_err(VaultError::from)?;
+            let opened =
+                self.master.open(&context(Purpose::TENANT_KEY, tenant, version), &wrapped).map_err(VaultError::from)?;
             versions.push(SealKey::new(*exact(&opened)?));
         }
         let stored = secrets::versions(tx, secrets::Kind::BlindIndex, "").await?;

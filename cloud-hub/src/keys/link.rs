@@ -63,7 +63,10 @@ impl DeviceLinks {
         let unverified = parse_up(bytes)?;
         let found = unverified.link_epoch();
         let Some(key) = accepted.keys.iter().find(|key| key.epoch() == found) else {
-            return Err(EnvelopeError::OtherEpoch { expected: accepted.keys.first().map_or(0, LinkKeys::epoch), found });
+            return Err(EnvelopeError::OtherEpoch {
+                expected: accepted.keys.first().map_or(0, LinkKeys::epoch),
+                found,
+            });
         };
         let payload = unverified.verify(key.up(), &topic.to_string())?;
         self.in_use.lock().insert(accepted.device, found);
@@ -71,7 +74,13 @@ impl DeviceLinks {
     }
 
     /// Seals a message for a device.
-    pub fn seal(&self, tenant: TenantId, accepted: &Accepted, channel: DownChannel, plain: &[u8]) -> Result<Outgoing, KeysError> {
+    pub fn seal(
+        &self,
+        tenant: TenantId,
+        accepted: &Accepted,
+        channel: DownChannel,
+        plain: &[u8],
+    ) -> Result<Outgoing, KeysError> {
         let device = accepted.device;
         let used = self.in_use.lock().get(&device).copied();
         let key = accepted
@@ -82,7 +91,8 @@ impl DeviceLinks {
             .ok_or(StoreError::NotFound { what: "link key of device", id: device.0 })?;
         let topic = down(tenant, device, channel);
         let spelled = topic.to_string();
-        let context = SealContext::new(Purpose::MQTT_DOWN, seal_tenant(tenant), device.0, u64::from(key.epoch())).with_topic(&spelled);
+        let context = SealContext::new(Purpose::MQTT_DOWN, seal_tenant(tenant), device.0, u64::from(key.epoch()))
+            .with_topic(&spelled);
         let payload = SealKey::new(*key.expose_down()).seal(&context, plain).map_err(VaultError::from)?;
         Ok(Outgoing { topic, payload })
     }

@@ -28,7 +28,9 @@ impl PersonKeys {
     pub(super) fn open(path: &Path) -> Result<Self, KeysError> {
         let failed = |source| KeysError::Persons { path: path.to_owned(), source: Box::new(source) };
         let file = private_file(path).map_err(|error| failed(redb::Error::Io(error)))?;
-        let mut db = redb::Builder::new().create_file(file).map_err(|error| failed(error.into()))?;
+        let mut db = redb::backends::FileBackend::new(file)
+            .and_then(|backend| redb::Builder::new().create_with_backend(backend))
+            .map_err(|error| failed(error.into()))?;
         db.compact().map_err(|error| failed(error.into()))?;
         let store = Self { path: path.to_owned(), db };
         // Makes the table, so that reading never finds it missing.

@@ -25,7 +25,8 @@ impl SigningKey {
     /// its public half, as a UUID of version 8.
     pub(super) fn load_or_make(path: &Path) -> Result<Self, KeysError> {
         let pkcs8 = secret_file::load_or_make(path, || {
-            let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| gallery_log::keys::NoRandomness)?;
+            let document =
+                Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| gallery_log::keys::NoRandomness)?;
             Ok::<_, KeysError>(Zeroizing::new(document.as_ref().to_vec()))
         })?;
         let pair = Ed25519KeyPair::from_pkcs8(&pkcs8).map_err(|_| KeysError::Damaged { path: path.to_owned() })?;

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType,
+    SerialNumber,
 };
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -46,7 +47,9 @@ pub enum PkiError {
         source: std::io::Error,
     },
     /// A stored key or certificate is not one.
-    #[error("{path} is not a usable {what}: restore the pki directory from a backup; a new one means claiming every device again")]
+    #[error(
+        "{path} is not a usable {what}: restore the pki directory from a backup; a new one means claiming every device again"
+    )]
     Stored {
         /// The file.
         path: PathBuf,
@@ -151,9 +154,11 @@ impl Pki {
     pub fn load_or_make(dir: &Path, now: OffsetDateTime) -> Result<Self, PkiError> {
         let root = Authority::load_or_make(dir, "root", "Lintel root", None, &[], now)?;
         let device_use = [ExtendedKeyUsagePurpose::ClientAuth];
-        let devices = Authority::load_or_make(dir, "device-ca", "Lintel device authority", Some(&root), &device_use, now)?;
+        let devices =
+            Authority::load_or_make(dir, "device-ca", "Lintel device authority", Some(&root), &device_use, now)?;
         let service_use = [ExtendedKeyUsagePurpose::ServerAuth];
-        let services = Authority::load_or_make(dir, "service-ca", "Lintel service authority", Some(&root), &service_use, now)?;
+        let services =
+            Authority::load_or_make(dir, "service-ca", "Lintel service authority", Some(&root), &service_use, now)?;
         Ok(Self { dir: dir.to_owned(), root, devices, services })
     }
 
@@ -195,7 +200,12 @@ impl Pki {
     }
 
     /// Issues a device's certificate: common name = device UUID, client authentication only.
-    pub fn issue_device(&self, request: DeviceRequest, device: DeviceId, now: OffsetDateTime) -> Result<IssuedDevice, PkiError> {
+    pub fn issue_device(
+        &self,
+        request: DeviceRequest,
+        device: DeviceId,
+        now: OffsetDateTime,
+    ) -> Result<IssuedDevice, PkiError> {
         let DeviceRequest { mut inner, spki_sha256 } = request;
         let serial = random_serial()?;
         let expires_at = now + LEAF_LIFETIME - BACKDATE;
@@ -211,7 +221,12 @@ impl Pki {
 
     /// A certificate for the hub's HTTPS and for the broker, valid for these names and addresses. Kept as a file
     /// (`<name>.pem`, `<name>.key`) and made anew when it covers other names or has passed half its life.
-    pub fn server(&self, name: &str, subject_names: &[String], now: OffsetDateTime) -> Result<ServerIdentity, PkiError> {
+    pub fn server(
+        &self,
+        name: &str,
+        subject_names: &[String],
+        now: OffsetDateTime,
+    ) -> Result<ServerIdentity, PkiError> {
         let (key_path, chain_path) = (self.dir.join(format!("{name}.key")), self.dir.join(format!("{name}.pem")));
         let key = load_key(&key_path)?;
         let names = subject_names.iter().map(|name| san(name)).collect::<Result<Vec<_>, _>>()?;
@@ -228,12 +243,19 @@ impl Pki {
         Ok(ServerIdentity { chain_pem, key_pem, expires_at })
     }
 
-    fn stored_server(&self, path: &Path, key: &KeyPair, names: &[String], now: OffsetDateTime) -> Option<(String, OffsetDateTime)> {
+    fn stored_server(
+        &self,
+        path: &Path,
+        key: &KeyPair,
+        names: &[String],
+        now: OffsetDateTime,
+    ) -> Option<(String, OffsetDateTime)> {
         let chain_pem = std::fs::read_to_string(path).ok()?;
         let (_, first) = x509_parser::pem::parse_x509_pem(chain_pem.as_bytes()).ok()?;
         let certificate = first.parse_x509().ok()?;
         let expires_at = certificate.validity().not_after.to_datetime();
-        let covered: Vec<String> = certificate.subject_alternative_name().ok()??.value.general_names.iter().filter_map(name_of).collect();
+        let covered: Vec<String> =
+            certificate.subject_alternative_name().ok()??.value.general_names.iter().filter_map(name_of).collect();
         let own_key = certificate.public_key().raw == key.subject_public_key_info();
         let own_chain = chain_pem.ends_with(&format!("{}{}", self.services.pem, self.root.pem));
         (own_key && own_chain && covered == names && expires_at - now > RENEW_BELOW).then_some((chain_pem, expires_at))
@@ -299,7 +321,13 @@ fn make_authority(
     .map_err(PkiError::Make)
 }
 
-fn leaf(common_name: &str, usage: ExtendedKeyUsagePurpose, serial: &[u8], now: OffsetDateTime, expires_at: OffsetDateTime) -> CertificateParams {
+fn leaf(
+    common_name: &str,
+    usage: ExtendedKeyUsagePurpose,
+    serial: &[u8],
+    now: OffsetDateTime,
+    expires_at: OffsetDateTime,
+) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = named(common_name);
     params.serial_number = Some(SerialNumber::from_slice(serial));

@@ -65,7 +65,10 @@ fn a_device_certificate_names_the_device_and_serves_clients_only() {
     let (_, parsed) = x509_parser::parse_x509_certificate(&leaf).unwrap();
     assert_eq!(parsed.subject().to_string(), format!("CN={DEVICE}"), "the request's subject is ignored");
     assert_eq!(parsed.raw_serial_as_string().replace(':', ""), issued.serial);
-    assert!(parsed.validity().not_after.timestamp() - parsed.validity().not_before.timestamp() <= LEAF_LIFETIME.whole_seconds());
+    assert!(
+        parsed.validity().not_after.timestamp() - parsed.validity().not_before.timestamp()
+            <= LEAF_LIFETIME.whole_seconds()
+    );
 
     assert!(accepts_client(pki.device_authority_der(), &issued.chain_pem, NOW));
     assert!(!accepts_client(pki.device_authority_der(), &issued.chain_pem, NOW + Duration::days(91)));
@@ -90,7 +93,11 @@ fn a_server_certificate_covers_its_names_and_chains_to_the_root() {
     }
     assert!(!accepts_server(pki.root_der(), &server.chain_pem, "other.example", NOW));
     assert!(!accepts_client(pki.device_authority_der(), &server.chain_pem, NOW), "a server cannot pose as a device");
-    assert_eq!(certificates(&server.chain_pem).last().unwrap().as_ref(), pki.root_der(), "claiming devices get the root along");
+    assert_eq!(
+        certificates(&server.chain_pem).last().unwrap().as_ref(),
+        pki.root_der(),
+        "claiming devices get the root along"
+    );
 }
 
 #[test]

@@ -116,7 +116,12 @@ struct Waiting {
 }
 
 /// Keeps a session until the task is aborted.
-pub(super) async fn run(publisher: Publisher, parcels: mpsc::Receiver<Parcel>, inboxes: Inboxes, connected: watch::Sender<bool>) {
+pub(super) async fn run(
+    publisher: Publisher,
+    parcels: mpsc::Receiver<Parcel>,
+    inboxes: Inboxes,
+    connected: watch::Sender<bool>,
+) {
     let parcels = Arc::new(tokio::sync::Mutex::new(parcels));
     let mut pause = PAUSES.0;
     loop {
@@ -158,7 +163,9 @@ async fn session(
                 }
             }
             Event::Incoming(Packet::SubAck(ack)) => {
-                if let Some((filter, reason)) = filters.iter().zip(&ack.return_codes).find(|(_, code)| !subscribed(code)) {
+                if let Some((filter, reason)) =
+                    filters.iter().zip(&ack.return_codes).find(|(_, code)| !subscribed(code))
+                {
                     return SessionEnd::NotSubscribed { filter: filter.clone(), reason: *reason };
                 }
                 let task = send(client.clone(), Arc::clone(parcels), Arc::clone(&waiting));
@@ -216,14 +223,23 @@ fn acknowledged(waiting: &Mutex<Unacknowledged>, id: u16, reason: PubAckReason) 
 }
 
 /// Takes messages from the queue whenever the window has room.
-async fn send(client: AsyncClient, parcels: Arc<tokio::sync::Mutex<mpsc::Receiver<Parcel>>>, waiting: Arc<Mutex<Unacknowledged>>) {
+async fn send(
+    client: AsyncClient,
+    parcels: Arc<tokio::sync::Mutex<mpsc::Receiver<Parcel>>>,
+    waiting: Arc<Mutex<Unacknowledged>>,
+) {
     let window = Arc::new(Semaphore::new(WINDOW));
     let mut parcels = parcels.lock().await;
     loop {
         let place = Arc::clone(&window).acquire_owned().await.expect("the window is never closed");
         let Some(Parcel { message, receipt }) = parcels.recv().await else { return };
         let topic = message.topic.to_string();
-        waiting.lock().queued.push_back(Waiting { since: Instant::now(), topic: topic.clone(), receipt, _place: place });
+        waiting.lock().queued.push_back(Waiting {
+            since: Instant::now(),
+            topic: topic.clone(),
+            receipt,
+            _place: place,
+        });
         // The client's own queue has room for two windows, so this waits for nothing but the session's end.
         if client.publish(topic, QoS::AtLeastOnce, false, message.payload).await.is_err() {
             return;

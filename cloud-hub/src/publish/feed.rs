@@ -34,7 +34,12 @@ pub(super) enum Input {
 }
 
 /// Publishes until the queue closes.
-pub(super) async fn run(publisher: Publisher, mut inbox: mpsc::Receiver<Input>, outbox: Outbox, mut connected: watch::Receiver<bool>) {
+pub(super) async fn run(
+    publisher: Publisher,
+    mut inbox: mpsc::Receiver<Input>,
+    outbox: Outbox,
+    mut connected: watch::Receiver<bool>,
+) {
     let mut due: BTreeSet<TenantId> = BTreeSet::new();
     while let Some(input) = inbox.recv().await {
         let mut look_at_all = note(input, &mut due);
@@ -67,16 +72,26 @@ fn note(input: Input, due: &mut BTreeSet<TenantId>) -> bool {
 }
 
 /// Publishes all that is due; `false` if the broker did not take something.
-async fn round(publisher: &Publisher, outbox: &Outbox, due: &mut BTreeSet<TenantId>, all: bool) -> Result<bool, StoreError> {
+async fn round(
+    publisher: &Publisher,
+    outbox: &Outbox,
+    due: &mut BTreeSet<TenantId>,
+    all: bool,
+) -> Result<bool, StoreError> {
     if all {
         due.extend(routes::tenants(&publisher.db).await?);
     }
     while let Some(tenant) = due.first().copied() {
         loop {
-            let page = publisher.db.tenant(tenant, |tx| Box::pin(async move {
-                let after = events::reader(tx, READER).await?;
-                events::page(tx, after, ROUND, None).await
-            })).await?;
+            let page = publisher
+                .db
+                .tenant(tenant, |tx| {
+                    Box::pin(async move {
+                        let after = events::reader(tx, READER).await?;
+                        events::page(tx, after, ROUND, None).await
+                    })
+                })
+                .await?;
             if page.is_empty() {
                 break;
             }

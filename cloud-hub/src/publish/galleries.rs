@@ -87,7 +87,8 @@ struct Galleries {
 
 /// Works until the queue closes.
 pub(super) async fn run(publisher: Publisher, mut inbox: mpsc::Receiver<Input>, outbox: Outbox) {
-    let mut this = Galleries { publisher, outbox, known: HashMap::new(), behind: VecDeque::new(), queued: HashSet::new() };
+    let mut this =
+        Galleries { publisher, outbox, known: HashMap::new(), behind: VecDeque::new(), queued: HashSet::new() };
     loop {
         let input = if this.behind.is_empty() { inbox.recv().await } else { inbox.try_recv().ok() };
         match input {
@@ -247,18 +248,23 @@ async fn judge(
         let equal = (state.epoch, state.version, &reported.root) == (own.epoch, own.version, &own.root);
         devices::report_gallery(tx, message.device, id, &reported, equal).await?;
         let finding = find(tx, own, &state).await?;
-        findings.push((id, match finding {
-            Judgement::At(position) => Finding::At(position),
-            Judgement::FetchLink => Finding::Rebuild(order(tx, links, message.device, own, Code::EpochChanged).await?),
-            Judgement::Diverged => {
-                alarm(tx, message.device, own, &state, now, new_id()).await?;
-                Finding::Rebuild(order(tx, links, message.device, own, Code::RootMismatch).await?)
-            }
-            Judgement::FromTheFuture => {
-                alarm(tx, message.device, own, &state, now, new_id()).await?;
-                Finding::Hopeless
-            }
-        }));
+        findings.push((
+            id,
+            match finding {
+                Judgement::At(position) => Finding::At(position),
+                Judgement::FetchLink => {
+                    Finding::Rebuild(order(tx, links, message.device, own, Code::EpochChanged).await?)
+                }
+                Judgement::Diverged => {
+                    alarm(tx, message.device, own, &state, now, new_id()).await?;
+                    Finding::Rebuild(order(tx, links, message.device, own, Code::RootMismatch).await?)
+                }
+                Judgement::FromTheFuture => {
+                    alarm(tx, message.device, own, &state, now, new_id()).await?;
+                    Finding::Hopeless
+                }
+            },
+        ));
     }
     Ok(findings)
 }
@@ -289,7 +295,13 @@ async fn find(tx: &mut TenantTx, own: &DeviceGallery, state: &GalleryState) -> R
     Ok(at(0))
 }
 
-async fn order(tx: &mut TenantTx, links: &DeviceLinks, device: DeviceId, own: &DeviceGallery, reason: Code) -> Result<Outgoing, KeysError> {
+async fn order(
+    tx: &mut TenantTx,
+    links: &DeviceLinks,
+    device: DeviceId,
+    own: &DeviceGallery,
+    reason: Code,
+) -> Result<Outgoing, KeysError> {
     let order = GalleryRebuild { v: V1, gallery: wire_contract::GalleryId(own.gallery.0), epoch: own.epoch, reason };
     let json = serde_json::to_vec(&GalleryDown::Rebuild(order)).expect("an order is a plain struct");
     let accepted = links.accepted(tx, device).await?;

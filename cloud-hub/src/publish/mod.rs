@@ -141,7 +141,9 @@ async fn listen(db: Database, inboxes: Inboxes) {
 /// Waits where a queue is full: a notice must not be lost, and the database keeps further ones meanwhile.
 async fn dispatch(notice: Notice, inboxes: &Inboxes) {
     match notice {
-        Notice::Gallery(tenant, gallery) => drop(inboxes.galleries.send(galleries::Input::Changed(tenant, gallery)).await),
+        Notice::Gallery(tenant, gallery) => {
+            let _ = inboxes.galleries.send(galleries::Input::Changed(tenant, gallery)).await;
+        }
         Notice::Event(tenant) => drop(inboxes.feed.send(feed::Input::News(tenant)).await),
         Notice::Reconnected => {
             let _ = inboxes.galleries.send(galleries::Input::LookAtAll).await;

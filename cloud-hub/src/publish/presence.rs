@@ -32,7 +32,9 @@ pub(super) async fn run(publisher: Publisher, mut inbox: mpsc::Receiver<Incoming
         match note(&publisher, message).await {
             Ok(()) => {}
             // Retained messages of devices that were revoked or claimed anew stay at the broker; they mean nothing.
-            Err(error @ (PresenceError::NotRegistered | PresenceError::Envelope(_))) => tracing::debug!(%device, %error, "status ignored"),
+            Err(error @ (PresenceError::NotRegistered | PresenceError::Envelope(_))) => {
+                tracing::debug!(%device, %error, "status ignored");
+            }
             Err(error) => tracing::warn!(%device, %error, "status not noted"),
         }
     }
@@ -48,7 +50,8 @@ async fn note(publisher: &Publisher, message: Incoming) -> Result<(), PresenceEr
         .tenant(message.tenant, move |tx| {
             Box::pin(async move {
                 let accepted = links.accepted(tx, message.device).await?;
-                let status: Status = serde_json::from_slice(links.verify(&accepted, &message.topic(), &message.payload)?)?;
+                let status: Status =
+                    serde_json::from_slice(links.verify(&accepted, &message.topic(), &message.payload)?)?;
                 let boot = status.boot.to_string();
                 let presence = devices::Presence {
                     online: status.state == Said::Online,

@@ -22,8 +22,8 @@ use crate::domain::ids::{DeviceId, GalleryId, PersonId, TemplateId};
 use crate::domain::message::Outgoing;
 use crate::domain::vault::{PersonKey, TenantKeys};
 use crate::keys::{DeviceLinks, Keyring, KeysError};
-use crate::store::galleries::{self, Gallery, StoredRecord};
 use crate::store::TenantTx;
+use crate::store::galleries::{self, Gallery, StoredRecord};
 
 /// Records read at once: more than fit a message (about 22 templates) unless they are all small.
 const READ_AHEAD: u32 = 64;
@@ -71,7 +71,8 @@ pub(super) async fn next(
     records.truncate(records_that_fit(&records));
     let Some(last) = records.last().map(|record| record.version) else { return Ok(None) };
     let root = root_after(tx, &keys, &gallery, last, from.genuine_through).await?;
-    let stand_ins = stored.iter().any(|record| record.version <= last && record.op == Op::Put && record.sealed.is_none());
+    let stand_ins =
+        stored.iter().any(|record| record.version <= last && record.op == Op::Put && record.sealed.is_none());
     let genuine_through = if from.genuine_through == from.version && !stand_ins { last } else { from.genuine_through };
     let down = GalleryDown::Records(GalleryRecords {
         v: V1,
@@ -128,7 +129,9 @@ impl Opener<'_> {
         };
         let key = match self.people.entry(person) {
             std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
-            std::collections::hash_map::Entry::Vacant(unknown) => unknown.insert(self.keyring.person(self.keys, person)?),
+            std::collections::hash_map::Entry::Vacant(unknown) => {
+                unknown.insert(self.keyring.person(self.keys, person)?)
+            }
         };
         let opened = match &record.space_id {
             Some(space_id) => key.open_template(TemplateId(record.id.0), record.rev, space_id, sealed)?,
@@ -156,7 +159,13 @@ fn stand_in(record: &StoredRecord) -> Result<Vec<u8>, KeysError> {
 }
 
 /// The root that a device has after `version` if it took everything up to `genuine_through` as it was written.
-async fn root_after(tx: &mut TenantTx, keys: &TenantKeys, gallery: &Gallery, version: u64, genuine_through: u64) -> Result<Root, KeysError> {
+async fn root_after(
+    tx: &mut TenantTx,
+    keys: &TenantKeys,
+    gallery: &Gallery,
+    version: u64,
+    genuine_through: u64,
+) -> Result<Root, KeysError> {
     if galleries::is_whole_at(tx, gallery.id, gallery.epoch, version).await?
         && let Some(root) = galleries::root_at(tx, gallery.id, gallery.epoch, version).await?
     {
@@ -172,7 +181,11 @@ async fn root_after(tx: &mut TenantTx, keys: &TenantKeys, gallery: &Gallery, ver
     Ok(digest.root())
 }
 
-fn leaf_at_device(gdk: &DigestKey, record: &StoredRecord, genuine_through: u64) -> Result<Option<(RecordId, Leaf)>, KeysError> {
+fn leaf_at_device(
+    gdk: &DigestKey,
+    record: &StoredRecord,
+    genuine_through: u64,
+) -> Result<Option<(RecordId, Leaf)>, KeysError> {
     if record.sealed.is_some() || record.version <= genuine_through {
         return Ok(record.leaf.map(|leaf| (record.id, leaf)));
     }

@@ -59,7 +59,12 @@ pub async fn get(tx: &mut TenantTx, id: ClaimId) -> Result<Option<(DeviceId, Cla
 
 /// Binds a free, living claim to a public key, or confirms that it is bound to this one. One statement, so that of
 /// two racing devices exactly one gets `true`.
-pub async fn bind(tx: &mut TenantTx, id: ClaimId, spki_sha256: &[u8; 32], now: OffsetDateTime) -> Result<bool, StoreError> {
+pub async fn bind(
+    tx: &mut TenantTx,
+    id: ClaimId,
+    spki_sha256: &[u8; 32],
+    now: OffsetDateTime,
+) -> Result<bool, StoreError> {
     let tenant = tx.tenant_uuid();
     let done = sqlx::query(
         "UPDATE claim SET bound_spki = $3, bound_at = coalesce(bound_at, $4)

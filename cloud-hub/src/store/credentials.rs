@@ -41,7 +41,8 @@ pub async fn mac(tx: &mut TenantTx, id: ApiKeyId) -> Result<Option<[u8; 32]>, St
             .bind(id.0)
             .fetch_optional(tx.conn())
             .await?;
-    mac.map(|mac| mac.try_into().map_err(|_| StoreError::Unreadable { what: "api_key.mac", reason: "not 32 bytes" })).transpose()
+    mac.map(|mac| mac.try_into().map_err(|_| StoreError::Unreadable { what: "api_key.mac", reason: "not 32 bytes" }))
+        .transpose()
 }
 
 /// All keys of the tenant, oldest first.
@@ -61,12 +62,13 @@ pub async fn list(tx: &mut TenantTx) -> Result<Vec<ApiKeyRow>, StoreError> {
 /// Ends a key. Requests that are already past their authentication finish.
 pub async fn revoke(tx: &mut TenantTx, id: ApiKeyId, now: OffsetDateTime) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();
-    let done = sqlx::query("UPDATE api_key SET revoked_at = $3 WHERE tenant_id = $1 AND id = $2 AND revoked_at IS NULL")
-        .bind(tenant)
-        .bind(id.0)
-        .bind(now)
-        .execute(tx.conn())
-        .await?;
+    let done =
+        sqlx::query("UPDATE api_key SET revoked_at = $3 WHERE tenant_id = $1 AND id = $2 AND revoked_at IS NULL")
+            .bind(tenant)
+            .bind(id.0)
+            .bind(now)
+            .execute(tx.conn())
+            .await?;
     if done.rows_affected() == 0 {
         return Err(StoreError::NotFound { what: "api key", id: id.0 });
     }

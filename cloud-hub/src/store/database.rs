@@ -107,14 +107,18 @@ impl Database {
         .fetch_one(&self.pool)
         .await?;
         if row.try_get("rolsuper")? {
-            return Err(StoreError::Unfit("the application role is a superuser, which row-level security does not bind: use lintel_app"));
+            return Err(StoreError::Unfit(
+                "the application role is a superuser, which row-level security does not bind: use lintel_app",
+            ));
         }
         if row.try_get("rolbypassrls")? {
             return Err(StoreError::Unfit("the application role has BYPASSRLS: ALTER ROLE lintel_app NOBYPASSRLS"));
         }
         let setting = |name| row.try_get::<String, _>(name);
         if setting("fsync")? != "on" || setting("full_page_writes")? != "on" {
-            return Err(StoreError::Unfit("fsync or full_page_writes is off: an acknowledged event could be lost by a power cut"));
+            return Err(StoreError::Unfit(
+                "fsync or full_page_writes is off: an acknowledged event could be lost by a power cut",
+            ));
         }
         if !matches!(setting("synchronous_commit")?.as_str(), "on" | "remote_apply" | "remote_write" | "local") {
             return Err(StoreError::Unfit("synchronous_commit is off: an acknowledged event could be lost by a crash"));
@@ -149,7 +153,10 @@ impl Database {
 async fn run<T, E: From<StoreError>>(pool: &PgPool, tenant: TenantId, work: impl Work<T, E>) -> Result<T, E> {
     let begin = async {
         let mut inner = pool.begin().await?;
-        sqlx::query("SELECT set_config('lintel.tenant', $1, true)").bind(tenant.to_string()).execute(&mut *inner).await?;
+        sqlx::query("SELECT set_config('lintel.tenant', $1, true)")
+            .bind(tenant.to_string())
+            .execute(&mut *inner)
+            .await?;
         Ok::<_, sqlx::Error>(TenantTx { tenant, inner })
     };
     let mut tx = begin.await.map_err(|error| E::from(error.into()))?;
@@ -225,5 +232,43 @@ fn parse(channel: &str, payload: &str) -> Option<Notice> {
             Some(Notice::Gallery(tenant.parse().ok()?, gallery.parse().ok()?))
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::embedded::parts;
+    use crate::embedded::postgres::{EmbeddedPostgres, PostgresOptions};
+
+    #[tokio::test]
+    #[allow(clippy::print_stderr, reason = "the list of skipped tests is read from stderr")]
+    async fn a_connection_left_in_a_transaction_or_with_a_tenant_is_not_reused() {
+        if let Err(why) = parts::postgres_bin(None) {
+            eprintln!("SKIPPED a_connection_left_in_a_transaction_or_with_a_tenant_is_not_reused: {why}");
+            return;
+        }
+        let dir = tempfile::Builder::new().prefix("hub-").tempdir_in("/tmp").unwrap();
+        std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
+        let postgres = EmbeddedPostgres::start(PostgresOptions::for_data_dir(dir.path()).unwrap()).await.unwrap();
+        let pool = Database::new(postgres.app(), 1).pool;
+        let pid = async |spoil: Option<&'static str>| -> i32 {
+            let mut connection = pool.acquire().await.unwrap();
+            let pid = connection.fetch_one("SELECT pg_backend_pid()").await.unwrap().get(0);
+            if let Some(spoil) = spoil {
+                connection.execute(sqlx::raw_sql(spoil)).await.unwrap();
+            }
+            pid
+        };
+        let clean = pid(None).await;
+        assert_eq!(pid(None).await, clean, "a clean connection is reused");
+        let mut last = clean;
+        for spoil in ["BEGIN", "SELECT set_config('lintel.tenant', 'x', false)"] {
+            assert_eq!(pid(Some(spoil)).await, last);
+            let next = pid(None).await;
+            assert_ne!(next, last, "reused after {spoil}");
+            last = next;
+        }
+        postgres.stop().await;
     }
 }

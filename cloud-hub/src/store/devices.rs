@@ -177,11 +177,13 @@ pub async fn claimed(tx: &mut TenantTx, id: DeviceId, issued: &Issued<'_>) -> Re
 /// Ends a device: its topics are refused, its certificate serves for nothing, its doors decide on their own policy.
 pub async fn revoke(tx: &mut TenantTx, id: DeviceId) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();
-    let done = sqlx::query("UPDATE device SET state = 'revoked', online = false WHERE tenant_id = $1 AND id = $2 AND state <> 'revoked'")
-        .bind(tenant)
-        .bind(id.0)
-        .execute(tx.conn())
-        .await?;
+    let done = sqlx::query(
+        "UPDATE device SET state = 'revoked', online = false WHERE tenant_id = $1 AND id = $2 AND state <> 'revoked'",
+    )
+    .bind(tenant)
+    .bind(id.0)
+    .execute(tx.conn())
+    .await?;
     if done.rows_affected() == 0 {
         return Err(StoreError::NotFound { what: "device", id: id.0 });
     }
@@ -210,56 +212,85 @@ pub async fn links(tx: &mut TenantTx, id: DeviceId, now: OffsetDateTime) -> Resu
     .bind(now - PREVIOUS_LINK_ACCEPTED)
     .fetch_all(tx.conn())
     .await?;
-    rows.into_iter().map(|(number, sealed)| Ok(Link { epoch: epoch("device_link.link_epoch", number)?, sealed })).collect()
+    rows.into_iter()
+        .map(|(number, sealed)| Ok(Link { epoch: epoch("device_link.link_epoch", number)?, sealed }))
+        .collect()
 }
 
 /// Locks the device and returns the number that its next link key will have.
 pub async fn next_link_epoch(tx: &mut TenantTx, id: DeviceId) -> Result<u32, StoreError> {
     let tenant = tx.tenant_uuid();
-    let present: Option<i64> =
-        sqlx::query_scalar("SELECT link_epoch FROM device WHERE tenant_id = $1 AND id = $2 AND state = 'claimed' FOR UPDATE")
-            .bind(tenant)
-            .bind(id.0)
-            .fetch_optional(tx.conn())
-            .await?;
+    let present: Option<i64> = sqlx::query_scalar(
+        "SELECT link_epoch FROM device WHERE tenant_id = $1 AND id = $2 AND state = 'claimed' FOR UPDATE",
+    )
+    .bind(tenant)
+    .bind(id.0)
+    .fetch_optional(tx.conn())
+    .await?;
     let present = present.ok_or(StoreError::NotFound { what: "device", id: id.0 })?;
     epoch("device.link_epoch", present + 1)
 }
 
 /// Stores the next link key; the present one becomes the previous one and is accepted a while longer (a renewal).
-pub async fn renew_link(tx: &mut TenantTx, id: DeviceId, number: u32, sealed: &[u8], now: OffsetDateTime) -> Result<(), StoreError> {
+pub async fn renew_link(
+    tx: &mut TenantTx,
+    id: DeviceId,
+    number: u32,
+    sealed: &[u8],
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
     retire_links(tx, id, now).await?;
     add_link(tx, id, number, sealed, now).await
 }
 
 /// Stores the next link key and ends all others at once (a claim: whoever held the old ones is another device now).
-pub async fn replace_link(tx: &mut TenantTx, id: DeviceId, number: u32, sealed: &[u8], now: OffsetDateTime) -> Result<(), StoreError> {
+pub async fn replace_link(
+    tx: &mut TenantTx,
+    id: DeviceId,
+    number: u32,
+    sealed: &[u8],
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();
-    sqlx::query("DELETE FROM device_link WHERE tenant_id = $1 AND device_id = $2").bind(tenant).bind(id.0).execute(tx.conn()).await?;
+    sqlx::query("DELETE FROM device_link WHERE tenant_id = $1 AND device_id = $2")
+        .bind(tenant)
+        .bind(id.0)
+        .execute(tx.conn())
+        .await?;
     add_link(tx, id, number, sealed, now).await
 }
 
 async fn retire_links(tx: &mut TenantTx, id: DeviceId, now: OffsetDateTime) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();
-    sqlx::query("UPDATE device_link SET retired_at = $3 WHERE tenant_id = $1 AND device_id = $2 AND retired_at IS NULL")
-        .bind(tenant)
-        .bind(id.0)
-        .bind(now)
-        .execute(tx.conn())
-        .await?;
+    sqlx::query(
+        "UPDATE device_link SET retired_at = $3 WHERE tenant_id = $1 AND device_id = $2 AND retired_at IS NULL",
+    )
+    .bind(tenant)
+    .bind(id.0)
+    .bind(now)
+    .execute(tx.conn())
+    .await?;
     Ok(())
 }
 
-async fn add_link(tx: &mut TenantTx, id: DeviceId, number: u32, sealed: &[u8], now: OffsetDateTime) -> Result<(), StoreError> {
+async fn add_link(
+    tx: &mut TenantTx,
+    id: DeviceId,
+    number: u32,
+    sealed: &[u8],
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();
-    sqlx::query("INSERT INTO device_link (tenant_id, device_id, link_epoch, sealed, created_at) VALUES ($1, $2, $3, $4, $5)")
-        .bind(tenant)
-        .bind(id.0)
-        .bind(i64::from(number))
-        .bind(sealed)
-        .bind(now)
-        .execute(tx.conn())
-        .await?;
+    sqlx::query(
+        "INSERT INTO device_link (tenant_id, device_id, link_epoch, sealed, created_at) VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(tenant)
+    .bind(id.0)
+    .bind(i64::from(number))
+    .bind(sealed)
+    .bind(now)
+    .execute(tx.conn())
+    .await?;
     sqlx::query("UPDATE device SET link_epoch = $3 WHERE tenant_id = $1 AND id = $2")
         .bind(tenant)
         .bind(id.0)
@@ -283,7 +314,12 @@ pub struct Presence<'a> {
 }
 
 /// Notes presence; returns whether it was news (a late last will of an older connection is not).
-pub async fn present(tx: &mut TenantTx, id: DeviceId, presence: &Presence<'_>, now: OffsetDateTime) -> Result<bool, StoreError> {
+pub async fn present(
+    tx: &mut TenantTx,
+    id: DeviceId,
+    presence: &Presence<'_>,
+    now: OffsetDateTime,
+) -> Result<bool, StoreError> {
     let tenant = tx.tenant_uuid();
     let done = sqlx::query(
         "UPDATE device SET online = $3, boot_id = $4, connection_epoch = $5, versions = $6, last_seen_at = $7
@@ -345,9 +381,9 @@ impl DeviceGallery {
     /// Whether the device searches exactly what the hub has.
     #[must_use]
     pub fn equal(&self) -> bool {
-        self.reported
-            .as_ref()
-            .is_some_and(|reported| (reported.epoch, reported.version, &reported.root) == (self.epoch, self.version, &self.root))
+        self.reported.as_ref().is_some_and(|reported| {
+            (reported.epoch, reported.version, &reported.root) == (self.epoch, self.version, &self.root)
+        })
     }
 }
 

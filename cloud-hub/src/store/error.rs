@@ -31,7 +31,9 @@ pub enum StoreError {
     #[error("database is not fit for use: {0}")]
     Unfit(&'static str),
     /// The schema is older or newer than this program.
-    #[error("database schema is version {found}, this program needs {needed}: run `cloud-hub migrate` or the matching program")]
+    #[error(
+        "database schema is version {found}, this program needs {needed}: run `cloud-hub migrate` or the matching program"
+    )]
     Schema {
         /// In the database.
         found: i32,

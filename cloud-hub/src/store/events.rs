@@ -42,11 +42,12 @@ fn bound(cursor: Cursor) -> i64 {
 
 async fn reserve(tx: &mut TenantTx, count: usize) -> Result<i64, StoreError> {
     let tenant = tx.tenant_uuid();
-    let last = sqlx::query_scalar("UPDATE feed_counter SET position = position + $2 WHERE tenant_id = $1 RETURNING position")
-        .bind(tenant)
-        .bind(i64::try_from(count).map_err(|_| TOO_MANY)?)
-        .fetch_optional(tx.conn())
-        .await?;
+    let last =
+        sqlx::query_scalar("UPDATE feed_counter SET position = position + $2 WHERE tenant_id = $1 RETURNING position")
+            .bind(tenant)
+            .bind(i64::try_from(count).map_err(|_| TOO_MANY)?)
+            .fetch_optional(tx.conn())
+            .await?;
     last.ok_or(StoreError::NotFound { what: "tenant", id: tenant })
 }
 
@@ -121,13 +122,20 @@ pub async fn stored_ids(
     .bind(i64::try_from(last).unwrap_or(i64::MAX))
     .fetch_all(tx.conn())
     .await?;
-    Ok(rows.into_iter().filter_map(|(sequence, id)| u64::try_from(sequence).ok().map(|sequence| (sequence, id))).collect())
+    Ok(rows
+        .into_iter()
+        .filter_map(|(sequence, id)| u64::try_from(sequence).ok().map(|sequence| (sequence, id)))
+        .collect())
 }
 
 /// Which of these event ids the tenant has already: an id that comes under another identity is a clone's work too.
 pub async fn known_ids(tx: &mut TenantTx, ids: &[Uuid]) -> Result<Vec<Uuid>, StoreError> {
     let tenant = tx.tenant_uuid();
-    Ok(sqlx::query_scalar("SELECT id FROM event WHERE tenant_id = $1 AND id = ANY ($2)").bind(tenant).bind(ids).fetch_all(tx.conn()).await?)
+    Ok(sqlx::query_scalar("SELECT id FROM event WHERE tenant_id = $1 AND id = ANY ($2)")
+        .bind(tenant)
+        .bind(ids)
+        .fetch_all(tx.conn())
+        .await?)
 }
 
 /// Keeps what a clone sent. Repeats are kept once.
@@ -170,7 +178,12 @@ impl EventRow {
 }
 
 /// Up to `limit` events after `after`, in the order of the feed; of these classes only, if any are given.
-pub async fn page(tx: &mut TenantTx, after: Cursor, limit: u32, classes: Option<&[String]>) -> Result<Vec<FeedEvent>, StoreError> {
+pub async fn page(
+    tx: &mut TenantTx,
+    after: Cursor,
+    limit: u32,
+    classes: Option<&[String]>,
+) -> Result<Vec<FeedEvent>, StoreError> {
     let tenant = tx.tenant_uuid();
     let rows: Vec<EventRow> = sqlx::query_as(
         "SELECT position, id, class, body FROM event
@@ -189,19 +202,22 @@ pub async fn page(tx: &mut TenantTx, after: Cursor, limit: u32, classes: Option<
 /// The position of the newest event.
 pub async fn head(tx: &mut TenantTx) -> Result<Cursor, StoreError> {
     let tenant = tx.tenant_uuid();
-    let position: Option<i64> =
-        sqlx::query_scalar("SELECT position FROM feed_counter WHERE tenant_id = $1").bind(tenant).fetch_optional(tx.conn()).await?;
+    let position: Option<i64> = sqlx::query_scalar("SELECT position FROM feed_counter WHERE tenant_id = $1")
+        .bind(tenant)
+        .fetch_optional(tx.conn())
+        .await?;
     cursor(position.unwrap_or(0))
 }
 
 /// How far a named reader of the feed has come.
 pub async fn reader(tx: &mut TenantTx, name: &'static str) -> Result<Cursor, StoreError> {
     let tenant = tx.tenant_uuid();
-    let position: Option<i64> = sqlx::query_scalar("SELECT position FROM feed_cursor WHERE tenant_id = $1 AND name = $2")
-        .bind(tenant)
-        .bind(name)
-        .fetch_optional(tx.conn())
-        .await?;
+    let position: Option<i64> =
+        sqlx::query_scalar("SELECT position FROM feed_cursor WHERE tenant_id = $1 AND name = $2")
+            .bind(tenant)
+            .bind(name)
+            .fetch_optional(tx.conn())
+            .await?;
     cursor(position.unwrap_or(0))
 }
 

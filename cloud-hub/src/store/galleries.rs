@@ -156,17 +156,24 @@ pub async fn of_sites(tx: &mut TenantTx, sites: Option<&[SiteId]>) -> Result<Vec
 /// The galleries that a person is in, in the order in which they must be locked.
 pub async fn of_person(tx: &mut TenantTx, person: PersonId) -> Result<Vec<GalleryId>, StoreError> {
     let tenant = tx.tenant_uuid();
-    let ids = sqlx::query_scalar("SELECT gallery_id FROM gallery_member WHERE tenant_id = $1 AND person_id = $2 ORDER BY gallery_id")
-        .bind(tenant)
-        .bind(person.0)
-        .fetch_all(tx.conn())
-        .await?;
+    let ids = sqlx::query_scalar(
+        "SELECT gallery_id FROM gallery_member WHERE tenant_id = $1 AND person_id = $2 ORDER BY gallery_id",
+    )
+    .bind(tenant)
+    .bind(person.0)
+    .fetch_all(tx.conn())
+    .await?;
     Ok(ids.into_iter().map(GalleryId).collect())
 }
 
 /// Appends to a gallery's log: records, a root per version, leaves, the new head, and the announcement.
 /// Locks the gallery until the transaction ends; a transaction that changes several takes them in the order of ids.
-pub async fn append(tx: &mut TenantTx, keys: &TenantKeys, id: GalleryId, pending: &[Pending]) -> Result<u64, StoreError> {
+pub async fn append(
+    tx: &mut TenantTx,
+    keys: &TenantKeys,
+    id: GalleryId,
+    pending: &[Pending],
+) -> Result<u64, StoreError> {
     let (head, gdk) = lock(tx, keys, id).await?;
     let changes: Vec<Change> = pending.iter().map(|one| one.change.clone()).collect();
     let leaves = leaves(tx, id, &touched_buckets(&changes)).await?;
@@ -191,16 +198,22 @@ struct HeadRow {
 
 async fn lock(tx: &mut TenantTx, keys: &TenantKeys, id: GalleryId) -> Result<(Head, DigestKey), StoreError> {
     let tenant = tx.tenant_uuid();
-    let row: Option<HeadRow> =
-        sqlx::query_as("SELECT epoch, version, buckets, gdk_sealed FROM gallery WHERE tenant_id = $1 AND id = $2 FOR UPDATE")
-            .bind(tenant)
-            .bind(id.0)
-            .fetch_optional(tx.conn())
-            .await?;
+    let row: Option<HeadRow> = sqlx::query_as(
+        "SELECT epoch, version, buckets, gdk_sealed FROM gallery WHERE tenant_id = $1 AND id = $2 FOR UPDATE",
+    )
+    .bind(tenant)
+    .bind(id.0)
+    .fetch_optional(tx.conn())
+    .await?;
     let row = row.ok_or(StoreError::NotFound { what: "gallery", id: id.0 })?;
     let number = epoch("gallery.epoch", row.epoch)?;
     let gdk = DigestKey::new(*keys.open_gdk(id, number, &row.gdk_sealed)?);
-    let head = Head { gallery: id, epoch: number, version: version("gallery.version", row.version)?, buckets: buckets(&row.buckets)? };
+    let head = Head {
+        gallery: id,
+        epoch: number,
+        version: version("gallery.version", row.version)?,
+        buckets: buckets(&row.buckets)?,
+    };
     Ok((head, gdk))
 }
 
@@ -284,11 +297,13 @@ async fn write_leaf(tx: &mut TenantTx, id: GalleryId, record: &Appended) -> Resu
         .bind(kind_name(record.kind))
         .bind(i64::from(record.rev))
         .bind(leaf.0.to_vec()),
-        None => sqlx::query("DELETE FROM gallery_leaf WHERE tenant_id = $1 AND gallery_id = $2 AND bucket = $3 AND object_id = $4")
-            .bind(tenant)
-            .bind(id.0)
-            .bind(i16::from(record.bucket))
-            .bind(record.id.0),
+        None => sqlx::query(
+            "DELETE FROM gallery_leaf WHERE tenant_id = $1 AND gallery_id = $2 AND bucket = $3 AND object_id = $4",
+        )
+        .bind(tenant)
+        .bind(id.0)
+        .bind(i16::from(record.bucket))
+        .bind(record.id.0),
     };
     query.execute(tx.conn()).await?;
     Ok(())
@@ -296,14 +311,16 @@ async fn write_leaf(tx: &mut TenantTx, id: GalleryId, record: &Appended) -> Resu
 
 async fn write_root(tx: &mut TenantTx, id: GalleryId, number: u32, version: u64, root: Root) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();
-    sqlx::query("INSERT INTO gallery_version (tenant_id, gallery_id, epoch, version, root) VALUES ($1, $2, $3, $4, $5)")
-        .bind(tenant)
-        .bind(id.0)
-        .bind(i64::from(number))
-        .bind(i64::try_from(version).unwrap_or(i64::MAX))
-        .bind(root.0.as_slice())
-        .execute(tx.conn())
-        .await?;
+    sqlx::query(
+        "INSERT INTO gallery_version (tenant_id, gallery_id, epoch, version, root) VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(tenant)
+    .bind(id.0)
+    .bind(i64::from(number))
+    .bind(i64::try_from(version).unwrap_or(i64::MAX))
+    .bind(root.0.as_slice())
+    .execute(tx.conn())
+    .await?;
     Ok(())
 }
 
@@ -357,7 +374,13 @@ impl TryFrom<RecordRow> for StoredRecord {
 }
 
 /// Up to `limit` records after version `after`, in the order of the log.
-pub async fn records(tx: &mut TenantTx, id: GalleryId, number: u32, after: u64, limit: u32) -> Result<Vec<StoredRecord>, StoreError> {
+pub async fn records(
+    tx: &mut TenantTx,
+    id: GalleryId,
+    number: u32,
+    after: u64,
+    limit: u32,
+) -> Result<Vec<StoredRecord>, StoreError> {
     let tenant = tx.tenant_uuid();
     let rows: Vec<RecordRow> = sqlx::query_as(
         "SELECT version, op, kind, object_id, revision, person_id, space_id, sealed, leaf FROM gallery_record
@@ -374,7 +397,12 @@ pub async fn records(tx: &mut TenantTx, id: GalleryId, number: u32, after: u64, 
 }
 
 /// What was live at `version`: the newest record of every object up to it, dels left out.
-pub async fn live_at(tx: &mut TenantTx, id: GalleryId, number: u32, version: u64) -> Result<Vec<StoredRecord>, StoreError> {
+pub async fn live_at(
+    tx: &mut TenantTx,
+    id: GalleryId,
+    number: u32,
+    version: u64,
+) -> Result<Vec<StoredRecord>, StoreError> {
     let tenant = tx.tenant_uuid();
     let rows: Vec<RecordRow> = sqlx::query_as(
         "SELECT * FROM (

@@ -45,7 +45,9 @@ impl TryFrom<PersonRow> for Person {
         Ok(Self {
             id: PersonId(row.id),
             revision: super::devices::epoch("person.revision", i64::from(row.revision))?,
-            profile_sealed: row.profile_sealed.ok_or(StoreError::Unreadable { what: "person.profile_sealed", reason: "missing" })?,
+            profile_sealed: row
+                .profile_sealed
+                .ok_or(StoreError::Unreadable { what: "person.profile_sealed", reason: "missing" })?,
             created_at: row.created_at,
         })
     }
@@ -233,7 +235,12 @@ async fn lock(tx: &mut TenantTx, id: PersonId) -> Result<(), StoreError> {
 ///
 /// The person's key is destroyed by the caller after the commit; until it says so ([`key_destroyed`]) the erasure
 /// job has it on its list. The other order would lose the person if the commit failed.
-pub async fn delete(tx: &mut TenantTx, keys: &TenantKeys, id: PersonId, now: OffsetDateTime) -> Result<Vec<(GalleryId, u64)>, StoreError> {
+pub async fn delete(
+    tx: &mut TenantTx,
+    keys: &TenantKeys,
+    id: PersonId,
+    now: OffsetDateTime,
+) -> Result<Vec<(GalleryId, u64)>, StoreError> {
     lock(tx, id).await?;
     let mut changed = Vec::new();
     let mut dels: Vec<Pending> =
@@ -287,7 +294,10 @@ pub async fn with_key_to_destroy(tx: &mut TenantTx) -> Result<Vec<PersonId>, Sto
 /// Notes that a person's key is gone, and takes the tenant off the erasure job's list when it was the last one.
 pub async fn key_destroyed(tx: &mut TenantTx, id: PersonId, now: OffsetDateTime) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();
-    sqlx::query("SELECT FROM route_due WHERE kind = 'erasure' AND tenant_id = $1 FOR UPDATE").bind(tenant).execute(tx.conn()).await?;
+    sqlx::query("SELECT FROM route_due WHERE kind = 'erasure' AND tenant_id = $1 FOR UPDATE")
+        .bind(tenant)
+        .execute(tx.conn())
+        .await?;
     sqlx::query("UPDATE person SET key_destroyed_at = $3 WHERE tenant_id = $1 AND id = $2 AND state = 'deleted'")
         .bind(tenant)
         .bind(id.0)
@@ -329,7 +339,11 @@ pub async fn page(tx: &mut TenantTx, after: Option<PersonId>, limit: u32) -> Res
 }
 
 /// The person with an external id.
-pub async fn by_external_id(tx: &mut TenantTx, keys: &TenantKeys, external_id: &str) -> Result<Option<PersonId>, StoreError> {
+pub async fn by_external_id(
+    tx: &mut TenantTx,
+    keys: &TenantKeys,
+    external_id: &str,
+) -> Result<Option<PersonId>, StoreError> {
     let tenant = tx.tenant_uuid();
     let id = sqlx::query_scalar("SELECT id FROM person WHERE tenant_id = $1 AND external_id_index = $2")
         .bind(tenant)

@@ -53,7 +53,11 @@ pub struct Door {
 /// Writes the tenant of the transaction, its feed counter and its route.
 pub async fn create_tenant(tx: &mut TenantTx, name: &str) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();
-    sqlx::query("INSERT INTO tenant (tenant_id, name) VALUES ($1, $2)").bind(tenant).bind(name).execute(tx.conn()).await?;
+    sqlx::query("INSERT INTO tenant (tenant_id, name) VALUES ($1, $2)")
+        .bind(tenant)
+        .bind(name)
+        .execute(tx.conn())
+        .await?;
     sqlx::query("INSERT INTO feed_counter (tenant_id) VALUES ($1)").bind(tenant).execute(tx.conn()).await?;
     routes::add(tx, "tenant", tenant).await
 }
@@ -61,10 +65,11 @@ pub async fn create_tenant(tx: &mut TenantTx, name: &str) -> Result<(), StoreErr
 /// The tenant of the transaction.
 pub async fn tenant(tx: &mut TenantTx) -> Result<Tenant, StoreError> {
     let id = tx.tenant();
-    let row: Option<(String, OffsetDateTime)> = sqlx::query_as("SELECT name, created_at FROM tenant WHERE tenant_id = $1")
-        .bind(id.0)
-        .fetch_optional(tx.conn())
-        .await?;
+    let row: Option<(String, OffsetDateTime)> =
+        sqlx::query_as("SELECT name, created_at FROM tenant WHERE tenant_id = $1")
+            .bind(id.0)
+            .fetch_optional(tx.conn())
+            .await?;
     let (name, created_at) = row.ok_or(StoreError::NotFound { what: "tenant", id: id.0 })?;
     Ok(Tenant { id, name, created_at })
 }

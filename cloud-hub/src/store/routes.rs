@@ -52,14 +52,18 @@ pub async fn tenant_of_device(db: &Database, id: DeviceId) -> Result<Option<Tena
 
 /// Every tenant, oldest first (ids are of version 7).
 pub async fn tenants(db: &Database) -> Result<Vec<TenantId>, StoreError> {
-    let ids = sqlx::query_scalar("SELECT tenant_id FROM route WHERE kind = 'tenant' AND active ORDER BY id").fetch_all(db.pool()).await?;
+    let ids = sqlx::query_scalar("SELECT tenant_id FROM route WHERE kind = 'tenant' AND active ORDER BY id")
+        .fetch_all(db.pool())
+        .await?;
     Ok(ids.into_iter().map(TenantId).collect())
 }
 
 /// Every device that may speak to the broker: the source of its access lines.
 pub async fn devices(db: &Database) -> Result<Vec<(TenantId, DeviceId)>, StoreError> {
     let rows: Vec<(Uuid, Uuid)> =
-        sqlx::query_as("SELECT tenant_id, id FROM route WHERE kind = 'device' AND active ORDER BY id").fetch_all(db.pool()).await?;
+        sqlx::query_as("SELECT tenant_id, id FROM route WHERE kind = 'device' AND active ORDER BY id")
+            .fetch_all(db.pool())
+            .await?;
     Ok(rows.into_iter().map(|(tenant, device)| (TenantId(tenant), DeviceId(device))).collect())
 }
 
@@ -75,7 +79,10 @@ pub async fn due(db: &Database, job: Job, now: OffsetDateTime) -> Result<Vec<Ten
 
 /// When work of this kind is next due anywhere; `None` if there is none.
 pub async fn next_due(db: &Database, job: Job) -> Result<Option<OffsetDateTime>, StoreError> {
-    Ok(sqlx::query_scalar("SELECT min(due_at) FROM route_due WHERE kind = $1").bind(job.name()).fetch_one(db.pool()).await?)
+    Ok(sqlx::query_scalar("SELECT min(due_at) FROM route_due WHERE kind = $1")
+        .bind(job.name())
+        .fetch_one(db.pool())
+        .await?)
 }
 
 pub(super) async fn add(tx: &mut TenantTx, kind: &'static str, id: Uuid) -> Result<(), StoreError> {
@@ -123,7 +130,11 @@ pub(super) async fn set_due(tx: &mut TenantTx, job: Job, at: OffsetDateTime) -> 
 pub(super) async fn replace_due(tx: &mut TenantTx, job: Job, at: Option<OffsetDateTime>) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();
     let Some(at) = at else {
-        sqlx::query("DELETE FROM route_due WHERE kind = $1 AND tenant_id = $2").bind(job.name()).bind(tenant).execute(tx.conn()).await?;
+        sqlx::query("DELETE FROM route_due WHERE kind = $1 AND tenant_id = $2")
+            .bind(job.name())
+            .bind(tenant)
+            .execute(tx.conn())
+            .await?;
         return Ok(());
     };
     let done = sqlx::query("UPDATE route_due SET due_at = $3 WHERE kind = $1 AND tenant_id = $2")

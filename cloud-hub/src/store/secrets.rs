@@ -33,7 +33,10 @@ pub async fn add(tx: &mut TenantTx, kind: Kind, name: &str, version: u32, sealed
     .bind(tenant)
     .bind(kind.name())
     .bind(name)
-    .bind(i32::try_from(version).map_err(|_| StoreError::Unreadable { what: "tenant_secret.version", reason: "too large" })?)
+    .bind(
+        i32::try_from(version)
+            .map_err(|_| StoreError::Unreadable { what: "tenant_secret.version", reason: "too large" })?,
+    )
     .bind(sealed)
     .execute(tx.conn())
     .await?;

@@ -28,7 +28,12 @@ pub struct Session {
 }
 
 /// Opens an enrolment of a person.
-pub async fn create(tx: &mut TenantTx, id: SessionId, person: PersonId, expires_at: OffsetDateTime) -> Result<(), StoreError> {
+pub async fn create(
+    tx: &mut TenantTx,
+    id: SessionId,
+    person: PersonId,
+    expires_at: OffsetDateTime,
+) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();
     sqlx::query(
         "INSERT INTO session (tenant_id, id, kind, state, person_id, expires_at) VALUES ($1, $2, 'enrolment', $3, $4, $5)",
@@ -67,7 +72,8 @@ pub async fn lock(tx: &mut TenantTx, id: SessionId) -> Result<Session, StoreErro
     let row = row.ok_or(StoreError::NotFound { what: "session", id: id.0 })?;
     Ok(Session {
         id,
-        state: State::from_name(&row.state).ok_or(StoreError::Unreadable { what: "session.state", reason: "unknown name" })?,
+        state: State::from_name(&row.state)
+            .ok_or(StoreError::Unreadable { what: "session.state", reason: "unknown name" })?,
         person_id: row.person_id.map(PersonId),
         template_id: row.template_id.map(TemplateId),
         reason: row.reason,

@@ -41,7 +41,8 @@ pub async fn lock(tx: &mut TenantTx, device: DeviceId, stream: &str) -> Result<S
 /// Advances a locked stream.
 pub async fn set_committed(tx: &mut TenantTx, device: DeviceId, stream: &str, through: u64) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();
-    let through = i64::try_from(through).map_err(|_| StoreError::Unreadable { what: "stream.committed", reason: "above 2^63" })?;
+    let through = i64::try_from(through)
+        .map_err(|_| StoreError::Unreadable { what: "stream.committed", reason: "above 2^63" })?;
     sqlx::query(
         "UPDATE stream SET committed = $4, updated_at = now()
          WHERE tenant_id = $1 AND device_id = $2 AND stream = $3 AND committed <= $4",

@@ -113,7 +113,11 @@ pub async fn of_person(tx: &mut TenantTx, person: PersonId) -> Result<Vec<Templa
 /// Removes a person's templates and, with them, their vectors.
 pub(super) async fn delete_of_person(tx: &mut TenantTx, person: PersonId) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();
-    sqlx::query("DELETE FROM template WHERE tenant_id = $1 AND person_id = $2").bind(tenant).bind(person.0).execute(tx.conn()).await?;
+    sqlx::query("DELETE FROM template WHERE tenant_id = $1 AND person_id = $2")
+        .bind(tenant)
+        .bind(person.0)
+        .execute(tx.conn())
+        .await?;
     Ok(())
 }
 

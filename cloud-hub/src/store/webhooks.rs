@@ -53,14 +53,16 @@ pub async fn create(
     secret_sealed: &[u8],
 ) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();
-    sqlx::query("INSERT INTO webhook_endpoint (tenant_id, id, url, classes, secret_sealed) VALUES ($1, $2, $3, $4, $5)")
-        .bind(tenant)
-        .bind(id.0)
-        .bind(url)
-        .bind(classes)
-        .bind(secret_sealed)
-        .execute(tx.conn())
-        .await?;
+    sqlx::query(
+        "INSERT INTO webhook_endpoint (tenant_id, id, url, classes, secret_sealed) VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(tenant)
+    .bind(id.0)
+    .bind(url)
+    .bind(classes)
+    .bind(secret_sealed)
+    .execute(tx.conn())
+    .await?;
     Ok(())
 }
 
@@ -98,12 +100,14 @@ pub async fn list(tx: &mut TenantTx) -> Result<Vec<Endpoint>, StoreError> {
 /// Ends an endpoint and gives up what was still on its way to it.
 pub async fn delete(tx: &mut TenantTx, id: EndpointId, now: OffsetDateTime) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();
-    let done = sqlx::query("UPDATE webhook_endpoint SET deleted_at = $3 WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL")
-        .bind(tenant)
-        .bind(id.0)
-        .bind(now)
-        .execute(tx.conn())
-        .await?;
+    let done = sqlx::query(
+        "UPDATE webhook_endpoint SET deleted_at = $3 WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL",
+    )
+    .bind(tenant)
+    .bind(id.0)
+    .bind(now)
+    .execute(tx.conn())
+    .await?;
     if done.rows_affected() == 0 {
         return Err(StoreError::NotFound { what: "webhook", id: id.0 });
     }

@@ -89,7 +89,10 @@ impl TestHub {
     pub async fn device(&self, tenant: TenantId, site: SiteId) -> DeviceId {
         let device = DeviceId(Uuid::new_v4());
         let name = device.to_string();
-        self.db.tenant(tenant, move |tx| Box::pin(async move { devices::create(tx, device, site, &name).await })).await.unwrap();
+        self.db
+            .tenant(tenant, move |tx| Box::pin(async move { devices::create(tx, device, site, &name).await }))
+            .await
+            .unwrap();
         let claimed = Claimed {
             hardware_serial: "serial".to_owned(),
             spki_sha256: [1; 32],
