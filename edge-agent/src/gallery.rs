@@ -293,12 +293,23 @@ impl Galleries {
             Err(error) => {
                 // A gallery that cannot be read is no gallery: nobody is known until it can.
                 self.swap(Roster::empty());
-                tracing::error!(event = "gallery_unreadable", alarm = true, error = chain(&error), "doors deny until the gallery can be read");
+                tracing::error!(
+                    event = "gallery_unreadable",
+                    alarm = true,
+                    error = chain(&error),
+                    "doors deny until the gallery can be read"
+                );
                 return Err(error);
             }
         };
         let (people, templates) = (roster.snapshot.n_people(), roster.snapshot.len());
-        tracing::info!(event = "gallery_published", people, templates, ready = roster.ready(), "doors decide by a new gallery snapshot");
+        tracing::info!(
+            event = "gallery_published",
+            people,
+            templates,
+            ready = roster.ready(),
+            "doors decide by a new gallery snapshot"
+        );
         self.swap(roster);
         Ok(())
     }

@@ -61,12 +61,15 @@ fn filter<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D
 pub fn init(config: &LogConfig) {
     // These two tell at "info" what only their authors want to know; a filter that names them still wins.
     let quiet = if config.level.contains('=') { "" } else { ",ort=warn,rumqttc=warn" };
-    let filter: EnvFilter = format!("{}{quiet}", config.level).parse().expect("the level was checked when the configuration was read");
+    let filter: EnvFilter =
+        format!("{}{quiet}", config.level).parse().expect("the level was checked when the configuration was read");
     let journal = match config.target {
         LogTarget::Stderr => None,
         LogTarget::Auto if std::env::var_os("JOURNAL_STREAM").is_none() => None,
         LogTarget::Auto | LogTarget::Journald => tracing_journald::layer()
-            .map(|layer| layer.with_field_prefix(Some("LINTEL".to_owned())).with_syslog_identifier("edge-agent".to_owned()))
+            .map(|layer| {
+                layer.with_field_prefix(Some("LINTEL".to_owned())).with_syslog_identifier("edge-agent".to_owned())
+            })
             .ok(),
     };
     let registry = tracing_subscriber::registry().with(filter);

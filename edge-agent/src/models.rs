@@ -42,7 +42,8 @@ pub enum ModelsError {
 /// [`ModelsError`] for the first thing that is not as the manifest says.
 pub fn open(config: &ModelsConfig) -> Result<Arc<ModelPack>, ModelsError> {
     let runtime = Runtime::load(&config.onnxruntime)?;
-    let options = PackOptions { sessions: config.sessions, intra_threads: config.intra_threads, ..PackOptions::default() };
+    let options =
+        PackOptions { sessions: config.sessions, intra_threads: config.intra_threads, ..PackOptions::default() };
     Ok(Arc::new(ModelPack::open(&runtime, &config.manifest, &config.weights, &options)?))
 }
 

@@ -100,7 +100,14 @@ pub async fn run(config: Config) -> Result<()> {
     agent.servers(&config, control, sockets);
     agent.recorder.record(Happening::SystemStarted { at: agent.clock.now() }).await;
     let ready_ms = agent.clock.now().since(started_at).as_secs_f64() * 1e3;
-    tracing::info!(event = "ready", ready_ms = ready_ms.round(), cameras = config.cameras.len(), doors = config.doors.len(), claimed = agent.identity.is_some(), "the agent is ready");
+    tracing::info!(
+        event = "ready",
+        ready_ms = ready_ms.round(),
+        cameras = config.cameras.len(),
+        doors = config.doors.len(),
+        claimed = agent.identity.is_some(),
+        "the agent is ready"
+    );
     watchdog::ready();
     let ended = tokio::select! {
         name = signals.next() => {
@@ -290,7 +297,10 @@ impl Agent {
             )
         });
         if source.is_none() {
-            tracing::warn!(event = "unclaimed", "this device has no identity: doors stay shut and nothing is recorded; run `edge-agent claim`");
+            tracing::warn!(
+                event = "unclaimed",
+                "this device has no identity: doors stay shut and nothing is recorded; run `edge-agent claim`"
+            );
         }
         let record = Record {
             outbox: Arc::clone(&self.outbox),

@@ -24,9 +24,15 @@ fn a_good_configuration_is_said_to_be_good() {
 #[test]
 fn configuration_errors_name_file_line_and_remedy_and_exit_with_4() {
     let cases = [
-        ("[[door]]\nid = \"main\"\ncamera = \"front\"\nhodl = \"3s\"\n", "config.toml:5: unknown key door[main].hodl; did you mean hold?"),
+        (
+            "[[door]]\nid = \"main\"\ncamera = \"front\"\nhodl = \"3s\"\n",
+            "config.toml:5: unknown key door[main].hodl; did you mean hold?",
+        ),
         ("[log]\nlevel = \"chatty\"\n", "config.toml:3: log.level: \"chatty\" is not a log level"),
-        ("[[camera]]\nid = \"a\"\nsource = \"file\"\npath = \"/nowhere/clip.mp4\"\n", "camera a: file /nowhere/clip.mp4"),
+        (
+            "[[camera]]\nid = \"a\"\nsource = \"file\"\npath = \"/nowhere/clip.mp4\"\n",
+            "camera a: file /nowhere/clip.mp4",
+        ),
         ("[[camera]\n", "config.toml:2: not valid TOML"),
     ];
     for (rest, expected) in cases {
@@ -167,7 +173,9 @@ fn nobody(site: &Site) -> PathBuf {
 }
 
 fn two_people(site: &Site, parts: &Parts) -> PathBuf {
-    let open = |name: &str| image::open(parts.demo(name)).unwrap().resize_exact(480, 600, image::imageops::FilterType::Triangle).to_rgb8();
+    let open = |name: &str| {
+        image::open(parts.demo(name)).unwrap().resize_exact(480, 600, image::imageops::FilterType::Triangle).to_rgb8()
+    };
     let mut both = RgbImage::new(960, 600);
     image::imageops::replace(&mut both, &open("obama.jpg"), 0, 0);
     image::imageops::replace(&mut both, &open("biden.jpg"), 480, 0);
@@ -177,7 +185,8 @@ fn two_people(site: &Site, parts: &Parts) -> PathBuf {
 }
 
 fn small_face(site: &Site, parts: &Parts) -> PathBuf {
-    let small = image::open(parts.demo("astronaut.png")).unwrap().resize(256, 256, image::imageops::FilterType::Triangle);
+    let small =
+        image::open(parts.demo("astronaut.png")).unwrap().resize(256, 256, image::imageops::FilterType::Triangle);
     let path = site.path("far-away.png");
     small.to_rgb8().save(&path).unwrap();
     path

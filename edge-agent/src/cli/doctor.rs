@@ -60,8 +60,11 @@ pub(super) fn doctor(args: &Args) -> Exit {
     let loaded = match load(args) {
         Ok(loaded) => loaded,
         Err(errors) => {
-            let finding =
-                Finding::bad("configuration", errors.to_string(), "correct it; `edge-agent config check` reads it again");
+            let finding = Finding::bad(
+                "configuration",
+                errors.to_string(),
+                "correct it; `edge-agent config check` reads it again",
+            );
             print(&[finding], args.output);
             return Exit::Configuration;
         }
@@ -99,9 +102,7 @@ fn running(config: &Config) -> Finding {
     let subject = "agent";
     match ask(&config.agent.runtime_dir, Ask::Status) {
         Ok(_) => Finding::good(subject, "running"),
-        Err(error @ ControlError::NotRunning { .. }) => {
-            Finding::mind(subject, "not running", chain(&error))
-        }
+        Err(error @ ControlError::NotRunning { .. }) => Finding::mind(subject, "not running", chain(&error)),
         Err(error) => Finding::bad(subject, chain(&error), "restart it; its log says more"),
     }
 }
@@ -115,18 +116,34 @@ fn state_dir(dir: &Path) -> Finding {
     };
     let mode = meta.permissions().mode() & 0o7777;
     if mode & 0o077 != 0 {
-        return Finding::bad(subject, format!("{name} has mode {mode:04o}: others can read it"), format!("chmod 700 {name}"));
+        return Finding::bad(
+            subject,
+            format!("{name} has mode {mode:04o}: others can read it"),
+            format!("chmod 700 {name}"),
+        );
     }
     let Ok(space) = rustix::fs::statvfs(dir) else {
-        return Finding::bad(subject, format!("{name} cannot be examined"), "run doctor as the agent's user or as root");
+        return Finding::bad(
+            subject,
+            format!("{name} cannot be examined"),
+            "run doctor as the agent's user or as root",
+        );
     };
     let free = space.f_bavail * space.f_frsize;
     let megabytes = free >> 20;
     if rustix::fs::access(dir, rustix::fs::Access::WRITE_OK).is_err() {
-        return Finding::bad(subject, format!("{name} cannot be written"), "run doctor as the agent's user, or give the folder to it");
+        return Finding::bad(
+            subject,
+            format!("{name} cannot be written"),
+            "run doctor as the agent's user, or give the folder to it",
+        );
     }
     if free < LOW_SPACE_BYTES {
-        return Finding::bad(subject, format!("{name} has {megabytes} MB left"), "free some space: without it events cannot be recorded");
+        return Finding::bad(
+            subject,
+            format!("{name} has {megabytes} MB left"),
+            "free some space: without it events cannot be recorded",
+        );
     }
     Finding::good(subject, format!("{name}, mode {mode:04o}, {megabytes} MB free"))
 }
@@ -134,13 +151,21 @@ fn state_dir(dir: &Path) -> Finding {
 fn models(config: &Config) -> Finding {
     match models::open(&config.models) {
         Ok(pack) => {
-            let mut providers: Vec<String> = pack.providers().iter().map(|(_, report)| report.used.to_string()).collect();
+            let mut providers: Vec<String> =
+                pack.providers().iter().map(|(_, report)| report.used.to_string()).collect();
             providers.sort();
             providers.dedup();
-            let found = format!("{}, space {}, on {}", models::pack_name(&pack), pack.manifest().space_id, providers.join(", "));
+            let found = format!(
+                "{}, space {}, on {}",
+                models::pack_name(&pack),
+                pack.manifest().space_id,
+                providers.join(", ")
+            );
             Finding::good("models", found)
         }
-        Err(error) => Finding::bad("models", chain(&error), "run scripts/setup, or correct [models] in the configuration"),
+        Err(error) => {
+            Finding::bad("models", chain(&error), "run scripts/setup, or correct [models] in the configuration")
+        }
     }
 }
 
@@ -171,7 +196,9 @@ fn devices_advice() -> String {
     let there: Vec<String> =
         devices.iter().map(|device| format!("{} ({})", device.path.display(), device.card)).collect();
     let there = if there.is_empty() { "none".to_owned() } else { there.join(", ") };
-    format!("check cable, address and password, and that GStreamer's good, bad and libav plugins are installed; local cameras: {there}")
+    format!(
+        "check cable, address and password, and that GStreamer's good, bad and libav plugins are installed; local cameras: {there}"
+    )
 }
 
 fn identity(config: &Config) -> Vec<Finding> {
@@ -211,7 +238,11 @@ fn certificate(identity: &Identity) -> Finding {
         return Finding::bad(subject, found, "it is not valid yet: set the clock");
     }
     if now >= until.timestamp() {
-        return Finding::bad(subject, found, "it is over: within 30 days it renews itself when the hub is reachable, later claim the device again");
+        return Finding::bad(
+            subject,
+            found,
+            "it is over: within 30 days it renews itself when the hub is reachable, later claim the device again",
+        );
     }
     if until.timestamp() - now < RENEWAL_OVERDUE_S {
         return Finding::mind(subject, found, "it should have been renewed: see whether the hub is reachable");

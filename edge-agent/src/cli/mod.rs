@@ -93,10 +93,14 @@ pub enum Command {
     /// Watch the cameras and work the doors until SIGTERM.
     Run,
     /// Give this device its identity with a claim token of the hub.
-    #[command(after_help = "Example:\n  edge-agent claim --token-file /run/claim-token\n\nThe agent must not be running. The token works once and for 15 minutes.")]
+    #[command(
+        after_help = "Example:\n  edge-agent claim --token-file /run/claim-token\n\nThe agent must not be running. The token works once and for 15 minutes."
+    )]
     Claim(claim::ClaimArgs),
     /// Show template, quality and face box of a photograph.
-    #[command(after_help = "Example:\n  edge-agent embed portrait.jpg -o json\n\nNothing is stored. Fails for a photograph without a face, with several, or with one too small.")]
+    #[command(
+        after_help = "Example:\n  edge-agent embed portrait.jpg -o json\n\nNothing is stored. Fails for a photograph without a face, with several, or with one too small."
+    )]
     Embed(embed::EmbedArgs),
     /// The events that wait for the hub.
     Outbox {

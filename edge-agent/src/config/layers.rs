@@ -166,9 +166,8 @@ impl<'t> Layers<'t> {
 
     fn syntax_error(&self, start: usize, error: &toml::de::Error) -> SyntaxError {
         let offset = error.span().map_or(0, |span| span.start);
-        let origin = self
-            .origin(&(start + offset..start + offset))
-            .expect("the text was registered just before it was parsed");
+        let origin =
+            self.origin(&(start + offset..start + offset)).expect("the text was registered just before it was parsed");
         SyntaxError { origin, message: error.message().to_owned() }
     }
 }
@@ -253,10 +252,7 @@ mod tests {
         assert_eq!(layers.origin(&level.span()).unwrap().to_string(), "b.toml:3");
         let target = at(layers.merged(), "log", "target");
         assert_eq!(target.get_ref().as_str(), Some("stderr"));
-        assert_eq!(
-            layers.origin(&target.span()).unwrap().to_string(),
-            "environment variable LINTEL__LOG__TARGET"
-        );
+        assert_eq!(layers.origin(&target.span()).unwrap().to_string(), "environment variable LINTEL__LOG__TARGET");
     }
 
     #[test]

@@ -157,10 +157,7 @@ pub enum ConfigError {
 }
 
 fn suggestion(nearest: Option<&str>, valid: &[String]) -> String {
-    nearest.map_or_else(
-        || format!("; valid here: {}", valid.join(", ")),
-        |key| format!("; did you mean {key}?"),
-    )
+    nearest.map_or_else(|| format!("; valid here: {}", valid.join(", ")), |key| format!("; did you mean {key}?"))
 }
 
 /// Everything that is wrong with a configuration; never empty.
@@ -199,9 +196,7 @@ pub fn load(
     let variables: BTreeMap<String, String> =
         environment.into_iter().filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX)).collect();
     let mut layers = Layers::default();
-    layers
-        .add_file("built-in defaults", DEFAULTS)
-        .expect("the compiled-in defaults are TOML; a test reads them");
+    layers.add_file("built-in defaults", DEFAULTS).expect("the compiled-in defaults are TOML; a test reads them");
     let _ = layers.take("schema_version");
     let templates = LISTS.map(|list| layers.take(list).expect("the defaults hold a pattern for each list"));
     for (name, text) in &texts {
@@ -301,7 +296,9 @@ impl<'t> Reader<'_, 't> {
         for (name, template) in LISTS.into_iter().zip(self.templates.clone()) {
             let template = template.get_ref().as_table().expect("a pattern is a table").clone();
             let span = 0..0;
-            let list = tree.remove(name).unwrap_or_else(|| Spanned::new(span.clone(), DeValue::Array([].into_iter().collect())));
+            let list = tree
+                .remove(name)
+                .unwrap_or_else(|| Spanned::new(span.clone(), DeValue::Array([].into_iter().collect())));
             let list_span = list.span();
             let DeValue::Array(elements) = list.into_inner() else {
                 let message = format!("write [[{name}]] with double brackets, once for each {name}");
@@ -321,10 +318,16 @@ impl<'t> Reader<'_, 't> {
             }
             if name == "policy" && !filled.iter().any(|element| layers::id_of(element) == Some("default")) {
                 let mut default = template;
-                default.insert(Spanned::new(span.clone(), "id".into()), Spanned::new(span, DeValue::String("default".into())));
+                default.insert(
+                    Spanned::new(span.clone(), "id".into()),
+                    Spanned::new(span, DeValue::String("default".into())),
+                );
                 filled.push(Spanned::new(0..0, DeValue::Table(default)));
             }
-            tree.insert(Spanned::new(0..0, name.into()), Spanned::new(list_span, DeValue::Array(filled.into_iter().collect())));
+            tree.insert(
+                Spanned::new(0..0, name.into()),
+                Spanned::new(list_span, DeValue::Array(filled.into_iter().collect())),
+            );
         }
         tree
     }
@@ -385,7 +388,12 @@ impl<'t> Reader<'_, 't> {
             .collect()
     }
 
-    fn table<T: DeserializeOwned>(&mut self, table: &DeTable<'t>, span: &std::ops::Range<usize>, label: &str) -> Option<T> {
+    fn table<T: DeserializeOwned>(
+        &mut self,
+        table: &DeTable<'t>,
+        span: &std::ops::Range<usize>,
+        label: &str,
+    ) -> Option<T> {
         let valid = schema::fields_of::<T>();
         if !valid.is_empty() {
             let before = self.errors.len();

@@ -10,7 +10,9 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ValueError {
     /// Not a number followed by a unit.
-    #[error("{text:?} is not a duration; write a number and a unit, such as \"800ms\", \"3s\", \"5m\", \"24h\" or \"30d\"")]
+    #[error(
+        "{text:?} is not a duration; write a number and a unit, such as \"800ms\", \"3s\", \"5m\", \"24h\" or \"30d\""
+    )]
     Duration {
         /// What was written.
         text: String,

@@ -94,11 +94,10 @@ mod tests {
         let listener = bind_unix(&control_socket(dir.path()), 0o600).unwrap();
         tokio::spawn(serve(listener, Arc::new(Outbox), CancellationToken::new()));
         let path = dir.path().to_owned();
-        let (good, refused) = tokio::task::spawn_blocking(move || {
-            (ask(&path, Ask::OutboxStatus), ask(&path, Ask::GalleryStatus))
-        })
-        .await
-        .unwrap();
+        let (good, refused) =
+            tokio::task::spawn_blocking(move || (ask(&path, Ask::OutboxStatus), ask(&path, Ask::GalleryStatus)))
+                .await
+                .unwrap();
         assert_eq!(good.unwrap()["pending"], 3);
         assert!(matches!(refused, Err(ControlError::Refused { code, .. }) if code == "unavailable"));
     }

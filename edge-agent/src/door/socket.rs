@@ -60,7 +60,9 @@ pub fn bind_unix(path: &Path, mode: u32) -> Result<UnixListener, SocketError> {
         Ok(meta) if !meta.file_type().is_socket() => return Err(SocketError::NotASocket { path: path.to_owned() }),
         Ok(_) => match UnixStream::connect(path) {
             Ok(_) => return Err(SocketError::Busy { path: path.to_owned() }),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path).map_err(open)?,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                std::fs::remove_file(path).map_err(open)?
+            }
             Err(error) => return Err(open(error)),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -114,7 +114,13 @@ fn a_deleted_person_is_gone_when_apply_returns_and_after_a_restart() {
     let roster = again.roster().load_full();
     assert_eq!(roster.standing(PersonId(Uuid::from_u128(1)), noon()), Standing::Absent);
     assert_eq!(roster.standing(PersonId(Uuid::from_u128(2)), noon()), Standing::Member);
-    assert_eq!((roster.lines()[0].version, roster.lines()[0].root), (log.version(), { let mut log = log; log.root() }));
+    assert_eq!(
+        (roster.lines()[0].version, roster.lines()[0].root),
+        (log.version(), {
+            let mut log = log;
+            log.root()
+        })
+    );
 }
 
 #[test]
@@ -129,7 +135,8 @@ fn validity_and_suspension_are_kept_to_and_need_a_clock_that_is_right() {
     for person in 1..=5 {
         copy.template(person + 1_000, person, SPACE, person as usize);
     }
-    let expected = [Standing::Suspended, Standing::OutsideValidity, Standing::OutsideValidity, Standing::Member, Standing::Member];
+    let expected =
+        [Standing::Suspended, Standing::OutsideValidity, Standing::OutsideValidity, Standing::Member, Standing::Member];
     for (person, expected) in (1..).zip(expected) {
         assert_eq!(copy.standing(person, noon()), expected, "person {person}");
     }

@@ -59,10 +59,8 @@ impl Identifier {
         let ranked = gallery.candidates(&embedding);
         self.last.retain(|_, (_, at)| shot.captured_at.since(*at) < FORGET_AFTER);
         let key = (Arc::clone(&shot.camera), shot.track);
-        let same_face = self
-            .last
-            .get(&key)
-            .is_none_or(|(before, _)| before.similarity(&embedding) >= Similarity::new(SAME_FACE));
+        let same_face =
+            self.last.get(&key).is_none_or(|(before, _)| before.similarity(&embedding) >= Similarity::new(SAME_FACE));
         self.last.insert(key, (embedding, shot.captured_at));
         Identified { track: shot.track, shot_at: shot.captured_at, quality: shot.quality, ranked, same_face }
     }

@@ -1,10 +1,10 @@
 //! A door from its configuration: the relay, its socket, and the rules of its policy.
 
 use anyhow::{Context, Result};
+use face_core::Similarity;
 use face_core::door::DoorPolicy;
 use face_core::identify::OpenSetPolicy;
 use face_core::liveness::LivenessPolicy;
-use face_core::Similarity;
 use face_runtime::ModelPack;
 
 use crate::clock::SharedClock;
@@ -34,10 +34,7 @@ pub(super) fn open_relays(config: &Config, clock: &SharedClock) -> Result<Vec<Re
 /// The policy of a door with the model pack's threshold.
 pub(super) fn rules(config: &Config, door: &DoorConfig, pack: &ModelPack) -> Result<Rules> {
     let policy = config.policy(&door.policy).expect("a loaded configuration has every policy that a door names");
-    let threshold = pack
-        .manifest()
-        .threshold_at(policy.far)
-        .with_context(|| format!("policy {}: far", policy.id))?;
+    let threshold = pack.manifest().threshold_at(policy.far).with_context(|| format!("policy {}: far", policy.id))?;
     if policy.liveness == LivenessRule::Off {
         tracing::warn!(event = "liveness_off", alarm = true, door = %door.id, policy = %policy.id, "this door opens for photographs: its policy does not ask for liveness");
     }
@@ -61,9 +58,7 @@ pub(super) fn rules(config: &Config, door: &DoorConfig, pack: &ModelPack) -> Res
 fn liveness(policy: &PolicyConfig) -> Option<LivenessRules> {
     let defaults = LivenessPolicy::default();
     match policy.liveness {
-        LivenessRule::Required => {
-            Some(LivenessRules { pass_above: defaults.pass_above, horizon: defaults.horizon })
-        }
+        LivenessRule::Required => Some(LivenessRules { pass_above: defaults.pass_above, horizon: defaults.horizon }),
         LivenessRule::Off => None,
     }
 }

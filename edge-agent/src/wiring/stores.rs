@@ -29,11 +29,9 @@ pub(super) struct Opened {
 /// When the operating system refuses.
 pub fn prepare_dirs(config: &AgentConfig) -> Result<()> {
     let make = |dir: &Path, mode| {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(mode)
-            .create(dir)
-            .with_context(|| format!("folder {} cannot be made; give it to the user that runs the agent", dir.display()))
+        fs::DirBuilder::new().recursive(true).mode(mode).create(dir).with_context(|| {
+            format!("folder {} cannot be made; give it to the user that runs the agent", dir.display())
+        })
     };
     make(&config.runtime_dir, 0o755)?;
     make(&config.state_dir, 0o700)?;
@@ -65,8 +63,7 @@ pub(super) fn open(config: &Config) -> Result<Opened> {
         None => (Galleries::none(&dir, keys.clone(), &space_id), Vec::new()),
     };
     let now = SystemTime::from(SystemClock::default().wall().utc);
-    let (outbox, opened) =
-        Outbox::open(&config.agent.outbox_dir(), &keys.outbox()?, OutboxOptions::default(), now)?;
+    let (outbox, opened) = Outbox::open(&config.agent.outbox_dir(), &keys.outbox()?, OutboxOptions::default(), now)?;
     if let OutboxOpened::Renewed(renewal) = &opened {
         tracing::error!(event = "outbox_renewed", alarm = true, %renewal, "the outbox could not be trusted");
     }
@@ -75,8 +72,9 @@ pub(super) fn open(config: &Config) -> Result<Opened> {
 
 /// The manifest is small and read before the models are open, so that the stores need not wait for them.
 fn space_id(manifest: &Path) -> Result<String> {
-    let text = fs::read_to_string(manifest)
-        .with_context(|| format!("model manifest {} cannot be read; run scripts/setup or correct [models] manifest", manifest.display()))?;
+    let text = fs::read_to_string(manifest).with_context(|| {
+        format!("model manifest {} cannot be read; run scripts/setup or correct [models] manifest", manifest.display())
+    })?;
     let manifest = Manifest::parse(&text).with_context(|| format!("model manifest {}", manifest.display()))?;
     Ok(manifest.space_id)
 }

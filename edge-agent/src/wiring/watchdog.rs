@@ -62,7 +62,12 @@ pub(super) async fn run(mut beats: Vec<Beat>, stop: CancellationToken) {
                 notify(&[NotifyState::Watchdog]);
             }
         } else {
-            tracing::error!(event = "no_progress", alarm = true, parts = stuck.join(", "), "these parts do not get on; the watchdog is not fed");
+            tracing::error!(
+                event = "no_progress",
+                alarm = true,
+                parts = stuck.join(", "),
+                "these parts do not get on; the watchdog is not fed"
+            );
         }
     }
 }

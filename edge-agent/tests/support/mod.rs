@@ -5,6 +5,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, reason = "these are tests")]
+#![allow(clippy::disallowed_methods, reason = "what is watched here is a process of its own, in its own time")]
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixStream;

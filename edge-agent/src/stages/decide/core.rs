@@ -152,11 +152,8 @@ impl Decider {
     /// A known face that goes before liveness was decided was refused too: it did not get in.
     fn left(&mut self, track: TrackId, now: MonoTime, around: &mut impl Surroundings) -> Vec<Output> {
         let undecided = self.cases.get(&track).is_some_and(|case| case.known_but_undecided(&self.rules));
-        let outputs = if undecided {
-            self.refuse(Some(track), DenyReason::LivenessUndecided, now, around)
-        } else {
-            Vec::new()
-        };
+        let outputs =
+            if undecided { self.refuse(Some(track), DenyReason::LivenessUndecided, now, around) } else { Vec::new() };
         self.cases.remove(&track);
         outputs
     }
@@ -170,9 +167,10 @@ impl Decider {
         }
         // The rows found before may name somebody who is gone: the next shots are searched in the new gallery.
         for case in self.cases.values_mut() {
-            let stale = case.search.as_ref().is_some_and(|search| {
-                search.ranked.iter().any(|row| around.standing(row.person) == Standing::Absent)
-            });
+            let stale = case
+                .search
+                .as_ref()
+                .is_some_and(|search| search.ranked.iter().any(|row| around.standing(row.person) == Standing::Absent));
             if stale {
                 case.search = None;
                 case.shots = 0;
@@ -271,10 +269,9 @@ impl Decider {
         let case = track.and_then(|track| self.cases.get(&track));
         let report = case.and_then(|case| case.report.as_ref());
         let identity = case.and_then(|case| case.identity(&self.rules));
-        let liveness = report.zip(self.rules.liveness).map(|(report, rules)| LivenessSeen {
-            verdict: report.liveness,
-            threshold: rules.pass_above,
-        });
+        let liveness = report
+            .zip(self.rules.liveness)
+            .map(|(report, rules)| LivenessSeen { verdict: report.liveness, threshold: rules.pass_above });
         AccessContext {
             decision,
             track,
@@ -300,9 +297,10 @@ impl Case {
     }
 
     fn known_but_undecided(&self, rules: &Rules) -> bool {
-        let known = self.search.as_ref().is_some_and(|search| {
-            matches!(identify(&search.ranked, &rules.open_set), Identification::Known { .. })
-        });
+        let known = self
+            .search
+            .as_ref()
+            .is_some_and(|search| matches!(identify(&search.ranked, &rules.open_set), Identification::Known { .. }));
         known && rules.liveness.is_some() && !self.answered
     }
 

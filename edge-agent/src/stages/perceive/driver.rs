@@ -13,7 +13,7 @@ use face_core::{Frame, FrameSource};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Cadence, FaceModels, PerceiveConfig, Percept, Perceiver, Shot};
+use super::{Cadence, FaceModels, PerceiveConfig, Perceiver, Percept, Shot};
 use crate::clock::SharedClock;
 use crate::logging::chain;
 use crate::stages::decide::DoorInput;
@@ -135,7 +135,11 @@ impl<S: FrameSource> Perceive<S> {
         for percept in percepts {
             match percept {
                 Percept::Appeared { track, at } => {
-                    self.outlets.recorder.try_record(Happening::FaceAppeared { camera: Arc::clone(&self.camera), track, at });
+                    self.outlets.recorder.try_record(Happening::FaceAppeared {
+                        camera: Arc::clone(&self.camera),
+                        track,
+                        at,
+                    });
                 }
                 Percept::Face(report) => self.tell_doors(&DoorInput::Face(report)),
                 Percept::Left { track } => self.tell_doors(&DoorInput::Left { track }),

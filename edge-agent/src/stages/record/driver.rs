@@ -129,7 +129,12 @@ impl Record {
                     return;
                 }
                 Err(OutboxError::TooLarge { bytes }) => {
-                    tracing::error!(event = "event_too_large", alarm = true, bytes, "an event is longer than can ever be sent");
+                    tracing::error!(
+                        event = "event_too_large",
+                        alarm = true,
+                        bytes,
+                        "an event is longer than can ever be sent"
+                    );
                     gap.add(events);
                     return;
                 }
@@ -138,7 +143,12 @@ impl Record {
             // Everything behind waits in the channel; the doors go on by their own policy.
             std::thread::sleep(RETRY);
             if self.give_up.is_cancelled() {
-                tracing::error!(event = "events_lost_at_stop", alarm = true, count = events.len(), "the disk refused to the end");
+                tracing::error!(
+                    event = "events_lost_at_stop",
+                    alarm = true,
+                    count = events.len(),
+                    "the disk refused to the end"
+                );
                 return;
             }
         }
@@ -158,7 +168,12 @@ impl Record {
             self.turns.fetch_add(1, Ordering::Relaxed);
         }
         if !self.health.failing.swap(true, Ordering::AcqRel) {
-            tracing::error!(event = "outbox_write_failed", alarm = true, error = chain(error), "events cannot be recorded; doors follow their policy");
+            tracing::error!(
+                event = "outbox_write_failed",
+                alarm = true,
+                error = chain(error),
+                "events cannot be recorded; doors follow their policy"
+            );
         }
     }
 

@@ -64,7 +64,10 @@ fn ms(at: u64) -> MonoTime {
 
 fn rows(scores: &[(PersonId, f32)]) -> Vec<Ranked> {
     let template = TemplateId(Uuid::from_u128(9));
-    scores.iter().map(|(person, score)| Ranked { person: *person, template, similarity: Similarity::new(*score) }).collect()
+    scores
+        .iter()
+        .map(|(person, score)| Ranked { person: *person, template, similarity: Similarity::new(*score) })
+        .collect()
 }
 
 impl Story {
@@ -322,10 +325,9 @@ fn a_gallery_change_that_keeps_the_person_keeps_the_door_open() {
 
 #[test]
 fn suspended_and_expired_people_are_told_so() {
-    for (standing, expected) in [
-        (Standing::Suspended, DenyReason::NotPermitted),
-        (Standing::OutsideValidity, DenyReason::PersonExpired),
-    ] {
+    for (standing, expected) in
+        [(Standing::Suspended, DenyReason::NotPermitted), (Standing::OutsideValidity, DenyReason::PersonExpired)]
+    {
         let mut story = Story::new();
         story.world.standings.insert(anna(), standing);
         story.shot(700, &[(anna(), 0.9)]);

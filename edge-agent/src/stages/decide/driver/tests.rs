@@ -64,7 +64,11 @@ fn site(hold: Duration) -> Site {
     embedding[0] = 1.0;
     let template = TemplateBody { person: PERSON, space_id: "space".into(), quality: 1.0, embedding };
     let bodies = [
-        (Kind::Person, PERSON, Body::Person(PersonBody::new(gallery_log::body::PersonState::Active, None, None, vec![]))),
+        (
+            Kind::Person,
+            PERSON,
+            Body::Person(PersonBody::new(gallery_log::body::PersonState::Active, None, None, vec![])),
+        ),
         (Kind::Template, Uuid::from_u128(2), Body::Template(template)),
     ];
     for (kind, id, body) in bodies {

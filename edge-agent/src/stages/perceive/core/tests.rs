@@ -3,9 +3,7 @@ use std::time::Duration;
 
 use face_core::align::ARCFACE_TEMPLATE;
 use face_core::liveness::LivenessVerdict;
-use face_core::{
-    Detector, HeadPose, LandmarkModel, Landmarks68, LivenessModel, PixelRect, Point, PoseModel, RgbImage,
-};
+use face_core::{Detector, HeadPose, LandmarkModel, Landmarks68, LivenessModel, PixelRect, Point, PoseModel, RgbImage};
 use parking_lot::Mutex;
 
 use super::*;
@@ -96,7 +94,10 @@ fn perceiver() -> Perceiver {
 }
 
 fn reports(percepts: &[Percept]) -> Vec<&FaceReport> {
-    percepts.iter().filter_map(|percept| if let Percept::Face(report) = percept { Some(report) } else { None }).collect()
+    percepts
+        .iter()
+        .filter_map(|percept| if let Percept::Face(report) = percept { Some(report) } else { None })
+        .collect()
 }
 
 fn shots(percepts: &[Percept]) -> usize {

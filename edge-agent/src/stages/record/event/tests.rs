@@ -112,7 +112,10 @@ fn every_reason_has_a_listed_code_and_a_hint() {
 #[test]
 fn relay_edges_say_why() {
     let unlocked = told(DoorEvent::Unlocked { decision: Some(Uuid::from_u128(5)), person: None });
-    assert_eq!((unlocked["type"].as_str(), unlocked["cause"].as_str()), (Some("lintel.door.unlocked.v1"), Some("granted")));
+    assert_eq!(
+        (unlocked["type"].as_str(), unlocked["cause"].as_str()),
+        (Some("lintel.door.unlocked.v1"), Some("granted"))
+    );
     let locked = told(DoorEvent::Locked { cause: LockCause::PersonRevoked });
     assert_eq!(locked["cause"], "person_removed");
 }
