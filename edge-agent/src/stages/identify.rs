@@ -6,6 +6,7 @@
 //! Channel in: bounded at [`SHOTS`]; perceive drops a shot that does not fit. Channel out: to the doors of the camera,
 //! bounded; full means that deciding is behind, so this thread waits.
 
+use crossbeam_channel::RecvTimeoutError;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -84,7 +85,11 @@ pub fn run(identify: &Identify, embedder: &impl Embedder, stop: &CancellationTok
     while !stop.is_cancelled() {
         identify.turns.fetch_add(1, Ordering::Relaxed);
         // The timeout is only the longest time that a stop goes unnoticed.
-        let Ok(shot) = identify.shots.recv_timeout(Duration::from_millis(100)) else { continue };
+        let shot = match identify.shots.recv_timeout(Duration::from_millis(100)) {
+            Ok(shot) => shot,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
         let input = match embedder.embed(&shot.image, &shot.points) {
             Ok(embedding) => {
                 let roster = identify.roster.load();

@@ -154,6 +154,8 @@ pub struct LivenessFigures {
     pub passive: f32,
     /// The highest median change that was reached within the horizon; `None` while there are too few comparisons.
     pub change: Option<f32>,
+    /// The median change of the last second; `None` when there are too few comparisons.
+    pub newest_change: Option<f32>,
     /// Whether most frames had no appearance to compare.
     pub blind: bool,
     /// How long the track has been watched without a gap, at most the horizon.
@@ -182,7 +184,9 @@ pub fn judge(figures: &LivenessFigures, policy: &LivenessPolicy) -> LivenessVerd
     if score <= policy.pass_above {
         return LivenessVerdict::Watch { reason: WatchReason::ScoreUndecided, score };
     }
-    if change < policy.moving_change {
+    // Having moved is not enough: a picture that froze, or took the face's place, must not live on what was seen before.
+    let still_now = figures.newest_change.is_none_or(|newest| !newest.is_finite() || newest < policy.still_change);
+    if change < policy.moving_change || still_now {
         return LivenessVerdict::Watch { reason: WatchReason::TooStill, score };
     }
     LivenessVerdict::Live { score }

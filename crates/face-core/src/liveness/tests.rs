@@ -117,8 +117,25 @@ fn a_photograph_shown_before_the_own_face_is_not_vouched_for() {
     let window = watched(4_000, 66, |now| frame(now, true, if now < 2_000 { 0.1 } else { 0.95 }));
     assert!(window.verdict().is_live());
     assert!(!window.vouches_for(MonoTime::from_millis(1_400)));
-    assert!(window.vouches_for(MonoTime::from_millis(4_000)));
+    assert!(window.vouches_for(MonoTime::from_millis(3_800)));
     assert!(!window.vouches_for(MonoTime::from_millis(60_000)));
+}
+
+#[test]
+fn a_photograph_raised_before_the_own_face_is_not_vouched_for() {
+    let window = watched(4_000, 66, |now| frame(now, true, if now < 3_500 { 0.95 } else { 0.1 }));
+    assert!(window.verdict().is_live(), "the mean still passes: {:?}", window.figures());
+    assert!(window.vouches_for(MonoTime::from_millis(3_200)));
+    for shot_at in 3_500..4_000 {
+        assert!(!window.vouches_for(MonoTime::from_millis(shot_at)), "{shot_at} ms shows the photograph");
+    }
+}
+
+#[test]
+fn a_face_that_freezes_is_not_live_on_what_it_did_before() {
+    let window = watched(4_500, 66, |now| frame(now, now < 3_000, 0.95));
+    let verdict = window.verdict();
+    assert!(matches!(verdict, LivenessVerdict::Watch { reason: WatchReason::TooStill, .. }), "{verdict:?}");
 }
 
 #[test]
@@ -138,12 +155,14 @@ fn the_window_is_bounded_at_any_rate() {
 
 fn figures() -> impl Strategy<Value = LivenessFigures> {
     let change = proptest::option::weighted(0.9, 0.0f32..0.05);
-    (5usize..40, 0usize..40, 0.0f32..1.0, change, proptest::bool::weighted(0.1), 0u64..6_000).prop_map(
-        |(frontal_frames, unscored, passive, change, blind, watched)| LivenessFigures {
+    let newest = proptest::option::weighted(0.9, 0.0f32..0.05);
+    (5usize..40, 0usize..40, 0.0f32..1.0, change, newest, proptest::bool::weighted(0.1), 0u64..6_000).prop_map(
+        |(frontal_frames, unscored, passive, change, newest_change, blind, watched)| LivenessFigures {
             frontal_frames,
             unscored_frames: unscored.min(frontal_frames),
             passive,
             change,
+            newest_change,
             blind,
             watched: Duration::from_millis(watched),
         },
@@ -163,6 +182,7 @@ proptest! {
             unscored_frames: (good.unscored_frames + unscored).min(frontal_frames),
             passive: good.passive - lower,
             change: good.change.filter(|_| !loses_change).map(|change| change - stiller),
+            newest_change: good.newest_change.filter(|_| !loses_change).map(|change| change - stiller),
             blind: good.blind || goes_blind,
             watched: good.watched + Duration::from_millis(longer),
         };

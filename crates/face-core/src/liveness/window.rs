@@ -21,9 +21,9 @@ const FIRST_MEDIAN_OF: usize = 4;
 const LONGEST_GAP: Duration = Duration::from_millis(1_500);
 /// Frames kept at most, whatever the camera's rate: five seconds at 60 a second.
 const MAX_FRAMES: usize = 300;
-/// Frontal frames this near to a shot speak for it.
+/// Frontal frames at most this much later than a shot speak for it.
 const VOUCH_WITHIN: Duration = Duration::from_millis(500);
-/// And at least this many of them.
+/// This many of them do, the first ones from the shot itself on: a quarter of a second at 12 a second.
 const VOUCH_FRAMES: usize = 3;
 
 /// The recent evidence of one track. Make a new one for each track.
@@ -103,6 +103,7 @@ impl LivenessWindow {
             unscored_frames: frontal().filter(|frame| frame.passive.is_none()).count(),
             passive: if frontal_frames == 0 { 0.0 } else { sum / frontal_frames as f32 },
             change: self.looks.iter().filter_map(|look| look.median).reduce(f32::max),
+            newest_change: self.looks.back().and_then(|look| look.median),
             blind: self.frames.iter().filter(|frame| !frame.has_appearance).count() * 2 > self.frames.len(),
             watched,
         }
@@ -114,23 +115,24 @@ impl LivenessWindow {
         self.frames.back().map(|frame| frame.at)
     }
 
-    /// Whether the face of a shot captured at `shot_at` looked alive itself: it lies in the window, and the mean passive
-    /// score of at least three frontal frames within half a second of it passes.
+    /// Whether the face of a shot captured at `shot_at` looked alive itself: the mean passive score of the first three
+    /// frontal frames from the shot on passes, and they came within half a second.
     ///
-    /// A shot must not be identified without this: somebody could show a photograph for the identity first and the
-    /// own face for the life afterwards, within one track.
+    /// A shot must not be identified without this: somebody could show a photograph for the identity and the own face
+    /// for the life, within one track. Frames before the shot say nothing of it: they may show another face.
     #[must_use]
     pub fn vouches_for(&self, shot_at: MonoTime) -> bool {
-        let near = |frame: &&Seen| frame.at.since(shot_at).max(shot_at.since(frame.at)) <= VOUCH_WITHIN;
+        let follows = |frame: &&Seen| frame.at >= shot_at && frame.at.since(shot_at) <= VOUCH_WITHIN;
         let scores: Vec<f32> = self
             .frames
             .iter()
             .filter(|frame| frame.frontal)
-            .filter(near)
+            .filter(follows)
+            .take(VOUCH_FRAMES)
             .map(|frame| frame.passive.unwrap_or(0.0))
             .collect();
         let mean = scores.iter().sum::<f32>() / scores.len() as f32;
-        scores.len() >= VOUCH_FRAMES && mean > self.policy.pass_above
+        scores.len() == VOUCH_FRAMES && mean > self.policy.pass_above
     }
 
     fn restart(&mut self) {

@@ -29,6 +29,9 @@ use crate::event::Failure;
 use crate::supervisor::MonoClock;
 use element::{link_failure, make};
 
+/// The age of a frame that cannot be dated: older than any freshness budget.
+const UNKNOWN_AGE: Duration = Duration::from_secs(3_600);
+
 /// How frames of a source are dated.
 #[derive(Clone)]
 pub(super) enum Dating {
@@ -147,7 +150,8 @@ impl Session {
                 let running = stamp.zip(segment).and_then(|(stamp, segment)| segment.to_running_time(stamp));
                 let age =
                     running.zip(self.pipeline.current_running_time()).map(|(stamp, now)| now.saturating_sub(stamp));
-                age.map_or(Duration::ZERO, Duration::from)
+                // A driver that gives no usable stamp makes the age unknown, and an unknown age is beyond any budget.
+                age.map_or(UNKNOWN_AGE, Duration::from)
             }
             Dating::Network { arrivals, base } => {
                 let mut arrivals = arrivals.lock().unwrap_or_else(PoisonError::into_inner);

@@ -120,11 +120,16 @@ impl Decider {
             }
             DoorInput::Identified(found) => {
                 let track = found.track;
-                self.cases.entry(track).or_default().take(found);
+                // A face is reported before its shots: without a case it has left, or was seen before a stall.
+                if let Some(case) = self.cases.get_mut(&track) {
+                    case.take(found);
+                }
                 self.judge(track, now, around)
             }
             DoorInput::EmbedderFailed { track } => {
-                self.cases.entry(track).or_default().embedder_failed = true;
+                if let Some(case) = self.cases.get_mut(&track) {
+                    case.embedder_failed = true;
+                }
                 self.judge(track, now, around)
             }
             DoorInput::Left { track } => self.left(track, now, around),
@@ -165,16 +170,11 @@ impl Decider {
         for person in gone {
             outputs.extend(self.step(Input::Revoked { person }, now));
         }
-        // The rows found before may name somebody who is gone: the next shots are searched in the new gallery.
+        // The rows found before may name a person or a template that is gone: the next shots, at most a second away, are
+        // searched in the new gallery.
         for case in self.cases.values_mut() {
-            let stale = case
-                .search
-                .as_ref()
-                .is_some_and(|search| search.ranked.iter().any(|row| around.standing(row.person) == Standing::Absent));
-            if stale {
-                case.search = None;
-                case.shots = 0;
-            }
+            case.search = None;
+            case.shots = 0;
         }
         outputs
     }

@@ -78,7 +78,11 @@ impl FaceMemory {
         frame: &Frame,
         examined: &Examined,
     ) -> (FaceReport, bool) {
-        self.window.push(examined.evidence.clone());
+        // What is too poor to be recognised proves no life either: a covered face must not vouch for the picture that is
+        // shown next.
+        if examined.reasons.is_empty() {
+            self.window.push(examined.evidence.clone());
+        }
         let wanted = examined.reasons.is_empty() && self.wants_shot(examined.quality, frame.captured_at);
         if wanted {
             self.last_shot = Some((examined.quality, frame.captured_at));
