@@ -123,6 +123,7 @@ mod control {
                 bad.set(bad.get() + 1);
             }
         });
+        eprintln!("bare sled: {} of {} cuts lost acknowledged data or would not open", bad.get(), times(6));
         assert!(
             bad.get() > 0,
             "no cut hurt bare sled: the cuts cut nothing, and the tests beside this one prove nothing"
