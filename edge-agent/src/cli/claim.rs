@@ -21,7 +21,7 @@ use crate::{logging, wiring};
 #[derive(Debug, Args)]
 pub struct ClaimArgs {
     /// The token. Other users of this machine can see a command line: prefer --token-file.
-    #[arg(value_name = "TOKEN", required_unless_present = "token_file", conflicts_with = "token_file")]
+    #[arg(long, value_name = "TOKEN", required_unless_present = "token_file", conflicts_with = "token_file")]
     token: Option<String>,
 
     /// A file that holds the token; `-` reads standard input.
