@@ -16,7 +16,7 @@ use crate::gallery::{Galleries, GalleryLine, RosterError};
 use crate::logging::chain;
 
 /// What the driver does after a message.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// Applied, or known already.
     Done,

@@ -1,6 +1,6 @@
 //! The driver with the test holding the other end of the line, and the whole of sync with a real broker and HTTPS.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use edge_store::Position;
@@ -52,7 +52,7 @@ pub(super) fn event_json(position: Position) -> Vec<u8> {
 
 /// A clock that goes forward when the test says so.
 #[derive(Default)]
-struct HandClock(AtomicU64, AtomicI64);
+struct HandClock(AtomicU64);
 
 impl HandClock {
     fn forward(&self, by: Duration) {

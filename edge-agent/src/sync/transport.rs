@@ -91,8 +91,9 @@ pub(super) enum LineEvent {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LineError {
     /// Network, TLS or protocol.
-    #[error("connection to the broker")]
-    Connection(#[source] Box<ConnectionError>),
+    // The client library's messages contain those of their causes, so the chain ends here.
+    #[error("connection to the broker: {0}")]
+    Connection(Box<ConnectionError>),
     /// The broker does not let this device read its own topics.
     #[error("the broker refuses the subscription ({reason}); the hub has not written this device's access lines")]
     SubscriptionRefused {
