@@ -1,6 +1,10 @@
 //! Rows and keys that must change together: people, templates, claims, API keys.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may panic and read the clock to wait for others")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may panic and read the clock to wait for others"
+)]
 
 mod support;
 

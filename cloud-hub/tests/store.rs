@@ -1,6 +1,10 @@
 //! The schema and the store against a real Postgres: isolation of tenants, transactions, order of the feed.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may panic and read the clock to wait for others")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may panic and read the clock to wait for others"
+)]
 
 mod support;
 

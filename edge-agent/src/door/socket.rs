@@ -61,7 +61,7 @@ pub fn bind_unix(path: &Path, mode: u32) -> Result<UnixListener, SocketError> {
         Ok(_) => match UnixStream::connect(path) {
             Ok(_) => return Err(SocketError::Busy { path: path.to_owned() }),
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                std::fs::remove_file(path).map_err(open)?
+                std::fs::remove_file(path).map_err(open)?;
             }
             Err(error) => return Err(open(error)),
         },
