@@ -61,13 +61,13 @@ mod tests {
             PerceiveConfig { idle_interval: Duration::from_millis(200), track_interval: Duration::from_millis(80) };
         let mut cadence = Cadence::new(config);
         (0..fps * 4)
-            .filter_map(|n| {
+            .filter(|n| {
                 let at = MonoTime::from_nanos(n * 1_000_000_000 / fps);
                 let due = cadence.due(at, somebody);
                 if due {
                     cadence.looked(at, Duration::from_millis(cost_ms));
                 }
-                due.then_some(n)
+                due
             })
             .collect()
     }

@@ -79,14 +79,7 @@ fn frame(sequence: u64, at_ms: u64) -> Frame {
 }
 
 fn open_gate() -> QualityGate {
-    QualityGate {
-        min_face_height_px: 0.0,
-        min_sharpness: 0.0,
-        min_brightness: 0.0,
-        min_pose: 0.0,
-        min_visibility: 0.0,
-        ..QualityGate::matching()
-    }
+    QualityGate { min_face_height_px: 0.0, min_sharpness: 0.0, min_brightness: 0.0, min_pose: 0.0, min_visibility: 0.0 }
 }
 
 fn perceiver() -> Perceiver {
