@@ -1,6 +1,10 @@
 //! The hub's side of the broker against a real Mosquitto and Postgres, with devices that speak mutual TLS.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may panic and read the clock to wait for others")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may panic and read the clock to wait for others"
+)]
 
 mod support;
 
@@ -280,6 +284,7 @@ impl Device {
             if channel == DownChannel::Gallery {
                 return serde_json::from_slice(&plain).unwrap();
             }
+            assert_eq!(channel, DownChannel::Evtack);
         }
     }
 
@@ -479,6 +484,14 @@ async fn events_come_in_acks_go_out_and_a_restarted_hub_tells_what_it_has() {
     }
     assert_eq!(seen, (1..=8).collect::<Vec<_>>());
 
+    // Meanwhile a gallery was reported; the restarted hub goes on from there without waiting for another report.
+    device.report().await;
+    line.wait_equal().await;
+    line.stop_hub().await;
+    let person = line.hub.person(line.place.tenant, "made while nobody published").await;
+    line.start_hub().await;
+    device.follow_to(1).await;
+    assert!(device.holds(person));
     line.stop_hub().await;
     line.start_hub().await;
     let ack = device.next_ack().await;

@@ -114,10 +114,33 @@ impl Galleries {
             }
             Input::Changed(tenant, gallery) => self.changed(tenant, gallery).await,
             Input::LookAtAll => {
-                let places: Vec<Place> = self.known.keys().copied().collect();
-                places.into_iter().for_each(|place| self.queue(place));
+                if let Err(error) = self.look_at_all().await {
+                    tracing::error!(%error, "cannot look at all devices; their next reports start them again");
+                }
             }
         }
+    }
+
+    /// Queues every device of the registry, those not heard of in this process from their last stored report: the
+    /// hub may have restarted while they stayed connected, and they report once a minute only.
+    async fn look_at_all(&mut self) -> Result<(), StoreError> {
+        for (tenant, device) in routes::devices(&self.publisher.db).await? {
+            self.recall(tenant, device).await?;
+        }
+        let places: Vec<Place> = self.known.keys().copied().collect();
+        places.into_iter().for_each(|place| self.queue(place));
+        Ok(())
+    }
+
+    /// Takes up where a device's stored reports left it, unless more is known. A report that is out of date is
+    /// harmless: what the device has already it passes over, and what does not follow makes it report.
+    async fn recall(&mut self, tenant: TenantId, device: DeviceId) -> Result<(), StoreError> {
+        let stored = self.publisher.db.tenant(tenant, move |tx| Box::pin(stored_positions(tx, device))).await?;
+        for (gallery, position) in stored {
+            let reported = position.version;
+            self.known.entry((tenant, device, gallery)).or_insert(Known { position, reported });
+        }
+        Ok(())
     }
 
     fn queue(&mut self, place: Place) {
@@ -126,22 +149,27 @@ impl Galleries {
         }
     }
 
-    /// Queues every device that holds the gallery and has been heard of; the others report when they connect.
+    /// Queues every device that holds the gallery and ever reported on it; the others report when they connect.
     async fn changed(&mut self, tenant: TenantId, gallery: GalleryId) {
-        match self.publisher.db.tenant(tenant, move |tx| Box::pin(devices::holders(tx, gallery))).await {
-            Ok(holders) => {
-                for device in holders {
-                    if self.known.contains_key(&(tenant, device, gallery)) {
-                        self.queue((tenant, device, gallery));
-                    }
-                }
+        if let Err(error) = self.queue_holders(tenant, gallery).await {
+            tracing::error!(%gallery, %error, "cannot tell who holds a gallery; sending to those that are known");
+            let places: Vec<Place> = self.known.keys().filter(|place| place.2 == gallery).copied().collect();
+            places.into_iter().for_each(|place| self.queue(place));
+        }
+    }
+
+    async fn queue_holders(&mut self, tenant: TenantId, gallery: GalleryId) -> Result<(), StoreError> {
+        let holders = self.publisher.db.tenant(tenant, move |tx| Box::pin(devices::holders(tx, gallery))).await?;
+        for device in holders {
+            let place = (tenant, device, gallery);
+            if !self.known.contains_key(&place) {
+                self.recall(tenant, device).await?;
             }
-            Err(error) => {
-                tracing::error!(%gallery, %error, "cannot tell who holds a gallery; looking at all of them");
-                let places: Vec<Place> = self.known.keys().filter(|place| place.2 == gallery).copied().collect();
-                places.into_iter().for_each(|place| self.queue(place));
+            if self.known.contains_key(&place) {
+                self.queue(place);
             }
         }
+        Ok(())
     }
 
     /// Sends one message to the device whose turn it is.
@@ -222,6 +250,19 @@ impl Galleries {
         self.known.insert(place, Known { position, reported: reported.version });
         self.queue(place);
     }
+}
+
+/// Where a device stands by its last stored reports.
+async fn stored_positions(tx: &mut TenantTx, device: DeviceId) -> Result<Vec<(GalleryId, Position)>, StoreError> {
+    let mut positions = Vec::new();
+    for own in devices::galleries(tx, device).await? {
+        let Some(reported) = own.reported.as_ref().filter(|reported| reported.epoch == own.epoch) else { continue };
+        let root = galleries::root_at(tx, own.gallery, own.epoch, reported.version).await?;
+        let genuine = root.is_some_and(|root| root.0[..] == reported.root[..]);
+        let (epoch, version) = (own.epoch, reported.version);
+        positions.push((own.gallery, Position { epoch, version, genuine_through: if genuine { version } else { 0 } }));
+    }
+    Ok(positions)
 }
 
 /// Verifies a report, stores it, and finds out what it means.
