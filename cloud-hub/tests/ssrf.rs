@@ -1,4 +1,9 @@
 //! The guard of webhook deliveries: hostile addresses by name and by number, judged by a canary that nobody may reach.
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may panic and read the clock to wait for others"
+)]
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -170,7 +175,7 @@ async fn canary(answer: &'static [u8]) -> Canary {
 
 fn client(policy: AddressPolicy, script: Script, timeout: Duration) -> WebhookClient {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    WebhookClient::new(policy, Arc::new(script), timeout).unwrap()
+    WebhookClient::new(policy, &(Arc::new(script) as Arc<dyn Lookup>), timeout).unwrap()
 }
 
 async fn attempt(client: &WebhookClient, url: &str) -> Attempt {

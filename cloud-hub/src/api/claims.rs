@@ -46,13 +46,21 @@ pub(super) async fn claim(
         certificate_serial: issued.serial.clone(),
         expires_at: issued.expires_at,
     };
-    api.custody.device_claimed(tenant, device, claimed).await?;
-    // Access lines first: the device may connect the moment it has the answer.
-    api.broker.refresh().await.map_err(|error| ApiError::internal(&error))?;
-    // An older identity's live session must not outlive it.
-    api.broker.end_session(device).await;
+    let admitting = Arc::clone(&api);
+    // A task of its own: a device that goes away must not leave the registry and the broker in disagreement.
+    let admitted = tokio::spawn(async move { admit(&admitting, tenant, device, claimed).await }).await;
+    admitted.map_err(|error| ApiError::internal(&error))??;
     tracing::info!(event = "device_claimed", client_id = %tenant, device = %device, "a device has claimed its identity");
     Ok((StatusCode::OK, axum::Json(answer(&api, tenant, device, &issued, id))))
+}
+
+/// Notes the certificate, writes the access lines, and ends whatever session an older identity has.
+async fn admit(api: &Api, tenant: TenantId, device: DeviceId, claimed: Claimed) -> Result<(), ApiError> {
+    api.custody.device_claimed(tenant, device, claimed).await?;
+    // Before the answer: the device may connect the moment it has it.
+    api.broker.refresh().await.map_err(|error| ApiError::internal(&error))?;
+    api.broker.end_session(device).await;
+    Ok(())
 }
 
 fn refused(claim: ClaimId, code: Code) -> ApiError {

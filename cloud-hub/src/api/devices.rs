@@ -255,7 +255,14 @@ pub(super) async fn revoke(
     caller: Caller,
     Path(id): Path<Uuid>,
 ) -> Result<StatusCode, ApiError> {
-    let (id, actor) = (DeviceId(id), caller.actor());
+    // A task of its own: a client that goes away must not leave a revoked device with its access lines.
+    let revoked = tokio::spawn(async move { revoke_whole(&api, &caller, DeviceId(id)).await }).await;
+    revoked.map_err(|error| ApiError::internal(&error))??;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn revoke_whole(api: &Api, caller: &Caller, id: DeviceId) -> Result<(), ApiError> {
+    let actor = caller.actor();
     api.db
         .tenant(caller.tenant, move |tx| {
             Box::pin(async move {
@@ -273,5 +280,5 @@ pub(super) async fn revoke(
         .await?;
     api.broker.refresh().await.map_err(|error| ApiError::internal(&error))?;
     api.broker.end_session(id).await;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(())
 }

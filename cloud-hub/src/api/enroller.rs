@@ -11,7 +11,7 @@ use face_core::quality::{QualityGate, QualityReason};
 use face_core::{Embedding, ModelError};
 use face_runtime::{AverageError, EnrolError, Enrolled, ModelPack, PhotoError, PhotoLimits, RefusalReason};
 use serde::Serialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wire_contract::Code;
 
 /// The model pack in use and what goes with it.
@@ -100,11 +100,15 @@ impl Enroller {
         self.models.load().is_some()
     }
 
-    /// Works on the photographs of one person. Takes a place now or says [`Busy`] now.
-    pub async fn enrol(&self, photographs: Vec<Bytes>) -> Result<Result<NewTemplate, Refusal>, Busy> {
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Busy)?;
-        let Some(models) = self.models.load_full() else { return Ok(Err(Refusal::NoModels)) };
-        let worker = Arc::clone(&self.workers).acquire_owned().await.map_err(|_| Busy)?;
+    /// Takes a place, or says [`Busy`] at once. Take it before the photographs are read: places bound the memory too.
+    pub fn enter(&self) -> Result<Place, Busy> {
+        Arc::clone(&self.places).try_acquire_owned().map(Place).map_err(|_| Busy)
+    }
+
+    /// Works on the photographs of one person.
+    pub async fn enrol(&self, place: Place, photographs: Vec<Bytes>) -> Result<NewTemplate, Refusal> {
+        let models = self.models.load_full().ok_or(Refusal::NoModels)?;
+        let worker = Arc::clone(&self.workers).acquire_owned().await.map_err(|_| Refusal::Crashed)?;
         let limits = self.limits;
         // The permits go into the task: a client that leaves does not free a place that is still being worked at.
         let work = tokio::task::spawn_blocking(move || {
@@ -112,9 +116,12 @@ impl Enroller {
             drop((worker, place));
             outcome
         });
-        Ok(work.await.unwrap_or(Err(Refusal::Crashed)))
+        work.await.unwrap_or(Err(Refusal::Crashed))
     }
 }
+
+/// A place in the queue; given back when dropped.
+pub struct Place(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
 
 fn work(models: &Models, photographs: &[Bytes], limits: &PhotoLimits) -> Result<NewTemplate, Refusal> {
     let mut fates = Vec::with_capacity(photographs.len());

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::multipart::{Field, Multipart, MultipartError};
+use axum::extract::multipart::{Field, Multipart, MultipartError, MultipartRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -42,15 +42,13 @@ pub(super) async fn create(
     caller: Caller,
     Path(person): Path<Uuid>,
     Query(query): Query<EnrolmentQuery>,
-    multipart: Multipart,
+    multipart: Result<Multipart, MultipartRejection>,
 ) -> Result<Response, ApiError> {
+    let multipart = multipart.map_err(|rejection| not_a_form(&rejection))?;
     let person = PersonId(person);
-    // Whether the person exists is asked before megabytes are read.
+    // Whether the person exists, and whether there is room, is asked before megabytes are read.
     let session = open_session(&api, &caller, person).await?;
-    let outcome = match read_photographs(&api, multipart).await {
-        Ok(photographs) => enrol(&api, &caller, person, session, photographs, query.allow_duplicate).await,
-        Err(error) => Err(error),
-    };
+    let outcome = enrol(&api, &caller, person, session, multipart, query.allow_duplicate).await;
     if let Err(error) = &outcome {
         close_failed(&api, &caller, session, error.code()).await;
     }
@@ -62,17 +60,14 @@ async fn enrol(
     caller: &Caller,
     person: PersonId,
     session: SessionId,
-    photographs: Vec<Bytes>,
+    form: Multipart,
     allow_duplicate: bool,
 ) -> Result<Response, ApiError> {
-    let template = match api.enroller.enrol(photographs).await {
-        Ok(Ok(template)) => template,
-        Ok(Err(refusal)) => return Err(refused(refusal)),
-        Err(Busy) => {
-            let error = ApiError::because(Code::Unavailable, "too many enrolments at once");
-            return Err(error.retry_after(RETRY_AFTER_SECONDS));
-        }
-    };
+    let place = api.enroller.enter().map_err(|Busy| {
+        ApiError::because(Code::Unavailable, "too many enrolments at once").retry_after(RETRY_AFTER_SECONDS)
+    })?;
+    let photographs = read_photographs(api, form).await?;
+    let template = api.enroller.enrol(place, photographs).await.map_err(refused)?;
     let id = store(api, caller, person, session, &template, allow_duplicate).await?;
     let view = TemplateView {
         id: id.0,
@@ -143,6 +138,14 @@ async fn read_field(mut field: Field<'_>, index: usize, max_bytes: usize) -> Res
         bytes.extend_from_slice(&chunk);
     }
     Ok(bytes.freeze())
+}
+
+fn not_a_form(rejection: &MultipartRejection) -> ApiError {
+    let code = match rejection {
+        MultipartRejection::InvalidBoundary(_) => Code::UnsupportedMediaType,
+        _ => Code::InvalidRequest,
+    };
+    ApiError::because(code, "send multipart/form-data with fields named photo")
 }
 
 fn multipart_error(error: &MultipartError) -> ApiError {

@@ -121,8 +121,8 @@ impl Reader {
     fn into_stream(self) -> impl Stream<Item = Result<Event, Infallible>> {
         futures::stream::unfold(self, |mut reader| async move {
             let event = reader.next().await?;
-            let line =
-                Event::default().id(Cursor(event.position).encode()).event(event.class).data(event.body.to_string());
+            // No event name: a browser's `onmessage` hears unnamed events only. The class is in the type.
+            let line = Event::default().id(Cursor(event.position).encode()).data(event.body.to_string());
             Some((Ok(line), reader))
         })
     }

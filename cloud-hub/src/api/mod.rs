@@ -47,7 +47,7 @@ pub use state::{Api, BrokerControl, BrokerError, EnrolmentLimits, Settings};
 /// Bodies of JSON requests; ours are below 2 KiB.
 const MAX_JSON_BYTES: usize = 64 * 1024;
 /// All photographs of one request together with the form around them: what one request may hold in memory.
-const MAX_FORM_BYTES: usize = 40 * 1024 * 1024;
+const MAX_FORM_BYTES: usize = 24 * 1024 * 1024;
 /// Answers below this are not worth compressing.
 const MIN_COMPRESSED_BYTES: u16 = 1024;
 
@@ -107,6 +107,7 @@ fn ordinary() -> Router<Arc<Api>> {
 }
 
 /// A panic in a handler is a fault of the hub: logged with its text, answered without.
+#[expect(clippy::needless_pass_by_value, reason = "the layer's type hands the panic over")]
 fn panicked(panic: Box<dyn std::any::Any + Send + 'static>) -> Response {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();

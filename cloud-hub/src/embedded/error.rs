@@ -130,6 +130,9 @@ pub enum EmbeddedError {
         /// Its last log lines.
         log: String,
     },
+    /// A secret's file.
+    #[error(transparent)]
+    Secret(#[from] crate::secret_file::SecretFileError),
     /// A file or directory operation failed.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {

@@ -6,9 +6,11 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock, statvfs};
+use zeroize::Zeroizing;
 
 use super::error::{EmbeddedError, io_error};
 use super::service_user::ServiceUser;
+use crate::secret_file;
 
 /// Longest path of a Unix socket, without the closing NUL (unix(7)).
 const MAX_SOCKET_PATH: usize = 107;
@@ -64,18 +66,14 @@ fn write_durably(
 
 /// Reads the secret at `path`, or makes one of 32 random bytes (64 hex digits) in a 0600 file.
 pub fn secret(path: &Path) -> Result<String, EmbeddedError> {
-    if let Ok(text) = std::fs::read_to_string(path)
-        && text.trim().len() == 64
-    {
-        return Ok(text.trim().to_owned());
-    }
-    let mut bytes = [0_u8; 32];
-    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes)
-        .map_err(|_| io::Error::other("the system's random source does not answer"))
-        .map_err(io_error("make the secret", path))?;
-    let text = hex::encode(bytes);
-    write_file(path, text.as_bytes(), 0o600, None)?;
-    Ok(text)
+    let bytes = secret_file::load_or_make(path, || {
+        let mut bytes = [0_u8; 32];
+        ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes)
+            .map_err(|_| io::Error::other("the system's random source does not answer"))
+            .map_err(io_error("make the secret", path))?;
+        Ok::<_, EmbeddedError>(Zeroizing::new(hex::encode(bytes).into_bytes()))
+    })?;
+    Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
 }
 
 /// Fails when the file system of `dir` has less than `needed` bytes for unprivileged users.

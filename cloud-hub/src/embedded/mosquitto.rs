@@ -28,8 +28,8 @@ pub const HUB_USER: &str = "hub";
 const READY_WITHIN: Duration = Duration::from_secs(10);
 /// There is nothing to flush: persistence is off.
 const STOP_GRACE: Duration = Duration::from_secs(2);
-/// Tries for the hub listener's port, which could be taken between its choice and its use.
-const PORT_TRIES: u32 = 3;
+/// Starts with other ports, since one could be taken between its choice and its use.
+const PORT_TRIES: u32 = 5;
 /// The hub's password is 256 random bits, so stretching it adds nothing; this is mosquitto_passwd's own default.
 const PASSWORD_ITERATIONS: NonZeroU32 = NonZeroU32::new(101).expect("101 is not zero");
 
@@ -117,20 +117,20 @@ impl EmbeddedMosquitto {
     pub async fn start(mut options: MosquittoOptions) -> Result<Self, EmbeddedError> {
         super::check_loopback(options.device_listen, "--mqtt-listen")?;
         stop_leftover(&options).await?;
-        if options.device_listen.port() == 0 {
-            let port = free_port()?;
-            options.device_listen.set_port(port);
-        }
-        ports::check_free(options.device_listen, "--mqtt-listen")?;
+        let any_port = options.device_listen.port() == 0;
         let password = files::secret(&options.layout.secrets_dir().join("mqtt-hub.password"))?;
         let mut tries = 0;
         loop {
             tries += 1;
+            if any_port {
+                options.device_listen.set_port(free_port()?);
+            }
+            ports::check_free(options.device_listen, "--mqtt-listen")?;
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
             let hub = HubConnection { address, username: String::from(HUB_USER), password: password.clone() };
             match Self::launch(options.clone(), hub).await {
-                Err(EmbeddedError::NotReady { .. })
-                    if tries < PORT_TRIES && ports::check_free(address, "").is_err() => {}
+                // Somebody took a port between its choice and its use.
+                Err(EmbeddedError::NotReady { .. }) if tries < PORT_TRIES => {}
                 outcome => return outcome,
             }
         }
@@ -172,6 +172,7 @@ impl EmbeddedMosquitto {
     pub fn access(&self) -> AccessFile {
         AccessFile {
             path: self.options.file("devices.acl"),
+            certificates: Some((self.options.file("server.pem"), self.options.file("server.key"))),
             owner: self.options.user.clone(),
             pid_file: Some(self.options.file("mosquitto.pid")),
             config: Some(self.options.file("mosquitto.conf")),
@@ -201,10 +202,12 @@ impl EmbeddedMosquitto {
     }
 }
 
-/// The access list of a Mosquitto on this machine: a file that is replaced whole, then a reload.
+/// The files of a running Mosquitto that change: replaced whole, then a reload.
 #[derive(Debug, Clone)]
 pub struct AccessFile {
     path: PathBuf,
+    /// Chain and key of the device listener, where the hub writes them.
+    certificates: Option<(PathBuf, PathBuf)>,
     owner: Option<ServiceUser>,
     pid_file: Option<PathBuf>,
     /// Proves that the process is the one meant; `None` for a broker that is started by others.
@@ -215,19 +218,43 @@ impl AccessFile {
     /// The access list of a broker that is not the hub's own, and where its process id stands.
     #[must_use]
     pub fn external(path: &Path, pid_file: Option<&Path>) -> Self {
-        Self { path: path.to_path_buf(), owner: None, pid_file: pid_file.map(Path::to_path_buf), config: None }
+        Self {
+            path: path.to_path_buf(),
+            certificates: None,
+            owner: None,
+            pid_file: pid_file.map(Path::to_path_buf),
+            config: None,
+        }
     }
 
     /// Replaces the list and makes the broker read it. Live sessions keep running, under the new rules.
     pub fn replace(&self, access: &str) -> Result<(), EmbeddedError> {
         files::write_file(&self.path, access.as_bytes(), 0o600, self.owner.as_ref())?;
+        self.reload();
+        Ok(())
+    }
+
+    /// Replaces the device listener's certificate if it is another one, and makes the broker read it. Nothing to do for
+    /// a broker whose certificates are somebody else's.
+    pub fn replace_certificate(&self, chain_pem: &str, key_pem: &str) -> Result<(), EmbeddedError> {
+        let Some((chain, key)) = &self.certificates else { return Ok(()) };
+        if std::fs::read_to_string(chain).is_ok_and(|present| present == chain_pem) {
+            return Ok(());
+        }
+        // The key first: it is the same at each renewal, so no moment has a chain without its key.
+        files::write_file(key, key_pem.as_bytes(), 0o600, self.owner.as_ref())?;
+        files::write_file(chain, chain_pem.as_bytes(), 0o600, self.owner.as_ref())?;
+        self.reload();
+        Ok(())
+    }
+
+    fn reload(&self) {
         if let Some(pid) = self.pid_file.as_deref().and_then(leftover::pid_in)
             && self.config.as_deref().is_none_or(|config| leftover::was_started_with(pid, config))
         {
             // Not running (just restarting) is no error: it reads the new list when it starts.
             let _ = rustix::process::kill_process(pid, Signal::HUP);
         }
-        Ok(())
     }
 }
 
@@ -312,7 +339,6 @@ log_timestamp false
 connection_messages true
 allow_zero_length_clientid false
 set_tcp_nodelay true
-message_size_limit 131072
 max_packet_size 147456
 max_inflight_messages 20
 max_queued_messages 1000
@@ -358,8 +384,9 @@ fn password_line(password: &str) -> Result<String, EmbeddedError> {
 #[must_use]
 pub fn leftover_runs(layout: &Layout) -> bool {
     let dir = layout.broker_dir();
-    leftover::pid_in(&dir.join("mosquitto.pid"))
-        .is_some_and(|pid| test_kill_process(pid).is_ok() && leftover::was_started_with(pid, &dir.join("mosquitto.conf")))
+    leftover::pid_in(&dir.join("mosquitto.pid")).is_some_and(|pid| {
+        test_kill_process(pid).is_ok() && leftover::was_started_with(pid, &dir.join("mosquitto.conf"))
+    })
 }
 
 async fn stop_leftover(options: &MosquittoOptions) -> Result<(), EmbeddedError> {

@@ -28,12 +28,20 @@ pub fn bind_free(address: SocketAddr, setting: &'static str) -> Result<TcpListen
     })
 }
 
-/// Asks the kernel for a loopback port that is free now.
+/// Ports to choose from: above the registered services' usual ones and below the range (from 32768) that the kernel
+/// gives to outgoing connections, which would take a chosen port away before its listener is there.
+const CHOICE: std::ops::Range<u16> = 20_000..32_000;
+
+/// Finds a loopback port that is free now.
 ///
 /// The port is released again before the child takes it; a thief in between makes the child fail at once and
 /// visibly, and the start is tried again with another port.
 pub fn pick_loopback_port() -> io::Result<u16> {
-    Ok(TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+    let free = |_| {
+        let port = rand::random_range(CHOICE);
+        TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, port)).is_ok().then_some(port)
+    };
+    (0..100).find_map(free).ok_or_else(|| io::Error::other("no free port between 20000 and 32000"))
 }
 
 /// Who listens on a TCP port: `"mosquitto" (process 4711)`, or how to find out when `/proc` does not tell.

@@ -84,9 +84,9 @@ pub struct ClientError(#[from] reqwest::Error);
 
 impl WebhookClient {
     /// A client under the operator's rule; every attempt ends within `timeout`.
-    pub fn new(policy: AddressPolicy, lookup: Arc<dyn Lookup>, timeout: Duration) -> Result<Self, ClientError> {
+    pub fn new(policy: AddressPolicy, lookup: &Arc<dyn Lookup>, timeout: Duration) -> Result<Self, ClientError> {
         let build = |plain: bool| {
-            let resolver = GuardedResolver { policy: policy.clone(), lookup: Arc::clone(&lookup), plain };
+            let resolver = GuardedResolver { policy: policy.clone(), lookup: Arc::clone(lookup), plain };
             reqwest::Client::builder()
                 .dns_resolver(Arc::new(resolver))
                 .redirect(reqwest::redirect::Policy::none())

@@ -27,6 +27,8 @@ use crate::store::{Database, StoreError, routes};
 
 /// Without a wake-up the due list is read this often: wake-ups may be lost, and other hubs may have died.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Two looks are at least this far apart, unless something wakes the loop.
+const MIN_PAUSE: Duration = Duration::from_millis(20);
 /// After a failed look at the database.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
 /// A lease outlives the attempt's own timeout by this much: reading keys before, writing the outcome after.
@@ -137,9 +139,9 @@ impl Notifier {
             }
         }
         let next = routes::next_due(&self.db, routes::Job::Webhook).await?;
-        let until = next.map(|due| (due - self.clock.now()).try_into().unwrap_or(Duration::ZERO));
-        // Deliveries of busy endpoints are due already; their end is what wakes the loop.
-        Ok(until.unwrap_or(LOOK_EVERY).clamp(Duration::from_millis(20), LOOK_EVERY))
+        // What is due and was not taken belongs to busy endpoints; their end wakes the loop.
+        let until = next.and_then(|due| Duration::try_from(due - self.clock.now()).ok()).filter(|wait| !wait.is_zero());
+        Ok(until.unwrap_or(LOOK_EVERY).clamp(MIN_PAUSE, LOOK_EVERY))
     }
 
     async fn lease(

@@ -14,7 +14,7 @@ mod tls;
 
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,12 +38,12 @@ use crate::api::{self, Api, EnrolmentLimits, Settings, control, listener};
 use crate::cli::control_socket;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::embedded::mosquitto::BrokerCertificates;
+use crate::embedded::mosquitto::{AccessFile, BrokerCertificates};
 use crate::embedded::{Layout, lock_dir, ports};
-use crate::jobs::Jobs;
 use crate::ingest::{self, Ingest};
+use crate::jobs::Jobs;
 use crate::keys::{Custody, DeviceLinks, Keyring};
-use crate::notify::client::{SystemLookup, WebhookClient};
+use crate::notify::client::{Lookup, SystemLookup, WebhookClient};
 use crate::notify::worker::{Notifier, NotifierOptions};
 use crate::outbound::address::AddressPolicy;
 use crate::pki::Pki;
@@ -105,105 +105,44 @@ struct Running {
     ready_line: serde_json::Value,
 }
 
+/// What everything stands on: database, keys, certificates, broker.
+struct Foundation {
+    database: DatabasePart,
+    db: Database,
+    custody: Custody,
+    pki: Arc<Pki>,
+    public_url: Url,
+    /// Names and addresses in the certificates.
+    names: Vec<String>,
+    broker: BrokerPart,
+}
+
 async fn start(config: &Config, clock: &Clock) -> Result<Running> {
     parts::check_embedded(config)?;
     // First of all, since it is the likeliest to fail: the port.
     let socket = ports::bind_free(config.server.listen, "--listen")?;
     socket.set_nonblocking(true)?;
-    let listen = socket.local_addr()?;
     let layout = Layout::new(&config.data.dir);
     layout.prepare_private()?;
     let lock = lock_dir(layout.root())?;
-    let loading = {
-        let config = config.clone();
-        tokio::task::spawn_blocking(move || models::load(&config))
-    };
-    let database = DatabasePart::start(config).await?;
-    store::migrate(&database.owner).await?;
-    let db = Database::new(database.app.clone(), config.database.max_connections);
-    db.check().await?;
-    let keyring = {
-        let dir = layout.keys_dir();
-        Arc::new(tokio::task::spawn_blocking(move || Keyring::open(&dir)).await??)
-    };
-    let custody = Custody::new(db.clone(), keyring, clock.clone());
-    let pki = Arc::new(Pki::load_or_make(&layout.pki_dir(), clock.now())?);
-    let public_url = public_url(config, listen)?;
-    let names = server_names(config, &public_url, listen);
-    let broker_identity = pki.server("broker", &names, clock.now())?;
-    let certificates = BrokerCertificates {
-        server_chain_pem: broker_identity.chain_pem,
-        server_key_pem: broker_identity.key_pem.to_string(),
-        client_ca_pem: pki.client_ca_pem(),
-        client_crl_pem: None,
-    };
-    let broker = BrokerPart::start(config, certificates, publish::access_lines(&db).await?).await?;
+    let for_models = config.clone();
+    let loading = tokio::task::spawn_blocking(move || models::load(&for_models));
+    let base = lay_foundation(config, clock, &layout, socket.local_addr()?).await?;
 
     let (front, back) = (CancellationToken::new(), CancellationToken::new());
     let (mut front_tasks, mut back_tasks) = (JoinSet::new(), JoinSet::new());
     let (connected, _) = watch::channel(false);
-    let policy = AddressPolicy::new(config.webhooks.allow_networks.clone());
-    let api = Arc::new(Api {
-        db: db.clone(),
-        custody: custody.clone(),
-        pki: Arc::clone(&pki),
-        clock: clock.clone(),
-        feed: Feed::default(),
-        enroller: Enroller::new(config.enrolment.workers, config.enrolment.queue, photo_limits(config)),
-        broker: Arc::new(Broker {
-            db: db.clone(),
-            connection: broker.hub.clone(),
-            access: broker.access.clone(),
-            writing: tokio::sync::Mutex::default(),
-        }),
-        life: Life::default(),
-        probes: probes::all(&db, &custody, connected.subscribe()),
-        stop: front.clone(),
-        settings: Settings {
-            public_url: public_url.clone(),
-            broker_host: broker.device_host.clone(),
-            broker_port: broker.device_port,
-            enrolment: EnrolmentLimits {
-                max_photos: config.enrolment.max_photos,
-                max_photo_bytes: config.enrolment.max_photo_bytes,
-            },
-            webhook_policy: policy.clone(),
-        },
-    });
+    let api = Arc::new(make_api(config, clock, &base, &connected, &front));
+    start_back(config, clock, &base, &api, connected, &back, &mut back_tasks)?;
 
-    // Behind the front: batches in, acks and galleries out, webhooks, jobs, wake-ups.
-    let links = DeviceLinks::new(custody.clone());
-    let (batches, batch_inbox) = mpsc::channel(BATCHES);
-    let (acks, ack_outbox) = mpsc::channel(ACKS);
-    back_tasks.spawn(ingest::run(Ingest::new(db.clone(), links.clone(), clock.clone()), batch_inbox, acks));
-    let publisher = Publisher { db: db.clone(), links, clock: clock.clone(), broker: broker.hub.clone() };
-    back_tasks.spawn(publisher.run(Seams { batches, acks: ack_outbox, connected }, back.clone()));
-    let wake = Arc::new(Notify::new());
-    let notifier = Notifier {
-        db: db.clone(),
-        custody: custody.clone(),
-        client: WebhookClient::new(policy, Arc::new(SystemLookup), config.webhooks.timeout.0)?,
-        clock: clock.clone(),
-        options: NotifierOptions {
-            workers: config.webhooks.workers,
-            per_endpoint: u32::try_from(config.webhooks.per_endpoint).unwrap_or(u32::MAX),
-            timeout: config.webhooks.timeout.0,
-        },
-        wake: Arc::clone(&wake),
+    let tls: TlsConfig = Arc::new(ArcSwap::from(server_tls(&base.pki, &base.names, clock)?));
+    let renewal = Renewal {
+        tls: Arc::clone(&tls),
+        pki: Arc::clone(&base.pki),
+        names: base.names.clone(),
+        broker: base.broker.access.clone(),
     };
-    back_tasks.spawn(notifier.run(back.clone()));
-    let jobs = Jobs {
-        db: db.clone(),
-        custody: custody.clone(),
-        clock: clock.clone(),
-        delivery_retention: config.webhooks.retention.0,
-    };
-    back_tasks.spawn(jobs.run(back.clone()));
-    back_tasks.spawn(listen_for_notices(db.clone(), api.feed.clone(), wake, back.clone()));
-
-    // The front: the API, the control socket, the certificate's renewal.
-    let tls: TlsConfig = Arc::new(ArcSwap::from(server_tls(&pki, &names, clock)?));
-    front_tasks.spawn(renew_certificate(Arc::clone(&tls), pki, names, clock.clone(), front.clone()));
+    front_tasks.spawn(renewal.run(clock.clone(), front.clone()));
     let routes = api::routes(Arc::clone(&api), config.server.request_timeout.0);
     let listener = TcpListener::from_std(socket)?;
     front_tasks.spawn(listener::serve(listener, tls, routes, listener_options(config), front.clone()));
@@ -214,11 +153,120 @@ async fn start(config: &Config, clock: &Clock) -> Result<Running> {
 
     match loading.await? {
         Ok(models) => api.enroller.set_models(models),
-        Err(error) => tracing::error!(event = "models_unavailable", error = %format!("{error:#}"), "enrolment is refused until [models] is right and the hub is started again"),
+        Err(error) => {
+            let error = format!("{error:#}");
+            tracing::error!(event = "models_unavailable", %error, "enrolment is refused: set [models] and start again");
+        }
     }
     api.life.enter(Phase::Ready);
-    let ready_line = ready_line(&public_url, &broker, &database, api.pki.root_path(), &control_path);
+    let ready_line = ready_line(&base, &control_path);
+    let Foundation { broker, database, .. } = base;
     Ok(Running { _lock: lock, api, front, back, front_tasks, back_tasks, broker, database, ready_line })
+}
+
+/// Starts or reaches Postgres, brings its schema up to date, opens keys and certificates, starts the broker.
+async fn lay_foundation(config: &Config, clock: &Clock, layout: &Layout, listen: SocketAddr) -> Result<Foundation> {
+    let database = DatabasePart::start(config).await?;
+    store::migrate(&database.owner).await?;
+    let db = Database::new(database.app.clone(), config.database.max_connections);
+    db.check().await?;
+    let keys_dir = layout.keys_dir();
+    let keyring = Arc::new(tokio::task::spawn_blocking(move || Keyring::open(&keys_dir)).await??);
+    let custody = Custody::new(db.clone(), keyring, clock.clone());
+    let pki = Arc::new(Pki::load_or_make(&layout.pki_dir(), clock.now())?);
+    let public_url = public_url(config, listen)?;
+    let names = server_names(config, &public_url, listen);
+    let identity = pki.server("broker", &names, clock.now())?;
+    let certificates = BrokerCertificates {
+        server_chain_pem: identity.chain_pem,
+        server_key_pem: identity.key_pem.to_string(),
+        client_ca_pem: pki.client_ca_pem(),
+        client_crl_pem: None,
+    };
+    let broker = BrokerPart::start(config, certificates, publish::access_lines(&db).await?).await?;
+    Ok(Foundation { database, db, custody, pki, public_url, names, broker })
+}
+
+fn make_api(
+    config: &Config,
+    clock: &Clock,
+    base: &Foundation,
+    connected: &watch::Sender<bool>,
+    front: &CancellationToken,
+) -> Api {
+    let broker = Broker {
+        db: base.db.clone(),
+        connection: base.broker.hub.clone(),
+        access: base.broker.access.clone(),
+        writing: tokio::sync::Mutex::default(),
+    };
+    let limits = &config.enrolment;
+    let photographs = PhotoLimits { max_bytes: limits.max_photo_bytes, ..PhotoLimits::default() };
+    Api {
+        db: base.db.clone(),
+        custody: base.custody.clone(),
+        pki: Arc::clone(&base.pki),
+        clock: clock.clone(),
+        feed: Feed::default(),
+        enroller: Enroller::new(limits.workers, limits.queue, photographs),
+        broker: Arc::new(broker),
+        life: Life::default(),
+        probes: probes::all(&base.db, &base.custody, connected.subscribe()),
+        stop: front.clone(),
+        settings: Settings {
+            public_url: base.public_url.clone(),
+            broker_host: base.broker.device_host.clone(),
+            broker_port: base.broker.device_port,
+            enrolment: EnrolmentLimits { max_photos: limits.max_photos, max_photo_bytes: limits.max_photo_bytes },
+            webhook_policy: AddressPolicy::new(config.webhooks.allow_networks.clone()),
+        },
+    }
+}
+
+/// Everything behind the front: batches in, acks and galleries out, webhooks, jobs, wake-ups.
+fn start_back(
+    config: &Config,
+    clock: &Clock,
+    base: &Foundation,
+    api: &Arc<Api>,
+    connected: watch::Sender<bool>,
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+) -> Result<()> {
+    let Foundation { db, custody, .. } = base;
+    let links = DeviceLinks::new(custody.clone());
+    let (batches, batch_inbox) = mpsc::channel(BATCHES);
+    let (acks, ack_outbox) = mpsc::channel(ACKS);
+    tasks.spawn(ingest::run(Ingest::new(db.clone(), links.clone(), clock.clone()), batch_inbox, acks));
+    let publisher = Publisher { db: db.clone(), links, clock: clock.clone(), broker: base.broker.hub.clone() };
+    tasks.spawn(publisher.run(Seams { batches, acks: ack_outbox, connected }, stop.clone()));
+
+    let wake = Arc::new(Notify::new());
+    let lookup: Arc<dyn Lookup> = Arc::new(SystemLookup);
+    let settings = &config.webhooks;
+    let options = NotifierOptions {
+        workers: settings.workers,
+        per_endpoint: u32::try_from(settings.per_endpoint).unwrap_or(u32::MAX),
+        timeout: settings.timeout.0,
+    };
+    let notifier = Notifier {
+        db: db.clone(),
+        custody: custody.clone(),
+        client: WebhookClient::new(api.settings.webhook_policy.clone(), &lookup, settings.timeout.0)?,
+        clock: clock.clone(),
+        options,
+        wake: Arc::clone(&wake),
+    };
+    tasks.spawn(notifier.run(stop.clone()));
+    let jobs = Jobs {
+        db: db.clone(),
+        custody: custody.clone(),
+        clock: clock.clone(),
+        delivery_retention: settings.retention.0,
+    };
+    tasks.spawn(jobs.run(stop.clone()));
+    tasks.spawn(listen_for_notices(db.clone(), api.feed.clone(), wake, stop.clone()));
+    Ok(())
 }
 
 impl Running {
@@ -289,16 +337,35 @@ async fn forward_notices(db: &Database, feed: &Feed, wake: &Notify) -> Result<()
     }
 }
 
-async fn renew_certificate(tls: TlsConfig, pki: Arc<Pki>, names: Vec<String>, clock: Clock, stop: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(CERTIFICATE_CHECK) => {}
+/// Renews the certificates of the listener and of the embedded broker.
+struct Renewal {
+    tls: TlsConfig,
+    pki: Arc<Pki>,
+    names: Vec<String>,
+    broker: Option<AccessFile>,
+}
+
+impl Renewal {
+    async fn run(self, clock: Clock, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(CERTIFICATE_CHECK) => {}
+            }
+            if let Err(error) = self.renew(&clock) {
+                let error = format!("{error:#}");
+                tracing::error!(event = "certificate_not_renewed", %error, "a certificate cannot be renewed");
+            }
         }
-        match server_tls(&pki, &names, &clock) {
-            Ok(config) => tls.store(config),
-            Err(error) => tracing::error!(event = "certificate_not_renewed", error = %format!("{error:#}"), "the server's certificate cannot be renewed"),
+    }
+
+    fn renew(&self, clock: &Clock) -> Result<()> {
+        self.tls.store(server_tls(&self.pki, &self.names, clock)?);
+        if let Some(broker) = &self.broker {
+            let identity = self.pki.server("broker", &self.names, clock.now())?;
+            broker.replace_certificate(&identity.chain_pem, &identity.key_pem)?;
         }
+        Ok(())
     }
 }
 
@@ -320,17 +387,16 @@ fn server_names(config: &Config, public_url: &Url, listen: SocketAddr) -> Vec<St
     let unspecified = |ip: IpAddr| ip.is_unspecified();
     let addresses = [listen.ip(), config.embedded.mqtt_listen.ip()].into_iter().filter(|ip| !unspecified(*ip));
     let public = public_url.host_str().map(|host| host.trim_matches(['[', ']']).to_owned());
-    let broker = config.broker.device_address.rsplit_once(':').map(|(host, _)| host.trim_matches(['[', ']']).to_owned());
-    for name in public.into_iter().chain(broker).chain(addresses.map(|ip| ip.to_string())).chain(config.server.names.clone()) {
+    let broker =
+        config.broker.device_address.rsplit_once(':').map(|(host, _)| host.trim_matches(['[', ']']).to_owned());
+    for name in
+        public.into_iter().chain(broker).chain(addresses.map(|ip| ip.to_string())).chain(config.server.names.clone())
+    {
         if !name.is_empty() && !names.contains(&name) {
             names.push(name);
         }
     }
     names
-}
-
-fn photo_limits(config: &Config) -> PhotoLimits {
-    PhotoLimits { max_bytes: config.enrolment.max_photo_bytes, ..PhotoLimits::default() }
 }
 
 fn listener_options(config: &Config) -> ListenerOptions {
@@ -343,21 +409,15 @@ fn listener_options(config: &Config) -> ListenerOptions {
     }
 }
 
-fn ready_line(
-    public_url: &Url,
-    broker: &BrokerPart,
-    database: &DatabasePart,
-    root_certificate: PathBuf,
-    control_socket: &std::path::Path,
-) -> serde_json::Value {
-    let host = &broker.device_host;
-    let mqtt = if host.contains(':') { format!("[{host}]:{}", broker.device_port) } else { format!("{host}:{}", broker.device_port) };
+fn ready_line(base: &Foundation, control_socket: &Path) -> serde_json::Value {
+    let (host, port) = (&base.broker.device_host, base.broker.device_port);
+    let mqtt = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     json!({
         "ready": true,
-        "https": public_url.as_str().trim_end_matches('/'),
+        "https": base.public_url.as_str().trim_end_matches('/'),
         "mqtt": mqtt,
-        "postgres": database.shown_url(),
-        "root_certificate": root_certificate,
+        "postgres": base.database.shown_url(),
+        "root_certificate": base.pki.root_path(),
         "control_socket": control_socket,
     })
 }

@@ -15,9 +15,8 @@ pub(super) fn load(config: &Config) -> Result<Models> {
     let pack = ModelPack::open(&runtime, &settings.manifest, &settings.weights, &options)?;
     let far: FalseAcceptRate = config.enrolment.duplicate_far.parse().context("enrolment.duplicate_far")?;
     let threshold = pack.manifest().thresholds.iter().find(|threshold| threshold.far.same_as(far));
-    let duplicate_threshold = threshold
-        .with_context(|| format!("enrolment.duplicate_far: the model pack has no threshold for {far}"))?
-        .score;
+    let duplicate_threshold =
+        threshold.with_context(|| format!("enrolment.duplicate_far: the model pack has no threshold for {far}"))?.score;
     let (_, report) = pack.providers().first().context("the model pack has no model")?;
     let skipped: Vec<String> = report.skipped.iter().map(|one| format!("{:?}: {}", one.provider, one.reason)).collect();
     tracing::info!(

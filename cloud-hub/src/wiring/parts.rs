@@ -4,13 +4,11 @@ use std::path::Path;
 use std::str::FromStr as _;
 
 use anyhow::{Context as _, Result, bail};
-use uuid::Uuid;
 use sqlx::postgres::PgConnectOptions;
+use uuid::Uuid;
 
 use crate::config::{Config, MaybePath, Secret};
-use crate::embedded::mosquitto::{
-    AccessFile, BrokerCertificates, EmbeddedMosquitto, HUB_USER, MosquittoOptions,
-};
+use crate::embedded::mosquitto::{AccessFile, BrokerCertificates, EmbeddedMosquitto, HUB_USER, MosquittoOptions};
 use crate::embedded::postgres::{EmbeddedPostgres, PostgresOptions};
 use crate::embedded::{Layout, MIN_FREE_BYTES, check_loopback, parts, ports};
 use crate::publish::{self, BrokerTls};

@@ -1,0 +1,176 @@
+//! How devices get their identity, and what it is worth afterwards.
+
+use rcgen::{CertificateParams, DnType, KeyPair, PKCS_ECDSA_P256_SHA256};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use sqlx::Executor as _;
+use wire_contract::{ClaimAnswer, ClaimToken, LinkAnswer};
+
+use super::process::{Hub, Tenant, data_dir, read, skipped};
+
+/// A device: the key that it made for itself.
+pub(crate) struct Device {
+    key: KeyPair,
+}
+
+/// Makes a device at the hub and returns its id and the token's text.
+pub(crate) async fn made(hub: &Hub, tenant: &Tenant, name: &str) -> (String, String) {
+    let sites = hub.get(tenant, "/v1/sites").await;
+    let site = match sites["data"][0]["id"].as_str() {
+        Some(site) => site.to_owned(),
+        None => hub.site(tenant).await,
+    };
+    let body = json!({ "name": name, "site_id": site, "doors": [{ "local_id": "main", "name": "Main" }] });
+    let device = hub.made(tenant, "/v1/devices", body).await;
+    let text = |pointer: &str| device.pointer(pointer).unwrap().as_str().unwrap().to_owned();
+    (text("/id"), text("/claim/token"))
+}
+
+impl Device {
+    pub(crate) fn new() -> Self {
+        Self { key: KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap() }
+    }
+
+    fn csr(&self) -> String {
+        let mut params = CertificateParams::default();
+        // The hub ignores what a request says of itself.
+        params.distinguished_name.push(DnType::CommonName, "somebody else");
+        params.serialize_request(&self.key).unwrap().pem().unwrap()
+    }
+
+    fn request(&self, token: &str) -> Value {
+        let token: ClaimToken = token.parse().unwrap();
+        let token = serde_json::to_value(&token).unwrap();
+        json!({ "v": 1, "claim_id": token["claim_id"], "secret": token["secret"], "serial": "SN-1", "csr": self.csr() })
+    }
+
+    pub(crate) async fn claim(&self, hub: &Hub, token: &str) -> (StatusCode, Value) {
+        let request = hub.client().post(format!("{}/v1/claims", hub.https())).json(&self.request(token));
+        read(request.send().await.unwrap()).await
+    }
+
+    /// A client that shows this certificate.
+    fn client(&self, hub: &Hub, chain: &str) -> reqwest::Client {
+        let pem = format!("{}{chain}", self.key.serialize_pem());
+        hub.client_builder().identity(reqwest::Identity::from_pem(pem.as_bytes()).unwrap()).build().unwrap()
+    }
+
+    async fn link(&self, hub: &Hub, chain: &str) -> (StatusCode, Value) {
+        let request = self.client(hub, chain).get(format!("{}/v1/device/link", hub.https()));
+        read(request.send().await.unwrap()).await
+    }
+}
+
+fn code(answer: &(StatusCode, Value)) -> (u16, &str) {
+    (answer.0.as_u16(), answer.1["code"].as_str().unwrap_or_default())
+}
+
+#[tokio::test]
+async fn a_token_is_good_for_one_key_and_one_quarter_of_an_hour() {
+    if skipped("a_token_is_good_for_one_key_and_one_quarter_of_an_hour") {
+        return;
+    }
+    let dir = data_dir();
+    let hub = Hub::start(dir.path());
+    let tenant = hub.tenant("Acme");
+    let (id, token) = made(&hub, &tenant, "entrance").await;
+    let (first, second) = (Device::new(), Device::new());
+
+    let mut guessed = first.request(&token);
+    guessed["secret"] = json!(wire_contract::SecretBytes::new([7; 32]));
+    let guess = hub.client().post(format!("{}/v1/claims", hub.https())).json(&guessed).send().await.unwrap();
+    assert_eq!(code(&read(guess).await), (404, "claim_unknown"));
+    let mut misspelt = first.request(&token);
+    misspelt["sereal"] = json!("x");
+    let misspelt = hub.client().post(format!("{}/v1/claims", hub.https())).json(&misspelt).send().await.unwrap();
+    assert_eq!(code(&read(misspelt).await), (422, "unknown_field"));
+    let mut rubbish = first.request(&token);
+    rubbish["csr"] = json!("-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n");
+    let rubbish = hub.client().post(format!("{}/v1/claims", hub.https())).json(&rubbish).send().await.unwrap();
+    assert_eq!(code(&read(rubbish).await), (422, "csr_invalid"));
+
+    let claimed = first.claim(&hub, &token).await;
+    assert_eq!(claimed.0, StatusCode::OK, "{}", claimed.1);
+    let answer: ClaimAnswer = serde_json::from_value(claimed.1).unwrap();
+    assert_eq!(answer.device.to_string(), id);
+    assert_eq!(first.claim(&hub, &token).await.0, StatusCode::OK, "the same key may ask again");
+    assert_eq!(code(&second.claim(&hub, &token).await), (409, "claim_used"));
+
+    let path = format!("/v1/devices/{id}/claim-tokens");
+    let late = hub.made(&tenant, &path, json!({})).await["token"].as_str().unwrap().to_owned();
+    let mut rows = hub.superuser().await;
+    rows.execute("UPDATE claim SET expires_at = now() WHERE bound_spki IS NULL").await.unwrap();
+    assert_eq!(code(&second.claim(&hub, &late).await), (410, "claim_expired"));
+    let seen: i64 = sqlx::query_scalar("SELECT count(*) FROM audit_entry WHERE action = 'claim.reused'")
+        .fetch_one(&mut rows)
+        .await
+        .unwrap();
+    assert_eq!(seen, 1, "the second key is a security event");
+}
+
+#[tokio::test]
+async fn only_the_present_certificate_of_a_device_gets_link_keys() {
+    if skipped("only_the_present_certificate_of_a_device_gets_link_keys") {
+        return;
+    }
+    let dir = data_dir();
+    let hub = Hub::start(dir.path());
+    let tenant = hub.tenant("Acme");
+    let (id, token) = made(&hub, &tenant, "entrance").await;
+    let device = Device::new();
+    let answer: ClaimAnswer = serde_json::from_value(device.claim(&hub, &token).await.1).unwrap();
+
+    let without = hub.client().get(format!("{}/v1/device/link", hub.https())).send().await.unwrap();
+    assert_eq!(read(without).await.0, StatusCode::UNAUTHORIZED);
+    let (status, link) = device.link(&hub, &answer.certificate_chain).await;
+    assert_eq!(status, StatusCode::OK, "{link}");
+    let link: LinkAnswer = serde_json::from_value(link).unwrap();
+    assert_eq!(link.galleries.len(), 1);
+    assert!(link.server_time.verify(&answer.hub_keys, device_uuid(&id)).is_ok());
+
+    // Other hardware takes the device's place: the old certificate ends at once.
+    let path = format!("/v1/devices/{id}/claim-tokens");
+    let token = hub.made(&tenant, &path, json!({})).await["token"].as_str().unwrap().to_owned();
+    let successor = Device::new();
+    let second: ClaimAnswer = serde_json::from_value(successor.claim(&hub, &token).await.1).unwrap();
+    assert_eq!(code(&device.link(&hub, &answer.certificate_chain).await), (403, "device_revoked"));
+    assert_eq!(successor.link(&hub, &second.certificate_chain).await.0, StatusCode::OK);
+
+    // The access list names exactly the claimed device; a revoked one is gone from it and refused.
+    let list = std::fs::read_to_string(dir.path().join("broker/devices.acl")).unwrap();
+    assert!(list.contains(&id), "{list}");
+    let (status, _) = hub.call(&tenant, Method::DELETE, &format!("/v1/devices/{id}"), None).await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
+    let list = std::fs::read_to_string(dir.path().join("broker/devices.acl")).unwrap();
+    assert!(!list.contains(&id), "{list}");
+    assert_eq!(code(&successor.link(&hub, &second.certificate_chain).await), (403, "device_revoked"));
+}
+
+fn device_uuid(id: &str) -> uuid::Uuid {
+    id.parse().unwrap()
+}
+
+#[tokio::test]
+async fn the_command_line_lists_devices_as_the_api_does() {
+    if skipped("the_command_line_lists_devices_as_the_api_does") {
+        return;
+    }
+    let dir = data_dir();
+    let hub = Hub::start(dir.path());
+    let tenant = hub.tenant("Acme");
+    let (id, _) = made(&hub, &tenant, "entrance").await;
+    let listed = hub.cli(&["devices", "list", "--tenant", &tenant.id]);
+    let served = hub.get(&tenant, "/v1/devices").await;
+    assert_eq!(listed["devices"], served["data"]);
+    let device = &listed["devices"][0];
+    assert_eq!((&device["id"], &device["state"]), (&json!(id), &json!("created")));
+    let gallery = &device["galleries"][0];
+    assert_eq!((&gallery["equal"], &gallery["hub_version"]), (&json!(false), &json!(0)), "{device}");
+    let mut table = super::process::command(dir.path());
+    table.args(["devices", "list", "--tenant", &tenant.id]);
+    let table = String::from_utf8(super::process::output(table).stdout).unwrap();
+    assert!(table.starts_with("DEVICE") && table.contains("entrance"), "{table}");
+    let mut unknown = super::process::command(dir.path());
+    unknown.args(["devices", "list", "--tenant", &uuid::Uuid::nil().to_string()]);
+    assert_eq!(super::process::output(unknown).status.code(), Some(1));
+}

@@ -1,0 +1,16 @@
+//! The hub as its users meet it: the real program with its own Postgres and Mosquitto, over TLS and its command line.
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "a test may panic and read the clock to wait for others, and skipped ones are told on stderr"
+)]
+
+mod access;
+mod devices;
+mod enrolment;
+mod events;
+mod life;
+mod process;
+mod transport;
+mod webhooks;
