@@ -36,15 +36,17 @@ const PURE_CRATES: &[&str] = &["face-core", "gallery-log", "wire-contract"];
 const HUB_MODULES: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("config", &[]),
+    ("outbound", &[]),
+    // Custody writes what wraps what in the transaction of the change that it belongs to.
     ("keys", &["domain", "store"]),
     ("pki", &["domain"]),
     ("store", &["domain"]),
     ("embedded", &["domain", "config"]),
     ("ingest", &["domain", "store", "keys", "pki"]),
     ("publish", &["domain", "store", "keys", "pki"]),
-    ("notify", &["domain", "store", "keys", "pki"]),
+    ("notify", &["domain", "store", "keys", "pki", "outbound"]),
     ("jobs", &["domain", "store", "keys", "pki"]),
-    ("api", &["domain", "store", "keys", "pki"]),
+    ("api", &["domain", "store", "keys", "pki", "outbound"]),
 ];
 
 #[test]
