@@ -4,6 +4,7 @@
 //! that the file of a file camera is there.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use edge_capture::Source;
 
@@ -34,6 +35,31 @@ pub(super) fn problems(config: &Config) -> Vec<ConfigError> {
             let known = names(config.policies.iter().map(|policy| policy.id.as_str()));
             problems.push(inconsistent(&subject, format!("policy {:?} does not exist; there is {known}", door.policy)));
         }
+    }
+    problems.extend(ranges(config));
+    problems
+}
+
+/// The longest freshness budget: that of the best shot, which is what a frame is fresh for.
+const MAX_FRESHNESS: Duration = Duration::from_secs(3);
+/// The longest that one grant may hold a door open; a door that stands open for longer is not one for face recognition.
+const MAX_HOLD: Duration = Duration::from_secs(600);
+
+/// Numbers that are of the right kind but can only be a mistake.
+fn ranges(config: &Config) -> Vec<ConfigError> {
+    let mut problems = Vec::new();
+    for door in config.doors.iter().filter(|door| door.hold.is_zero() || door.hold > MAX_HOLD) {
+        let message = format!("hold = {:?} must be above 0 and at most {}s", door.hold, MAX_HOLD.as_secs());
+        problems.push(inconsistent(&format!("door {}", door.id), message));
+    }
+    for policy in config.policies.iter().filter(|policy| policy.freshness.is_zero() || policy.freshness > MAX_FRESHNESS)
+    {
+        let found = policy.freshness;
+        let message = format!("freshness = {found:?} must be above 0 and at most {}s", MAX_FRESHNESS.as_secs());
+        problems.push(inconsistent(&format!("policy {}", policy.id), message));
+    }
+    if config.models.sessions == 0 || config.models.intra_threads == 0 {
+        problems.push(inconsistent("models", "sessions and intra_threads must be at least 1".to_owned()));
     }
     problems
 }

@@ -113,6 +113,16 @@ fn a_door_needs_its_camera_and_policy() {
 }
 
 #[test]
+fn numbers_that_can_only_be_a_mistake_are_refused() {
+    let text = refused(&format!(
+        "schema_version = 1\n[models]\nsessions = 0\n{CAMERA}{DOOR}hold = \"2d\"\n[[policy]]\nid = \"a\"\nfreshness = \"1h\"\n"
+    ));
+    for expected in ["door main: hold", "policy a: freshness", "models: sessions"] {
+        assert!(text.contains(expected), "{expected}: {text}");
+    }
+}
+
+#[test]
 fn an_id_used_twice_in_one_file_is_refused() {
     let text = refused(&format!("schema_version = 1\n{CAMERA}{CAMERA}"));
     assert!(text.contains("camera front") && text.contains("twice"), "{text}");

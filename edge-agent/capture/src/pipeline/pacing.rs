@@ -14,7 +14,8 @@ pub(super) fn limit(pad: &gst::Pad, fps: u32) {
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
         let stamp = info.buffer().and_then(|buffer| buffer.pts()).map(gst::ClockTime::nseconds);
         match stamp {
-            Some(stamp) if !pacer.lets_through(stamp) => gst::PadProbeReturn::Drop,
+            // Not `Drop`: the bindings have taken the buffer by then, and GStreamer would complain about the missing one.
+            Some(stamp) if !pacer.lets_through(stamp) => gst::PadProbeReturn::Handled,
             _ => gst::PadProbeReturn::Ok,
         }
     });

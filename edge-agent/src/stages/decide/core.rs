@@ -120,11 +120,16 @@ impl Decider {
             }
             DoorInput::Identified(found) => {
                 let track = found.track;
-                self.cases.entry(track).or_default().take(found);
+                // A face is reported before its shots: without a case it has left, or was seen before a stall.
+                if let Some(case) = self.cases.get_mut(&track) {
+                    case.take(found);
+                }
                 self.judge(track, now, around)
             }
             DoorInput::EmbedderFailed { track } => {
-                self.cases.entry(track).or_default().embedder_failed = true;
+                if let Some(case) = self.cases.get_mut(&track) {
+                    case.embedder_failed = true;
+                }
                 self.judge(track, now, around)
             }
             DoorInput::Left { track } => self.left(track, now, around),

@@ -21,6 +21,7 @@ fn ben() -> PersonId {
 struct Story {
     decider: Decider,
     world: World,
+    arrived: bool,
 }
 
 struct World {
@@ -78,11 +79,18 @@ impl Story {
     fn with(rules: Rules) -> Self {
         let standings = HashMap::from([(anna(), Standing::Member), (ben(), Standing::Member)]);
         let world = World { ready: true, recording: true, standings, decisions: 0 };
-        Self { decider: Decider::new(rules), world }
+        Self { decider: Decider::new(rules), world, arrived: false }
     }
 
     fn tell(&mut self, input: DoorInput, now: u64) -> Vec<Output> {
         self.decider.handle(input, ms(now), &mut self.world)
+    }
+
+    /// The face is there, and nothing is known of it yet. Every shot comes after such a frame.
+    fn arrive(&mut self) {
+        if !std::mem::replace(&mut self.arrived, true) {
+            assert!(!opens(&self.frame(0, LivenessVerdict::Collecting { frontal_frames: 1 }, &[])));
+        }
     }
 
     /// A shot taken at `at` finds these people.
@@ -91,6 +99,7 @@ impl Story {
     }
 
     fn shot_of(&mut self, at: u64, scores: &[(PersonId, f32)], same_face: bool) -> Vec<Output> {
+        self.arrive();
         let found = Identified { track: TRACK, shot_at: ms(at), quality: 0.8, ranked: rows(scores), same_face };
         self.tell(DoorInput::Identified(found), at + 15)
     }
@@ -159,7 +168,7 @@ fn reason(outputs: &[Output]) -> Option<DenyReason> {
 #[test]
 fn a_known_living_person_opens_and_the_relay_comes_first() {
     let mut story = Story::new();
-    assert_eq!(story.shot(700, &[(anna(), 0.8), (ben(), 0.1)]), vec![], "no frame of the face yet");
+    assert_eq!(story.shot(700, &[(anna(), 0.8), (ben(), 0.1)]), vec![], "not yet found alive");
     let outputs = story.frame(900, LIVE, &[700]);
     assert!(matches!(outputs[0], Output::Relay { to: RelayState::Unlocked, decision: Some(_) }), "{outputs:?}");
     let granted = outputs.iter().find_map(|output| match output {
@@ -341,8 +350,9 @@ fn suspended_and_expired_people_are_told_so() {
 fn without_a_gallery_everybody_is_refused() {
     let mut story = Story::new();
     story.world.ready = false;
+    assert_eq!(reason(&story.frame(100, LIVE, &[])), Some(DenyReason::GalleryUnavailable));
     story.shot(700, &[(anna(), 0.9)]);
-    assert_eq!(reason(&story.frame(900, LIVE, &[700])), Some(DenyReason::GalleryUnavailable));
+    assert!(!opens(&story.frame(900, LIVE, &[700])));
 }
 
 #[test]
@@ -390,6 +400,15 @@ fn a_face_too_poor_for_long_is_told_why() {
 }
 
 #[test]
+fn a_shot_of_a_face_that_has_left_is_forgotten() {
+    let mut story = Story::new();
+    story.arrive();
+    story.tell(DoorInput::Left { track: TRACK }, 600);
+    assert_eq!(story.shot(500, &[(anna(), 0.9)]), vec![]);
+    assert!(story.decider.cases.is_empty(), "a track is never used again, so its case would stay for ever");
+}
+
+#[test]
 fn nothing_seen_before_a_stall_opens_after_it() {
     let mut story = Story::new();
     story.shot(700, &[(anna(), 0.9)]);
@@ -400,7 +419,7 @@ fn nothing_seen_before_a_stall_opens_after_it() {
 #[test]
 fn where_liveness_is_off_freshness_still_counts() {
     let mut story = Story::with(Rules { liveness: None, ..rules() });
-    story.shot(700, &[(anna(), 0.9)]);
+    assert!(!opens(&story.shot(900, &[(anna(), 0.9)])), "the only frame is 915 ms old");
     let photograph = LivenessVerdict::Attack { reason: AttackReason::StillPicture, score: 0.0 };
     assert!(!opens(&story.frame_late(900, 2_000, photograph, &[])));
     assert!(opens(&story.frame(2_050, photograph, &[])));

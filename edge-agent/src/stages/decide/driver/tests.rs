@@ -113,7 +113,6 @@ impl Site {
         let probe = Embedding::from_raw(raw).unwrap();
         let ranked = face_core::Gallery::candidates(self.galleries.roster().load().snapshot(), &probe);
         let found = Identified { track: TRACK, shot_at: now, quality: 0.9, ranked, same_face: true };
-        self.inputs.send(DoorInput::Identified(found)).await.unwrap();
         let report = FaceReport {
             track: TRACK,
             captured_at: now,
@@ -125,6 +124,7 @@ impl Site {
             models_answered: true,
         };
         self.inputs.send(DoorInput::Face(report)).await.unwrap();
+        self.inputs.send(DoorInput::Identified(found)).await.unwrap();
     }
 
     async fn moved(&self, expected: &[RelayState]) {
