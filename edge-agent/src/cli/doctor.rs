@@ -23,7 +23,7 @@ use crate::{models, wiring};
 
 /// Below this the outbox begins to shed what is not an access event.
 const LOW_SPACE_BYTES: u64 = 256 << 20;
-/// A certificate that ends sooner should have been renewed at half its 90 days.
+/// A certificate that ends sooner is past half its 90 days; there is no renewal yet, so a person must claim again.
 const RENEWAL_OVERDUE_S: i64 = 30 * 86_400;
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 const CAMERA_LIMIT: Duration = Duration::from_secs(10);
@@ -238,14 +238,10 @@ fn certificate(identity: &Identity) -> Finding {
         return Finding::bad(subject, found, "it is not valid yet: set the clock");
     }
     if now >= until.timestamp() {
-        return Finding::bad(
-            subject,
-            found,
-            "it is over: within 30 days it renews itself when the hub is reachable, later claim the device again",
-        );
+        return Finding::bad(subject, found, "it is over: claim the device again");
     }
     if until.timestamp() - now < RENEWAL_OVERDUE_S {
-        return Finding::mind(subject, found, "it should have been renewed: see whether the hub is reachable");
+        return Finding::mind(subject, found, "it ends soon: claim the device again before that");
     }
     Finding::good(subject, found)
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
 use tokio::time::Instant;
 
 use super::Story;
@@ -162,12 +161,12 @@ impl Story {
             .collect()
     }
 
-    /// The newest refusal in the outbox, for the time when no hub can be asked.
+    /// Sequence of the newest event in the outbox, for the time when no hub can be asked.
     pub(super) fn last_sequence(&self) -> Result<u64> {
         let status = self.setup().status(&["outbox", "status"])?;
         status["last_sequence"]
             .as_u64()
             .or_else(|| status["last_sequence"].as_str()?.parse().ok())
-            .with_context(|| format!("no `last_sequence` in {status}: {}", Value::Null))
+            .with_context(|| format!("no `last_sequence` in {status}"))
     }
 }

@@ -102,16 +102,6 @@ impl Rows {
         Ok(rows.into_iter().map(|row| row.get(0)).collect())
     }
 
-    /// How many webhook deliveries are done and how many are still to be made.
-    pub async fn deliveries(&mut self) -> Result<(i64, i64)> {
-        let row = sqlx::query(
-            "SELECT count(*) FILTER (WHERE state = 'delivered'), count(*) FILTER (WHERE state <> 'delivered') FROM webhook_delivery",
-        )
-        .fetch_one(&mut self.connection)
-        .await?;
-        Ok((row.get(0), row.get(1)))
-    }
-
     /// Locks the event table, so that the hub's next ingest stays inside its transaction, and waits until one does.
     ///
     /// The lock goes with this connection.
