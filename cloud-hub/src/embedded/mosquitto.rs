@@ -316,6 +316,9 @@ NumTickets = 0
 
 /// The whole configuration. Limits: a batch of events is at most 64 KiB, an envelope and topic stay below 1 KiB more;
 /// a queue of 1,000 messages is minutes of one device's traffic, and what overflows is sent again by the outbox.
+///
+/// Whatever belongs to a listener must stand below its `listener` line: with settings per listener, one that stands
+/// above makes Mosquitto open a third listener, port 1883 on every interface.
 fn configuration(options: &MosquittoOptions, hub: &HubConnection) -> String {
     let broker_dir = options.layout.broker_dir();
     let dir = broker_dir.display();
@@ -337,7 +340,6 @@ log_type warning
 log_type notice
 log_timestamp false
 connection_messages true
-allow_zero_length_clientid false
 set_tcp_nodelay true
 max_packet_size 147456
 max_inflight_messages 20
@@ -348,6 +350,7 @@ persistent_client_expiration 1d
 
 listener {device_port} {device_ip}
 allow_anonymous false
+allow_zero_length_clientid false
 require_certificate true
 use_identity_as_username true
 use_username_as_clientid true
@@ -359,6 +362,7 @@ acl_file {dir}/devices.acl
 
 listener {hub_port} {hub_ip}
 allow_anonymous false
+allow_zero_length_clientid false
 password_file {dir}/hub.passwd
 acl_file {dir}/hub.acl
 "
