@@ -5,8 +5,9 @@
 //! point sampling costs small faces; enlarging and warping are bilinear. What lies outside the picture repeats its
 //! edge in crops and is black in warps. Deliberately absent: batches, other element types.
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ImageView as _, ResizeAlg, ResizeOptions, Resizer};
 
 use crate::align::{ALIGNED_SIDE_PX, Alignment};
 use crate::detect::Letterbox;
@@ -221,7 +222,7 @@ impl Sampler {
     fn resize(&mut self, image: &RgbImage, rect: &PixelRect, size: (u32, u32)) -> Result<(), SampleError> {
         let Region { view, left, top } = Region::of(image, rect, &mut self.region)?;
         self.small.resize(size.0 as usize * size.1 as usize * 3, 0);
-        let mut target = Image::from_slice_u8(size.0, size.1, &mut self.small, PixelType::U8x3)
+        let mut target = TypedImage::<U8x3>::from_buffer(size.0, size.1, &mut self.small)
             .expect("the scratch buffer was just given the target's size");
         // Rounding in f32 must not push the crop beyond the view.
         let width = f64::from(rect.width()).min(f64::from(view.width()) - left);
@@ -231,7 +232,8 @@ impl Sampler {
             .resize_alg(ResizeAlg::Convolution(filter))
             .use_alpha(false)
             .crop(left, top, width, height);
-        self.resizer.resize(&view, &mut target, &options).expect("the crop lies inside the view, both are 8-bit RGB");
+        // Typed: the untyped call would compile the filters of all 26 kinds of pixel into this crate.
+        self.resizer.resize_typed(&view, &mut target, &options).expect("the crop lies inside the view");
         Ok(())
     }
 }
@@ -253,7 +255,7 @@ fn filter_for(x_ratio: f64, y_ratio: f64) -> FilterType {
 
 /// A view of packed pixels that holds a whole rectangle, and where the rectangle begins in it.
 struct Region<'a> {
-    view: ImageRef<'a>,
+    view: TypedImageRef<'a, U8x3>,
     left: f64,
     top: f64,
 }
@@ -267,7 +269,7 @@ impl<'a> Region<'a> {
             && rect.right() <= image.width() as f32
             && rect.bottom() <= image.height() as f32;
         if inside && image.stride() == image.width() as usize * 3 {
-            let view = ImageRef::new(image.width(), image.height(), image.bytes(), PixelType::U8x3)
+            let view = TypedImageRef::from_buffer(image.width(), image.height(), image.bytes())
                 .expect("a picture's buffer holds its rows");
             return Ok(Self { view, left: f64::from(rect.x()), top: f64::from(rect.y()) });
         }
@@ -279,7 +281,7 @@ impl<'a> Region<'a> {
         }
         let (width, height) = (width as u32, height as u32);
         copy_region(image, left as i64, top as i64, width, height, scratch);
-        let view = ImageRef::new(width, height, scratch, PixelType::U8x3)
+        let view = TypedImageRef::from_buffer(width, height, scratch)
             .expect("the scratch buffer was just given the region's size");
         Ok(Self { view, left: f64::from(rect.x()) - left, top: f64::from(rect.y()) - top })
     }
