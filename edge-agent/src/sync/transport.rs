@@ -17,10 +17,11 @@ use std::time::Duration;
 use edge_store::Identity;
 use parking_lot::Mutex;
 use rumqttc::TlsConfiguration;
-use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{ConnectProperties, LastWill, Packet, PubAckReason, SubscribeReasonCode};
-use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
+use rumqttc::v5::mqttbytes::{Error as PacketError, QoS};
+use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, StateError};
 use rumqttc::{Outgoing, Transport};
+use rustls::AlertDescription;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use wire_contract::{DeviceId, MAX_PAYLOAD_BYTES, TenantId, topic};
@@ -94,6 +95,14 @@ pub(super) enum LineError {
     // The client library's messages contain those of their causes, so the chain ends here.
     #[error("connection to the broker: {0}")]
     Connection(Box<ConnectionError>),
+    /// The broker ended the handshake over the certificate that this device showed.
+    #[error(
+        "the broker refuses this device's certificate ({alert}); check the clock, then claim the device again: edge-agent claim"
+    )]
+    CertificateRefused {
+        /// The TLS alert, in the library's words.
+        alert: String,
+    },
     /// The broker does not let this device read its own topics.
     #[error("the broker refuses the subscription ({reason}); the hub has not written this device's access lines")]
     SubscriptionRefused {
@@ -109,6 +118,40 @@ pub(super) enum LineError {
     /// A request was not taken, because the socket does not keep up.
     #[error("the connection does not keep up")]
     Congested,
+}
+
+impl From<ConnectionError> for LineError {
+    /// Tells a refused certificate from the rest: with TLS 1.3 it arrives as an alert after the handshake, in whatever
+    /// the client was about to read.
+    fn from(error: ConnectionError) -> Self {
+        match certificate_alert(&error) {
+            Some(alert) => Self::CertificateRefused { alert: format!("{alert:?}") },
+            None => Self::Connection(Box::new(error)),
+        }
+    }
+}
+
+fn certificate_alert(error: &ConnectionError) -> Option<AlertDescription> {
+    let io = match error {
+        ConnectionError::Io(io)
+        | ConnectionError::Tls(rumqttc::TlsError::Io(io))
+        | ConnectionError::MqttState(StateError::Io(io) | StateError::Deserialization(PacketError::Io(io))) => io,
+        _ => return None,
+    };
+    match io.get_ref()?.downcast_ref()? {
+        rustls::Error::AlertReceived(
+            alert @ (AlertDescription::AccessDenied
+            | AlertDescription::BadCertificate
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateRequired
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::DecryptError
+            | AlertDescription::UnknownCA
+            | AlertDescription::UnsupportedCertificate),
+        ) => Some(*alert),
+        _ => None,
+    }
 }
 
 /// Opens lines. The real one is [`Mqtt`]; tests of the driver hold the other end themselves.
@@ -273,7 +316,7 @@ impl Pump {
             };
             let event = match polled {
                 Ok(event) => event,
-                Err(error) => return LineError::Connection(Box::new(error)),
+                Err(error) => return LineError::from(error),
             };
             if let Err(error) = self.handle(event, &mut greeting).await {
                 return error;

@@ -1,5 +1,6 @@
 //! Against a real Mosquitto with mutual TLS 1.3, and against a socket that misbehaves.
 
+use edge_store::Broker as BrokerAddress;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use wire_contract::topic::acl;
@@ -154,6 +155,24 @@ async fn a_broker_of_another_root_is_not_spoken_to() {
     let LineEvent::Lost(error) = next(&mut line).await else { panic!("spoke to a stranger") };
     let text = crate::logging::chain(&error);
     assert!(text.contains("certificate"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_certificate_is_told_with_what_to_do() {
+    if !mosquitto_or_skip("a_refused_certificate_is_told_with_what_to_do") {
+        return;
+    }
+    let (pki, foreign) = (Pki::new(), Pki::new());
+    let broker = Broker::start(&pki, &access_lines());
+    drop(ready(&mut mqtt(&pki, broker.device_port)).await);
+    // The right root, so that the broker is believed; a key and certificate that its authority never signed.
+    let (ours, theirs) = (pki.identity("https://127.0.0.1:1/", 1), foreign.identity("https://127.0.0.1:1/", 1));
+    let identity = Identity { root_pem: ours.root_pem, ..theirs };
+    let identity = Identity { broker: BrokerAddress { port: broker.device_port, ..identity.broker }, ..identity };
+    let mut line = Mqtt::new(&identity, Timing::default()).connect(will()).unwrap();
+    let LineEvent::Lost(error) = next(&mut line).await else { panic!("a stranger was let in") };
+    assert!(matches!(error, LineError::CertificateRefused { .. }), "{error:?}");
+    assert!(error.to_string().contains("edge-agent claim"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
