@@ -148,10 +148,6 @@ impl Batch {
         }
         let (mut last, mut ids) = (None::<Sequence>, HashSet::new());
         for (index, event) in self.events.iter().enumerate() {
-            event.check().map_err(|source| BatchError::Event { stream, index, source })?;
-            if !ids.insert(event.id) {
-                return Err(BatchError::RepeatedId { stream, index });
-            }
             if event.stream != Some(stream) {
                 return Err(BatchError::OtherStream { stream, index });
             }
@@ -164,6 +160,10 @@ impl Batch {
                 return Err(BatchError::NotContiguous { stream, index });
             }
             last = event.sequence;
+            event.check().map_err(|source| BatchError::Event { stream, index, source })?;
+            if !ids.insert(event.id) {
+                return Err(BatchError::RepeatedId { stream, index });
+            }
         }
         Ok(())
     }
@@ -250,7 +250,7 @@ mod tests {
     fn event(sequence: u64, padding: usize) -> Vec<u8> {
         let json = serde_json::json!({
             "specversion": "1.0",
-            "id": "018f3c1e-0000-7000-8000-000000000001",
+            "id": format!("018f3c1e-0000-7000-8000-{sequence:012}"),
             "source": "/tenants/t/devices/d",
             "type": "lintel.face.appeared.v1",
             "time": "2026-11-22T10:37:31.042Z",
