@@ -241,9 +241,10 @@ impl Ingest {
                     let accepted = this.links.accepted(tx, device).await?;
                     let hub_epoch = this.links.custody().keyring().hub_epoch();
                     let ack = EvtAck { v: V1, hub_epoch, stream, through: Sequence(through), verdict };
-                    let json = match refused {
-                        true => serde_json::to_vec(&EvtRefusal { ack, code: Code::BatchRefused }),
-                        false => serde_json::to_vec(&ack),
+                    let json = if refused {
+                        serde_json::to_vec(&EvtRefusal { ack, code: Code::BatchRefused })
+                    } else {
+                        serde_json::to_vec(&ack)
                     };
                     let json = json.expect("an acknowledgement is a plain struct");
                     Ok(this.links.seal(tenant, &accepted, DownChannel::Evtack, &json)?)
