@@ -52,6 +52,14 @@ CREATE TABLE route_due (
 );
 CREATE INDEX route_due_by_time ON route_due (kind, due_at);
 
+-- Serial numbers of device certificates that were replaced or revoked before their end: what the broker's revocation
+-- list is made of. Random numbers and times only.
+CREATE TABLE revoked_certificate (
+    serial     text        PRIMARY KEY CHECK (serial ~ '^[0-9a-f]+$'),
+    revoked_at timestamptz NOT NULL DEFAULT now(),
+    expires_at timestamptz NOT NULL
+);
+
 -- ---------------------------------------------------------------------------------------------------------
 -- Tenant, keys under the master key, and who may call.
 
@@ -176,6 +184,10 @@ CREATE TABLE person (
     profile_sealed    bytea,
     external_id_index bytea,
     email_index       bytea,
+    -- Belongs to every site, those still to be made included; otherwise to the galleries of gallery_member alone.
+    all_sites         boolean     NOT NULL,
+    -- The key store has no key for this active person: their sealed rows are as good as erased until it is back.
+    key_missing       boolean     NOT NULL DEFAULT false,
     created_at        timestamptz NOT NULL DEFAULT now(),
     deleted_at        timestamptz,
     key_destroyed_at  timestamptz,
@@ -358,6 +370,8 @@ CREATE TABLE event (
     FOREIGN KEY (tenant_id, device_id, stream) REFERENCES stream,
     CHECK ((device_id IS NULL) = (stream IS NULL) AND (stream IS NULL) = (sequence IS NULL))
 );
+-- Readers who want some classes only find the next ones here, however rare they are.
+CREATE INDEX event_by_class ON event (tenant_id, class, position);
 
 -- What a clone of a device said: kept for the investigation, acknowledged to nobody, counted nowhere.
 CREATE TABLE event_quarantine (

@@ -22,8 +22,8 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 use wire_contract::event::{ClockQuality, FaceAppearedData, Meta};
 use wire_contract::{
-    Batch, CloudEvent, EventData, EventId, EvtAck, LinkKeys, Sequence, StreamId, Timestamp, UpChannel, V1, Verdict,
-    envelope,
+    Batch, CloudEvent, Code, EventData, EventId, EvtAck, EvtRefusal, LinkKeys, Sequence, StreamId, Timestamp,
+    UpChannel, V1, Verdict, envelope,
 };
 
 const STREAM: StreamId = StreamId([7; 16]);
@@ -55,13 +55,17 @@ impl Line {
 
     /// The next ack, opened as the device would.
     fn ack(&mut self) -> EvtAck {
+        serde_json::from_slice(&self.answer()).unwrap()
+    }
+
+    /// The next answer's JSON.
+    fn answer(&mut self) -> Vec<u8> {
         let Outgoing { topic, payload } = self.acks.try_recv().expect("an ack");
         let (place, topic) = (&self.place, topic.to_string());
         let tenant = gallery_log::TenantId(place.tenant.0);
         let context = SealContext::new(Purpose::MQTT_DOWN, tenant, place.device.0, u64::from(place.keys.epoch()))
             .with_topic(&topic);
-        let plain = SealKey::new(*place.keys.expose_down()).open(&context, &payload).unwrap();
-        serde_json::from_slice(&plain).unwrap()
+        SealKey::new(*place.keys.expose_down()).open(&context, &payload).unwrap().to_vec()
     }
 
     fn no_ack(&mut self) {
@@ -241,6 +245,51 @@ async fn a_clone_is_quarantined_and_told_once() {
     // The true device goes on.
     assert_eq!(line.take(&events(5..=6)).await.unwrap(), 2);
     assert_eq!(line.ack().verdict, Verdict::Ok);
+}
+
+/// An authentic message of any content.
+fn raw(line: &Line, json: &[u8]) -> Incoming {
+    let mut message = line.message(&events(1..=1));
+    message.payload = envelope::wrap_up(line.place.keys.up(), &message.topic().to_string(), json);
+    message
+}
+
+#[tokio::test]
+async fn a_batch_that_can_never_be_stored_is_answered_once_and_for_all() {
+    if skipped("a_batch_that_can_never_be_stored_is_answered_once_and_for_all") {
+        return;
+    }
+    let mut line = Line::start().await;
+    line.take(&events(1..=2)).await.unwrap();
+    line.ack();
+    let with = |change: &dyn Fn(&mut CloudEvent)| {
+        let mut events = events(3..=4);
+        change(&mut events[1]);
+        serde_json::to_vec(&Batch { v: V1, stream: STREAM, events }).unwrap()
+    };
+    let mut cut = with(&|_| {});
+    cut.truncate(cut.len() - 9);
+    for (what, json) in [
+        ("a NUL in a text", with(&|event| event.data = serde_json::json!({ "camera": "a\0b" }))),
+        ("a NUL in a name", with(&|event| event.data = serde_json::json!({ "a\0b": 1 }))),
+        ("an id that is there twice", with(&|event| event.id = self::event(3).id)),
+        ("a type with a line feed", with(&|event| event.kind = "lintel.face.a\n.v1".to_owned())),
+        ("a gap", with(&|event| event.sequence = Some(Sequence(9)))),
+        ("an event that is no JSON", cut),
+    ] {
+        for _ in 0..2 {
+            assert_eq!(line.ingest.take(raw(&line, &json), &line.sender).await.expect(what), 0);
+            let answer = line.answer();
+            let refusal: EvtRefusal = serde_json::from_slice(&answer).expect(what);
+            let ack: EvtAck = serde_json::from_slice(&answer).expect(what);
+            assert_eq!((refusal.ack, refusal.code), (ack, Code::BatchRefused), "{what}");
+            assert_eq!((ack.stream, ack.through, ack.verdict), (STREAM, Sequence(2), Verdict::Conflict), "{what}");
+        }
+    }
+    let mut superuser = line.hub.superuser().await;
+    assert_eq!(line.count(&mut superuser, "event WHERE device_id IS NOT NULL").await, 2, "nothing of them is stored");
+    let told = "event WHERE type = 'lintel.tamper.stream_conflict.v1'";
+    assert_eq!(line.count(&mut superuser, told).await, 1, "told once a stream");
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use cloud_hub::domain::ids::{DeviceId, GalleryId, PersonId};
 use cloud_hub::embedded::mosquitto::{BrokerCertificates, EmbeddedMosquitto, MosquittoOptions};
 use cloud_hub::ingest::{self, Ingest};
+use cloud_hub::keys::{Custody, DeviceLinks};
 use cloud_hub::pki::{DeviceRequest, Pki};
 use cloud_hub::publish::{Broker, Publisher, Seams, access_lines, end_session};
 use cloud_hub::store::devices;
@@ -93,6 +94,16 @@ impl Line {
         }
     }
 
+    /// A client on the hub's listener.
+    fn broker_client(&self, client_id: &str) -> (AsyncClient, rumqttc::v5::EventLoop) {
+        let broker = self.broker();
+        let mut options = MqttOptions::new(client_id, broker.host, broker.port);
+        let (user, password) = broker.credentials.unwrap();
+        options.set_credentials(user, password);
+        options.set_keep_alive(Duration::from_secs(5));
+        AsyncClient::new(options, 8)
+    }
+
     async fn start_hub(&mut self) {
         let publisher = Publisher {
             db: self.hub.db.clone(),
@@ -160,6 +171,29 @@ async fn start_mosquitto(options: &MosquittoOptions) -> EmbeddedMosquitto {
     EmbeddedMosquitto::start(options.clone()).await.unwrap()
 }
 
+/// A connection to the devices' listener under a certificate of this name.
+fn options(line: &Line, device: DeviceId) -> MqttOptions {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+    let csr = CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+    let request = DeviceRequest::parse(&csr).unwrap();
+    let issued = line.pki.issue_device(request, device, line.hub.clock.now()).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from(line.pki.root_der().to_vec())).unwrap();
+    let chain = CertificateDer::pem_slice_iter(issued.chain_pem.as_bytes()).collect::<Result<Vec<_>, _>>().unwrap();
+    let tls = rustls::ClientConfig::builder_with_protocol_versions(&[&rustls::version::TLS13])
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap())
+        .unwrap();
+    let address = line.mosquitto.device_address();
+    let mut options = MqttOptions::new(device.to_string(), address.ip().to_string(), address.port());
+    options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(Arc::new(tls))));
+    options.set_keep_alive(Duration::from_secs(5));
+    let mut properties = ConnectProperties::new();
+    properties.max_packet_size = Some(100_000);
+    options.set_connect_properties(properties);
+    options
+}
+
 /// A device: its connection, its link keys, and a gallery kept by gallery-log's own rules.
 struct Device {
     place_tenant: Uuid,
@@ -176,25 +210,7 @@ struct Device {
 
 impl Device {
     async fn connect(line: &Line, place: &Place) -> Self {
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
-        let csr = CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
-        let request = DeviceRequest::parse(&csr).unwrap();
-        let issued = line.pki.issue_device(request, place.device, line.hub.clock.now()).unwrap();
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from(line.pki.root_der().to_vec())).unwrap();
-        let chain = CertificateDer::pem_slice_iter(issued.chain_pem.as_bytes()).collect::<Result<Vec<_>, _>>().unwrap();
-        let tls = rustls::ClientConfig::builder_with_protocol_versions(&[&rustls::version::TLS13])
-            .with_root_certificates(roots)
-            .with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap())
-            .unwrap();
-        let address = line.mosquitto.device_address();
-        let mut options = MqttOptions::new(place.device.to_string(), address.ip().to_string(), address.port());
-        options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(Arc::new(tls))));
-        options.set_keep_alive(Duration::from_secs(5));
-        let mut properties = ConnectProperties::new();
-        properties.max_packet_size = Some(100_000);
-        options.set_connect_properties(properties);
-        let (client, mut events) = AsyncClient::new(options, 64);
+        let (client, mut events) = AsyncClient::new(options(line, place.device), 64);
         let (message, incoming) = mpsc::channel(4096);
         let (reason, reasons) = mpsc::channel(4096);
         let (end, ended) = watch::channel(false);
@@ -435,6 +451,74 @@ async fn a_device_that_joins_after_an_erasure_gets_stand_ins_and_ends_equal() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_under_way_when_the_hubs_session_ended_goes_out_again() {
+    if skipped("what_was_under_way_when_the_hubs_session_ended_goes_out_again") {
+        return;
+    }
+    let line = Line::start().await;
+    let tenant = line.place.tenant;
+    let witness = line.hub.device(tenant, line.place.site).await;
+    let link = line.hub.custody.link(tenant, witness).await.unwrap();
+    let keys = LinkKeys::derive(&link.link_key, wire_contract::DeviceId(witness.0), link.link_epoch);
+    let witness = Place { tenant, site: line.place.site, device: witness, link, keys };
+    let access = access_lines(&line.hub.db).await.unwrap();
+    line.mosquitto.access().replace(&access).unwrap();
+    let mut witness = Device::connect(&line, &witness).await;
+    let mut device = line.device().await;
+    device.report().await;
+    witness.report().await;
+    line.wait_equal().await;
+    // Nobody reads what the hub sends now; the broker takes it all the same.
+    device.client.disconnect().await.unwrap();
+    device.ended.wait_for(|ended| *ended).await.unwrap();
+    line.hub.person(tenant, "one").await;
+    witness.follow_to(1).await;
+    let person = line.hub.person(tenant, "two").await;
+    // The devices have turns: when the witness has the second record, the other one's first is gone.
+    witness.follow_to(2).await;
+    let mut device = line.device().await;
+    // Somebody takes over the hub's session: it comes back, and the device, which says nothing, lacks nothing.
+    let (_, mut events) = line.broker_client("hub-test");
+    while !matches!(events.poll().await.unwrap(), Event::Incoming(Packet::ConnAck(_))) {}
+    drop(events);
+    device.follow_to(2).await;
+    assert!(device.holds(person));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_person_whose_key_is_gone_holds_up_no_device() {
+    if skipped("a_person_whose_key_is_gone_holds_up_no_device") {
+        return;
+    }
+    let mut line = Line::start().await;
+    let tenant = line.place.tenant;
+    let without = support::keys_without_people(&line.hub);
+    let lost = line.hub.person(tenant, "lost").await;
+    line.hub.enrol(tenant, lost, 1).await;
+    // The hub comes back with the key store of a backup that is older than the person.
+    line.stop_hub().await;
+    line.hub.custody = Custody::new(line.hub.db.clone(), without, line.hub.clock.clone());
+    line.hub.links = DeviceLinks::new(line.hub.custody.clone());
+    line.start_hub().await;
+    let other = line.hub.person(tenant, "other").await;
+    line.hub.enrol(tenant, other, 2).await;
+    let mut device = line.device().await;
+    device.report().await;
+    // `follow` checks the root after every message.
+    device.follow_to(4).await;
+    assert!(device.holds(other));
+    line.hub.custody.delete_person(tenant, other, "test").await.unwrap();
+    device.follow_to(6).await;
+    assert!(!device.holds(other));
+    device.report().await;
+    line.hub.custody.delete_person(tenant, lost, "test").await.unwrap();
+    device.follow_to(8).await;
+    device.report().await;
+    line.wait_equal().await;
+    assert_eq!(line.event_count("lintel.tamper.gallery_diverged.v1").await, 0, "a stand-in is no divergence");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gallery_with_another_root_is_rebuilt_and_told() {
     if skipped("a_gallery_with_another_root_is_rebuilt_and_told") {
         return;
@@ -498,14 +582,13 @@ async fn events_come_in_acks_go_out_and_a_restarted_hub_tells_what_it_has() {
     assert_eq!((ack.stream, ack.through, ack.verdict), (STREAM, Sequence(8), Verdict::Ok), "told without being asked");
 }
 
-/// A consumer on the hub's listener, reading the tenant's feed.
+/// A consumer that may read the tenant's feed and nothing else.
 async fn consume(line: &Line) -> mpsc::Receiver<(String, Vec<u8>)> {
-    let broker = line.broker();
-    let mut options = MqttOptions::new("consumer", broker.host, broker.port);
-    let (user, password) = broker.credentials.unwrap();
-    options.set_credentials(user, password);
-    options.set_keep_alive(Duration::from_secs(5));
-    let (client, mut events) = AsyncClient::new(options, 8);
+    let id = DeviceId(Uuid::new_v4());
+    let consumer = topic::acl::consumer(&id.to_string(), wire_contract::TenantId(line.place.tenant.0));
+    let access = access_lines(&line.hub.db).await.unwrap();
+    line.mosquitto.access().replace(&format!("{access}\n{consumer}")).unwrap();
+    let (client, mut events) = AsyncClient::new(options(line, id), 8);
     let (sender, receiver) = mpsc::channel(256);
     let (up, mut is_up) = watch::channel(false);
     let filter = topic::feed_filter(wire_contract::TenantId(line.place.tenant.0), None);

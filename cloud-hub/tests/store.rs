@@ -18,6 +18,8 @@ use cloud_hub::store::{Clash, Database, StoreError, audit, devices, events, plac
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _};
 use support::{TestHub, skipped};
 use uuid::Uuid;
+use wire_contract::EventData;
+use wire_contract::event::PersonDeletedData;
 
 /// The only tables whose rows are not a tenant's alone: read before a tenant is known, ids and times only.
 const ROUTING: [&str; 2] = ["route", "route_due"];
@@ -331,8 +333,9 @@ async fn positions_of_the_feed_follow_the_order_of_commit() {
         async move {
             db.tenant(tenant, move |tx| {
                 Box::pin(async move {
-                    let alarm = cloud_hub::domain::event::Alarm::ClaimReused;
-                    let event = NewEvent::alarm(EventId(Uuid::new_v4()), alarm, None, now, serde_json::json!({}));
+                    let person = wire_contract::PersonId(Uuid::nil());
+                    let data = EventData::PersonDeleted(PersonDeletedData { person });
+                    let event = NewEvent::from_hub(EventId(Uuid::new_v4()), None, now, &data);
                     let at = events::append(tx, &[event], now).await?;
                     // Held open on purpose: a later transaction must not get a position and commit before this one.
                     tokio::time::sleep(delay).await;

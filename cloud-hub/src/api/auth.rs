@@ -16,7 +16,7 @@ use super::state::Api;
 use crate::domain::api_key::ApiKey;
 use crate::domain::ids::{ApiKeyId, DeviceId, TenantId};
 use crate::store::devices::DeviceState;
-use crate::store::{StoreError, credentials, devices, routes};
+use crate::store::{devices, routes};
 
 /// A caller with an API key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,12 +82,5 @@ impl Api {
             tracing::warn!(event = "authentication_failed", key = %key.id, "an API key was refused");
         }
         Ok(tenant.map(|tenant| Caller { tenant, key: key.id }))
-    }
-
-    /// Whether a caller's key still holds; for streams that outlive their request.
-    pub(super) async fn still_valid(&self, caller: &Caller) -> Result<bool, StoreError> {
-        let id = caller.key;
-        let stored = self.db.tenant(caller.tenant, move |tx| Box::pin(credentials::mac(tx, id))).await?;
-        Ok(stored.is_some())
     }
 }

@@ -21,7 +21,7 @@ use super::problem::ApiError;
 use super::state::Api;
 use crate::domain::cursor::Cursor;
 use crate::domain::event::FeedEvent;
-use crate::store::events;
+use crate::store::{credentials, events};
 
 /// A silent stream gets a comment this often, so that proxies and clients know that it lives.
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -63,6 +63,7 @@ pub(super) async fn list(
     let limit = check_limit(query.limit)?;
     let after = query.cursor.as_deref().map(cursor).transpose()?.unwrap_or_default();
     let classes = classes(query.class.as_deref())?;
+    let wanted = classes.as_ref().map(|classes| classes.join(","));
     let events = api
         .db
         .tenant(caller.tenant, move |tx| {
@@ -76,7 +77,7 @@ pub(super) async fn list(
         data: events.into_iter().map(|event| event.body).collect(),
         next_cursor: next.filter(|_| full).map(Cursor::encode),
     };
-    let mut headers = page.link("/v1/events", limit);
+    let mut headers = page.link("/v1/events", limit, wanted.as_deref().map(|classes| ("class", classes)));
     if let Ok(value) = next.unwrap_or(after).encode().parse() {
         headers.insert("x-last-cursor", value);
     }
@@ -135,22 +136,25 @@ impl Reader {
                 return Some(event);
             }
             match self.read().await {
-                Ok(events) if !events.is_empty() => self.buffer.extend(events),
+                Ok(None) => return None,
+                Ok(Some(events)) if !events.is_empty() => self.buffer.extend(events),
                 // A database that is away for a moment ends no stream: positions make sure that nothing is missed.
-                _ => {
-                    let _ = tokio::time::timeout(LOOK_EVERY, self.waiter.changed()).await;
-                    if self.api.still_valid(&self.caller).await.is_ok_and(|valid| !valid) {
-                        return None;
-                    }
-                }
+                _ => drop(tokio::time::timeout(LOOK_EVERY, self.waiter.changed()).await),
             }
         }
     }
 
-    async fn read(&self) -> Result<Vec<FeedEvent>, ApiError> {
-        let (after, classes) = (self.after, self.classes.clone());
+    /// The next page; `None` once the caller's key is revoked. Asked for each page: a stream that has much to catch up
+    /// with must end as soon as a silent one.
+    async fn read(&self) -> Result<Option<Vec<FeedEvent>>, ApiError> {
+        let (after, classes, key) = (self.after, self.classes.clone(), self.caller.key);
         let page = self.api.db.tenant(self.caller.tenant, move |tx| {
-            Box::pin(async move { events::page(tx, after, STREAM_PAGE, classes.as_deref()).await })
+            Box::pin(async move {
+                if credentials::mac(tx, key).await?.is_none() {
+                    return Ok(None);
+                }
+                events::page(tx, after, STREAM_PAGE, classes.as_deref()).await.map(Some)
+            })
         });
         Ok(page.await?)
     }

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -21,7 +22,7 @@ use parking_lot::Mutex;
 use rustls::ServerConfig;
 use tokio::io::AsyncBufReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -196,7 +197,12 @@ async fn serve_http(
     options: &ListenerOptions,
     stop: CancellationToken,
 ) {
+    let (begun, seen) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
+    let first = (Arc::clone(&begun), options.header_timeout);
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+        if !seen.swap(true, Ordering::Relaxed) {
+            begun.notify_one();
+        }
         request.extensions_mut().insert(peer.clone());
         routes.clone().oneshot(request.map(Body::new))
     });
@@ -209,19 +215,30 @@ async fn serve_http(
             .max_header_list_size(u32::try_from(MAX_HEAD_BYTES).unwrap_or(u32::MAX))
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_TIMEOUT);
-        drive(builder.serve_connection(io, service), stop).await;
+        // hyper waits for the rest of a preface, and for a first request, for ever.
+        drive(builder.serve_connection(io, service), Some(first), stop).await;
     } else {
         let mut builder = hyper::server::conn::http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(options.header_timeout).max_buf_size(MAX_HEAD_BYTES);
-        drive(builder.serve_connection(io, service), stop).await;
+        drive(builder.serve_connection(io, service), None, stop).await;
     }
 }
 
-/// Runs a connection to its end; a stop lets the requests under way finish and takes no more.
-async fn drive<C: GracefulConnection>(connection: C, stop: CancellationToken) {
+/// Runs a connection to its end; a stop lets the requests under way finish and takes no more. With `first`, the
+/// connection is dropped if nobody is notified of its first request in that time.
+async fn drive<C: GracefulConnection>(connection: C, first: Option<(Arc<Notify>, Duration)>, stop: CancellationToken) {
     let mut connection = std::pin::pin!(connection);
+    let silent = async {
+        if let Some((begun, within)) = first
+            && tokio::time::timeout(within, begun.notified()).await.is_err()
+        {
+            return;
+        }
+        std::future::pending().await
+    };
     tokio::select! {
         _ = connection.as_mut() => return,
+        () = silent => return,
         () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
     }
     // Errors of a closing connection are the client's going away.

@@ -77,11 +77,14 @@ impl<T> Page<T> {
         Self { data, next_cursor: None }
     }
 
-    /// `Link: <…>; rel="next"` if there is a next page.
-    pub(super) fn link(&self, path: &str, limit: u32) -> HeaderMap {
+    /// `Link: <…>; rel="next"` if there is a next page. `filter` is the parameter that chose the entries, of a value
+    /// that needs no escaping in a URL: without it the next page would be of another list.
+    pub(super) fn link(&self, path: &str, limit: u32, filter: Option<(&str, &str)>) -> HeaderMap {
         let mut headers = HeaderMap::new();
+        let filter = filter.map_or_else(String::new, |(name, value)| format!("&{name}={value}"));
         if let Some(cursor) = &self.next_cursor
-            && let Ok(value) = HeaderValue::from_str(&format!("<{path}?limit={limit}&cursor={cursor}>; rel=\"next\""))
+            && let Ok(value) =
+                HeaderValue::from_str(&format!("<{path}?limit={limit}{filter}&cursor={cursor}>; rel=\"next\""))
         {
             headers.insert(header::LINK, value);
         }
@@ -100,6 +103,16 @@ mod tests {
         for wrong in ["", "AQ", "!!", &crate::domain::cursor::Cursor(1).encode()] {
             assert!(decode_id(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_link_to_the_next_page_keeps_the_filter() {
+        let page = Page::<Uuid> { data: Vec::new(), next_cursor: Some("AQ".to_owned()) };
+        let link = |filter| page.link("/v1/events", 5, filter)[header::LINK].to_str().unwrap().to_owned();
+        assert_eq!(link(None), "</v1/events?limit=5&cursor=AQ>; rel=\"next\"");
+        let filtered = link(Some(("class", "access,door")));
+        assert_eq!(filtered, "</v1/events?limit=5&class=access,door&cursor=AQ>; rel=\"next\"");
+        assert!(Page::whole(vec![1]).link("/v1/events", 5, None).is_empty());
     }
 
     #[test]

@@ -123,7 +123,7 @@ pub(super) async fn list(
         data.push(view(&person, profile, None));
     }
     let page = Page { data, next_cursor: next.filter(|_| full) };
-    Ok((page.link("/v1/people", limit), axum::Json(page)))
+    Ok((page.link("/v1/people", limit, None), axum::Json(page)))
 }
 
 /// `GET /v1/people/{id}`

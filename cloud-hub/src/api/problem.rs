@@ -7,6 +7,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use wire_contract::{Code, Problem};
 
+use crate::chain::chain;
 use crate::domain::vault::VaultError;
 use crate::keys::KeysError;
 use crate::store::{Clash, StoreError};
@@ -60,22 +61,6 @@ impl ApiError {
     pub(super) fn code(&self) -> Code {
         self.problem.code
     }
-}
-
-/// An error and its causes in one line.
-pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let next = cause.to_string();
-        // Messages that already end in their cause are not repeated.
-        if !text.ends_with(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        source = cause.source();
-    }
-    text
 }
 
 impl From<Problem> for ApiError {

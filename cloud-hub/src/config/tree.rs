@@ -127,6 +127,8 @@ section! {
         device_address: String,
         /// The access list that the hub writes.
         access_file: MaybePath,
+        /// The revocation list of device certificates that the hub writes; the broker's `crlfile`.
+        crl_file: MaybePath,
         /// Whom to send SIGHUP afterwards.
         pid_file: MaybePath,
     }

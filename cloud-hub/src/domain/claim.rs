@@ -17,6 +17,8 @@ pub struct Claim {
     pub expires_at: OffsetDateTime,
     /// SHA-256 of the SubjectPublicKeyInfo that owns it, once one does.
     pub bound_spki: Option<[u8; 32]>,
+    /// Whether no claim was made for the device after it.
+    pub newest: bool,
 }
 
 /// What a device gets to hear.
@@ -37,14 +39,15 @@ pub enum Ruling {
 /// Rules on a claim. `secret_matches` must come of a constant-time comparison of MACs.
 ///
 /// The owner may retry after the expiry too: its first answer may have been lost on the way, and the key proves
-/// that it is the same device. A stranger learns nothing from an expired token but that it expired.
+/// that it is the same device. Only of the newest claim, though: once the operator made another, other hardware may
+/// have the device's place. A stranger learns nothing from an expired token but that it expired.
 #[must_use]
 pub fn rule(claim: &Claim, secret_matches: bool, spki: &[u8; 32], now: OffsetDateTime) -> Ruling {
     if !secret_matches {
         return Ruling::Unknown;
     }
     match claim.bound_spki {
-        Some(owner) if owner == *spki && now < claim.expires_at + LIFETIME => Ruling::Retry,
+        Some(owner) if owner == *spki && claim.newest && now < claim.expires_at + LIFETIME => Ruling::Retry,
         Some(owner) if owner != *spki => Ruling::Used,
         Some(_) => Ruling::Expired,
         None if now >= claim.expires_at => Ruling::Expired,
@@ -61,7 +64,7 @@ mod tests {
     const ANOTHERS: [u8; 32] = [2; 32];
 
     fn claim(bound: Option<[u8; 32]>) -> Claim {
-        Claim { secret_mac: [0; 32], expires_at: START + LIFETIME, bound_spki: bound }
+        Claim { secret_mac: [0; 32], expires_at: START + LIFETIME, bound_spki: bound, newest: true }
     }
 
     #[test]
@@ -69,6 +72,13 @@ mod tests {
         assert_eq!(rule(&claim(None), true, &MINE, START), Ruling::Bind);
         assert_eq!(rule(&claim(Some(MINE)), true, &MINE, START), Ruling::Retry);
         assert_eq!(rule(&claim(Some(MINE)), true, &MINE, START + LIFETIME), Ruling::Retry);
+    }
+
+    #[test]
+    fn an_older_claim_is_nobodys_to_retry() {
+        let older = Claim { newest: false, ..claim(Some(MINE)) };
+        assert_eq!(rule(&older, true, &MINE, START), Ruling::Expired);
+        assert_eq!(rule(&older, true, &ANOTHERS, START), Ruling::Used);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 use time::OffsetDateTime;
-use wire_contract::{CloudEvent, EventData};
+use wire_contract::{CloudEvent, EventClass, EventData};
 
 use super::ids::{DeviceId, EventId};
 
@@ -31,28 +31,6 @@ impl NewEvent {
         Self::of(&CloudEvent::from_hub(wire_contract::EventId(id.0), subject, now.into(), data), now)
     }
 
-    /// An alarm that the hub raises: of a type that only the hub makes, with plain data.
-    #[must_use]
-    pub fn alarm(id: EventId, kind: Alarm, subject: Option<String>, now: OffsetDateTime, data: Value) -> Self {
-        let mut event = CloudEvent {
-            specversion: wire_contract::event::SpecVersion::V1_0,
-            id: wire_contract::EventId(id.0),
-            source: wire_contract::event::HUB_SOURCE.to_owned(),
-            kind: kind.kind().to_owned(),
-            subject,
-            time: now.into(),
-            datacontenttype: "application/json".to_owned(),
-            stream: None,
-            sequence: None,
-            boot: None,
-            monoms: None,
-            clockq: None,
-            data,
-        };
-        event.data["alarm"] = Value::Bool(true);
-        Self::of(&event, now)
-    }
-
     fn of(event: &CloudEvent, now: OffsetDateTime) -> Self {
         Self {
             id: EventId(event.id.0),
@@ -60,29 +38,6 @@ impl NewEvent {
             origin: None,
             occurred_at: now,
             body: serde_json::to_value(event).expect("an event is a plain struct with string keys"),
-        }
-    }
-}
-
-/// What the hub alone notices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Alarm {
-    /// A committed sequence came again with another id: two devices use one identity, or an outbox was rolled back.
-    StreamConflict,
-    /// A claim was shown by a second key.
-    ClaimReused,
-    /// A device's gallery has another root than the log at the same version, or an epoch that it cannot have.
-    GalleryDiverged,
-}
-
-impl Alarm {
-    /// The event type.
-    #[must_use]
-    pub fn kind(self) -> &'static str {
-        match self {
-            Self::StreamConflict => "lintel.tamper.stream_conflict.v1",
-            Self::ClaimReused => "lintel.tamper.claim_reused.v1",
-            Self::GalleryDiverged => "lintel.tamper.gallery_diverged.v1",
         }
     }
 }
@@ -111,27 +66,23 @@ pub struct FeedEvent {
     pub body: Value,
 }
 
-/// The class of an event type: its second segment (`access` of `lintel.access.granted.v1`).
-/// A type that is not of that shape has the class `system`, so that it is seen and not lost.
+/// The class under which an event is stored. A type that is of no class known to this program has `system`, so that it
+/// is seen and not lost.
 #[must_use]
-pub fn class_of(kind: &str) -> &str {
-    let mut segments = kind.split('.');
-    match (segments.next(), segments.next(), segments.next()) {
-        (Some("lintel"), Some(class), Some(_)) if !class.is_empty() => class,
-        _ => "system",
-    }
+pub fn class_of(kind: &str) -> EventClass {
+    wire_contract::event::class_of(kind).unwrap_or(EventClass::System)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::class_of;
+    use super::*;
 
     #[test]
-    fn the_class_is_the_second_segment() {
-        assert_eq!(class_of("lintel.access.granted.v1"), "access");
-        assert_eq!(class_of("lintel.system.gallery_rebuilt.v1"), "system");
-        for odd in ["", "lintel", "lintel.access", "other.access.v1", "lintel..v1"] {
-            assert_eq!(class_of(odd), "system", "{odd}");
+    fn the_class_is_the_second_segment_and_one_that_the_feed_has_a_topic_for() {
+        assert_eq!(class_of("lintel.access.granted.v1"), EventClass::Access);
+        assert_eq!(class_of("lintel.system.gallery_rebuilt.v1"), EventClass::System);
+        for odd in ["", "lintel", "lintel.access", "other.access.v1", "lintel..v1", "lintel.parking.entered.v1"] {
+            assert_eq!(class_of(odd), EventClass::System, "{odd}");
         }
     }
 }

@@ -15,6 +15,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustix::process::{Signal, test_kill_process};
 use tokio::net::TcpStream;
+use wire_contract::topic::acl;
 
 use super::error::EmbeddedError;
 use super::process::ChildSpec;
@@ -176,6 +177,7 @@ impl EmbeddedMosquitto {
             owner: self.options.user.clone(),
             pid_file: Some(self.options.file("mosquitto.pid")),
             config: Some(self.options.file("mosquitto.conf")),
+            crl: self.options.certificates.client_crl_pem.as_ref().map(|_| self.options.file("clients.crl")),
         }
     }
 
@@ -212,19 +214,37 @@ pub struct AccessFile {
     pid_file: Option<PathBuf>,
     /// Proves that the process is the one meant; `None` for a broker that is started by others.
     config: Option<PathBuf>,
+    /// The revocation list of device certificates, where the hub writes it.
+    crl: Option<PathBuf>,
 }
 
 impl AccessFile {
-    /// The access list of a broker that is not the hub's own, and where its process id stands.
+    /// The access list and the revocation list of a broker that is not the hub's own, and where its process id stands.
     #[must_use]
-    pub fn external(path: &Path, pid_file: Option<&Path>) -> Self {
+    pub fn external(path: &Path, crl: Option<&Path>, pid_file: Option<&Path>) -> Self {
         Self {
             path: path.to_path_buf(),
             certificates: None,
             owner: None,
             pid_file: pid_file.map(Path::to_path_buf),
             config: None,
+            crl: crl.map(Path::to_path_buf),
         }
+    }
+
+    /// The revocation list as it lies there; `None` if there is none.
+    #[must_use]
+    pub fn revocations(&self) -> Option<String> {
+        self.crl.as_deref().and_then(|path| std::fs::read_to_string(path).ok())
+    }
+
+    /// Replaces both lists and makes the broker read them: Mosquitto reads `crlfile` at SIGHUP too (2.0.11, measured),
+    /// and of the lists that it then has OpenSSL takes the newest. A list is written only where one is kept.
+    pub fn replace_with_revocations(&self, access: &str, crl_pem: &str) -> Result<(), EmbeddedError> {
+        if let Some(crl) = &self.crl {
+            files::write_file(crl, crl_pem.as_bytes(), 0o600, self.owner.as_ref())?;
+        }
+        self.replace(access)
     }
 
     /// Replaces the list and makes the broker read it. Live sessions keep running, under the new rules.
@@ -293,14 +313,11 @@ fn write_files(options: &MosquittoOptions, hub: &HubConnection) -> Result<(), Em
         options.write("clients.crl", crl)?;
     }
     options.write("devices.acl", &options.device_access)?;
-    options.write("hub.acl", HUB_ACCESS)?;
+    options.write("hub.acl", &acl::hub(HUB_USER))?;
     options.write("hub.passwd", &password_line(&hub.password)?)?;
     options.write("openssl.cnf", OPENSSL_CONF)?;
     options.write("mosquitto.conf", &configuration(options, hub))
 }
-
-/// The hub reads and writes everything below its own prefix and reads the broker's figures.
-const HUB_ACCESS: &str = "user hub\ntopic readwrite lintel/#\ntopic readwrite homeassistant/#\ntopic read $SYS/#\n";
 
 /// Mosquitto 2.0.11 cannot switch TLS session tickets off itself, and a resumed session skips the revocation list.
 const OPENSSL_CONF: &str = "\

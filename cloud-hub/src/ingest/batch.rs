@@ -5,10 +5,14 @@ use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 use wire_contract::envelope::EnvelopeError;
-use wire_contract::{Batch, BatchError, DownChannel, EvtAck, Sequence, StreamId, V1, Verdict};
+use wire_contract::event::{Reason, StreamConflictData};
+use wire_contract::{
+    Batch, BatchError, Code, DownChannel, EventData, EvtAck, EvtRefusal, Sequence, StreamId, V1, Verdict,
+};
 
+use crate::chain::chain;
 use crate::clock::Clock;
-use crate::domain::event::{Alarm, NewEvent, Origin};
+use crate::domain::event::{NewEvent, Origin};
 use crate::domain::ids::{DeviceId, EventId, TenantId};
 use crate::domain::message::{Incoming, Outgoing};
 use crate::domain::verdict::{self, Ruling};
@@ -65,6 +69,8 @@ struct Decided {
     stream: StreamId,
     verdict: Verdict,
     stored: usize,
+    /// Whether the batch was one that can never be stored.
+    refused: bool,
 }
 
 impl Ingest {
@@ -96,14 +102,18 @@ impl Ingest {
     async fn write(&self, tx: &mut TenantTx, message: &Incoming) -> Result<Decided, Refused> {
         let (device, now) = (message.device, self.clock.now());
         let accepted = self.links.accepted(tx, device).await?;
-        let batch = Batch::decode(self.links.verify(&accepted, &message.topic(), &message.payload)?)?;
+        let payload = self.links.verify(&accepted, &message.topic(), &message.payload)?;
+        let batch = match Batch::decode(payload) {
+            Ok(batch) => batch,
+            Err(error) => return self.refuse(tx, device, Batch::stream_of(payload), error, now).await,
+        };
         let stream = batch.stream.to_string();
         let pairs: Vec<(u64, Uuid)> =
             batch.events.iter().filter_map(|event| event.sequence.map(|sequence| (sequence.0, event.id.0))).collect();
         let locked = streams::lock(tx, device, &stream).await?;
         let (first, last) = batch.range()?;
         let stored = events::stored_ids(tx, device, &stream, first.0, last.0).await?;
-        let decided = |verdict, stored| Decided { stream: batch.stream, verdict, stored };
+        let decided = |verdict, stored| Decided { stream: batch.stream, verdict, stored, refused: false };
         devices::seen(tx, device, now).await?;
         match verdict::rule(locked.committed, &stored, &pairs)? {
             Ruling::Rewind => Ok(decided(Verdict::Rewind, 0)),
@@ -166,27 +176,64 @@ impl Ingest {
             .map(|event| (event.sequence.map_or(0, |sequence| sequence.0), event.id.0, body(event)))
             .collect();
         events::quarantine(tx, device, &stream, &kept).await?;
-        if !streams::mark_conflict(tx, device, &stream).await? {
+        let first = kept.first().map(|event| Sequence(event.0));
+        self.tell_conflict(tx, device, batch.stream, first, Code::StreamConflict, now).await
+    }
+
+    /// An authentic batch that no hub can store: nothing of it is written, and the device is told so that it does not
+    /// send it for ever. A batch that does not even name its stream cannot be answered.
+    async fn refuse(
+        &self,
+        tx: &mut TenantTx,
+        device: DeviceId,
+        stream: Option<StreamId>,
+        error: BatchError,
+        now: OffsetDateTime,
+    ) -> Result<Decided, Refused> {
+        let Some(stream) = stream else { return Err(error.into()) };
+        tracing::error!(%device, %stream, error = %chain(&error), "a batch can never be stored; the device is told to begin a new stream");
+        streams::lock(tx, device, &stream.to_string()).await?;
+        devices::seen(tx, device, now).await?;
+        self.tell_conflict(tx, device, stream, None, Code::BatchRefused, now).await?;
+        Ok(Decided { stream, verdict: Verdict::Conflict, stored: 0, refused: true })
+    }
+
+    /// Tells the operator, once a stream.
+    async fn tell_conflict(
+        &self,
+        tx: &mut TenantTx,
+        device: DeviceId,
+        stream: StreamId,
+        sequence: Option<Sequence>,
+        code: Code,
+        now: OffsetDateTime,
+    ) -> Result<(), Refused> {
+        if !streams::mark_conflict(tx, device, &stream.to_string()).await? {
             return Ok(());
         }
-        let detail = json!({ "device": device.0, "stream": stream, "sequence": kept.first().map(|event| event.0) });
         let entry = Entry {
             actor: "hub",
             action: "stream.conflict",
             object_kind: "device",
             object_id: Some(device.0),
-            detail: detail.clone(),
+            detail: json!({ "stream": stream, "sequence": sequence, "code": code }),
         };
         audit::write(tx, entry).await?;
+        let data = EventData::StreamConflict(StreamConflictData {
+            alarm: true,
+            device: wire_contract::DeviceId(device.0),
+            stream,
+            sequence,
+            reason: Reason::of(code),
+        });
         let id = EventId(self.clock.new_id());
-        let alarm = NewEvent::alarm(id, Alarm::StreamConflict, Some(device.to_string()), now, detail);
-        events::append(tx, &[alarm], now).await?;
+        events::append(tx, &[NewEvent::from_hub(id, Some(device.to_string()), now, &data)], now).await?;
         Ok(())
     }
 
     /// The acknowledgement, from the committed row.
     async fn ack(&self, tenant: TenantId, device: DeviceId, decided: &Decided) -> Result<Outgoing, Refused> {
-        let (this, stream, verdict) = (self.clone(), decided.stream, decided.verdict);
+        let (this, stream, verdict, refused) = (self.clone(), decided.stream, decided.verdict, decided.refused);
         self.db
             .tenant(tenant, move |tx| {
                 Box::pin(async move {
@@ -194,7 +241,12 @@ impl Ingest {
                     let accepted = this.links.accepted(tx, device).await?;
                     let hub_epoch = this.links.custody().keyring().hub_epoch();
                     let ack = EvtAck { v: V1, hub_epoch, stream, through: Sequence(through), verdict };
-                    let json = serde_json::to_vec(&ack).expect("an acknowledgement is a plain struct");
+                    let json = if refused {
+                        serde_json::to_vec(&EvtRefusal { ack, code: Code::BatchRefused })
+                    } else {
+                        serde_json::to_vec(&ack)
+                    };
+                    let json = json.expect("an acknowledgement is a plain struct");
                     Ok(this.links.seal(tenant, &accepted, DownChannel::Evtack, &json)?)
                 })
             })

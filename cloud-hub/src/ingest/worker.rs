@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::Ingest;
+use crate::chain::chain;
 use crate::domain::message::{Incoming, Outgoing};
 
 /// Transactions at once. Two per core of a small hub keep the disk's flushes shared without crowding the pool.
@@ -25,12 +26,21 @@ pub async fn run(ingest: Ingest, mut messages: mpsc::Receiver<Incoming>, acks: m
             sender
         })
         .collect();
-    while let Some(message) = messages.recv().await {
+    loop {
+        let message = tokio::select! {
+            message = messages.recv() => message,
+            // Workers end when their queues do, so one that ends now has panicked: without it devices wait for ever.
+            Some(ended) = workers.join_next() => {
+                tracing::error!(?ended, "an ingest worker ended early; the hub takes no more batches in");
+                break;
+            }
+        };
+        let Some(message) = message else { break };
         let mut hasher = DefaultHasher::new();
         message.device.hash(&mut hasher);
         let index = usize::try_from(hasher.finish() % (WORKERS as u64)).expect("a remainder of 4 fits");
         if queues[index].send(message).await.is_err() {
-            // A worker that panicked took its queue along: the panic is re-raised by the join below.
+            // A worker that panicked took its queue along; the join below tells of it.
             break;
         }
     }
@@ -55,19 +65,4 @@ async fn work(ingest: Ingest, mut messages: mpsc::Receiver<Incoming>, acks: mpsc
             }
         }
     }
-}
-
-/// An error with all its causes, once.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = error.source();
-    }
-    text
 }

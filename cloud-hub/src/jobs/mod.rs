@@ -56,7 +56,8 @@ impl Jobs {
     /// Destroys the keys of deleted people that a crash between commit and destruction left over.
     async fn destroy_keys(&self) -> Result<(), KeysError> {
         for tenant in routes::due(&self.db, routes::Job::Erasure, self.clock.now()).await? {
-            let destroyed = self.custody.destroy_pending_keys(tenant).await?;
+            let outcome = self.custody.destroy_pending_keys(tenant).await;
+            let Some(destroyed) = told("erasure", tenant, outcome) else { continue };
             if destroyed > 0 {
                 tracing::info!(event = "person_keys_destroyed", client_id = %tenant, count = destroyed, "keys of deleted people were destroyed late");
             }
@@ -67,9 +68,15 @@ impl Jobs {
     /// Rebuilds searchable vectors from the sealed records.
     async fn rebuild_vectors(&self) -> Result<(), KeysError> {
         for tenant in routes::tenants(&self.db).await? {
-            let rebuilt = self.custody.rebuild_vectors(tenant).await?;
+            let outcome = self.custody.rebuild_vectors(tenant).await;
+            let rebuilt = told("vectors", tenant, outcome).unwrap_or(0);
             if rebuilt > 0 {
                 tracing::info!(event = "vectors_rebuilt", client_id = %tenant, count = rebuilt, "searchable vectors were rebuilt");
+            }
+            let outcome = self.custody.find_missing_keys(tenant).await;
+            let found = told("missing_keys", tenant, outcome).unwrap_or(0);
+            if found > 0 {
+                tracing::info!(event = "person_keys_found", client_id = %tenant, count = found, "people whose keys were missing have them again");
             }
         }
         Ok(())
@@ -79,9 +86,10 @@ impl Jobs {
     async fn tidy(&self) -> Result<(), KeysError> {
         let now = self.clock.now();
         let retention = time::Duration::try_from(self.delivery_retention).unwrap_or(time::Duration::MAX);
+        routes::forget_expired_certificates(&self.db, now).await?;
         let deliveries_before = now.checked_sub(retention).unwrap_or(OffsetDateTime::UNIX_EPOCH);
         for tenant in routes::tenants(&self.db).await? {
-            self.tidy_tenant(tenant, deliveries_before, now - KEEP_ENDED).await?;
+            told("tidy", tenant, self.tidy_tenant(tenant, deliveries_before, now - KEEP_ENDED).await);
         }
         Ok(())
     }
@@ -99,4 +107,13 @@ impl Jobs {
         }
         Ok(())
     }
+}
+
+/// One tenant's trouble is told and is no reason to leave the other tenants' work undone.
+fn told<T>(job: &'static str, tenant: TenantId, outcome: Result<T, KeysError>) -> Option<T> {
+    outcome
+        .inspect_err(|error| {
+            tracing::warn!(event = "job_failed", job, client_id = %tenant, %error, "a job failed for a tenant and is tried again");
+        })
+        .ok()
 }

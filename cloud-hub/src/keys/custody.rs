@@ -11,14 +11,14 @@ use serde_json::json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 use wire_contract::EventData;
-use wire_contract::event::PersonDeletedData;
+use wire_contract::event::{ClaimReusedData, PersonDeletedData};
 use zeroize::Zeroizing;
 
 use super::{Keyring, KeysError};
 use crate::clock::Clock;
 use crate::domain::api_key::ApiKey;
 use crate::domain::claim::{self, Ruling};
-use crate::domain::event::{Alarm, NewEvent};
+use crate::domain::event::NewEvent;
 use crate::domain::ids::{ApiKeyId, ClaimId, DeviceId, EndpointId, EventId, GalleryId, PersonId, SiteId, TenantId};
 use crate::domain::people::Profile;
 use crate::domain::vault::{PersonKey, TenantKeys};
@@ -173,7 +173,7 @@ impl Custody {
         Ok(mac.filter(|mac| self.keyring.is_api_key(&key.secret, mac)).map(|_| tenant))
     }
 
-    /// Makes a site with its gallery. Whoever is in every gallery so far belongs to all sites and joins this one too.
+    /// Makes a site with its gallery. Whoever belongs to all sites joins this one too.
     pub async fn create_site(&self, tenant: TenantId, site: NewSite, actor: &str) -> Result<places::Site, KeysError> {
         let (keyring, actor) = (Arc::clone(&self.keyring), actor.to_owned());
         let gallery = GalleryId(Uuid::new_v4());
@@ -181,13 +181,19 @@ impl Custody {
             .tenant(tenant, move |tx| {
                 Box::pin(async move {
                     let keys = keyring.tenant(tx).await?;
+                    places::lock_sites(tx).await?;
                     places::create_site(tx, site.id, &site.name, &site.time_zone).await?;
                     let gdk = keys.seal_gdk(gallery, 1, &*random_key()?)?;
                     let ck = keys.seal_ck(gallery, 1, &*random_key()?)?;
                     galleries::create(tx, gallery, site.id, 1, &gdk, &ck).await?;
                     let mut members = Vec::new();
-                    for person in people::in_all_galleries_but(tx, gallery).await? {
-                        members.push(keyring.person(&keys, person)?);
+                    for person in people::lock_of_all_sites(tx).await? {
+                        match keyring.person(&keys, person) {
+                            Ok(key) => members.push(key),
+                            // Nothing of them can be opened; they must not keep the tenant from its site.
+                            Err(KeysError::NoPersonKey(person)) => told_missing(tenant, person),
+                            Err(error) => return Err(error),
+                        }
                     }
                     people::join_new_gallery(tx, &keys, gallery, &members).await?;
                     log(tx, &actor, "site.create", "site", site.id.0, json!({ "gallery": gallery.0 })).await?;
@@ -275,6 +281,38 @@ impl Custody {
         Ok(self.db.tenant(tenant, move |tx| Box::pin(people::key_destroyed(tx, id, now))).await?)
     }
 
+    /// Notes that the key store has no key for a person, who counts as erased from now on for those who send records.
+    /// Nothing is deleted: the operator may restore the key store, or delete the person.
+    pub async fn key_missing(&self, tenant: TenantId, id: PersonId) -> Result<(), KeysError> {
+        if self.db.tenant(tenant, move |tx| Box::pin(people::key_missing(tx, id))).await? {
+            told_missing(tenant, id);
+        }
+        Ok(())
+    }
+
+    /// Takes back what [`Custody::key_missing`] noted where the key is there again. Returns how many.
+    pub async fn find_missing_keys(&self, tenant: TenantId) -> Result<usize, KeysError> {
+        let missing = self.db.tenant(tenant, |tx| Box::pin(people::with_missing_key(tx))).await?;
+        if missing.is_empty() {
+            return Ok(0);
+        }
+        let (keys, mut found, mut still) = (self.tenant_keys(tenant).await?, 0, 0_usize);
+        for person in missing {
+            match self.keyring.person(&keys, person) {
+                Err(KeysError::NoPersonKey(_)) => still += 1,
+                key => {
+                    key?;
+                    self.db.tenant(tenant, move |tx| Box::pin(people::key_found(tx, person))).await?;
+                    found += 1;
+                }
+            }
+        }
+        if still > 0 {
+            tracing::warn!(event = "person_keys_missing", client_id = %tenant, count = still, "people without a key count as erased: restore the key store, or delete them");
+        }
+        Ok(found)
+    }
+
     /// Makes a webhook endpoint and its signing secret, which is in the answer and otherwise only sealed.
     pub async fn create_webhook(
         &self,
@@ -313,9 +351,9 @@ impl Custody {
         self.db
             .tenant(tenant, move |tx| {
                 Box::pin(async move {
-                    if devices::get(tx, device).await?.state == devices::DeviceState::Revoked {
-                        return Err(StoreError::NotFound { what: "device", id: device.0 }.into());
-                    }
+                    devices::lock_for_claim(tx, device).await?;
+                    // One living token a device: whoever finds an older one finds nothing.
+                    claims::expire_others(tx, device, issued_at).await?;
                     claims::create(tx, id, device, &mac, expires_at).await?;
                     log(tx, &actor, "claim.issue", "device", device.0, json!({ "claim": id.0 })).await
                 })
@@ -350,9 +388,13 @@ impl Custody {
                         Ruling::Expired => return Ok(Redeemed::Expired),
                         Ruling::Used => {}
                     }
-                    let detail = json!({ "claim": id.0, "device": device.0 });
-                    log(tx, "device", "claim.reused", "device", device.0, detail.clone()).await?;
-                    let alarm = NewEvent::alarm(alarm_id, Alarm::ClaimReused, Some(device.to_string()), now, detail);
+                    log(tx, "device", "claim.reused", "device", device.0, json!({ "claim": id.0 })).await?;
+                    let data = EventData::ClaimReused(ClaimReusedData {
+                        alarm: true,
+                        claim: wire_contract::ClaimId(id.0),
+                        device: wire_contract::DeviceId(device.0),
+                    });
+                    let alarm = NewEvent::from_hub(alarm_id, Some(device.to_string()), now, &data);
                     events::append(tx, &[alarm], now).await?;
                     Ok::<_, KeysError>(Redeemed::Used)
                 })
@@ -367,6 +409,7 @@ impl Custody {
         self.db
             .tenant(tenant, move |tx| {
                 Box::pin(async move {
+                    devices::lock_for_claim(tx, device).await?;
                     let before = devices::get(tx, device).await?;
                     let issued = devices::Issued {
                         hardware_serial: &claimed.hardware_serial,
@@ -419,6 +462,13 @@ impl Custody {
             })
             .await
     }
+}
+
+fn told_missing(tenant: TenantId, person: PersonId) {
+    tracing::error!(
+        event = "person_key_missing", client_id = %tenant, %person, alarm = true,
+        "the key store has no key for this person, who counts as erased: restore the key store, or delete the person"
+    );
 }
 
 async fn log(

@@ -123,7 +123,11 @@ impl Custody {
                     for near in templates::nearest(tx, &space_id, &rotation.apply(&probe), k).await? {
                         let rows = templates::of_person(tx, near.person).await?;
                         let Some(row) = rows.iter().find(|row| row.id == near.template) else { continue };
-                        let embedding = open(&keyring, &keys, row)?;
+                        let embedding = match open(&keyring, &keys, row) {
+                            // Erased meanwhile, or the key is gone for good: nobody who can be recognised.
+                            Err(KeysError::NoPersonKey(_)) => continue,
+                            embedding => embedding?,
+                        };
                         let similarity = embedding.iter().zip(probe.iter()).map(|(a, b)| a * b).sum();
                         found.push(Candidate { person: near.person, template: near.template, similarity });
                     }
@@ -135,29 +139,42 @@ impl Custody {
     }
 
     /// Rebuilds the searchable vectors that are missing: all of them after a crash of the database. Returns how many.
+    /// Those of people without a key stay missing.
     pub async fn rebuild_vectors(&self, tenant: TenantId) -> Result<usize, KeysError> {
-        let mut rebuilt = 0;
+        let (mut rebuilt, mut after) = (0, None);
         loop {
             let keyring = Arc::clone(&self.keyring);
-            let batch =
-                self.db.tenant(tenant, move |tx| Box::pin(async move { rebuild_batch(tx, &keyring).await })).await?;
+            let (batch, last) = self
+                .db
+                .tenant(tenant, move |tx| Box::pin(async move { rebuild_batch(tx, &keyring, after).await }))
+                .await?;
             rebuilt += batch;
-            if batch == 0 {
+            if last.is_none() {
                 return Ok(rebuilt);
             }
+            after = last;
         }
     }
 }
 
-async fn rebuild_batch(tx: &mut TenantTx, keyring: &Keyring) -> Result<usize, KeysError> {
+/// Returns how many vectors were made and the last template that was looked at; `None` when there are no more.
+async fn rebuild_batch(
+    tx: &mut TenantTx,
+    keyring: &Keyring,
+    after: Option<TemplateId>,
+) -> Result<(usize, Option<TemplateId>), KeysError> {
     let keys = keyring.tenant(tx).await?;
-    let missing = templates::without_vector(tx, REBUILD_BATCH).await?;
+    let (missing, mut rebuilt) = (templates::without_vector(tx, after, REBUILD_BATCH).await?, 0);
     for row in &missing {
+        let embedding = match open(keyring, &keys, row) {
+            Err(KeysError::NoPersonKey(_)) => continue,
+            embedding => embedding?,
+        };
         let rotation = keyring.rotation(tx, &row.space_id).await?;
-        let embedding = open(keyring, &keys, row)?;
         templates::put_vector(tx, row.id, row.person_id, &row.space_id, &rotation.apply(&embedding)).await?;
+        rebuilt += 1;
     }
-    Ok(missing.len())
+    Ok((rebuilt, missing.last().map(|row| row.id)))
 }
 
 fn open(keyring: &Keyring, keys: &TenantKeys, row: &Template) -> Result<Box<[f32; DIM]>, KeysError> {

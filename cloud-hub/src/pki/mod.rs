@@ -4,15 +4,15 @@
 //! identifies them. The root is what a claim token pins; the two authorities cannot sign for each other's use (client
 //! against server authentication, path length 0), so that no device can pose as the hub.
 //!
-//! Deliberately absent: TLS itself, revocation lists (the registry and the broker's access lines refuse), clocks.
+//! Deliberately absent: TLS itself, which certificates are revoked (the registry knows), clocks.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType,
-    SerialNumber,
+    BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams, CertificateSigningRequestParams,
+    DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256, PublicKeyData, RevokedCertParams, SanType, SerialNumber,
 };
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -30,6 +30,10 @@ const AUTHORITY_LIFETIME: Duration = Duration::days(20 * 365);
 const BACKDATE: Duration = Duration::minutes(5);
 /// A server's certificate is renewed when it has less than this left; half its life, as for devices.
 const RENEW_BELOW: Duration = Duration::days(45);
+
+/// A revocation list begins this long in the past. OpenSSL takes the newest of several lists, to the second, so each
+/// begins at least a second after the one before; the room keeps lists that follow one another fast out of the future.
+const CRL_BACKDATE: Duration = Duration::days(1);
 
 /// A certificate could not be made, read or accepted.
 #[derive(Debug, thiserror::Error)]
@@ -219,6 +223,37 @@ impl Pki {
         })
     }
 
+    /// The device authority's revocation list with these serial numbers (lower-case hex) and times, PEM.
+    ///
+    /// It begins after `previous`, the list that the broker may hold in memory. It is good for as long as the authority:
+    /// an expired list would lock every device out, and the hub replaces it whenever it changes.
+    pub fn client_crl<'a>(
+        &self,
+        revoked_list: impl IntoIterator<Item = (&'a str, OffsetDateTime)>,
+        previous: Option<&str>,
+        now: OffsetDateTime,
+    ) -> Result<String, PkiError> {
+        let (mut this_update, mut number) = (now - CRL_BACKDATE, 1);
+        if let Some((began, numbered)) = previous.and_then(crl_position) {
+            this_update = this_update.max(began + Duration::seconds(1));
+            number = numbered + 1;
+        }
+        let revoked = |(serial, at): (&str, OffsetDateTime)| {
+            // The column's check makes it hex; what is not hex is no certificate of ours.
+            let serial_number = SerialNumber::from(hex::decode(serial).ok()?);
+            Some(RevokedCertParams { serial_number, revocation_time: at, reason_code: None, invalidity_date: None })
+        };
+        let list = CertificateRevocationListParams {
+            this_update,
+            next_update: now + AUTHORITY_LIFETIME,
+            crl_number: SerialNumber::from(number),
+            issuing_distribution_point: None,
+            revoked_certs: revoked_list.into_iter().filter_map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.devices.issuer).and_then(|list| list.pem()).map_err(PkiError::Make)
+    }
+
     /// A certificate for the hub's HTTPS and for the broker, valid for these names and addresses. Kept as a file
     /// (`<name>.pem`, `<name>.key`) and made anew when it covers other names or has passed half its life.
     pub fn server(
@@ -291,6 +326,14 @@ impl Authority {
         let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(|_| stored("authority"))?;
         Ok(Self { der: parsed.contents, spki_sha256: sha256(&spki), issuer, pem })
     }
+}
+
+/// When a list begins, and its number.
+fn crl_position(pem: &str) -> Option<(OffsetDateTime, u64)> {
+    let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).ok()?;
+    let (_, list) = x509_parser::parse_x509_crl(&pem.contents).ok()?;
+    let number = list.crl_number().and_then(|number| number.to_string().parse().ok()).unwrap_or(0);
+    Some((list.last_update().to_datetime(), number))
 }
 
 fn make_authority(

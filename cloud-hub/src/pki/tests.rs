@@ -142,3 +142,30 @@ fn a_key_that_does_not_belong_to_its_certificate_is_an_error_that_says_what_to_d
     let error = Pki::load_or_make(dir.path(), NOW).unwrap_err();
     assert!(error.to_string().contains("device-ca.pem"), "{error}");
 }
+
+#[test]
+fn each_revocation_list_is_newer_than_the_one_before_and_names_the_serials() {
+    let (_dir, pki) = pki();
+    let issued = pki.issue_device(DeviceRequest::parse(&request()).unwrap(), DEVICE, NOW).unwrap();
+    let first = pki.client_crl([], None, NOW).unwrap();
+    // Within the same second.
+    let second = pki.client_crl([(issued.serial.as_str(), NOW)], Some(&first), NOW).unwrap();
+    let third = pki.client_crl([(issued.serial.as_str(), NOW)], Some(&second), NOW).unwrap();
+    let (positions, serials): (Vec<_>, Vec<_>) = [&first, &second, &third]
+        .map(|pem| {
+            let (_, parsed) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap();
+            let (_, list) = x509_parser::parse_x509_crl(&parsed.contents).unwrap();
+            let device_authority = x509_parser::parse_x509_certificate(pki.device_authority_der()).unwrap().1;
+            assert_eq!(list.issuer(), device_authority.subject());
+            let serials: Vec<String> =
+                list.iter_revoked_certificates().map(|entry| entry.user_certificate.to_str_radix(16)).collect();
+            (crl_position(pem).unwrap(), serials)
+        })
+        .into_iter()
+        .unzip();
+    assert!(positions.is_sorted_by(|a, b| a.0 < b.0 && a.1 < b.1), "{positions:?}");
+    assert!(positions[2].0 < NOW, "a list that begins in the future would lock every device out");
+    assert_eq!(serials, [vec![], vec![issued.serial.clone()], vec![issued.serial]]);
+    // Damage to the file that lies there is no reason to write none.
+    assert!(pki.client_crl([], Some("rubbish"), NOW).is_ok());
+}

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use rumqttc::v5::Event;
 use rumqttc::v5::mqttbytes::v5::Packet;
+use time::OffsetDateTime;
 use wire_contract::topic::acl;
 
 use super::Broker;
 use crate::domain::ids::DeviceId;
+use crate::pki::{Pki, PkiError};
 use crate::store::{Database, StoreError, routes};
 
 /// A take-over that takes longer is given up; the removed access lines refuse the session's messages anyway.
@@ -23,6 +25,30 @@ pub async fn access_lines(db: &Database) -> Result<String, StoreError> {
         write!(lines, "\n{device}").expect("writing to a string cannot fail");
     }
     Ok(lines)
+}
+
+/// The list of revoked certificates could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum RevocationsError {
+    /// The registry.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The authority.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+}
+
+/// The whole revocation list of the device listener, PEM: access lines go by the device's name, which an old certificate
+/// has too. `previous` is the list that the broker read last.
+pub async fn revocation_list(
+    db: &Database,
+    pki: &Pki,
+    previous: Option<&str>,
+    now: OffsetDateTime,
+) -> Result<String, RevocationsError> {
+    let revoked = routes::revoked_certificates(db, now).await?;
+    let revoked = revoked.iter().map(|certificate| (certificate.serial.as_str(), certificate.revoked_at));
+    Ok(pki.client_crl(revoked, previous, now)?)
 }
 
 /// Ends a device's live session by taking over its client id on the hub's own listener. A reload of the access lines

@@ -26,7 +26,8 @@ pub(super) async fn run(publisher: Publisher, outbox: Outbox, mut connected: wat
             tracing::warn!(%error, "could not announce what is committed; trying again");
             tokio::time::sleep(RETRY).await;
         }
-        if connected.wait_for(|connected| !*connected).await.is_err() {
+        // Not "until it is false": a session may have ended and come back while the old one was still announced to.
+        if connected.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
     }

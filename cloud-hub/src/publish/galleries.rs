@@ -5,30 +5,27 @@
 //! the devices that are behind, so that a first fill of one does not hold up a deletion at another.
 //!
 //! What was sent is remembered per device only to send the next records without waiting for a report. A report that
-//! shows no progress since the one before takes that memory back: then something was lost on the way.
+//! shows no progress since the one before takes that memory back: then something was lost on the way. So does a new
+//! session at the broker: what the old one had under way may have reached nobody.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::time::Duration;
 
-use serde_json::json;
 use time::OffsetDateTime;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use wire_contract::envelope::EnvelopeError;
+use wire_contract::event::{GalleryDivergedData, GalleryPoint};
 use wire_contract::gallery::{GalleryRebuild, GalleryState};
-use wire_contract::{Code, DownChannel, GalleryDown, GalleryUp, V1};
+use wire_contract::{Code, DownChannel, EventData, GalleryDown, GalleryUp, V1};
 
 use super::Publisher;
 use super::outbox::Outbox;
 use super::records::{self, NextMessage, Position};
-use crate::domain::event::{Alarm, NewEvent};
+use crate::domain::event::NewEvent;
 use crate::domain::ids::{DeviceId, EventId, GalleryId, TenantId};
 use crate::domain::message::{Incoming, Outgoing};
 use crate::keys::{DeviceLinks, KeysError};
 use crate::store::devices::{DeviceGallery, Reported};
 use crate::store::{StoreError, TenantTx, devices, events, galleries, routes};
-
-/// Pause before a device is tried again when the database or a key could not be read.
-const RETRY: Duration = Duration::from_millis(500);
 
 /// What the task is told.
 #[derive(Debug)]
@@ -86,15 +83,24 @@ struct Galleries {
 }
 
 /// Works until the queue closes.
-pub(super) async fn run(publisher: Publisher, mut inbox: mpsc::Receiver<Input>, outbox: Outbox) {
+pub(super) async fn run(
+    publisher: Publisher,
+    mut inbox: mpsc::Receiver<Input>,
+    outbox: Outbox,
+    mut connected: watch::Receiver<bool>,
+) {
     let mut this =
         Galleries { publisher, outbox, known: HashMap::new(), behind: VecDeque::new(), queued: HashSet::new() };
     loop {
-        let input = if this.behind.is_empty() { inbox.recv().await } else { inbox.try_recv().ok() };
-        match input {
-            Some(input) => this.take(input).await,
-            None if this.behind.is_empty() => return,
-            None => this.step().await,
+        tokio::select! {
+            biased;
+            // Also seen when the session ended and came back in between. The sender outlives this task.
+            Ok(()) = connected.changed() => if *connected.borrow_and_update() { this.start_over().await },
+            input = inbox.recv() => match input {
+                Some(input) => this.take(input).await,
+                None => return,
+            },
+            () = std::future::ready(()), if !this.behind.is_empty() => this.step().await,
         }
     }
 }
@@ -119,6 +125,12 @@ impl Galleries {
                 }
             }
         }
+    }
+
+    /// Forgets what was sent and begins again from what the devices reported.
+    async fn start_over(&mut self) {
+        self.known.clear();
+        self.take(Input::LookAtAll).await;
     }
 
     /// Queues every device of the registry, those not heard of in this process from their last stored report: the
@@ -188,11 +200,15 @@ impl Galleries {
                     self.queue(place);
                 }
             }
-            // Between reading the log and opening it somebody was erased: read again.
+            // Erased between the reading and the opening, or without a key for good: erased either way when the log is
+            // read again, which is when the other devices had their turns.
             Err(KeysError::NoPersonKey(person)) => {
-                tracing::info!(%person, "a record's person was erased meanwhile; reading the log again");
-                tokio::time::sleep(RETRY).await;
-                self.queue(place);
+                match self.publisher.links.custody().key_missing(place.0, person).await {
+                    Ok(()) => self.queue(place),
+                    Err(error) => {
+                        tracing::error!(device = %place.1, gallery = %place.2, %person, %error, "cannot note that a key is missing; the device's next report starts again");
+                    }
+                }
             }
             Err(error) => {
                 tracing::error!(device = %place.1, gallery = %place.2, %error, "cannot send records; the device's next report starts again");
@@ -358,12 +374,13 @@ async fn alarm(
     id: EventId,
 ) -> Result<(), StoreError> {
     tracing::error!(%device, gallery = %own.gallery, epoch = state.epoch, version = state.version, "a device's gallery is not what was sent to it");
-    let detail = json!({
-        "device": device.0,
-        "gallery": own.gallery.0,
-        "reported": { "epoch": state.epoch, "version": state.version, "root": state.root.to_string() },
-        "expected": { "epoch": own.epoch, "version": own.version },
+    let data = EventData::GalleryDiverged(GalleryDivergedData {
+        alarm: true,
+        device: wire_contract::DeviceId(device.0),
+        gallery: wire_contract::GalleryId(own.gallery.0),
+        reported: GalleryPoint { epoch: state.epoch, version: state.version, root: Some(state.root) },
+        expected: GalleryPoint { epoch: own.epoch, version: own.version, root: None },
     });
-    let event = NewEvent::alarm(id, Alarm::GalleryDiverged, Some(device.to_string()), now, detail);
+    let event = NewEvent::from_hub(id, Some(device.to_string()), now, &data);
     events::append(tx, &[event], now).await.map(|_| ())
 }

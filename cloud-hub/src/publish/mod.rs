@@ -30,7 +30,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub use access::{access_lines, end_session};
+pub use access::{RevocationsError, access_lines, end_session, revocation_list};
 pub use connection::{Broker, BrokerTls};
 
 use crate::clock::Clock;
@@ -93,7 +93,7 @@ impl Publisher {
         tasks.spawn(forward(acks, outbox.clone()));
         tasks.spawn(announce::run(self.clone(), outbox.clone(), connected.subscribe()));
         tasks.spawn(presence::run(self.clone(), presence_inbox));
-        tasks.spawn(galleries::run(self.clone(), gallery_inbox, outbox.clone()));
+        tasks.spawn(galleries::run(self.clone(), gallery_inbox, outbox.clone(), connected.subscribe()));
         tasks.spawn(feed::run(self.clone(), feed_inbox, outbox, connected.subscribe()));
         tasks.spawn(listen(self.db.clone(), inboxes));
         tokio::select! {

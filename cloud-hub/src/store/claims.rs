@@ -17,15 +17,34 @@ pub async fn create(
     expires_at: OffsetDateTime,
 ) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();
-    sqlx::query("INSERT INTO claim (tenant_id, id, device_id, secret_mac, expires_at) VALUES ($1, $2, $3, $4, $5)")
-        .bind(tenant)
-        .bind(id.0)
-        .bind(device.0)
-        .bind(secret_mac.as_slice())
-        .bind(expires_at)
-        .execute(tx.conn())
-        .await?;
+    // The moment of the statement and not of the transaction, which may have waited for another that makes a claim.
+    sqlx::query(
+        "INSERT INTO claim (tenant_id, id, device_id, secret_mac, created_at, expires_at)
+         VALUES ($1, $2, $3, $4, clock_timestamp(), $5)",
+    )
+    .bind(tenant)
+    .bind(id.0)
+    .bind(device.0)
+    .bind(secret_mac.as_slice())
+    .bind(expires_at)
+    .execute(tx.conn())
+    .await?;
     routes::add(tx, "claim", id.0).await
+}
+
+/// Ends the claims of a device that nobody has taken up.
+pub async fn expire_others(tx: &mut TenantTx, device: DeviceId, now: OffsetDateTime) -> Result<(), StoreError> {
+    let tenant = tx.tenant_uuid();
+    sqlx::query(
+        "UPDATE claim SET expires_at = $3
+         WHERE tenant_id = $1 AND device_id = $2 AND bound_spki IS NULL AND expires_at > $3",
+    )
+    .bind(tenant)
+    .bind(device.0)
+    .bind(now)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
 }
 
 #[derive(FromRow)]
@@ -34,13 +53,18 @@ struct ClaimRow {
     secret_mac: Vec<u8>,
     expires_at: OffsetDateTime,
     bound_spki: Option<Vec<u8>>,
+    newest: bool,
 }
 
 /// A claim and the device that it is for.
 pub async fn get(tx: &mut TenantTx, id: ClaimId) -> Result<Option<(DeviceId, Claim)>, StoreError> {
     let tenant = tx.tenant_uuid();
     let row: Option<ClaimRow> = sqlx::query_as(
-        "SELECT device_id, secret_mac, expires_at, bound_spki FROM claim WHERE tenant_id = $1 AND id = $2",
+        "SELECT device_id, secret_mac, expires_at, bound_spki, NOT EXISTS (
+             SELECT FROM claim later
+             WHERE later.tenant_id = claim.tenant_id AND later.device_id = claim.device_id
+               AND (later.created_at, later.id) > (claim.created_at, claim.id)) AS newest
+         FROM claim WHERE tenant_id = $1 AND id = $2",
     )
     .bind(tenant)
     .bind(id.0)
@@ -51,6 +75,7 @@ pub async fn get(tx: &mut TenantTx, id: ClaimId) -> Result<Option<(DeviceId, Cla
             secret_mac: hash("claim.secret_mac", row.secret_mac)?,
             expires_at: row.expires_at,
             bound_spki: row.bound_spki.map(|spki| hash("claim.bound_spki", spki)).transpose()?,
+            newest: row.newest,
         };
         Ok((DeviceId(row.device_id), claim))
     })

@@ -140,6 +140,18 @@ pub async fn get(tx: &mut TenantTx, id: DeviceId) -> Result<Device, StoreError> 
     row.ok_or(StoreError::NotFound { what: "device", id: id.0 }).and_then(Device::try_from)
 }
 
+/// Keeps a device that is not revoked to this transaction, so that of two claims made at once one is the later.
+pub async fn lock_for_claim(tx: &mut TenantTx, id: DeviceId) -> Result<(), StoreError> {
+    let tenant = tx.tenant_uuid();
+    let found =
+        sqlx::query("SELECT FROM device WHERE tenant_id = $1 AND id = $2 AND state <> 'revoked' FOR NO KEY UPDATE")
+            .bind(tenant)
+            .bind(id.0)
+            .fetch_optional(tx.conn())
+            .await?;
+    found.map(|_| ()).ok_or(StoreError::NotFound { what: "device", id: id.0 })
+}
+
 /// A certificate that was issued to a device.
 #[derive(Clone, Debug)]
 pub struct Issued<'a> {
@@ -156,6 +168,8 @@ pub struct Issued<'a> {
 /// Notes the certificate, makes the device known to topics and broker, and so ends an older certificate's use.
 pub async fn claimed(tx: &mut TenantTx, id: DeviceId, issued: &Issued<'_>) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();
+    lock_for_claim(tx, id).await?;
+    revoke_certificate(tx, id, Some(issued.certificate_serial)).await?;
     let done = sqlx::query(
         "UPDATE device SET state = 'claimed', serial = $3, spki_sha256 = $4, certificate_serial = $5, certificate_expires_at = $6
          WHERE tenant_id = $1 AND id = $2 AND state <> 'revoked'",
@@ -187,7 +201,27 @@ pub async fn revoke(tx: &mut TenantTx, id: DeviceId) -> Result<(), StoreError> {
     if done.rows_affected() == 0 {
         return Err(StoreError::NotFound { what: "device", id: id.0 });
     }
+    revoke_certificate(tx, id, None).await?;
     routes::deactivate(tx, "device", id.0).await
+}
+
+/// Puts the device's present certificate on the list of those that are good for nothing, unless it is `kept`.
+/// The caller has the device locked.
+async fn revoke_certificate(tx: &mut TenantTx, id: DeviceId, kept: Option<&str>) -> Result<(), StoreError> {
+    let tenant = tx.tenant_uuid();
+    sqlx::query(
+        "INSERT INTO revoked_certificate (serial, expires_at)
+         SELECT certificate_serial, certificate_expires_at FROM device
+         WHERE tenant_id = $1 AND id = $2 AND certificate_serial IS NOT NULL AND certificate_expires_at IS NOT NULL
+           AND certificate_serial IS DISTINCT FROM $3
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(tenant)
+    .bind(id.0)
+    .bind(kept)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
 }
 
 /// A link key that is accepted now.
@@ -244,6 +278,8 @@ pub async fn renew_link(
 }
 
 /// Stores the next link key and ends all others at once (a claim: whoever held the old ones is another device now).
+/// What the old one said of its connections and galleries goes too: the new one counts its connections from the
+/// beginning and holds nobody.
 pub async fn replace_link(
     tx: &mut TenantTx,
     id: DeviceId,
@@ -252,11 +288,13 @@ pub async fn replace_link(
     now: OffsetDateTime,
 ) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();
-    sqlx::query("DELETE FROM device_link WHERE tenant_id = $1 AND device_id = $2")
-        .bind(tenant)
-        .bind(id.0)
-        .execute(tx.conn())
-        .await?;
+    for statement in [
+        "DELETE FROM device_link WHERE tenant_id = $1 AND device_id = $2",
+        "DELETE FROM device_gallery WHERE tenant_id = $1 AND device_id = $2",
+        "UPDATE device SET online = false, boot_id = NULL, connection_epoch = NULL WHERE tenant_id = $1 AND id = $2",
+    ] {
+        sqlx::query(statement).bind(tenant).bind(id.0).execute(tx.conn()).await?;
+    }
     add_link(tx, id, number, sealed, now).await
 }
 

@@ -70,7 +70,7 @@ async fn insert(tx: &mut TenantTx, events: &[NewEvent], before: i64, now: Offset
     .bind(now)
     .bind(events.iter().map(|event| event.id.0).collect::<Vec<_>>())
     .bind(events.iter().map(|event| event.kind.as_str()).collect::<Vec<_>>())
-    .bind(events.iter().map(|event| class_of(&event.kind)).collect::<Vec<_>>())
+    .bind(events.iter().map(|event| class_of(&event.kind).as_str()).collect::<Vec<_>>())
     .bind(events.iter().map(|event| event.origin.as_ref().map(|origin| origin.device.0)).collect::<Vec<_>>())
     .bind(column(|event| event.origin.as_ref().map(|origin| origin.stream.clone())))
     .bind(sequences)
@@ -177,6 +177,20 @@ impl EventRow {
     }
 }
 
+/// Of each class the next events by its index, and of those the first: the work is bounded by classes and limit, however
+/// rare a class is.
+const PAGE_OF_CLASSES: &str = "
+    SELECT e.position, e.id, e.class, e.body
+    FROM (SELECT DISTINCT class FROM unnest($3::text[]) AS wanted (class)) w
+    CROSS JOIN LATERAL (
+        SELECT position, id, class, body FROM event
+        WHERE tenant_id = $1 AND class = w.class AND position > $2 ORDER BY position LIMIT $4) e
+    ORDER BY e.position LIMIT $4";
+
+const PAGE_OF_ALL: &str = "
+    SELECT position, id, class, body FROM event
+    WHERE tenant_id = $1 AND position > $2 AND $3::text[] IS NULL ORDER BY position LIMIT $4";
+
 /// Up to `limit` events after `after`, in the order of the feed; of these classes only, if any are given.
 pub async fn page(
     tx: &mut TenantTx,
@@ -185,17 +199,14 @@ pub async fn page(
     classes: Option<&[String]>,
 ) -> Result<Vec<FeedEvent>, StoreError> {
     let tenant = tx.tenant_uuid();
-    let rows: Vec<EventRow> = sqlx::query_as(
-        "SELECT position, id, class, body FROM event
-         WHERE tenant_id = $1 AND position > $2 AND ($3::text[] IS NULL OR class = ANY ($3))
-         ORDER BY position LIMIT $4",
-    )
-    .bind(tenant)
-    .bind(bound(after))
-    .bind(classes)
-    .bind(i64::from(limit))
-    .fetch_all(tx.conn())
-    .await?;
+    let statement = if classes.is_some() { PAGE_OF_CLASSES } else { PAGE_OF_ALL };
+    let rows: Vec<EventRow> = sqlx::query_as(statement)
+        .bind(tenant)
+        .bind(bound(after))
+        .bind(classes)
+        .bind(i64::from(limit))
+        .fetch_all(tx.conn())
+        .await?;
     rows.into_iter().map(EventRow::into_event).collect()
 }
 

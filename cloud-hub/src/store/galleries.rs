@@ -1,10 +1,10 @@
 //! Galleries: heads, records, roots and leaves. The maths is [`crate::domain::gallery`]'s.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gallery_log::digest::{BUCKETS, Bucket};
 use gallery_log::{DigestKey, Kind, Leaf, Op, RecordId, Root};
-use sqlx::FromRow;
+use sqlx::{AssertSqlSafe, FromRow};
 use uuid::Uuid;
 
 use super::database::GALLERY_CHANNEL;
@@ -166,6 +166,29 @@ pub async fn of_person(tx: &mut TenantTx, person: PersonId) -> Result<Vec<Galler
     Ok(ids.into_iter().map(GalleryId).collect())
 }
 
+/// What the logs of all galleries ever said of a person, by gallery in the order in which they must be locked: kinds
+/// and ids, the person's own record last.
+pub async fn objects_of_person(
+    tx: &mut TenantTx,
+    person: PersonId,
+) -> Result<BTreeMap<GalleryId, Vec<(Kind, RecordId)>>, StoreError> {
+    let tenant = tx.tenant_uuid();
+    let rows: Vec<(Uuid, String, Uuid)> = sqlx::query_as(
+        "SELECT gallery_id, kind, object_id FROM gallery_record
+         WHERE tenant_id = $1 AND person_id = $2
+         GROUP BY gallery_id, kind, object_id ORDER BY gallery_id, min(version) DESC",
+    )
+    .bind(tenant)
+    .bind(person.0)
+    .fetch_all(tx.conn())
+    .await?;
+    let mut objects: BTreeMap<GalleryId, Vec<(Kind, RecordId)>> = BTreeMap::new();
+    for (gallery, kind, object) in rows {
+        objects.entry(GalleryId(gallery)).or_default().push((kind_of(&kind)?, RecordId(object)));
+    }
+    Ok(objects)
+}
+
 /// Appends to a gallery's log: records, a root per version, leaves, the new head, and the announcement.
 /// Locks the gallery until the transaction ends; a transaction that changes several takes them in the order of ids.
 pub async fn append(
@@ -175,9 +198,42 @@ pub async fn append(
     pending: &[Pending],
 ) -> Result<u64, StoreError> {
     let (head, gdk) = lock(tx, keys, id).await?;
+    let leaves = leaves(tx, id, &touched(pending)).await?;
+    write(tx, &head, &gdk, &leaves, pending).await
+}
+
+/// Appends those of these dels whose objects are live in the gallery; `None` if none is. A del of what is not there
+/// would not follow from the log.
+pub async fn remove(
+    tx: &mut TenantTx,
+    keys: &TenantKeys,
+    id: GalleryId,
+    mut dels: Vec<Pending>,
+) -> Result<Option<u64>, StoreError> {
+    let (head, gdk) = lock(tx, keys, id).await?;
+    let leaves = leaves(tx, id, &touched(&dels)).await?;
+    dels.retain(|del| leaves.contains_key(&del.change.id()));
+    if dels.is_empty() {
+        return Ok(None);
+    }
+    write(tx, &head, &gdk, &leaves, &dels).await.map(Some)
+}
+
+fn touched(pending: &[Pending]) -> BTreeSet<u8> {
     let changes: Vec<Change> = pending.iter().map(|one| one.change.clone()).collect();
-    let leaves = leaves(tx, id, &touched_buckets(&changes)).await?;
-    let (appended, next) = compute(&head, &leaves, &changes, &gdk)
+    touched_buckets(&changes)
+}
+
+async fn write(
+    tx: &mut TenantTx,
+    head: &Head,
+    gdk: &DigestKey,
+    leaves: &BTreeMap<RecordId, LiveLeaf>,
+    pending: &[Pending],
+) -> Result<u64, StoreError> {
+    let id = head.gallery;
+    let changes: Vec<Change> = pending.iter().map(|one| one.change.clone()).collect();
+    let (appended, next) = compute(head, leaves, &changes, gdk)
         .map_err(|_| StoreError::Unreadable { what: "gallery_leaf", reason: "a change does not follow from it" })?;
     for (record, pending) in appended.iter().zip(pending) {
         write_record(tx, &next, record, pending).await?;
@@ -234,7 +290,7 @@ fn bucket_bytes(head: &Head) -> Vec<u8> {
 async fn leaves(
     tx: &mut TenantTx,
     id: GalleryId,
-    touched: &std::collections::BTreeSet<u8>,
+    touched: &BTreeSet<u8>,
 ) -> Result<BTreeMap<RecordId, LiveLeaf>, StoreError> {
     let tenant = tx.tenant_uuid();
     let rows: Vec<(Uuid, String, i64, Vec<u8>)> = sqlx::query_as(
@@ -373,6 +429,11 @@ impl TryFrom<RecordRow> for StoredRecord {
     }
 }
 
+/// A record's row; the sealed body of somebody whose key is missing counts as erased, for nobody can open it.
+const RECORD: &str = "r.version, r.op, r.kind, r.object_id, r.revision, r.person_id, r.space_id,
+    CASE WHEN p.key_missing THEN NULL ELSE r.sealed END AS sealed, r.leaf
+    FROM gallery_record r LEFT JOIN person p ON p.tenant_id = r.tenant_id AND p.id = r.person_id";
+
 /// Up to `limit` records after version `after`, in the order of the log.
 pub async fn records(
     tx: &mut TenantTx,
@@ -382,10 +443,10 @@ pub async fn records(
     limit: u32,
 ) -> Result<Vec<StoredRecord>, StoreError> {
     let tenant = tx.tenant_uuid();
-    let rows: Vec<RecordRow> = sqlx::query_as(
-        "SELECT version, op, kind, object_id, revision, person_id, space_id, sealed, leaf FROM gallery_record
-         WHERE tenant_id = $1 AND gallery_id = $2 AND epoch = $3 AND version > $4 ORDER BY version LIMIT $5",
-    )
+    let rows: Vec<RecordRow> = sqlx::query_as(AssertSqlSafe(format!(
+        "SELECT {RECORD}
+         WHERE r.tenant_id = $1 AND r.gallery_id = $2 AND r.epoch = $3 AND r.version > $4 ORDER BY r.version LIMIT $5"
+    )))
     .bind(tenant)
     .bind(id.0)
     .bind(i64::from(number))
@@ -404,15 +465,13 @@ pub async fn live_at(
     version: u64,
 ) -> Result<Vec<StoredRecord>, StoreError> {
     let tenant = tx.tenant_uuid();
-    let rows: Vec<RecordRow> = sqlx::query_as(
+    let rows: Vec<RecordRow> = sqlx::query_as(AssertSqlSafe(format!(
         "SELECT * FROM (
-             SELECT DISTINCT ON (object_id)
-                    version, op, kind, object_id, revision, person_id, space_id, sealed, leaf
-             FROM gallery_record
-             WHERE tenant_id = $1 AND gallery_id = $2 AND epoch = $3 AND version <= $4
-             ORDER BY object_id, version DESC) newest
-         WHERE op = 'put'",
-    )
+             SELECT DISTINCT ON (r.object_id) {RECORD}
+             WHERE r.tenant_id = $1 AND r.gallery_id = $2 AND r.epoch = $3 AND r.version <= $4
+             ORDER BY r.object_id, r.version DESC) newest
+         WHERE op = 'put'"
+    )))
     .bind(tenant)
     .bind(id.0)
     .bind(i64::from(number))
@@ -437,15 +496,15 @@ pub async fn root_at(tx: &mut TenantTx, id: GalleryId, number: u32, version: u64
     root.map(|root| hash("gallery_version.root", &root).map(Root)).transpose()
 }
 
-/// Whether everything that was live at `version` can still be told: no put up to it has lost its body to an erasure
-/// while its del comes only afterwards. Only then may an edge be expected to have the root of that version.
+/// Whether everything that was live at `version` can still be told: no put up to it has lost its body to an erasure (or
+/// to a missing key) while its del comes only afterwards. Only then may an edge be expected to have the root of that version.
 pub async fn is_whole_at(tx: &mut TenantTx, id: GalleryId, number: u32, version: u64) -> Result<bool, StoreError> {
     let tenant = tx.tenant_uuid();
     let erased_but_live: bool = sqlx::query_scalar(
         "SELECT EXISTS (
-             SELECT FROM gallery_record p
+             SELECT FROM gallery_record p LEFT JOIN person w ON w.tenant_id = p.tenant_id AND w.id = p.person_id
              WHERE p.tenant_id = $1 AND p.gallery_id = $2 AND p.epoch = $3 AND p.version <= $4
-               AND p.op = 'put' AND p.sealed IS NULL
+               AND p.op = 'put' AND (p.sealed IS NULL OR w.key_missing)
                AND NOT EXISTS (
                    SELECT FROM gallery_record d
                    WHERE d.tenant_id = $1 AND d.gallery_id = $2 AND d.epoch = $3 AND d.version <= $4

@@ -1,6 +1,8 @@
 //! People: rows, and the change of every gallery that a change of a person means, in one transaction.
 //!
-//! A transaction here takes its locks in one order: the person, galleries by id, then (by the caller) the feed.
+//! A transaction here takes its locks in one order: the tenant's sites, people by id, galleries by id, then (by the
+//! caller) the feed. Whoever changes what a person has in the log holds the person's row, so that a site that is made,
+//! an enrolment and a deletion see one another's work whole or not at all.
 
 use gallery_log::body::PersonState as LogState;
 use gallery_log::{Body, Kind, PersonBody, RecordId, TemplateBody};
@@ -10,7 +12,7 @@ use uuid::Uuid;
 
 use super::galleries::{self, Pending};
 use super::templates::{self, NewTemplate};
-use super::{StoreError, TenantTx, routes};
+use super::{StoreError, TenantTx, places, routes};
 use crate::domain::gallery::Change;
 use crate::domain::ids::{GalleryId, PersonId, SiteId, TemplateId};
 use crate::domain::people::Profile;
@@ -57,7 +59,8 @@ impl TryFrom<PersonRow> for Person {
 const EXTERNAL_ID: &str = "person.external_id";
 const EMAIL: &str = "person.email";
 
-/// Writes a person, their membership of the sites' galleries (all sites if `None`), and a record in each.
+/// Writes a person, their membership of the sites' galleries, and a record in each. `None` means all sites, those that
+/// are made later included.
 pub async fn create(
     tx: &mut TenantTx,
     keys: &TenantKeys,
@@ -67,15 +70,20 @@ pub async fn create(
 ) -> Result<Vec<GalleryId>, StoreError> {
     let (tenant, person) = (tx.tenant_uuid(), key.person());
     let index = |field, value: &Option<String>| value.as_deref().map(|value| keys.blind_index(field, value).to_vec());
+    if sites.is_none() {
+        // A site that is made at this moment either is among the galleries below or finds this person.
+        places::share_sites(tx).await?;
+    }
     sqlx::query(
-        "INSERT INTO person (tenant_id, id, state, profile_sealed, external_id_index, email_index)
-         VALUES ($1, $2, 'active', $3, $4, $5)",
+        "INSERT INTO person (tenant_id, id, state, profile_sealed, external_id_index, email_index, all_sites)
+         VALUES ($1, $2, 'active', $3, $4, $5, $6)",
     )
     .bind(tenant)
     .bind(person.0)
     .bind(key.seal_profile(1, profile)?)
     .bind(index(EXTERNAL_ID, &profile.external_id))
     .bind(index(EMAIL, &profile.email))
+    .bind(sites.is_none())
     .execute(tx.conn())
     .await?;
     let members = galleries::of_sites(tx, sites).await?;
@@ -86,9 +94,7 @@ pub async fn create(
     Ok(members)
 }
 
-/// Puts everybody who belongs to all sites into a gallery that is new. Returns how many.
-///
-/// "All sites" is not stored: it is taken to be meant by those who are in every gallery that there was before.
+/// Puts people into a gallery that is new. The caller has them locked ([`lock_of_all_sites`]). Returns how many.
 pub async fn join_new_gallery(
     tx: &mut TenantTx,
     keys: &TenantKeys,
@@ -117,19 +123,14 @@ pub async fn join_new_gallery(
     Ok(person_keys.len())
 }
 
-/// The people who are in every gallery but `new`.
-pub async fn in_all_galleries_but(tx: &mut TenantTx, new: GalleryId) -> Result<Vec<PersonId>, StoreError> {
+/// Locks everybody who belongs to all sites: a deletion or an enrolment under way is waited for, and one that begins
+/// now waits. The caller holds the tenant's sites ([`places::lock_sites`]).
+pub async fn lock_of_all_sites(tx: &mut TenantTx) -> Result<Vec<PersonId>, StoreError> {
     let tenant = tx.tenant_uuid();
     let ids = sqlx::query_scalar(
-        "SELECT p.id FROM person p
-         WHERE p.tenant_id = $1 AND p.state = 'active' AND NOT EXISTS (
-             SELECT FROM gallery g WHERE g.tenant_id = $1 AND g.id <> $2 AND NOT EXISTS (
-                 SELECT FROM gallery_member m
-                 WHERE m.tenant_id = $1 AND m.gallery_id = g.id AND m.person_id = p.id))
-         ORDER BY p.id",
+        "SELECT id FROM person WHERE tenant_id = $1 AND state = 'active' AND all_sites ORDER BY id FOR UPDATE",
     )
     .bind(tenant)
-    .bind(new.0)
     .fetch_all(tx.conn())
     .await?;
     Ok(ids.into_iter().map(PersonId).collect())
@@ -243,19 +244,20 @@ pub async fn delete(
 ) -> Result<Vec<(GalleryId, u64)>, StoreError> {
     lock(tx, id).await?;
     let mut changed = Vec::new();
-    let mut dels: Vec<Pending> =
-        templates::of_person(tx, id).await?.iter().map(|template| del(Kind::Template, template.id.0, id)).collect();
-    dels.push(del(Kind::Person, id.0, id));
-    for gallery in galleries::of_person(tx, id).await? {
-        changed.push((gallery, galleries::append(tx, keys, gallery, &dels).await?));
+    // By the logs themselves and not by memberships or templates: whatever a gallery has of the person goes.
+    for (gallery, objects) in galleries::objects_of_person(tx, id).await? {
+        let dels: Vec<Pending> = objects.into_iter().map(|(kind, object)| del(kind, object, id)).collect();
+        if let Some(version) = galleries::remove(tx, keys, gallery, dels).await? {
+            changed.push((gallery, version));
+        }
     }
     erase(tx, id, now).await?;
     routes::set_due(tx, routes::Job::Erasure, now).await?;
     Ok(changed)
 }
 
-fn del(kind: Kind, object: Uuid, person: PersonId) -> Pending {
-    Pending { change: Change::Del { kind, id: RecordId(object) }, sealed: None, person: Some(person), space_id: None }
+fn del(kind: Kind, id: RecordId, person: PersonId) -> Pending {
+    Pending { change: Change::Del { kind, id }, sealed: None, person: Some(person), space_id: None }
 }
 
 async fn erase(tx: &mut TenantTx, id: PersonId, now: OffsetDateTime) -> Result<(), StoreError> {
@@ -310,6 +312,44 @@ pub async fn key_destroyed(tx: &mut TenantTx, id: PersonId, now: OffsetDateTime)
     Ok(())
 }
 
+/// Notes that the key store has no key for a person, if they are not deleted: from here on their sealed records count
+/// as erased ([`galleries::records`]), until [`key_found`].
+pub async fn key_missing(tx: &mut TenantTx, id: PersonId) -> Result<bool, StoreError> {
+    let tenant = tx.tenant_uuid();
+    let done = sqlx::query(
+        "UPDATE person SET key_missing = true
+         WHERE tenant_id = $1 AND id = $2 AND state = 'active' AND NOT key_missing",
+    )
+    .bind(tenant)
+    .bind(id.0)
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// The people who are not deleted and whose keys were missed.
+pub async fn with_missing_key(tx: &mut TenantTx) -> Result<Vec<PersonId>, StoreError> {
+    let tenant = tx.tenant_uuid();
+    let ids = sqlx::query_scalar(
+        "SELECT id FROM person WHERE tenant_id = $1 AND state = 'active' AND key_missing ORDER BY id",
+    )
+    .bind(tenant)
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(ids.into_iter().map(PersonId).collect())
+}
+
+/// The key store has the person's key again: it was restored.
+pub async fn key_found(tx: &mut TenantTx, id: PersonId) -> Result<(), StoreError> {
+    let tenant = tx.tenant_uuid();
+    sqlx::query("UPDATE person SET key_missing = false WHERE tenant_id = $1 AND id = $2")
+        .bind(tenant)
+        .bind(id.0)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
 /// One person who is not deleted.
 pub async fn get(tx: &mut TenantTx, id: PersonId) -> Result<Person, StoreError> {
     let tenant = tx.tenant_uuid();
@@ -336,19 +376,4 @@ pub async fn page(tx: &mut TenantTx, after: Option<PersonId>, limit: u32) -> Res
     .fetch_all(tx.conn())
     .await?;
     rows.into_iter().map(Person::try_from).collect()
-}
-
-/// The person with an external id.
-pub async fn by_external_id(
-    tx: &mut TenantTx,
-    keys: &TenantKeys,
-    external_id: &str,
-) -> Result<Option<PersonId>, StoreError> {
-    let tenant = tx.tenant_uuid();
-    let id = sqlx::query_scalar("SELECT id FROM person WHERE tenant_id = $1 AND external_id_index = $2")
-        .bind(tenant)
-        .bind(keys.blind_index(EXTERNAL_ID, external_id).to_vec())
-        .fetch_optional(tx.conn())
-        .await?;
-    Ok(id.map(PersonId))
 }

@@ -74,6 +74,23 @@ pub async fn tenant(tx: &mut TenantTx) -> Result<Tenant, StoreError> {
     Ok(Tenant { id, name, created_at })
 }
 
+/// Keeps the tenant's sites to this transaction: of two that make one, the second waits, as does whoever reads the
+/// whole list for a person ([`share_sites`]). Rows that merely refer to the tenant are not held up.
+pub async fn lock_sites(tx: &mut TenantTx) -> Result<(), StoreError> {
+    hold_tenant(tx, "SELECT FROM tenant WHERE tenant_id = $1 FOR NO KEY UPDATE").await
+}
+
+/// Keeps the list of the tenant's sites as it is until the transaction ends.
+pub(super) async fn share_sites(tx: &mut TenantTx) -> Result<(), StoreError> {
+    hold_tenant(tx, "SELECT FROM tenant WHERE tenant_id = $1 FOR SHARE").await
+}
+
+async fn hold_tenant(tx: &mut TenantTx, statement: &'static str) -> Result<(), StoreError> {
+    let tenant = tx.tenant_uuid();
+    let found = sqlx::query(statement).bind(tenant).fetch_optional(tx.conn()).await?;
+    found.map(|_| ()).ok_or(StoreError::NotFound { what: "tenant", id: tenant })
+}
+
 /// Writes a site. Its gallery follows in the same transaction ([`super::galleries::create`]).
 pub async fn create_site(tx: &mut TenantTx, id: SiteId, name: &str, time_zone: &str) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();

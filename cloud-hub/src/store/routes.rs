@@ -67,6 +67,32 @@ pub async fn devices(db: &Database) -> Result<Vec<(TenantId, DeviceId)>, StoreEr
     Ok(rows.into_iter().map(|(tenant, device)| (TenantId(tenant), DeviceId(device))).collect())
 }
 
+/// A device's certificate that is good for nothing although it has not expired.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RevokedCertificate {
+    /// Its serial number, lower-case hex.
+    pub serial: String,
+    /// Since when.
+    pub revoked_at: OffsetDateTime,
+}
+
+/// The certificates that were replaced or revoked and have not expired at `now`, by serial.
+pub async fn revoked_certificates(db: &Database, now: OffsetDateTime) -> Result<Vec<RevokedCertificate>, StoreError> {
+    let rows: Vec<(String, OffsetDateTime)> =
+        sqlx::query_as("SELECT serial, revoked_at FROM revoked_certificate WHERE expires_at > $1 ORDER BY serial")
+            .bind(now)
+            .fetch_all(db.pool())
+            .await?;
+    Ok(rows.into_iter().map(|(serial, revoked_at)| RevokedCertificate { serial, revoked_at }).collect())
+}
+
+/// Removes revoked certificates that have expired before `now`; returns how many.
+pub async fn forget_expired_certificates(db: &Database, now: OffsetDateTime) -> Result<u64, StoreError> {
+    let done =
+        sqlx::query("DELETE FROM revoked_certificate WHERE expires_at < $1").bind(now).execute(db.pool()).await?;
+    Ok(done.rows_affected())
+}
+
 /// The tenants that have work of this kind at `now`, the longest waiting first.
 pub async fn due(db: &Database, job: Job, now: OffsetDateTime) -> Result<Vec<TenantId>, StoreError> {
     let ids = sqlx::query_scalar("SELECT tenant_id FROM route_due WHERE kind = $1 AND due_at <= $2 ORDER BY due_at")

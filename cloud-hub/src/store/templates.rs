@@ -177,18 +177,24 @@ pub async fn nearest(tx: &mut TenantTx, space_id: &str, rotated: &[f32; DIM], k:
     Ok(rows.into_iter().map(near).collect())
 }
 
-/// Templates without a vector: all of them after a crash of the server, which empties the unlogged table.
-pub async fn without_vector(tx: &mut TenantTx, limit: u32) -> Result<Vec<Template>, StoreError> {
+/// Templates after `after` without a vector, by id: all of them after a crash of the server, which empties the unlogged
+/// table.
+pub async fn without_vector(
+    tx: &mut TenantTx,
+    after: Option<TemplateId>,
+    limit: u32,
+) -> Result<Vec<Template>, StoreError> {
     let tenant = tx.tenant_uuid();
     let rows: Vec<TemplateRow> = sqlx::query_as(
         "SELECT t.id, t.person_id, t.space_id, t.model_version, t.quality, t.revision, t.sealed, t.created_at
          FROM template t
-         WHERE t.tenant_id = $1
+         WHERE t.tenant_id = $1 AND ($3::uuid IS NULL OR t.id > $3)
            AND NOT EXISTS (SELECT FROM template_vector v WHERE v.tenant_id = t.tenant_id AND v.template_id = t.id)
          ORDER BY t.id LIMIT $2",
     )
     .bind(tenant)
     .bind(i64::from(limit))
+    .bind(after.map(|id| id.0))
     .fetch_all(tx.conn())
     .await?;
     rows.into_iter().map(Template::try_from).collect()

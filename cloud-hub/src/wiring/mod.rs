@@ -10,6 +10,7 @@ mod logging;
 mod models;
 mod parts;
 mod probes;
+mod tasks;
 mod tls;
 
 use std::io::Write as _;
@@ -26,7 +27,6 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -51,6 +51,7 @@ use crate::publish::{self, Publisher, Seams};
 use crate::store::{self, Database, Notice};
 use broker::Broker;
 use parts::{BrokerPart, DatabasePart};
+use tasks::Tasks;
 
 pub use logging::start as start_logging;
 
@@ -75,19 +76,21 @@ pub async fn migrate(config: &Config) -> Result<()> {
 pub async fn serve(config: Config, clock: Clock) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let running = tokio::select! {
+    let mut running = tokio::select! {
         running = start(&config, &clock) => running?,
         // Postgres and the broker die with the process.
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
     running.tell()?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    let outcome = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        // Half a hub is worse than none: whoever started it starts it again.
+        error = running.ended_early() => Err(error),
+    };
     running.stop(config.server.drain.0).await;
-    Ok(())
+    outcome
 }
 
 /// A hub that serves.
@@ -98,8 +101,8 @@ struct Running {
     front: CancellationToken,
     /// Ends everything behind them.
     back: CancellationToken,
-    front_tasks: JoinSet<()>,
-    back_tasks: JoinSet<()>,
+    front_tasks: Tasks,
+    back_tasks: Tasks,
     broker: BrokerPart,
     database: DatabasePart,
     ready_line: serde_json::Value,
@@ -130,7 +133,7 @@ async fn start(config: &Config, clock: &Clock) -> Result<Running> {
     let base = lay_foundation(config, clock, &layout, socket.local_addr()?).await?;
 
     let (front, back) = (CancellationToken::new(), CancellationToken::new());
-    let (mut front_tasks, mut back_tasks) = (JoinSet::new(), JoinSet::new());
+    let (mut front_tasks, mut back_tasks) = (Tasks::default(), Tasks::default());
     let (connected, _) = watch::channel(false);
     let api = Arc::new(make_api(config, clock, &base, &connected, &front));
     start_back(config, clock, &base, &api, connected, &back, &mut back_tasks)?;
@@ -142,14 +145,14 @@ async fn start(config: &Config, clock: &Clock) -> Result<Running> {
         names: base.names.clone(),
         broker: base.broker.access.clone(),
     };
-    front_tasks.spawn(renewal.run(clock.clone(), front.clone()));
+    front_tasks.spawn("certificate renewal", renewal.run(clock.clone(), front.clone()));
     let routes = api::routes(Arc::clone(&api), config.server.request_timeout.0);
     let listener = TcpListener::from_std(socket)?;
-    front_tasks.spawn(listener::serve(listener, tls, routes, listener_options(config), front.clone()));
+    front_tasks.spawn("listener", listener::serve(listener, tls, routes, listener_options(config), front.clone()));
     let control_path = control_socket(config);
     let control = control::bind(&layout.secrets_dir(), &control_path)
         .with_context(|| format!("control socket {}", control_path.display()))?;
-    front_tasks.spawn(control::serve(control, Arc::clone(&api), front.clone()));
+    front_tasks.spawn("control socket", control::serve(control, Arc::clone(&api), front.clone()));
 
     match loading.await? {
         Ok(models) => api.enroller.set_models(models),
@@ -177,11 +180,13 @@ async fn lay_foundation(config: &Config, clock: &Clock, layout: &Layout, listen:
     let public_url = public_url(config, listen)?;
     let names = server_names(config, &public_url, listen);
     let identity = pki.server("broker", &names, clock.now())?;
+    // A broker of others may hold the list that lies there; the hub's own starts without one.
+    let previous = config.broker.crl_file.get().and_then(|path| std::fs::read_to_string(path).ok());
     let certificates = BrokerCertificates {
         server_chain_pem: identity.chain_pem,
         server_key_pem: identity.key_pem.to_string(),
         client_ca_pem: pki.client_ca_pem(),
-        client_crl_pem: None,
+        client_crl_pem: Some(publish::revocation_list(&db, &pki, previous.as_deref(), clock.now()).await?),
     };
     let broker = BrokerPart::start(config, certificates, publish::access_lines(&db).await?).await?;
     Ok(Foundation { database, db, custody, pki, public_url, names, broker })
@@ -196,6 +201,8 @@ fn make_api(
 ) -> Api {
     let broker = Broker {
         db: base.db.clone(),
+        pki: Arc::clone(&base.pki),
+        clock: clock.clone(),
         connection: base.broker.hub.clone(),
         access: base.broker.access.clone(),
         writing: tokio::sync::Mutex::default(),
@@ -231,15 +238,15 @@ fn start_back(
     api: &Arc<Api>,
     connected: watch::Sender<bool>,
     stop: &CancellationToken,
-    tasks: &mut JoinSet<()>,
+    tasks: &mut Tasks,
 ) -> Result<()> {
     let Foundation { db, custody, .. } = base;
     let links = DeviceLinks::new(custody.clone());
     let (batches, batch_inbox) = mpsc::channel(BATCHES);
     let (acks, ack_outbox) = mpsc::channel(ACKS);
-    tasks.spawn(ingest::run(Ingest::new(db.clone(), links.clone(), clock.clone()), batch_inbox, acks));
+    tasks.spawn("ingest", ingest::run(Ingest::new(db.clone(), links.clone(), clock.clone()), batch_inbox, acks));
     let publisher = Publisher { db: db.clone(), links, clock: clock.clone(), broker: base.broker.hub.clone() };
-    tasks.spawn(publisher.run(Seams { batches, acks: ack_outbox, connected }, stop.clone()));
+    tasks.spawn("publisher", publisher.run(Seams { batches, acks: ack_outbox, connected }, stop.clone()));
 
     let wake = Arc::new(Notify::new());
     let lookup: Arc<dyn Lookup> = Arc::new(SystemLookup);
@@ -257,15 +264,15 @@ fn start_back(
         options,
         wake: Arc::clone(&wake),
     };
-    tasks.spawn(notifier.run(stop.clone()));
+    tasks.spawn("notifier", notifier.run(stop.clone()));
     let jobs = Jobs {
         db: db.clone(),
         custody: custody.clone(),
         clock: clock.clone(),
         delivery_retention: settings.retention.0,
     };
-    tasks.spawn(jobs.run(stop.clone()));
-    tasks.spawn(listen_for_notices(db.clone(), api.feed.clone(), wake, stop.clone()));
+    tasks.spawn("jobs", jobs.run(stop.clone()));
+    tasks.spawn("database notices", listen_for_notices(db.clone(), api.feed.clone(), wake, stop.clone()));
     Ok(())
 }
 
@@ -278,33 +285,28 @@ impl Running {
         Ok(stdout.flush()?)
     }
 
+    /// Resolves when a task ends that nobody told to, with an error that names it.
+    async fn ended_early(&mut self) -> anyhow::Error {
+        let ended = tokio::select! {
+            ended = self.front_tasks.ended() => ended,
+            ended = self.back_tasks.ended() => ended,
+        };
+        tracing::error!(event = "task_ended", task = ended.name, "a task ended that nobody told to; the hub stops");
+        ended.into()
+    }
+
     async fn stop(mut self, drain: Duration) {
         tracing::info!(event = "hub_stopping", "the hub stops");
         self.api.life.enter(Phase::Draining);
         self.front.cancel();
-        join(&mut self.front_tasks, drain + TASK_GRACE).await;
+        self.front_tasks.join(drain + TASK_GRACE).await;
         self.back.cancel();
-        join(&mut self.back_tasks, TASK_GRACE).await;
+        self.back_tasks.join(TASK_GRACE).await;
         self.broker.stop().await;
         // A connection that hangs must not keep Postgres from its shutdown.
         let _ = tokio::time::timeout(TASK_GRACE, self.api.db.close()).await;
         self.database.stop().await;
         tracing::info!(event = "hub_stopped", "the hub has stopped");
-    }
-}
-
-/// Waits for tasks that were told to stop; what takes too long is cut off.
-async fn join(tasks: &mut JoinSet<()>, grace: Duration) {
-    let all = async {
-        while let Some(ended) = tasks.join_next().await {
-            if let Err(error) = ended {
-                tracing::error!(event = "task_failed", %error, "a task ended badly");
-            }
-        }
-    };
-    if tokio::time::timeout(grace, all).await.is_err() {
-        tracing::warn!(event = "task_cut_off", "a task did not stop in time");
-        tasks.shutdown().await;
     }
 }
 

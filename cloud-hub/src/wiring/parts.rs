@@ -119,7 +119,7 @@ impl BrokerPart {
     /// Starts the embedded broker with these certificates and access lines, or reads how to reach the external one.
     pub(super) async fn start(config: &Config, certificates: BrokerCertificates, access: String) -> Result<Self> {
         if !config.embedded.enabled {
-            return Self::external(config, &access);
+            return Self::external(config, &access, certificates.client_crl_pem.as_deref().unwrap_or_default());
         }
         let layout = Layout::new(&config.data.dir);
         let user = layout.prepare()?;
@@ -147,7 +147,7 @@ impl BrokerPart {
         })
     }
 
-    fn external(config: &Config, access: &str) -> Result<Self> {
+    fn external(config: &Config, access: &str, revoked: &str) -> Result<Self> {
         let settings = &config.broker;
         if settings.address.is_empty() || settings.device_address.is_empty() {
             bail!("broker.address and broker.device_address are not set: name an external broker, or use --embedded");
@@ -156,9 +156,12 @@ impl BrokerPart {
         let (device_host, device_port) = host_and_port(&settings.device_address, "broker.device_address")?;
         let password = settings.password_file.get().map(read_trimmed).transpose()?;
         let username = if settings.username.is_empty() { HUB_USER.to_owned() } else { settings.username.clone() };
-        let file = settings.access_file.get().map(|path| AccessFile::external(path, settings.pid_file.get()));
+        let file = settings
+            .access_file
+            .get()
+            .map(|path| AccessFile::external(path, settings.crl_file.get(), settings.pid_file.get()));
         if let Some(file) = &file {
-            file.replace(access)?;
+            file.replace_with_revocations(access, revoked)?;
         }
         Ok(Self {
             embedded: None,

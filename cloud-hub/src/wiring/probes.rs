@@ -50,7 +50,7 @@ async fn read_vectors(db: Database) -> Component {
 
 async fn any_missing(db: &Database) -> Result<bool, StoreError> {
     for tenant in routes::tenants(db).await? {
-        let missing = db.tenant(tenant, |tx| Box::pin(templates::without_vector(tx, 1))).await?;
+        let missing = db.tenant(tenant, |tx| Box::pin(templates::without_vector(tx, None, 1))).await?;
         if !missing.is_empty() {
             return Ok(true);
         }

@@ -1,9 +1,17 @@
 //! How devices get their identity, and what it is worth afterwards.
 
+use std::sync::Arc;
+
 use rcgen::{CertificateParams, DnType, KeyPair, PKCS_ECDSA_P256_SHA256};
 use reqwest::{Method, StatusCode};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::{Value, json};
 use sqlx::Executor as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 use wire_contract::{ClaimAnswer, ClaimToken, LinkAnswer};
 
 use super::process::{Hub, Tenant, data_dir, read, skipped};
@@ -53,6 +61,31 @@ impl Device {
     fn client(&self, hub: &Hub, chain: &str) -> reqwest::Client {
         let pem = format!("{}{chain}", self.key.serialize_pem());
         hub.client_builder().identity(reqwest::Identity::from_pem(pem.as_bytes()).unwrap()).build().unwrap()
+    }
+
+    /// Whether the broker lets this certificate in: it answers a CONNECT, or ends the connection.
+    async fn is_let_in(&self, hub: &Hub, chain: &str, id: &str) -> bool {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(&hub.root()).unwrap()).unwrap();
+        let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<Vec<_>, _>>().unwrap();
+        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, PrivateKeyDer::try_from(self.key.serialize_der()).unwrap())
+            .unwrap();
+        let stream = TcpStream::connect(hub.ready["mqtt"].as_str().unwrap()).await.unwrap();
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        let Ok(mut stream) = TlsConnector::from(Arc::new(config)).connect(name, stream).await else { return false };
+        // MQTT 3.1.1, clean session, keep-alive 60 s, the device's id as client id.
+        let mut connect = vec![0x10, 12 + u8::try_from(id.len()).unwrap(), 0, 4];
+        connect.extend_from_slice(b"MQTT\x04\x02\0\x3c\0");
+        connect.push(u8::try_from(id.len()).unwrap());
+        connect.extend_from_slice(id.as_bytes());
+        let mut answer = [0; 4];
+        stream.write_all(&connect).await.is_ok()
+            && stream.read_exact(&mut answer).await.is_ok()
+            && answer == [0x20, 2, 0, 0]
     }
 
     async fn link(&self, hub: &Hub, chain: &str) -> (StatusCode, Value) {
@@ -128,6 +161,8 @@ async fn only_the_present_certificate_of_a_device_gets_link_keys() {
     assert_eq!(link.galleries.len(), 1);
     assert!(link.server_time.verify(&answer.hub_keys, device_uuid(&id)).is_ok());
 
+    assert!(device.is_let_in(&hub, &answer.certificate_chain, &id).await);
+
     // Other hardware takes the device's place: the old certificate ends at once.
     let path = format!("/v1/devices/{id}/claim-tokens");
     let token = hub.made(&tenant, &path, json!({})).await["token"].as_str().unwrap().to_owned();
@@ -135,6 +170,17 @@ async fn only_the_present_certificate_of_a_device_gets_link_keys() {
     let second: ClaimAnswer = serde_json::from_value(successor.claim(&hub, &token).await.1).unwrap();
     assert_eq!(code(&device.link(&hub, &answer.certificate_chain).await), (403, "device_revoked"));
     assert_eq!(successor.link(&hub, &second.certificate_chain).await.0, StatusCode::OK);
+    // At the broker too, where both certificates have one name.
+    assert!(!device.is_let_in(&hub, &answer.certificate_chain, &id).await, "the old certificate is let in");
+    assert!(successor.is_let_in(&hub, &second.certificate_chain, &id).await);
+
+    // Once more, and within the second: of the lists that the broker has read the newest counts.
+    let token = hub.made(&tenant, &path, json!({})).await["token"].as_str().unwrap().to_owned();
+    let third = Device::new();
+    let answer_of_third: ClaimAnswer = serde_json::from_value(third.claim(&hub, &token).await.1).unwrap();
+    assert!(!successor.is_let_in(&hub, &second.certificate_chain, &id).await, "the second certificate is let in");
+    assert!(third.is_let_in(&hub, &answer_of_third.certificate_chain, &id).await);
+    let (successor, second) = (third, answer_of_third);
 
     // The access list names exactly the claimed device; a revoked one is gone from it and refused.
     let list = std::fs::read_to_string(dir.path().join("broker/devices.acl")).unwrap();
@@ -144,6 +190,11 @@ async fn only_the_present_certificate_of_a_device_gets_link_keys() {
     let list = std::fs::read_to_string(dir.path().join("broker/devices.acl")).unwrap();
     assert!(!list.contains(&id), "{list}");
     assert_eq!(code(&successor.link(&hub, &second.certificate_chain).await), (403, "device_revoked"));
+
+    // A hub that starts again writes the list before the broker reads it.
+    assert!(hub.stop().success());
+    let hub = Hub::start(dir.path());
+    assert!(!device.is_let_in(&hub, &answer.certificate_chain, &id).await);
 }
 
 fn device_uuid(id: &str) -> uuid::Uuid {

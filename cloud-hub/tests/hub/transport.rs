@@ -22,16 +22,26 @@ async fn connect(
     versions: &[&'static SupportedProtocolVersion],
     identity: Option<Identity>,
 ) -> std::io::Result<TlsStream<TcpStream>> {
+    connect_as(hub, versions, identity, &[]).await
+}
+
+async fn connect_as(
+    hub: &Hub,
+    versions: &[&'static SupportedProtocolVersion],
+    identity: Option<Identity>,
+    protocols: &[&[u8]],
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(&hub.root()).unwrap()).unwrap();
     let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_protocol_versions(versions)
         .unwrap()
         .with_root_certificates(roots);
-    let config = match identity {
+    let mut config = match identity {
         Some((chain, key)) => builder.with_client_auth_cert(chain, key).unwrap(),
         None => builder.with_no_client_auth(),
     };
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     let stream = TcpStream::connect(hub.address()).await?;
     TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("127.0.0.1").unwrap(), stream).await
 }
@@ -106,6 +116,14 @@ async fn slow_and_many_connections_are_bounded() {
     let mut slow = connect(&hub, &[&rustls::version::TLS13], None).await.unwrap();
     slow.write_all(b"GET / HTTP/1.1\r\nhost: ").await.unwrap();
     assert!(closed_after(slow).await < Duration::from_secs(3));
+    // HTTP/2: a preface that never ends, and one after which nothing is asked.
+    for said in [&b"PRI * HTTP/2"[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"] {
+        let mut half = connect_as(&hub, &[&rustls::version::TLS13], None, &[b"h2"]).await.unwrap();
+        assert_eq!(half.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+        half.write_all(said).await.unwrap();
+        let to_the_end = async { while half.read(&mut [0; 1024]).await.is_ok_and(|n| n > 0) {} };
+        assert!(tokio::time::timeout(Duration::from_secs(5), to_the_end).await.is_ok(), "still open: {said:?}");
+    }
     // The fifth connection from one address is closed at once; when one goes, there is room again.
     let mut open = Vec::new();
     for _ in 0..4 {

@@ -123,6 +123,18 @@ impl TestHub {
     }
 }
 
+/// The hub's keys as in a backup from before its people: the same secrets, an empty key store.
+pub fn keys_without_people(hub: &TestHub) -> Arc<Keyring> {
+    let (from, to) = (hub.dir.path().join("keys"), hub.dir.path().join("keys-of-a-backup"));
+    std::fs::create_dir(&to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().flatten() {
+        if entry.path().extension().is_none_or(|extension| extension != "redb") {
+            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+    Arc::new(Keyring::open(&to).unwrap())
+}
+
 /// A template along one axis of the space.
 pub fn template(axis: usize) -> NewTemplate {
     let mut embedding = Box::new([0.0; 512]);

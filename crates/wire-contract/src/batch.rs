@@ -4,13 +4,15 @@
 //! The builder works on the stored bytes, so that an event goes out exactly as it was recorded.
 //! Deliberately absent: which events to send and when; that is the agent's `sync`.
 
+use std::collections::HashSet;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::MAX_PAYLOAD_BYTES;
 use crate::encoding::V1;
 use crate::envelope::UP_OVERHEAD;
-use crate::event::CloudEvent;
+use crate::event::{CloudEvent, EventFault};
 use crate::ids::{Sequence, StreamId};
 
 /// Most events in one batch.
@@ -65,6 +67,25 @@ pub enum BatchError {
         /// The event's index.
         index: usize,
     },
+    /// An event that no hub could store; see [`crate::event::CloudEvent::check`].
+    #[error("event {index} of a batch of stream {stream} cannot be stored")]
+    Event {
+        /// The stream.
+        stream: StreamId,
+        /// The event's index.
+        index: usize,
+        /// Why.
+        #[source]
+        source: EventFault,
+    },
+    /// Two events of one id.
+    #[error("event {index} of a batch of stream {stream} has the id of another event in it")]
+    RepeatedId {
+        /// The stream.
+        stream: StreamId,
+        /// The event's index.
+        index: usize,
+    },
     /// A gap, a repetition, or a sequence that is missing or 0.
     #[error("event {index} of a batch of stream {stream} does not have the next sequence")]
     NotContiguous {
@@ -96,6 +117,18 @@ impl Batch {
         Ok(json)
     }
 
+    /// The stream that a payload names, if that much of it can be read: for the answer to a batch that is refused.
+    pub fn stream_of(json: &[u8]) -> Option<StreamId> {
+        #[derive(Deserialize)]
+        struct Named {
+            stream: StreamId,
+        }
+        // As the builder writes it, which also serves where what follows is no JSON.
+        let built = json.strip_prefix(HEAD.as_bytes()).and_then(|rest| rest.get(..32));
+        let built = built.and_then(|hex| std::str::from_utf8(hex).ok()).and_then(|hex| hex.parse().ok());
+        built.or_else(|| serde_json::from_slice::<Named>(json).ok().map(|named| named.stream))
+    }
+
     /// First and last sequence.
     pub fn range(&self) -> Result<(Sequence, Sequence), BatchError> {
         let at = |event: Option<&CloudEvent>| event.and_then(|e| e.sequence);
@@ -113,7 +146,7 @@ impl Batch {
         if self.events.len() > MAX_BATCH_EVENTS {
             return Err(BatchError::TooMany { stream, found: self.events.len() });
         }
-        let mut last: Option<Sequence> = None;
+        let (mut last, mut ids) = (None::<Sequence>, HashSet::new());
         for (index, event) in self.events.iter().enumerate() {
             if event.stream != Some(stream) {
                 return Err(BatchError::OtherStream { stream, index });
@@ -127,6 +160,10 @@ impl Batch {
                 return Err(BatchError::NotContiguous { stream, index });
             }
             last = event.sequence;
+            event.check().map_err(|source| BatchError::Event { stream, index, source })?;
+            if !ids.insert(event.id) {
+                return Err(BatchError::RepeatedId { stream, index });
+            }
         }
         Ok(())
     }
@@ -155,6 +192,7 @@ pub enum Push {
     TooLong,
 }
 
+const HEAD: &str = r#"{"v":1,"stream":""#;
 const TAIL: &[u8] = b"]}";
 
 impl BatchBuilder {
@@ -166,7 +204,7 @@ impl BatchBuilder {
     /// A batch without events that will have at most `max_bytes` of JSON, for a broker that takes less than usual.
     /// A first event is always taken, however long, so that the line cannot be blocked here.
     pub fn within(stream: StreamId, max_bytes: usize) -> Self {
-        let json = format!(r#"{{"v":1,"stream":"{stream}","events":["#).into_bytes();
+        let json = format!(r#"{HEAD}{stream}","events":["#).into_bytes();
         let max_bytes = max_bytes.min(MAX_BATCH_BYTES);
         Self { json, max_bytes, first: None, last: Sequence::ZERO, n_events: 0 }
     }
@@ -212,7 +250,7 @@ mod tests {
     fn event(sequence: u64, padding: usize) -> Vec<u8> {
         let json = serde_json::json!({
             "specversion": "1.0",
-            "id": "018f3c1e-0000-7000-8000-000000000001",
+            "id": format!("018f3c1e-0000-7000-8000-{sequence:012}"),
             "source": "/tenants/t/devices/d",
             "type": "lintel.face.appeared.v1",
             "time": "2026-11-22T10:37:31.042Z",
@@ -285,6 +323,19 @@ mod tests {
     }
 
     #[test]
+    fn the_stream_of_a_broken_batch_can_be_told() {
+        let mut builder = BatchBuilder::new(STREAM);
+        builder.push(Sequence(1), b"{\"id\":");
+        let (_, _, json) = builder.finish().unwrap();
+        assert!(Batch::decode(&json).is_err());
+        assert_eq!(Batch::stream_of(&json), Some(STREAM));
+        let other = format!(r#"{{"events":[7],"v":9,"stream":"{STREAM}"}}"#);
+        assert_eq!(Batch::stream_of(other.as_bytes()), Some(STREAM));
+        assert_eq!(Batch::stream_of(b"{\"v\":1}"), None);
+        assert_eq!(Batch::stream_of(b""), None);
+    }
+
+    #[test]
     fn batches_that_break_the_rules_are_refused_by_name() {
         let refused = |batch: &Batch| Batch::decode(&serde_json::to_vec(batch).unwrap()).unwrap_err();
         assert!(matches!(refused(&batch(&[])), BatchError::Empty { .. }));
@@ -297,6 +348,27 @@ mod tests {
         let mut mixed = batch(&[1, 2]);
         mixed.events[1].stream = Some(StreamId([1; 16]));
         assert!(matches!(refused(&mixed), BatchError::OtherStream { index: 1, .. }));
+        let mut twice = batch(&[1, 2]);
+        twice.events[1].id = twice.events[0].id;
+        assert!(matches!(refused(&twice), BatchError::RepeatedId { index: 1, .. }));
+        for kind in [
+            "",
+            "lintel",
+            "lintel.access",
+            "lintel.access.granted",
+            "lintel.Access.x.v1",
+            "lintel.a\u{0}.x.v1",
+            "lintel.a\n.x.v1",
+            "lintel..x.v1",
+        ] {
+            let mut odd = batch(&[1, 2]);
+            odd.events[1].kind = kind.to_owned();
+            let error = refused(&odd);
+            assert!(matches!(error, BatchError::Event { index: 1, source: EventFault::Type, .. }), "{kind:?}: {error}");
+        }
+        let mut poisoned = batch(&[1]);
+        poisoned.events[0].data = serde_json::json!({ "lid": [{ "an\u{0}gle": 12 }] });
+        assert!(matches!(refused(&poisoned), BatchError::Event { index: 0, source: EventFault::Nul, .. }));
         let mut none = batch(&[1]);
         none.events[0].sequence = None;
         assert!(matches!(refused(&none), BatchError::NotContiguous { index: 0, .. }));

@@ -152,6 +152,8 @@ register! {
     Ordered, "ordered", Sync, "hint.device_not_ready", None;
     /// One sequence came with two event ids.
     StreamConflict, "stream_conflict", Sync, "hint.ask_operator", Some(409);
+    /// A batch has an event that no hub can store.
+    BatchRefused, "batch_refused", Sync, "hint.ask_operator", Some(422);
 
     /// No credential, or one that is not valid.
     Unauthorized, "unauthorized", Api, "hint.check_credential", Some(401);

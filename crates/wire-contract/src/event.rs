@@ -10,14 +10,17 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::codes::Code;
-use crate::encoding::Score;
-use crate::ids::{DeviceId, EventId, GalleryId, PersonId, Sequence, StreamId, TenantId};
+use crate::encoding::{Hash32, Score};
+use crate::ids::{ClaimId, DeviceId, EventId, GalleryId, PersonId, Sequence, StreamId, TenantId};
 use crate::time::Timestamp;
 use crate::topic::EventClass;
 
 /// The longest JSON of one event, in bytes. An outbox must refuse a longer one: it could never be sent. Real events have
 /// 1 to 2 KiB; this bound keeps any event within one batch.
 pub const MAX_EVENT_BYTES: usize = 32 * 1024;
+
+/// The longest event type, in bytes.
+pub const MAX_KIND_BYTES: usize = 100;
 
 /// How far the wall clock of an event can be trusted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
@@ -129,7 +132,30 @@ pub enum EventError {
     },
 }
 
+/// Why an event can be stored nowhere.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum EventFault {
+    /// The type is not `lintel.<class>.….v<n>` of lower-case letters, digits and underscores, or is too long.
+    #[error("its type is not `lintel.<class>.<what>.v<n>` in lower-case words of at most {MAX_KIND_BYTES} bytes")]
+    Type,
+    /// A text somewhere in it has a NUL, which databases do not take.
+    #[error("a text in it has a NUL character")]
+    Nul,
+}
+
 impl CloudEvent {
+    /// Checks what every reader relies on, whatever the type and its data are.
+    pub fn check(&self) -> Result<(), EventFault> {
+        if !is_kind(&self.kind) {
+            return Err(EventFault::Type);
+        }
+        let texts = [Some(&self.source), self.subject.as_ref(), Some(&self.datacontenttype), self.monoms.as_ref()];
+        if texts.into_iter().flatten().any(|text| has_nul(text)) || any_nul(&self.data) {
+            return Err(EventFault::Nul);
+        }
+        Ok(())
+    }
+
     /// A device's event.
     pub fn new(meta: Meta, data: &EventData) -> Self {
         let (kind, value) = data.to_parts();
@@ -178,6 +204,33 @@ impl CloudEvent {
     /// The class, from the type; `None` when the type is not of the form `lintel.<known class>.….v<n>`.
     pub fn class(&self) -> Option<EventClass> {
         class_of(&self.kind)
+    }
+}
+
+fn is_kind(kind: &str) -> bool {
+    let fine = |word: &str| {
+        !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+    };
+    let version = |word: &str| word.strip_prefix('v').is_some_and(|n| n.parse::<u32>().is_ok());
+    let words: Vec<&str> = kind.split('.').collect();
+    kind.len() <= MAX_KIND_BYTES
+        && words.len() >= 4
+        && words[0] == "lintel"
+        && words.iter().all(|word| fine(word))
+        && words.last().is_some_and(|word| version(word))
+}
+
+fn has_nul(text: &str) -> bool {
+    text.contains('\0')
+}
+
+/// The depth is bounded by the reader of the JSON (128 levels).
+fn any_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => has_nul(text),
+        Value::Array(values) => values.iter().any(any_nul),
+        Value::Object(fields) => fields.iter().any(|(name, value)| has_nul(name) || any_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }
 
@@ -402,6 +455,59 @@ pub struct PersonDeletedData {
     pub person: PersonId,
 }
 
+/// One stream came with other events than those that the hub has, or with events that no hub can store. The hub raises
+/// it; `alarm` is true.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct StreamConflictData {
+    /// Always true: consumers may look for it whatever the type is.
+    pub alarm: bool,
+    /// Whose identity it came under.
+    pub device: DeviceId,
+    /// The stream.
+    pub stream: StreamId,
+    /// The first sequence that contradicts what is stored; `null` when it could not be told.
+    pub sequence: Option<Sequence>,
+    /// `stream_conflict`, or `batch_refused` for what cannot be stored.
+    pub reason: Reason,
+}
+
+/// A claim was shown by a second key. The hub raises it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct ClaimReusedData {
+    /// Always true.
+    pub alarm: bool,
+    /// The claim.
+    pub claim: ClaimId,
+    /// The device that it is for.
+    pub device: DeviceId,
+}
+
+/// Where a gallery stands: epoch, version and root hash.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct GalleryPoint {
+    /// Its epoch.
+    pub epoch: u32,
+    /// Its version.
+    pub version: u64,
+    /// The root of that version; `null` where only the position counts.
+    pub root: Option<Hash32>,
+}
+
+/// A device's gallery is not what was sent to it. The hub raises it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct GalleryDivergedData {
+    /// Always true.
+    pub alarm: bool,
+    /// The device.
+    pub device: DeviceId,
+    /// The gallery.
+    pub gallery: GalleryId,
+    /// What the device reported.
+    pub reported: GalleryPoint,
+    /// Where the hub is.
+    pub expected: GalleryPoint,
+}
+
 /// What happened. Its JSON is `{"type": …, "data": …}`, the two fields of a [`CloudEvent`].
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", content = "data")]
@@ -443,6 +549,15 @@ pub enum EventData {
     /// A person was deleted.
     #[serde(rename = "lintel.person.deleted.v1")]
     PersonDeleted(PersonDeletedData),
+    /// One stream came with other events than the stored ones, or with events that cannot be stored.
+    #[serde(rename = "lintel.tamper.stream_conflict.v1")]
+    StreamConflict(StreamConflictData),
+    /// A claim was shown by a second key.
+    #[serde(rename = "lintel.tamper.claim_reused.v1")]
+    ClaimReused(ClaimReusedData),
+    /// A device's gallery is not what was sent to it.
+    #[serde(rename = "lintel.tamper.gallery_diverged.v1")]
+    GalleryDiverged(GalleryDivergedData),
 }
 
 impl EventData {
@@ -461,6 +576,9 @@ impl EventData {
             Self::GalleryRebuilt(_) => "lintel.system.gallery_rebuilt.v1",
             Self::EnrolmentCompleted(_) => "lintel.enrolment.completed.v1",
             Self::PersonDeleted(_) => "lintel.person.deleted.v1",
+            Self::StreamConflict(_) => "lintel.tamper.stream_conflict.v1",
+            Self::ClaimReused(_) => "lintel.tamper.claim_reused.v1",
+            Self::GalleryDiverged(_) => "lintel.tamper.gallery_diverged.v1",
         }
     }
 
@@ -487,7 +605,7 @@ impl EventData {
 }
 
 /// Every event type that this program knows.
-pub const KINDS: [&str; 12] = [
+pub const KINDS: [&str; 15] = [
     "lintel.access.granted.v1",
     "lintel.access.denied.v1",
     "lintel.door.unlocked.v1",
@@ -500,4 +618,7 @@ pub const KINDS: [&str; 12] = [
     "lintel.system.gallery_rebuilt.v1",
     "lintel.enrolment.completed.v1",
     "lintel.person.deleted.v1",
+    "lintel.tamper.stream_conflict.v1",
+    "lintel.tamper.claim_reused.v1",
+    "lintel.tamper.gallery_diverged.v1",
 ];

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::codes::Code;
 use crate::encoding::V1;
 use crate::ids::{Sequence, StreamId};
 
@@ -33,4 +34,32 @@ pub struct EvtAck {
     pub through: Sequence,
     /// What the hub thought of the last batch.
     pub verdict: Verdict,
+}
+
+/// The answer to an authentic batch that can never be stored: an [`EvtAck`] whose verdict is `conflict`, so that a
+/// device that knows nothing else begins a new stream instead of sending the batch for ever, and why. What the old
+/// stream still held stays with the device for whoever looks into it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct EvtRefusal {
+    /// What every device understands.
+    #[serde(flatten)]
+    pub ack: EvtAck,
+    /// Why: [`Code::BatchRefused`].
+    pub code: Code,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_reads_as_an_acknowledgement_with_the_verdict_conflict() {
+        let ack =
+            EvtAck { v: V1, hub_epoch: 1, stream: StreamId([7; 16]), through: Sequence(3), verdict: Verdict::Conflict };
+        let refusal = EvtRefusal { ack, code: Code::BatchRefused };
+        let json = serde_json::to_string(&refusal).unwrap();
+        assert_eq!(serde_json::from_str::<EvtAck>(&json).unwrap(), ack);
+        assert_eq!(serde_json::from_str::<EvtRefusal>(&json).unwrap(), refusal);
+        assert!(json.contains(r#""code":"batch_refused""#), "{json}");
+    }
 }

@@ -41,7 +41,7 @@ pub use claim::{ClaimAnswer, ClaimRequest, ClaimToken};
 pub use codes::{Code, Stage};
 pub use encoding::{Bytes, Hash32, Score, SecretBytes, V1};
 pub use event::{CloudEvent, EventData};
-pub use evtack::{EvtAck, Verdict};
+pub use evtack::{EvtAck, EvtRefusal, Verdict};
 pub use gallery::{GalleryDown, GalleryUp};
 pub use ids::{ClaimId, DeviceId, EventId, GalleryId, PersonId, Sequence, StreamId, TenantId};
 pub use link::{LinkAnswer, LinkKeys};

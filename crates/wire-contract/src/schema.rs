@@ -3,8 +3,8 @@
 use schemars::{Schema, schema_for};
 
 use crate::{
-    Batch, ClaimAnswer, ClaimRequest, ClaimToken, CloudEvent, EventData, EvtAck, GalleryDown, GalleryUp, LinkAnswer,
-    Problem, Status, webhook::WebhookBody,
+    Batch, ClaimAnswer, ClaimRequest, ClaimToken, CloudEvent, EventData, EvtAck, EvtRefusal, GalleryDown, GalleryUp,
+    LinkAnswer, Problem, Status, webhook::WebhookBody,
 };
 
 /// Every schema with the name of its file (without `.json`).
@@ -17,6 +17,7 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("cloud_event", schema_for!(CloudEvent)),
         ("event_data", schema_for!(EventData)),
         ("evtack", schema_for!(EvtAck)),
+        ("evtack_refusal", schema_for!(EvtRefusal)),
         ("gallery_down", schema_for!(GalleryDown)),
         ("gallery_up", schema_for!(GalleryUp)),
         ("link_answer", schema_for!(LinkAnswer)),

@@ -97,6 +97,11 @@ const TEXTS: &[(&str, &str, &str)] = &[
     ("code.lease_expired", "The device had no contact for too long", "Perangkat terlalu lama tanpa kontak"),
     ("code.ordered", "Ordered by an operator", "Diperintahkan oleh operator"),
     ("code.stream_conflict", "Two devices use one identity", "Dua perangkat memakai satu identitas"),
+    (
+        "code.batch_refused",
+        "The device sent events that cannot be stored",
+        "Perangkat mengirim kejadian yang tidak dapat disimpan",
+    ),
     ("code.unauthorized", "The credential is missing or not valid", "Kredensial tidak ada atau tidak sah"),
     ("code.forbidden", "The credential does not allow this", "Kredensial tidak mengizinkan ini"),
     ("code.not_found", "There is no such thing", "Tidak ditemukan"),

@@ -13,9 +13,10 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use wire_contract::claim::{BrokerAddress, HubKey, SignedTime};
 use wire_contract::event::{
-    AccessData, CameraRecoveredData, CameraStalledData, ClockQuality, DoorCause, DoorData, EnrolmentCompletedData,
-    FaceAppearedData, GalleryRebuiltData, IdentityScores, KINDS, LivenessScores, Meta, PersonDeletedData, Reason,
-    SystemGapData, SystemStartedData, Timing, device_source,
+    AccessData, CameraRecoveredData, CameraStalledData, ClaimReusedData, ClockQuality, DoorCause, DoorData,
+    EnrolmentCompletedData, FaceAppearedData, GalleryDivergedData, GalleryPoint, GalleryRebuiltData, IdentityScores,
+    KINDS, LivenessScores, Meta, PersonDeletedData, Reason, StreamConflictData, SystemGapData, SystemStartedData,
+    Timing, device_source,
 };
 use wire_contract::gallery::{
     GalleryCondition, GalleryRebuild, GalleryRecord, GalleryRecords, GalleryState, RecordKind, RecordOp,
@@ -115,6 +116,21 @@ fn every_event() -> Vec<EventData> {
             quality: Score::from(0.9_f32),
         }),
         EventData::PersonDeleted(PersonDeletedData { person: PersonId(uuid(21)) }),
+        EventData::StreamConflict(StreamConflictData {
+            alarm: true,
+            device: DeviceId(uuid(2)),
+            stream: STREAM,
+            sequence: Some(Sequence(4)),
+            reason: Reason::of(Code::StreamConflict),
+        }),
+        EventData::ClaimReused(ClaimReusedData { alarm: true, claim: ClaimId(uuid(50)), device: DeviceId(uuid(2)) }),
+        EventData::GalleryDiverged(GalleryDivergedData {
+            alarm: true,
+            device: DeviceId(uuid(2)),
+            gallery: GalleryId(uuid(30)),
+            reported: GalleryPoint { epoch: 2, version: 9, root: Some(Hash32([0xcd; 32])) },
+            expected: GalleryPoint { epoch: 2, version: 12, root: None },
+        }),
     ]
 }
 
@@ -185,6 +201,8 @@ fn messages_are_as_in_the_golden_files() {
     ] {
         check(name, &EvtAck { v: V1, hub_epoch: 1, stream: STREAM, through: Sequence(through), verdict });
     }
+    let ack = EvtAck { v: V1, hub_epoch: 1, stream: STREAM, through: Sequence(3), verdict: Verdict::Conflict };
+    check("evtack_refusal", &EvtRefusal { ack, code: Code::BatchRefused });
     let gallery = GalleryId(uuid(30));
     let state =
         GalleryState { gallery, epoch: 2, version: 9, root: Hash32([0xcd; 32]), condition: GalleryCondition::Ready };
