@@ -261,6 +261,7 @@ impl<C: Connect> Driver<C> {
             LineEvent::Ready { session_present, max_payload } => self.on_ready(session_present, max_payload).await,
             LineEvent::Message { topic, payload } => self.on_message(&topic, &payload, messages).await,
             LineEvent::Taken(parcel) => tracing::trace!(event = "taken_by_broker", ?parcel),
+            LineEvent::Unheard => self.sender.unheard(),
             LineEvent::Refused(parcel, reason) => {
                 tracing::error!(
                     event = "refused_by_broker",
