@@ -172,6 +172,10 @@ impl Surroundings for Around {
         self.roster.ready()
     }
 
+    fn generation(&self) -> u64 {
+        self.roster.generation()
+    }
+
     fn standing(&self, person: PersonId) -> Standing {
         self.roster.standing(person, self.clock.wall())
     }

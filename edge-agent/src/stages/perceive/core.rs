@@ -89,20 +89,18 @@ impl Perceiver {
         detection: &Detection,
         percepts: &mut Vec<Percept>,
     ) {
-        let Some(first_seen) = self.tracker.tracks().iter().find(|t| t.id == track).map(|t| t.first_seen) else {
-            return;
-        };
+        let Some(seen) = self.tracker.tracks().iter().find(|seen| seen.id == track).copied() else { return };
         let memory = self.faces.entry(track).or_insert_with(|| FaceMemory::new(self.liveness));
         let examined = match examine(models, frame, detection, &self.gate, &self.liveness) {
             Ok(examined) => examined,
             Err(error) => {
                 let error = crate::logging::chain(&error);
                 tracing::warn!(event = "model_failed", camera = %self.camera, track = track.0, error, "a face could not be examined");
-                percepts.push(Percept::Face(memory.unanswered(track, first_seen, frame.captured_at)));
+                percepts.push(Percept::Face(memory.unanswered(&seen)));
                 return;
             }
         };
-        let (report, wanted) = memory.take(track, first_seen, frame, &examined);
+        let (report, wanted) = memory.take(&seen, &examined);
         percepts.push(Percept::Face(report));
         if wanted {
             percepts.push(Percept::Shot(Shot {
@@ -110,6 +108,7 @@ impl Perceiver {
                 track,
                 image: frame.image.clone(),
                 points: examined.points,
+                height_px: detection.rect.height(),
                 quality: examined.quality,
                 captured_at: frame.captured_at,
             }));

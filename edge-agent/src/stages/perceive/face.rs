@@ -9,7 +9,8 @@ use face_core::align::Alignment;
 use face_core::liveness::{Appearance, LivenessEvidence, LivenessPolicy, LivenessWindow};
 use face_core::quality::{Quality, QualityGate, QualityInput, QualityReason};
 use face_core::sample::aligned_grey;
-use face_core::{Detection, FivePoints, Frame, HeadPose, ModelError, MonoTime, TrackId};
+use face_core::track::Track;
+use face_core::{Detection, FivePoints, Frame, HeadPose, ModelError, MonoTime};
 
 use super::{FaceModels, FaceReport};
 
@@ -70,46 +71,42 @@ impl FaceMemory {
         Self { window: LivenessWindow::new(liveness), last_shot: None, shots: VecDeque::new() }
     }
 
-    /// Takes a frame in. The flag says whether it is worth an embedding.
-    pub(super) fn take(
-        &mut self,
-        track: TrackId,
-        first_seen: MonoTime,
-        frame: &Frame,
-        examined: &Examined,
-    ) -> (FaceReport, bool) {
+    /// Takes a frame in, the newest of `track`. The flag says whether it is worth an embedding.
+    pub(super) fn take(&mut self, track: &Track, examined: &Examined) -> (FaceReport, bool) {
+        let captured_at = track.last_seen;
         // What is too poor to be recognised proves no life either: a covered face must not vouch for the picture that is
         // shown next.
         if examined.reasons.is_empty() {
             self.window.push(examined.evidence.clone());
         }
-        let wanted = examined.reasons.is_empty() && self.wants_shot(examined.quality, frame.captured_at);
+        let wanted = examined.reasons.is_empty() && self.wants_shot(examined.quality, captured_at);
         if wanted {
-            self.last_shot = Some((examined.quality, frame.captured_at));
-            self.shots.push_back(frame.captured_at);
+            self.last_shot = Some((examined.quality, captured_at));
+            self.shots.push_back(captured_at);
             if self.shots.len() > MAX_SHOTS {
                 self.shots.pop_front();
             }
         }
-        (self.report(track, first_seen, frame.captured_at, examined.reasons.clone(), true), wanted)
+        (self.report(track, examined.reasons.clone(), true), wanted)
     }
 
     /// The report of a frame for which a model did not answer.
-    pub(super) fn unanswered(&self, track: TrackId, first_seen: MonoTime, captured_at: MonoTime) -> FaceReport {
-        self.report(track, first_seen, captured_at, Vec::new(), false)
+    pub(super) fn unanswered(&self, track: &Track) -> FaceReport {
+        self.report(track, Vec::new(), false)
     }
 
-    fn report(
-        &self,
-        track: TrackId,
-        first_seen: MonoTime,
-        captured_at: MonoTime,
-        reasons: Vec<QualityReason>,
-        models_answered: bool,
-    ) -> FaceReport {
-        let (liveness, liveness_at) = (self.window.verdict(), self.window.newest_at());
-        let vouched_shots = self.shots.iter().copied().filter(|shot| self.window.vouches_for(*shot)).collect();
-        FaceReport { track, captured_at, first_seen, liveness, liveness_at, vouched_shots, reasons, models_answered }
+    fn report(&self, track: &Track, reasons: Vec<QualityReason>, models_answered: bool) -> FaceReport {
+        FaceReport {
+            track: track.id,
+            captured_at: track.last_seen,
+            first_seen: track.first_seen,
+            height_px: track.rect.height(),
+            liveness: self.window.verdict(),
+            liveness_at: self.window.newest_at(),
+            vouched_shots: self.shots.iter().copied().filter(|shot| self.window.vouches_for(*shot)).collect(),
+            reasons,
+            models_answered,
+        }
     }
 
     fn wants_shot(&self, quality: f32, at: MonoTime) -> bool {

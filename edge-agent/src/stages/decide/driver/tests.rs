@@ -84,6 +84,7 @@ fn site(hold: Duration) -> Site {
         door: face_core::door::DoorPolicy { hold, ..Default::default() },
         open_set: OpenSetPolicy { threshold: Similarity::new(0.442), margin: 0.05 },
         liveness: Some(LivenessRules { pass_above: 0.5, horizon: Duration::from_secs(5) }),
+        min_face_px: 80.0,
         deny_unrecorded: true,
     };
     let decide = Decide {
@@ -111,12 +112,21 @@ impl Site {
         let mut raw = [0.0; 512];
         raw[0] = 1.0;
         let probe = Embedding::from_raw(raw).unwrap();
-        let ranked = face_core::Gallery::candidates(self.galleries.roster().load().snapshot(), &probe);
-        let found = Identified { track: TRACK, shot_at: now, quality: 0.9, ranked, same_face: true };
+        let roster = self.galleries.roster().load_full();
+        let found = Identified {
+            track: TRACK,
+            shot_at: now,
+            quality: 0.9,
+            height_px: 120.0,
+            generation: roster.generation(),
+            ranked: face_core::Gallery::candidates(roster.snapshot(), &probe),
+            same_face: true,
+        };
         let report = FaceReport {
             track: TRACK,
             captured_at: now,
             first_seen: now,
+            height_px: 120.0,
             liveness: LivenessVerdict::Live { score: 0.9 },
             liveness_at: Some(now),
             vouched_shots: vec![now],
