@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use face_core::door::{
-    self, DenyReason, Door, DoorPolicy, Effect, Grant, GrantEvidence, Input, Record, Refusal, UnlockCause,
+    self, DenyReason, Door, DoorPolicy, Effect, Fault, Grant, GrantEvidence, Input, Record, Refusal, UnlockCause,
 };
 use face_core::identify::{Identification, OpenSetPolicy, identify};
 use face_core::quality::QualityReason;
@@ -141,9 +141,15 @@ impl Decider {
             DoorInput::DetectorFailed { .. } => self.refuse(None, DenyReason::ModelsUnavailable, now, around),
             DoorInput::GalleryChanged => self.gallery_changed(now, around),
             DoorInput::CameraStalled => {
+                let mut waiting: Vec<TrackId> = self.cases.keys().copied().collect();
+                waiting.retain(|track| self.cases[track].known_but_undecided(&self.rules));
+                waiting.sort();
+                let told = waiting.into_iter();
+                let outputs =
+                    told.flat_map(|track| self.refuse(Some(track), DenyReason::CameraStalled, now, around)).collect();
                 // Nothing that was seen before the stall may open the door after it.
                 self.cases.clear();
-                Vec::new()
+                outputs
             }
         }
     }
@@ -151,6 +157,18 @@ impl Decider {
     /// Time has passed.
     pub fn tick(&mut self, now: MonoTime) -> Vec<Output> {
         self.step(Input::Tick, now)
+    }
+
+    /// The relay does not do what it was told.
+    pub fn relay_failed(&mut self, now: MonoTime, around: &mut impl Surroundings) -> Vec<Output> {
+        let mut outputs = self.step(Input::Fault(Fault::Controller), now);
+        outputs.extend(self.refuse(None, DenyReason::DoorFault, now, around));
+        outputs
+    }
+
+    /// It does again.
+    pub fn relay_recovered(&mut self, now: MonoTime) -> Vec<Output> {
+        self.step(Input::FaultCleared(Fault::Controller), now)
     }
 
     /// Whether the relay should be open.

@@ -76,6 +76,13 @@ impl Perceiver {
         ended.into_iter().map(|track| self.leave(track.id)).collect()
     }
 
+    /// Forgets every face: the camera stalled or was opened anew, and what it shows next may be anybody.
+    pub fn interrupted(&mut self) -> Vec<Percept> {
+        self.repetition = Repetition::default();
+        let ended = self.tracker.end_all();
+        ended.into_iter().map(|track| self.leave(track.id)).collect()
+    }
+
     fn leave(&mut self, track: TrackId) -> Percept {
         self.faces.remove(&track);
         Percept::Left { track }

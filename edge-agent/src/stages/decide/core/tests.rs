@@ -469,8 +469,10 @@ fn a_shot_of_a_face_that_has_left_is_forgotten() {
 fn nothing_seen_before_a_stall_opens_after_it() {
     let mut story = Story::new();
     story.shot(700, &[(anna(), 0.9)]);
-    story.tell(DoorInput::CameraStalled, 1_000);
+    let told = story.tell(DoorInput::CameraStalled, 1_000);
+    assert_eq!(reason(&told), Some(DenyReason::CameraStalled), "a known person who stands there hears why");
     assert!(!opens(&story.frame(1_100, LIVE, &[700])));
+    assert_eq!(story.tell(DoorInput::CameraStalled, 1_200), vec![], "nobody known");
 }
 
 #[test]
