@@ -414,13 +414,16 @@ impl<C: Connect> Driver<C> {
             Outcome::ThrownAway { gallery, epoch, code } => {
                 let at = self.rebuild_pace.thrown_away(now);
                 self.reports.changed_at(at);
-                let happening = Happening::GalleryRebuilt { gallery: gallery.0, epoch, code, at: now };
-                let recorder = self.sync.recorder.clone();
-                // In a task of its own: a full disk must not keep this loop from the hub. At most one waits for each
-                // gallery thrown away, and those come ever more slowly.
-                tokio::spawn(async move { recorder.record(happening).await });
+                self.put_on_record(Happening::GalleryRebuilt { gallery: gallery.0, epoch, code, at: now });
             }
         }
+    }
+
+    /// In a task of its own: a full disk must not keep this loop from the hub. At most one waits for each gallery or stream
+    /// thrown away, and those come ever more slowly.
+    fn put_on_record(&self, happening: Happening) {
+        let recorder = self.sync.recorder.clone();
+        tokio::spawn(async move { recorder.record(happening).await });
     }
 
     fn send_report(&mut self) {

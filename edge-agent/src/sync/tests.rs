@@ -326,6 +326,9 @@ async fn a_conflict_begins_a_new_stream() {
     let mut far = rig.line().await;
     let before = far.batch().await.stream;
     far.ack(before, 1, Verdict::Conflict).await;
+    let gap = tokio::time::timeout(PATIENCE, rig.happenings.recv()).await.expect("the gap in time");
+    use crate::stages::record::Happening;
+    assert!(matches!(gap, Some(Message::Happened(Happening::StreamRenewed { count: 2, .. }))), "{gap:?}");
     eventually("another stream", || rig.device.outbox.stats().unwrap().stream.as_bytes() != &before.0).await;
     rig.record(1);
     let batch = far.batch().await;
