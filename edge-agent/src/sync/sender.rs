@@ -113,7 +113,10 @@ impl Sender {
     pub(super) fn acknowledged(&mut self, through: u64, now: MonoTime) -> Option<Resend> {
         let back = std::mem::take(&mut self.unheard);
         let progress = self.advance(through, now);
-        let oldest = self.in_flight.front()?;
+        let Some(oldest) = self.in_flight.front() else {
+            self.owed = self.owed.saturating_sub(usize::from(!progress));
+            return None;
+        };
         let late = now.since(oldest.sent_at) >= ANSWER_TIME;
         if !back && (progress || through < self.acknowledged) {
             return None;

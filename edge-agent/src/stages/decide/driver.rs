@@ -20,7 +20,7 @@ use uuid::{NoContext, Uuid};
 use super::core::{Decider, Output, Surroundings};
 use super::{DoorEvent, DoorInput};
 use crate::clock::SharedClock;
-use crate::door::{DoorActuator, FailMode, Order, RelayState};
+use crate::door::{ActuatorError, DoorActuator, FailMode, Order, RelayState};
 use crate::gallery::{Roster, Standing};
 use crate::logging::chain;
 use crate::stages::record::{Happening, RecordHealth, Recorder};
@@ -148,11 +148,13 @@ impl Decide {
         while let Some(output) = outputs.pop_front() {
             match output {
                 Output::Relay { to, decision } => {
-                    moved_at = self.drive(to, decision);
+                    let moved = self.drive(to, decision);
                     let now = self.clock.now();
-                    if moved_at.is_none() && stuck.is_none() {
+                    if let (Err(error), None) = (&moved, &stuck) {
+                        tracing::error!(event = "relay_failed", alarm = true, door = %self.door, error = chain(error), "the relay did not take the order; it is given again");
                         outputs.extend(self.decider.relay_failed(now, &mut self.around(waiting.len())));
                     }
+                    moved_at = moved.ok();
                     if moved_at.is_none() || stuck.is_some() {
                         *stuck = Some(Stuck { retry_at: now + RELAY_RETRY, owes_edge: moved_at.is_none() });
                     }
@@ -172,7 +174,7 @@ impl Decide {
             return;
         }
         let to = if self.decider.is_unlocked() { RelayState::Unlocked } else { RelayState::Locked };
-        let Some(at) = self.drive(to, None) else {
+        let Ok(at) = self.drive(to, None) else {
             *stuck = Some(Stuck { retry_at: now + RELAY_RETRY, owes_edge });
             return;
         };
@@ -189,18 +191,14 @@ impl Decide {
         self.carry_out(outputs, stuck, wake_at, waiting);
     }
 
-    /// Moves the relay; the answer is when, or none when it refused.
-    fn drive(&mut self, to: RelayState, decision: Option<Uuid>) -> Option<MonoTime> {
+    /// Moves the relay; the answer is when.
+    fn drive(&mut self, to: RelayState, decision: Option<Uuid>) -> Result<MonoTime, ActuatorError> {
         let order = Order { at: self.clock.now(), utc: self.clock.wall().utc, decision };
-        let moved = match to {
-            RelayState::Unlocked => self.actuator.unlock(order),
-            RelayState::Locked => self.actuator.lock(order),
-        };
-        if let Err(error) = moved {
-            tracing::error!(event = "relay_failed", alarm = true, door = %self.door, error = chain(&error), "the relay did not take the order");
-            return None;
+        match to {
+            RelayState::Unlocked => self.actuator.unlock(order)?,
+            RelayState::Locked => self.actuator.lock(order)?,
         }
-        Some(order.at)
+        Ok(order.at)
     }
 
     /// Drops the relay, which takes its fail state by that, and hands over what is left.

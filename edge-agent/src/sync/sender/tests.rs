@@ -110,6 +110,10 @@ fn the_answers_to_repeated_batches_cause_no_more_of_them() {
     sender.sent(30, at(10));
     assert_eq!([sender.acknowledged(20, at(11)), sender.acknowledged(20, at(12))], [None, None]);
     assert_eq!(sender.acknowledged(20, at(13)), Some(Resend::HubAnnounced), "nothing more was owed");
+    sender.sent(30, at(14));
+    assert_eq!([sender.acknowledged(30, at(15)), sender.acknowledged(30, at(16))], [None, None]);
+    sender.sent(40, at(17));
+    assert_eq!(sender.acknowledged(30, at(18)), Some(Resend::HubAnnounced), "what came while all was quiet counts too");
 }
 
 #[test]

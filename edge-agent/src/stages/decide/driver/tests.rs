@@ -10,7 +10,6 @@ use parking_lot::Mutex;
 use super::super::core::{LivenessRules, Rules};
 use super::*;
 use crate::clock::SystemClock;
-use crate::door::ActuatorError;
 use crate::gallery::Galleries;
 use crate::stages::identify::Identified;
 use crate::stages::perceive::FaceReport;
