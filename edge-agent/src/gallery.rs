@@ -3,7 +3,8 @@
 //! In: log records from sync, in order. Out: [`Roster`]s, each built whole and swapped in whole, so that a deleted person
 //! cannot be half there. What is reported to the hub is read from the roster, not from the store: the hub compares what
 //! the doors really search. On any doubt a store destroys its key and begins empty; until it is filled again the roster
-//! is not ready and every door denies.
+//! is not ready and every door denies. What the operating system refuses closes the roster until [`Galleries::heal`]
+//! finds that it does no more.
 //! Deliberately absent: the network, and which records come (sync).
 
 use std::collections::HashMap;
@@ -53,19 +54,49 @@ pub enum Standing {
     Absent,
 }
 
+/// On what terms a person may be let in. Who is in several galleries keeps to the strictest terms of all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Terms {
+    suspended: bool,
+    from: Option<i64>,
+    until: Option<i64>,
+}
+
+impl Terms {
+    fn of(body: &PersonBody) -> Self {
+        Self { suspended: body.state == PersonState::Suspended, from: body.valid_from, until: body.valid_until }
+    }
+
+    fn and(self, other: Self) -> Self {
+        let until = match (self.until, other.until) {
+            (Some(ours), Some(theirs)) => Some(ours.min(theirs)),
+            (ours, theirs) => ours.or(theirs),
+        };
+        Self { suspended: self.suspended || other.suspended, from: self.from.max(other.from), until }
+    }
+}
+
 /// One immutable view of all galleries of this device.
 #[derive(Debug)]
 pub struct Roster {
+    generation: u64,
     snapshot: Snapshot,
-    people: HashMap<PersonId, PersonBody>,
+    people: HashMap<PersonId, Terms>,
     lines: Vec<GalleryLine>,
+    closed: bool,
 }
 
 impl Roster {
     /// A roster of nobody, which is not ready.
     #[must_use]
     pub fn empty() -> Self {
-        Self { snapshot: Snapshot::empty(), people: HashMap::new(), lines: Vec::new() }
+        Self { generation: 0, snapshot: Snapshot::empty(), people: HashMap::new(), lines: Vec::new(), closed: false }
+    }
+
+    /// Counts the rosters: each has a higher number than the one before.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// What searches use.
@@ -80,24 +111,30 @@ impl Roster {
         &self.lines
     }
 
-    /// Whether decisions can be made by it: there is a gallery, and each has been filled at least once.
+    /// Whether decisions can be made by it: there is a gallery, each can be read and has been filled at least once.
     #[must_use]
     pub fn ready(&self) -> bool {
-        !self.lines.is_empty() && self.lines.iter().all(|line| line.version > 0)
+        !self.closed && !self.lines.is_empty() && self.lines.iter().all(|line| line.version > 0)
+    }
+
+    /// Whether a gallery could not be read: nobody is known then.
+    #[must_use]
+    pub fn closed(&self) -> bool {
+        self.closed
     }
 
     /// How a person stands. Time limits need a clock that can be trusted: without one they deny.
     #[must_use]
     pub fn standing(&self, person: PersonId, wall: WallTime) -> Standing {
-        let Some(body) = self.people.get(&person).filter(|_| self.snapshot.contains(person)) else {
+        let Some(terms) = self.people.get(&person).filter(|_| self.snapshot.contains(person)) else {
             return Standing::Absent;
         };
-        if body.state == PersonState::Suspended {
+        if terms.suspended {
             return Standing::Suspended;
         }
         let now = wall.utc.unix_timestamp();
-        let limited = body.valid_from.is_some() || body.valid_until.is_some();
-        let inside = body.valid_from.is_none_or(|from| from <= now) && body.valid_until.is_none_or(|until| now < until);
+        let limited = terms.from.is_some() || terms.until.is_some();
+        let inside = terms.from.is_none_or(|from| from <= now) && terms.until.is_none_or(|until| now < until);
         if limited && (wall.quality == ClockQuality::Untrusted || !inside) {
             return Standing::OutsideValidity;
         }
@@ -140,23 +177,26 @@ pub enum RosterError {
     Keys(#[from] KeysError),
 }
 
-/// A store that could not be trusted when it was opened, for the alarm and the event.
+/// A store that could not be trusted when it was opened or read, for the event. The alarm is on the log already.
 #[derive(Debug)]
 pub struct Rebuilt {
     /// The gallery.
     pub gallery: GalleryId,
-    /// Its epoch.
+    /// Its epoch; 0 when its keys cannot be read.
     pub epoch: u32,
     /// What was wrong.
     pub reason: Doubt,
 }
+
+type Stores = HashMap<GalleryId, GalleryStore>;
 
 /// The stores and the roster in use. Calls write to disk: make them from a blocking thread.
 pub struct Galleries {
     dir: PathBuf,
     keys: DeviceKeys,
     space_id: String,
-    stores: Mutex<HashMap<GalleryId, GalleryStore>>,
+    stores: Mutex<Stores>,
+    rebuilt: Mutex<Vec<Rebuilt>>,
     roster: Arc<ArcSwap<Roster>>,
     changes: watch::Sender<u64>,
 }
@@ -168,16 +208,24 @@ impl Galleries {
     ///
     /// # Errors
     /// When a store cannot be opened for a reason outside its content. A store with doubtful content begins empty and is
-    /// named in the answer.
+    /// named in the answer; so is a gallery whose keys cannot be read, which stays out until the hub has given them
+    /// again.
     pub fn open(dir: &Path, keys: DeviceKeys, space_id: &str) -> Result<(Self, Vec<Rebuilt>), RosterError> {
         let galleries = Self::none(dir, keys, space_id);
-        let mut rebuilt = Vec::new();
+        let mut stores = Stores::new();
         for gallery in galleries.keys.galleries()? {
-            if let Some(gallery_keys) = galleries.keys.gallery(gallery)? {
-                rebuilt.extend(galleries.open_store(gallery, &gallery_keys)?);
+            match galleries.keys.gallery(gallery) {
+                Ok(Some(gallery_keys)) => galleries.open_store(&mut stores, gallery, &gallery_keys)?,
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::error!(event = "gallery_keys_unreadable", alarm = true, gallery = %gallery, error = chain(&error), "this gallery is closed until the hub has given its keys again");
+                    galleries.rebuilt.lock().push(Rebuilt { gallery, epoch: 0, reason: Doubt::Keys(error) });
+                }
             }
         }
-        galleries.publish(&galleries.stores.lock())?;
+        galleries.publish(&mut stores)?;
+        *galleries.stores.lock() = stores;
+        let rebuilt = galleries.take_rebuilt();
         Ok((galleries, rebuilt))
     }
 
@@ -187,7 +235,8 @@ impl Galleries {
         Self {
             dir: dir.to_owned(),
             space_id: space_id.to_owned(),
-            stores: Mutex::new(HashMap::new()),
+            stores: Mutex::new(Stores::new()),
+            rebuilt: Mutex::new(Vec::new()),
             roster: Arc::new(ArcSwap::from_pointee(Roster::empty())),
             changes: watch::channel(0).0,
             keys,
@@ -209,30 +258,31 @@ impl Galleries {
     /// Takes a gallery in that the hub has assigned, or its keys of a new epoch. The keys are stored already.
     ///
     /// # Errors
-    /// When the store cannot be opened. The doubt that emptied it, if there was one, is in the answer.
-    pub fn assign(&self, gallery: GalleryId, keys: &GalleryKeys) -> Result<Option<Rebuilt>, RosterError> {
-        let behind = self.stores.lock().get(&gallery).map(GalleryStore::epoch);
-        match behind {
-            Some(epoch) if epoch == keys.epoch => return Ok(None),
-            Some(_) => self.restart(gallery, keys)?,
+    /// When the store cannot be opened.
+    pub fn assign(&self, gallery: GalleryId, keys: &GalleryKeys) -> Result<(), RosterError> {
+        let mut stores = self.stores.lock();
+        match stores.get(&gallery).map(GalleryStore::epoch) {
+            Some(epoch) if epoch == keys.epoch => return Ok(()),
+            Some(_) => {}
             None => {
-                let rebuilt = self.open_store(gallery, keys)?;
-                self.publish(&self.stores.lock())?;
-                return Ok(rebuilt);
+                self.open_store(&mut stores, gallery, keys)?;
+                return self.publish(&mut stores);
             }
         }
-        Ok(None)
+        drop(stores);
+        self.restart(gallery, keys)
     }
 
     /// Applies records durably and swaps the roster in. When this returns, doors decide by the new state.
     ///
     /// # Errors
-    /// When the records are refused or cannot be written; nothing has changed then.
+    /// When the records are refused or cannot be written; nothing has changed then. When a gallery cannot be read
+    /// afterwards; then nobody is known until [`Galleries::heal`].
     pub fn apply(&self, gallery: GalleryId, records: &[Record], root: Root) -> Result<(), RosterError> {
         let mut stores = self.stores.lock();
         let store = stores.get_mut(&gallery).ok_or(RosterError::Foreign { gallery })?;
         store.apply(records, root).map_err(|source| RosterError::Apply { gallery, source })?;
-        self.publish(&stores)?;
+        let published = self.publish(&mut stores);
         let deleted = records.iter().any(|record| record.op == Op::Del && record.kind == Kind::Person);
         if let Some(store) = stores.get_mut(&gallery)
             && (deleted || store.wants_rewrite())
@@ -241,7 +291,7 @@ impl Galleries {
             // The people are out of the snapshot already; only their sealed bytes stay on disk a while longer.
             tracing::warn!(event = "gallery_rewrite_failed", gallery = %gallery, error = chain(&error), "the store is rewritten at the next deletion");
         }
-        Ok(())
+        published
     }
 
     /// Destroys a store's key and content and begins empty: the hub's order, a new epoch, or a doubt.
@@ -250,56 +300,88 @@ impl Galleries {
     /// When the disk refuses. Whatever happens, the roster without this gallery's people is published.
     pub fn restart(&self, gallery: GalleryId, keys: &GalleryKeys) -> Result<(), RosterError> {
         let mut stores = self.stores.lock();
-        let store = stores.get_mut(&gallery).ok_or(RosterError::Foreign { gallery })?;
-        let destroyed = store.destroy_and_restart(keys).map_err(|source| RosterError::Store { gallery, source });
-        let published = self.publish(&stores);
+        if !stores.contains_key(&gallery) {
+            return Err(RosterError::Foreign { gallery });
+        }
+        // Nobody of it may be let in while it is being destroyed, nor after the disk has refused that.
+        self.close(&stores);
+        let destroyed = begin_anew(&mut stores, gallery, keys);
+        let published = self.publish(&mut stores);
         destroyed.and(published)
     }
 
     /// Destroys a gallery that is no longer this device's.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// When the disk refuses. Whatever happens, its people are no longer in the roster.
     pub fn withdraw(&self, gallery: GalleryId) -> Result<(), RosterError> {
         let mut stores = self.stores.lock();
-        let store = stores.remove(&gallery).ok_or(RosterError::Foreign { gallery })?;
-        self.publish(&stores)?;
-        store.destroy().map_err(|source| RosterError::Store { gallery, source })
+        let store = stores.remove(&gallery);
+        let published = self.publish(&mut stores);
+        // Whether or not the others can be read: this one must go.
+        match store {
+            Some(store) => store.destroy(),
+            // Its keys could not be read, so it was never opened.
+            None => GalleryStore::destroy_unopened(&self.dir.join(gallery.to_string()), &self.keys, gallery),
+        }
+        .map_err(|source| RosterError::Store { gallery, source })?;
+        published
     }
 
-    /// The 256 bucket hashes of a gallery.
-    #[must_use]
-    pub fn buckets(&self, gallery: GalleryId) -> Option<[gallery_log::digest::Bucket; gallery_log::digest::BUCKETS]> {
-        self.stores.lock().get_mut(&gallery).map(GalleryStore::buckets)
+    /// Tries again to read what could not be read. Does nothing while all is well.
+    ///
+    /// # Errors
+    /// When it still cannot be read.
+    pub fn heal(&self) -> Result<(), RosterError> {
+        let mut stores = self.stores.lock();
+        if self.roster.load().closed() { self.publish(&mut stores) } else { Ok(()) }
     }
 
-    fn open_store(&self, gallery: GalleryId, keys: &GalleryKeys) -> Result<Option<Rebuilt>, RosterError> {
+    /// The stores that were thrown away since the last call, to be put on record. Look after each change.
+    pub fn take_rebuilt(&self) -> Vec<Rebuilt> {
+        std::mem::take(&mut self.rebuilt.lock())
+    }
+
+    fn open_store(&self, stores: &mut Stores, gallery: GalleryId, keys: &GalleryKeys) -> Result<(), RosterError> {
         let dir = self.dir.join(gallery.to_string());
         let (store, opened) = GalleryStore::open(&dir, &self.keys, gallery, keys)
             .map_err(|source| RosterError::Store { gallery, source })?;
-        self.stores.lock().insert(gallery, store);
-        match opened {
-            GalleryOpened::Rebuilt { reason } => {
-                tracing::error!(event = "gallery_doubtful", alarm = true, gallery = %gallery, reason = %reason, "the stored gallery cannot be trusted: its key is destroyed, doors deny until the hub has filled it again");
-                Ok(Some(Rebuilt { gallery, epoch: keys.epoch, reason }))
-            }
-            GalleryOpened::Intact | GalleryOpened::New => Ok(None),
+        stores.insert(gallery, store);
+        if let GalleryOpened::Rebuilt { reason } = opened {
+            self.doubted(gallery, keys.epoch, reason);
         }
+        Ok(())
     }
 
-    fn publish(&self, stores: &HashMap<GalleryId, GalleryStore>) -> Result<(), RosterError> {
-        let roster = match self.build(stores) {
-            Ok(roster) => roster,
-            Err(error) => {
-                // A gallery that cannot be read is no gallery: nobody is known until it can.
-                self.swap(Roster::empty());
-                tracing::error!(
-                    event = "gallery_unreadable",
-                    alarm = true,
-                    error = chain(&error),
-                    "doors deny until the gallery can be read"
-                );
-                return Err(error);
+    fn doubted(&self, gallery: GalleryId, epoch: u32, reason: Doubt) {
+        tracing::error!(event = "gallery_doubtful", alarm = true, gallery = %gallery, reason = chain(&reason), "the stored gallery cannot be trusted: its key is destroyed, doors deny until the hub has filled it again");
+        self.rebuilt.lock().push(Rebuilt { gallery, epoch, reason });
+    }
+
+    /// Builds and swaps in the roster of all stores. A store whose content cannot be trusted is begun anew.
+    fn publish(&self, stores: &mut Stores) -> Result<(), RosterError> {
+        // One that is doubted again right after it was begun anew is on a disk that cannot be helped.
+        let mut patience = stores.len();
+        let roster = loop {
+            let error = match self.build(stores) {
+                Ok(roster) => break roster,
+                Err(error) => error,
+            };
+            self.close(stores);
+            match error {
+                RosterError::Store { gallery, source: GalleryError::Doubt { reason, .. } } if patience > 0 => {
+                    patience -= 1;
+                    self.throw_away(stores, gallery, reason)?;
+                }
+                error => {
+                    tracing::error!(
+                        event = "gallery_unreadable",
+                        alarm = true,
+                        error = chain(&error),
+                        "doors deny until the gallery can be read"
+                    );
+                    return Err(error);
+                }
             }
         };
         let (people, templates) = (roster.snapshot.n_people(), roster.snapshot.len());
@@ -314,21 +396,51 @@ impl Galleries {
         Ok(())
     }
 
-    fn swap(&self, roster: Roster) {
-        self.roster.store(Arc::new(roster));
-        self.changes.send_modify(|count| *count += 1);
+    fn throw_away(&self, stores: &mut Stores, gallery: GalleryId, reason: Doubt) -> Result<(), RosterError> {
+        match self.keys.gallery(gallery) {
+            Ok(Some(keys)) => {
+                // While the disk refuses, the roster stays closed, and the doubt is found again at the next attempt.
+                begin_anew(stores, gallery, &keys)?;
+                self.doubted(gallery, keys.epoch, reason);
+                Ok(())
+            }
+            // Without its keys it is none of this device's: the hub gives them again, and then its people.
+            Ok(None) | Err(_) => {
+                stores.remove(&gallery);
+                self.doubted(gallery, 0, reason);
+                Ok(())
+            }
+        }
     }
 
-    fn build(&self, stores: &HashMap<GalleryId, GalleryStore>) -> Result<Roster, RosterError> {
-        let mut sorted: Vec<_> = stores.iter().collect();
-        sorted.sort_by_key(|(gallery, _)| **gallery);
-        let (mut rows, mut seen, mut people, mut lines) = (Vec::new(), HashMap::new(), HashMap::new(), Vec::new());
+    /// Swaps in a roster in which nobody is known, where each gallery still stands as it does.
+    fn close(&self, stores: &Stores) {
+        self.swap(Roster { closed: true, lines: sorted(stores).map(line).collect(), ..Roster::empty() });
+    }
+
+    /// Callers hold the stores' lock, so that two rosters never get one number.
+    fn swap(&self, roster: Roster) {
+        let generation = *self.changes.borrow() + 1;
+        self.roster.store(Arc::new(Roster { generation, ..roster }));
+        self.changes.send_replace(generation);
+    }
+
+    fn build(&self, stores: &mut Stores) -> Result<Roster, RosterError> {
+        for (gallery, store) in stores.iter_mut() {
+            store.reopen().map_err(|source| RosterError::Store { gallery: *gallery, source })?;
+        }
+        let (mut rows, mut seen, mut lines) = (Vec::new(), HashMap::new(), Vec::new());
+        let mut people: HashMap<PersonId, Terms> = HashMap::new();
         let mut foreign_space = 0_usize;
-        for (gallery, store) in sorted {
-            let gallery = *gallery;
+        for store in sorted(stores) {
+            let gallery = store.gallery();
             let contents = store.contents().map_err(|source| RosterError::Store { gallery, source })?;
             for (id, body) in contents.people {
-                people.insert(PersonId(Uuid::from_bytes(*id.as_bytes())), body);
+                let terms = Terms::of(&body);
+                people
+                    .entry(PersonId(Uuid::from_bytes(*id.as_bytes())))
+                    .and_modify(|known| *known = known.and(terms))
+                    .or_insert(terms);
             }
             for (id, body) in contents.templates {
                 if body.space_id != self.space_id {
@@ -347,21 +459,36 @@ impl Galleries {
                     }
                 }
             }
-            lines.push(GalleryLine {
-                gallery,
-                epoch: store.epoch(),
-                version: store.version(),
-                root: store.root(),
-                people: store.count(Kind::Person),
-                templates: store.count(Kind::Template),
-            });
+            lines.push(line(store));
         }
         if foreign_space > 0 {
             tracing::warn!(event = "templates_of_another_space", count = foreign_space, space_id = %self.space_id, "left out: they were made with another model; the hub must re-embed them");
         }
         // A template whose person is not in the gallery opens nothing.
         rows.retain(|(person, _, _)| people.contains_key(person));
-        Ok(Roster { snapshot: Snapshot::build(rows, Engine::Auto)?, people, lines })
+        Ok(Roster { generation: 0, snapshot: Snapshot::build(rows, Engine::Auto)?, people, lines, closed: false })
+    }
+}
+
+fn begin_anew(stores: &mut Stores, gallery: GalleryId, keys: &GalleryKeys) -> Result<(), RosterError> {
+    let store = stores.get_mut(&gallery).ok_or(RosterError::Foreign { gallery })?;
+    store.destroy_and_restart(keys).map_err(|source| RosterError::Store { gallery, source })
+}
+
+fn sorted(stores: &Stores) -> impl Iterator<Item = &GalleryStore> {
+    let mut sorted: Vec<_> = stores.values().collect();
+    sorted.sort_by_key(|store| store.gallery());
+    sorted.into_iter()
+}
+
+fn line(store: &GalleryStore) -> GalleryLine {
+    GalleryLine {
+        gallery: store.gallery(),
+        epoch: store.epoch(),
+        version: store.version(),
+        root: store.root(),
+        people: store.count(Kind::Person),
+        templates: store.count(Kind::Template),
     }
 }
 

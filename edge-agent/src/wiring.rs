@@ -187,6 +187,10 @@ impl Agent {
                 at: clock.now(),
             });
         }
+        if let Some(renewal) = opened.renewal {
+            let (utc, count) = (clock.wall().utc, renewal.may_lack().unwrap_or(0));
+            recorder.try_record(Happening::StreamRenewed { from: utc, until: utc, count, at: clock.now() });
+        }
         Self {
             tasks: JoinSet::new(),
             parts: HashMap::new(),

@@ -109,6 +109,11 @@ impl Tracker {
         ended
     }
 
+    /// Ends every track: what comes next was not seen without interruption.
+    pub fn end_all(&mut self) -> Vec<Track> {
+        std::mem::take(&mut self.tracks)
+    }
+
     /// The living tracks, oldest first.
     #[must_use]
     pub fn tracks(&self) -> &[Track] {
@@ -148,26 +153,24 @@ impl Tracker {
     }
 }
 
-/// One picture of a track that may be embedded.
-#[derive(Clone, Debug)]
-pub struct Shot<T> {
+/// One picture of a track that was good enough to be embedded.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Shot {
     /// Its quality in [0, 1], for example [`crate::quality::Quality::overall`].
     pub quality: f32,
     /// When its frame was captured.
     pub captured_at: MonoTime,
-    /// What the caller needs of it: the picture, the points, later the embedding.
-    pub payload: T,
 }
 
 /// The best few recent shots of one track, best first. Bounded in number and age.
 #[derive(Clone, Debug)]
-pub struct BestShots<T> {
+pub struct BestShots {
     capacity: usize,
     max_age: Duration,
-    shots: Vec<Shot<T>>,
+    shots: Vec<Shot>,
 }
 
-impl<T> BestShots<T> {
+impl BestShots {
     /// Keeps at most `capacity` shots (at least 1), none older than `max_age`.
     #[must_use]
     pub fn new(capacity: usize, max_age: Duration) -> Self {
@@ -176,7 +179,7 @@ impl<T> BestShots<T> {
 
     /// Drops shots that are too old at `now`, then takes `shot` if there is room or it beats the worst.
     /// Returns its place (0 is the best), or `None` when it was not taken. A shot without a finite quality is not taken.
-    pub fn offer(&mut self, shot: Shot<T>, now: MonoTime) -> Option<usize> {
+    pub fn offer(&mut self, shot: Shot, now: MonoTime) -> Option<usize> {
         self.expire(now);
         if !shot.quality.is_finite() || now.since(shot.captured_at) > self.max_age {
             return None;
@@ -191,33 +194,15 @@ impl<T> BestShots<T> {
         Some(place)
     }
 
-    /// Whether [`BestShots::offer`] would take a shot of this quality now; asked before its pixels are copied.
-    #[must_use]
-    pub fn would_take(&self, quality: f32, now: MonoTime) -> bool {
-        let beaten_by =
-            self.shots.iter().filter(|kept| now.since(kept.captured_at) <= self.max_age && kept.quality >= quality);
-        quality.is_finite() && beaten_by.count() < self.capacity
-    }
-
     /// Drops the shots that are too old at `now`.
     pub fn expire(&mut self, now: MonoTime) {
         self.shots.retain(|shot| now.since(shot.captured_at) <= self.max_age);
     }
 
-    /// Drops all shots; for when the face of a track may have been exchanged.
-    pub fn clear(&mut self) {
-        self.shots.clear();
-    }
-
     /// The kept shots, best first.
     #[must_use]
-    pub fn shots(&self) -> &[Shot<T>] {
+    pub fn shots(&self) -> &[Shot] {
         &self.shots
-    }
-
-    /// The payloads of the kept shots, best first, to change them (the order stays as it is).
-    pub fn payloads_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.shots.iter_mut().map(|shot| &mut shot.payload)
     }
 }
 
@@ -270,6 +255,15 @@ mod tests {
         assert_ne!(late.assigned[0], id);
         assert_eq!(tracker.expire(at(5000)).len(), 1);
         assert!(tracker.tracks().is_empty());
+        let last = tracker.update(at(5100), &[face(5.0, 0.0)]).assigned[0];
+        assert_eq!(tracker.end_all().iter().map(|track| Some(track.id)).collect::<Vec<_>>(), [last]);
+        assert_ne!(
+            tracker.update(at(5200), &[face(5.0, 0.0)]).assigned[0],
+            last,
+            "an interruption makes it another face"
+        );
+        tracker.end_all();
+        assert!(tracker.tracks().is_empty());
     }
 
     #[test]
@@ -315,9 +309,7 @@ mod tests {
             let mut all: Vec<(u64, f32)> = Vec::new();
             for (gap, quality) in offers {
                 now += gap;
-                let would = shots.would_take(quality, at(now));
-                let place = shots.offer(Shot { quality, captured_at: at(now), payload: () }, at(now));
-                prop_assert_eq!(would, place.is_some());
+                shots.offer(Shot { quality, captured_at: at(now) }, at(now));
                 all.push((now, quality));
                 let kept: Vec<f32> = shots.shots().iter().map(|shot| shot.quality).collect();
                 prop_assert!(kept.len() <= capacity);
@@ -334,10 +326,10 @@ mod tests {
     #[test]
     fn a_shot_without_a_finite_quality_or_too_old_is_not_taken() {
         let mut shots = BestShots::new(2, Duration::from_secs(3));
-        assert_eq!(shots.offer(Shot { quality: f32::NAN, captured_at: at(0), payload: 1 }, at(0)), None);
-        assert_eq!(shots.offer(Shot { quality: 0.5, captured_at: at(0), payload: 2 }, at(3001)), None);
-        assert_eq!(shots.offer(Shot { quality: 0.5, captured_at: at(0), payload: 3 }, at(3000)), Some(0));
-        shots.payloads_mut().for_each(|payload| *payload += 1);
-        assert_eq!(shots.shots()[0].payload, 4);
+        assert_eq!(shots.offer(Shot { quality: f32::NAN, captured_at: at(0) }, at(0)), None);
+        let shot = Shot { quality: 0.5, captured_at: at(0) };
+        assert_eq!(shots.offer(shot, at(3001)), None);
+        assert_eq!(shots.offer(shot, at(3000)), Some(0));
+        assert_eq!(shots.shots(), [shot]);
     }
 }

@@ -55,15 +55,12 @@ impl Arrivals {
     }
 
     /// The age, at `now`, of the decoded frame at `stream_ns`; without its packet's note, that of the oldest that is still
-    /// on its way, since a frame must never look younger than it is.
-    pub(crate) fn age(&self, stream_ns: Option<u64>, now: MonoTime, base: Duration) -> Duration {
+    /// on its way, since a frame must never look younger than it is. `None` when no packet was ever noted.
+    pub(crate) fn age(&self, stream_ns: Option<u64>, now: MonoTime, base: Duration) -> Option<Duration> {
         let noted = stream_ns
             .and_then(|wanted| self.in_flight.iter().rev().find(|arrival| arrival.stream_ns == wanted))
-            .or_else(|| self.in_flight.front());
-        match noted {
-            Some(arrival) => base.saturating_add(arrival.delay).saturating_add(now.since(arrival.arrived_at)),
-            None => base,
-        }
+            .or_else(|| self.in_flight.front())?;
+        Some(base.saturating_add(noted.delay).saturating_add(now.since(noted.arrived_at)))
     }
 
     /// Whether any packet has come.
@@ -98,7 +95,7 @@ mod tests {
         let mut arrivals = Arrivals::default();
         arrivals.note(stream(0), ms(1000));
         arrivals.note(stream(40), ms(1040));
-        assert_eq!(arrivals.age(Some(stream(40)), ms(1065), BASE), Duration::from_millis(125));
+        assert_eq!(arrivals.age(Some(stream(40)), ms(1065), BASE), Some(Duration::from_millis(125)));
     }
 
     #[test]
@@ -106,7 +103,7 @@ mod tests {
         let mut arrivals = Arrivals::default();
         arrivals.note(stream(0), ms(1000));
         arrivals.note(stream(40), ms(3040));
-        assert_eq!(arrivals.age(Some(stream(40)), ms(3040), BASE), Duration::from_millis(2100) - creep(2040));
+        assert_eq!(arrivals.age(Some(stream(40)), ms(3040), BASE), Some(Duration::from_millis(2100) - creep(2040)));
     }
 
     #[test]
@@ -114,7 +111,7 @@ mod tests {
         let mut arrivals = Arrivals::default();
         arrivals.note(stream(0), ms(1000));
         arrivals.note(stream(0), ms(1030));
-        assert_eq!(arrivals.age(Some(stream(0)), ms(1040), BASE), Duration::from_millis(140));
+        assert_eq!(arrivals.age(Some(stream(0)), ms(1040), BASE), Some(Duration::from_millis(140)));
     }
 
     #[test]
@@ -128,7 +125,7 @@ mod tests {
             );
         }
         let last = MonoTime::from_nanos((3599 * 1000 + 1000) * 1_000_000 + 3599 * 100_000);
-        assert_eq!(arrivals.age(Some(stream(3_599_000)), last, BASE), BASE);
+        assert_eq!(arrivals.age(Some(stream(3_599_000)), last, BASE), Some(BASE));
     }
 
     #[test]
@@ -138,7 +135,7 @@ mod tests {
         for second in 1..3600 {
             arrivals.note(stream(second * 1000), ms(second * 1000 + 4000));
         }
-        let age = arrivals.age(Some(stream(3_599_000)), ms(3_603_000), BASE);
+        let age = arrivals.age(Some(stream(3_599_000)), ms(3_603_000), BASE).unwrap();
         assert!(age > Duration::from_secs(2), "{age:?}");
     }
 
@@ -147,9 +144,9 @@ mod tests {
         let mut arrivals = Arrivals::default();
         arrivals.note(stream(0), ms(1000));
         arrivals.note(stream(500), ms(1500));
-        assert_eq!(arrivals.age(None, ms(1600), BASE), Duration::from_millis(700));
+        assert_eq!(arrivals.age(None, ms(1600), BASE), Some(Duration::from_millis(700)));
         arrivals.forget_before(stream(500));
-        assert_eq!(arrivals.age(None, ms(1600), BASE), Duration::from_millis(200));
+        assert_eq!(arrivals.age(None, ms(1600), BASE), Some(Duration::from_millis(200)));
     }
 
     fn creep(over_ms: u64) -> Duration {

@@ -14,6 +14,8 @@ fn towards(axis: usize) -> Box<[f32; DIM]> {
     raw
 }
 
+const OTHER: GalleryId = GalleryId(Uuid::from_u128(101));
+
 /// A hub that writes one gallery's log, and the device's copy of it.
 struct Copy {
     galleries: Galleries,
@@ -68,6 +70,33 @@ impl Copy {
     fn delete(&mut self, kind: Kind, id: u128) {
         let record = self.record(Op::Del, kind, id, None);
         self.apply(record);
+    }
+
+    /// A person in a second gallery of the same device.
+    fn person_elsewhere(&self, gallery: GalleryId, person: u128, body: PersonBody) {
+        self.galleries.assign(gallery, &self.keys).unwrap();
+        let (id, body) = (RecordId(Uuid::from_u128(person)), Body::Person(body).encode().unwrap());
+        let record = Record { gallery, epoch: 1, version: 1, op: Op::Put, kind: Kind::Person, id, rev: 1, body };
+        let mut log = Log::new(gallery, 1);
+        log.apply(&record, &self.keys.digest).unwrap();
+        self.galleries.apply(gallery, &[record], log.root()).unwrap();
+    }
+
+    fn store_dir(&self) -> PathBuf {
+        self.dir.path().join("galleries").join(self.gallery.to_string())
+    }
+
+    /// Makes the next write fail, and so the store be opened again by whatever comes after it.
+    fn write_fails(&mut self) {
+        let blobs = self.store_dir().join("generation-1/blobs");
+        let _ = std::fs::remove_dir_all(&blobs);
+        std::fs::write(&blobs, "not a folder").unwrap();
+        let body = PersonBody::new(PersonState::Active, None, None, Vec::new());
+        let record = self.record(Op::Put, Kind::Person, 9, Some(Body::Person(body)));
+        self.log.apply(&record, &self.keys.digest).unwrap();
+        let refused = self.galleries.apply(self.gallery, &[record], self.log.root());
+        assert!(matches!(refused, Err(RosterError::Apply { source: ApplyError::Store(_), .. })), "{refused:?}");
+        std::fs::remove_file(&blobs).unwrap();
     }
 
     fn standing(&self, person: u128, wall: WallTime) -> Standing {
@@ -172,4 +201,123 @@ fn a_restart_of_the_store_leaves_nobody_and_is_not_ready() {
     copy.galleries.restart(copy.gallery, &copy.keys).unwrap();
     assert!(!copy.galleries.roster().load().ready());
     assert_eq!(copy.standing(1, noon()), Standing::Absent);
+}
+
+#[test]
+fn who_is_in_two_galleries_keeps_to_the_stricter_terms_of_both() {
+    let noon_s = NOON.unix_timestamp();
+    let suspended = PersonBody::new(PersonState::Suspended, None, None, Vec::new());
+    let later = PersonBody::new(PersonState::Active, Some(noon_s + 1), None, Vec::new());
+    let over = PersonBody::new(PersonState::Active, None, Some(noon_s), Vec::new());
+    let elsewhere =
+        [(suspended, Standing::Suspended), (later, Standing::OutsideValidity), (over, Standing::OutsideValidity)];
+    // The second gallery comes before the first in one run and after it in the other.
+    for gallery in [GalleryId(Uuid::from_u128(99)), OTHER] {
+        for (body, expected) in &elsewhere {
+            let mut copy = Copy::new();
+            copy.person(1, PersonBody::new(PersonState::Active, Some(noon_s - 9), Some(noon_s + 9), Vec::new()));
+            copy.template(1_001, 1, SPACE, 0);
+            assert_eq!(copy.standing(1, noon()), Standing::Member);
+            copy.person_elsewhere(gallery, 1, body.clone());
+            assert_eq!(copy.standing(1, noon()), *expected, "{body:?} in {gallery}");
+            copy.galleries.withdraw(gallery).unwrap();
+            assert_eq!(copy.standing(1, noon()), Standing::Member);
+        }
+    }
+}
+
+#[test]
+fn a_store_that_cannot_be_read_closes_the_doors_until_it_can() {
+    let mut copy = Copy::new();
+    copy.enrol(1, 0);
+    copy.write_fails();
+    assert_eq!(copy.standing(1, noon()), Standing::Member, "the snapshot stays as it was");
+    let mark = copy.store_dir().join("watermark");
+    std::fs::rename(&mark, mark.with_extension("away")).unwrap();
+    std::fs::create_dir(&mark).unwrap();
+
+    let body = PersonBody::new(PersonState::Active, None, None, Vec::new());
+    let assigned = copy.galleries.assign(OTHER, &copy.keys);
+    assert!(matches!(assigned, Err(RosterError::Store { gallery, .. }) if gallery == copy.gallery), "{assigned:?}");
+    let roster = copy.galleries.roster().load_full();
+    assert!(roster.closed() && !roster.ready());
+    assert_eq!(copy.standing(1, noon()), Standing::Absent);
+    assert_eq!(roster.lines().len(), 2, "it is still said where each stands");
+    assert!(copy.galleries.heal().is_err());
+
+    std::fs::remove_dir(&mark).unwrap();
+    std::fs::rename(mark.with_extension("away"), &mark).unwrap();
+    copy.galleries.heal().unwrap();
+    copy.person_elsewhere(OTHER, 2, body);
+    assert!(copy.galleries.roster().load().ready());
+    assert_eq!(copy.standing(1, noon()), Standing::Member);
+    assert!(copy.galleries.take_rebuilt().is_empty());
+}
+
+#[test]
+fn a_store_found_damaged_while_running_is_begun_anew_and_told() {
+    let mut copy = Copy::new();
+    copy.enrol(1, 0);
+    copy.write_fails();
+    std::fs::write(copy.store_dir().join("watermark"), [0; 8192]).unwrap();
+    copy.galleries.assign(OTHER, &copy.keys).unwrap();
+    let roster = copy.galleries.roster().load_full();
+    assert!(!roster.closed() && !roster.ready(), "empty, to be filled by the hub");
+    assert_eq!(roster.lines().iter().map(|line| line.version).collect::<Vec<_>>(), [0, 0]);
+    let told = copy.galleries.take_rebuilt();
+    assert!(
+        matches!(&told[..], [Rebuilt { gallery, epoch: 1, reason: Doubt::Watermark(_) }] if *gallery == copy.gallery)
+    );
+
+    copy.log = Log::new(copy.gallery, 1);
+    copy.enrol(1, 0);
+    copy.person_elsewhere(OTHER, 2, PersonBody::new(PersonState::Active, None, None, Vec::new()));
+    assert_eq!(copy.standing(1, noon()), Standing::Member);
+    assert!(copy.galleries.roster().load().ready());
+}
+
+#[test]
+fn a_gallery_that_is_withdrawn_is_destroyed_even_when_another_cannot_be_read() {
+    let mut copy = Copy::new();
+    copy.enrol(1, 0);
+    copy.person_elsewhere(OTHER, 1, PersonBody::new(PersonState::Suspended, None, None, Vec::new()));
+    copy.write_fails();
+    let mark = copy.store_dir().join("watermark");
+    std::fs::remove_file(&mark).unwrap();
+    std::fs::create_dir(&mark).unwrap();
+    assert!(copy.galleries.withdraw(OTHER).is_err());
+    let left = copy.dir.path().join("galleries").join(OTHER.to_string()).join("generation-1");
+    assert!(!left.exists(), "the withdrawn gallery is still on the disk");
+}
+
+#[test]
+fn a_damaged_key_file_closes_its_own_gallery_until_the_hub_gives_the_key_again() {
+    let mut copy = Copy::new();
+    copy.enrol(1, 0);
+    let device = DeviceKeys::open(&copy.dir.path().join("keys"), None).unwrap();
+    device.set_gallery(OTHER, &copy.keys).unwrap();
+    copy.person_elsewhere(OTHER, 2, PersonBody::new(PersonState::Active, None, None, Vec::new()));
+    let Copy { galleries, dir, keys, gallery, .. } = copy;
+    drop(galleries);
+    std::fs::write(dir.path().join("keys").join(format!("gallery-{OTHER}.sealed")), b"noise").unwrap();
+
+    let (galleries, told) = Galleries::open(&dir.path().join("galleries"), device.clone(), SPACE).unwrap();
+    assert!(matches!(told[..], [Rebuilt { gallery: OTHER, epoch: 0, reason: Doubt::Keys(_) }]), "{told:?}");
+    let roster = galleries.roster().load_full();
+    assert_eq!(roster.standing(PersonId(Uuid::from_u128(1)), noon()), Standing::Member, "the other one serves");
+    assert_eq!(roster.lines().iter().map(|line| line.gallery).collect::<Vec<_>>(), [gallery]);
+
+    device.set_gallery(OTHER, &keys).unwrap();
+    galleries.assign(OTHER, &keys).unwrap();
+    let lines = galleries.roster().load().lines().to_vec();
+    assert_eq!(lines.iter().map(|line| line.version).collect::<Vec<_>>(), [2, 1], "nothing was lost but the key");
+}
+
+#[test]
+fn a_gallery_with_a_damaged_key_file_can_be_withdrawn() {
+    let copy = Copy::new();
+    let key = copy.dir.path().join("keys").join(format!("gallery-{OTHER}.sealed"));
+    std::fs::write(&key, b"noise").unwrap();
+    copy.galleries.withdraw(OTHER).unwrap();
+    assert!(!key.exists());
 }

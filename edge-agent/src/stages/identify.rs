@@ -42,6 +42,10 @@ pub struct Identified {
     pub shot_at: MonoTime,
     /// Its quality in [0, 1].
     pub quality: f32,
+    /// Height of the face in it, in pixels.
+    pub height_px: f32,
+    /// Which roster was searched. A door goes by nothing that was found in an older one than its own.
+    pub generation: u64,
     /// The rows to decide by, best first.
     pub ranked: Vec<Ranked>,
     /// False when this face is not the one of the track's shot before.
@@ -55,15 +59,29 @@ pub struct Identifier {
 }
 
 impl Identifier {
-    /// Ranks an embedded shot against a gallery.
-    pub fn identify(&mut self, shot: &Shot, embedding: Embedding, gallery: &impl Gallery) -> Identified {
+    /// Ranks an embedded shot against the gallery of this generation.
+    pub fn identify(
+        &mut self,
+        shot: &Shot,
+        embedding: Embedding,
+        gallery: &impl Gallery,
+        generation: u64,
+    ) -> Identified {
         let ranked = gallery.candidates(&embedding);
         self.last.retain(|_, (_, at)| shot.captured_at.since(*at) < FORGET_AFTER);
         let key = (Arc::clone(&shot.camera), shot.track);
         let same_face =
             self.last.get(&key).is_none_or(|(before, _)| before.similarity(&embedding) >= Similarity::new(SAME_FACE));
         self.last.insert(key, (embedding, shot.captured_at));
-        Identified { track: shot.track, shot_at: shot.captured_at, quality: shot.quality, ranked, same_face }
+        Identified {
+            track: shot.track,
+            shot_at: shot.captured_at,
+            quality: shot.quality,
+            height_px: shot.height_px,
+            generation,
+            ranked,
+            same_face,
+        }
     }
 }
 
@@ -93,7 +111,7 @@ pub fn run(identify: &Identify, embedder: &impl Embedder, stop: &CancellationTok
         let input = match embedder.embed(&shot.image, &shot.points) {
             Ok(embedding) => {
                 let roster = identify.roster.load();
-                DoorInput::Identified(identifier.identify(&shot, embedding, roster.snapshot()))
+                DoorInput::Identified(identifier.identify(&shot, embedding, roster.snapshot(), roster.generation()))
             }
             Err(error) => {
                 tracing::warn!(event = "model_failed", camera = %shot.camera, track = shot.track.0, error = chain(&error), "a shot could not be embedded");
@@ -127,6 +145,7 @@ mod tests {
             track: TrackId(track),
             image: RgbImage::from_vec(1, 1, vec![0; 3]).unwrap(),
             points: FivePoints([Point::default(); 5]),
+            height_px: 120.0,
             quality: 0.8,
             captured_at: MonoTime::from_millis(at_ms),
         }
@@ -142,18 +161,22 @@ mod tests {
 
     #[test]
     fn the_nearest_person_and_the_rival_are_among_the_rows() {
-        let found = Identifier::default().identify(&shot(1, 0), towards(1), &gallery());
+        let found = Identifier::default().identify(&shot(1, 0), towards(1), &gallery(), 1);
         assert_eq!(found.ranked[0].person, PersonId(Uuid::from_u128(2)));
         assert_eq!(found.ranked.len(), 2);
         assert!(found.same_face);
+        assert_eq!((found.generation, found.height_px), (1, 120.0));
     }
 
     #[test]
     fn another_face_on_the_same_track_is_noticed() {
         let mut identifier = Identifier::default();
-        assert!(identifier.identify(&shot(1, 0), towards(0), &gallery()).same_face);
-        assert!(identifier.identify(&shot(1, 500), towards(0), &gallery()).same_face);
-        assert!(!identifier.identify(&shot(1, 900), towards(1), &gallery()).same_face);
-        assert!(identifier.identify(&shot(2, 950), towards(5), &gallery()).same_face, "another track is another face");
+        assert!(identifier.identify(&shot(1, 0), towards(0), &gallery(), 1).same_face);
+        assert!(identifier.identify(&shot(1, 500), towards(0), &gallery(), 1).same_face);
+        assert!(!identifier.identify(&shot(1, 900), towards(1), &gallery(), 1).same_face);
+        assert!(
+            identifier.identify(&shot(2, 950), towards(5), &gallery(), 1).same_face,
+            "another track is another face"
+        );
     }
 }

@@ -244,10 +244,7 @@ impl Claimed {
         now: SystemTime,
     ) -> Result<(), CommitError> {
         for gallery in keys.galleries()? {
-            if let Some(held) = keys.gallery(gallery)? {
-                let (store, _) = GalleryStore::open(&galleries_dir.join(gallery.to_string()), keys, gallery, &held)?;
-                store.destroy()?;
-            }
+            GalleryStore::destroy_unopened(&galleries_dir.join(gallery.to_string()), keys, gallery)?;
         }
         keys.forget_link_and_galleries()?;
         renew_stream(outbox_dir, keys, now)?;

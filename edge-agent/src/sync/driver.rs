@@ -20,7 +20,7 @@ use url::Url;
 use wire_contract::batch::MAX_BATCH_BYTES;
 use wire_contract::envelope::UP_OVERHEAD;
 use wire_contract::status::Presence;
-use wire_contract::{DownChannel, EvtAck, GalleryDown, LinkAnswer, Timestamp, UpChannel};
+use wire_contract::{Code, DownChannel, EvtAck, GalleryDown, LinkAnswer, Timestamp, UpChannel};
 
 use super::backoff::Backoff;
 use super::https::{HttpsError, Hub};
@@ -31,6 +31,7 @@ use super::reports::{RebuildPace, Reports};
 use super::sender::Sender;
 use super::transport::{Connect, Line, LineError, LineEvent, Parcel, Shipment, Will};
 use super::{Sync, SyncStatus, TlsError, tls};
+use crate::gallery::Rebuilt;
 use crate::logging::chain;
 use crate::stages::record::Happening;
 
@@ -41,6 +42,8 @@ const TICK: Duration = Duration::from_millis(250);
 const GALLERY_MESSAGES: usize = 64;
 /// Messages joined into one application at most: 64 messages of 64 KiB are 4 MiB in memory.
 const JOINED: usize = 64;
+/// Between two attempts to read galleries that the operating system refuses to read.
+const HEAL_SPACING: Duration = Duration::from_secs(5);
 /// Between two fetches of the link that the hub's own messages ask for.
 const LINK_SPACING: Duration = Duration::from_secs(10);
 
@@ -134,7 +137,7 @@ impl<C: Connect> Driver<C> {
                 event = next_event(&mut self.connection) => self.on_line(event, &messages).await,
                 answer = next_answer(&mut self.fetching) => self.on_link(answer).await,
                 Some(outcome) = decided.recv() => self.on_outcome(outcome),
-                Ok(()) = changes.changed() => self.reports.changed(self.now()),
+                Ok(()) = changes.changed() => self.on_galleries(),
                 Ok(()) = self.recorded.changed() => {}
                 _ = ticks.tick() => self.on_tick().await,
                 () = stop.cancelled() => {}
@@ -261,6 +264,7 @@ impl<C: Connect> Driver<C> {
             LineEvent::Ready { session_present, max_payload } => self.on_ready(session_present, max_payload).await,
             LineEvent::Message { topic, payload } => self.on_message(&topic, &payload, messages).await,
             LineEvent::Taken(parcel) => tracing::trace!(event = "taken_by_broker", ?parcel),
+            LineEvent::Unheard => self.sender.unheard(),
             LineEvent::Refused(parcel, reason) => {
                 tracing::error!(
                     event = "refused_by_broker",
@@ -390,6 +394,17 @@ impl<C: Connect> Driver<C> {
         }
     }
 
+    /// There is a new roster; perhaps because a store was thrown away.
+    fn on_galleries(&mut self) {
+        self.reports.changed(self.now());
+        for Rebuilt { gallery, epoch, .. } in self.sync.galleries.take_rebuilt() {
+            if epoch == 0 {
+                self.want_link();
+            }
+            self.on_outcome(Outcome::ThrownAway { gallery, epoch, code: Code::StoreDoubtful });
+        }
+    }
+
     fn on_outcome(&mut self, outcome: Outcome) {
         let now = self.now();
         match outcome {
@@ -399,13 +414,16 @@ impl<C: Connect> Driver<C> {
             Outcome::ThrownAway { gallery, epoch, code } => {
                 let at = self.rebuild_pace.thrown_away(now);
                 self.reports.changed_at(at);
-                let happening = Happening::GalleryRebuilt { gallery: gallery.0, epoch, code, at: now };
-                let recorder = self.sync.recorder.clone();
-                // In a task of its own: a full disk must not keep this loop from the hub. At most one waits for each
-                // gallery thrown away, and those come ever more slowly.
-                tokio::spawn(async move { recorder.record(happening).await });
+                self.put_on_record(Happening::GalleryRebuilt { gallery: gallery.0, epoch, code, at: now });
             }
         }
+    }
+
+    /// In a task of its own: a full disk must not keep this loop from the hub. At most one waits for each gallery or stream
+    /// thrown away, and those come ever more slowly.
+    fn put_on_record(&self, happening: Happening) {
+        let recorder = self.sync.recorder.clone();
+        tokio::spawn(async move { recorder.record(happening).await });
     }
 
     fn send_report(&mut self) {
@@ -438,7 +456,16 @@ impl<C: Connect> Driver<C> {
 /// Applies gallery messages in their order until the driver is gone; then what still waits is applied and it ends.
 async fn gallery_task(sync: Arc<Sync>, mut waiting: mpsc::Receiver<GalleryDown>, outcomes: mpsc::Sender<Outcome>) {
     let mut messages = Vec::new();
-    while waiting.recv_many(&mut messages, JOINED).await > 0 {
+    loop {
+        match tokio::time::timeout(HEAL_SPACING, waiting.recv_many(&mut messages, JOINED)).await {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(_) => {
+                let sync = Arc::clone(&sync);
+                // What still goes wrong is on the log, and the roster stays closed.
+                let _ = blocking(move || sync.galleries.heal()).await;
+            }
+        }
         for message in receiver::join(std::mem::take(&mut messages)) {
             let sync = Arc::clone(&sync);
             let outcome = blocking(move || receiver::handle(&sync.galleries, &sync.keys, message)).await;

@@ -119,16 +119,18 @@ pub(super) fn take_in(
 ) -> Result<(), LinkError> {
     answer.server_time.verify(&pinned_keys(identity), identity.device)?;
     store(answer, keys)?;
-    for assigned in &answer.galleries {
-        galleries.assign(GalleryId(assigned.gallery.0), &gallery_keys(assigned))?;
-    }
+    // Each on its own: trouble with one must neither keep another one's people out nor, worse, let them in.
+    let mut first_error = Ok(());
     for gallery in keys.galleries()? {
         if !answer.galleries.iter().any(|assigned| assigned.gallery.0 == gallery.0) {
             tracing::info!(event = "gallery_withdrawn", gallery = %gallery, "the hub no longer assigns it to this device");
-            galleries.withdraw(gallery)?;
+            first_error = first_error.and(galleries.withdraw(gallery));
         }
     }
-    Ok(())
+    for assigned in &answer.galleries {
+        first_error = first_error.and(galleries.assign(GalleryId(assigned.gallery.0), &gallery_keys(assigned)));
+    }
+    first_error.map_err(LinkError::from)
 }
 
 /// Stores the keys of an answer. Keys first, use afterwards.

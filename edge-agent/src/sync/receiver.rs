@@ -81,7 +81,11 @@ pub(super) fn state_report(galleries: &Galleries) -> GalleryUp {
         epoch: line.epoch,
         version: line.version,
         root: Hash32(line.root.0),
-        condition: if line.version > 0 { GalleryCondition::Ready } else { GalleryCondition::Rebuilding },
+        condition: if line.version > 0 && !roster.closed() {
+            GalleryCondition::Ready
+        } else {
+            GalleryCondition::Rebuilding
+        },
     };
     GalleryUp::State { v: V1, galleries: roster.lines().iter().map(state).collect() }
 }
@@ -119,7 +123,7 @@ fn apply(galleries: &Galleries, keys: &DeviceKeys, message: GalleryRecords) -> O
 /// Decides what a failed application means: a doubt destroys the store, anything else leaves it as it was.
 fn refused(galleries: &Galleries, keys: &DeviceKeys, gallery: GalleryId, epoch: u32, error: &RosterError) -> Outcome {
     let RosterError::Apply { source, .. } = error else {
-        tracing::error!(event = "gallery_not_applied", alarm = true, gallery = %gallery, error = chain(error), "the snapshot in use is as it was, or empty");
+        tracing::error!(event = "gallery_not_applied", alarm = true, gallery = %gallery, error = chain(error), "not searched; tried again by itself");
         return Outcome::Report;
     };
     let code = match source {

@@ -1,10 +1,13 @@
 //! Which batch goes out next: a pure machine over sequences and times.
 //!
-//! In: what was recorded, what was sent, what the hub acknowledged, when the line came and went. Out: the sequence after
-//! which to read the outbox, when something may be sent. The driver reads the outbox and publishes.
+//! In: what was recorded, what was sent, what the hub acknowledged, when the line came and went, and that nobody listened
+//! at the broker. Out: the sequence after which to read the outbox, when something may be sent. The driver reads the
+//! outbox and publishes.
 //!
 //! The rules (protocol.md): at most four batches on their way; from `through + 1` on connect, on a rewind, when the hub
-//! says again what it said before (it restarted and lost what was on its way), and after ten seconds without progress.
+//! announces itself (at each of its own connections it says again what it has committed: what was on its way may be
+//! lost), and after ten seconds without progress. The hub answers each batch once, so an answer that says nothing new is
+//! an announcement, unless batches were sent twice and owe one.
 //! Sending twice is always safe: the hub knows (stream, sequence). Deliberately absent: events, topics, keys.
 
 use std::collections::VecDeque;
@@ -13,9 +16,9 @@ use std::time::Duration;
 use face_core::MonoTime;
 use wire_contract::batch::MAX_BATCHES_IN_FLIGHT;
 
-/// An acknowledgement that says nothing new is taken for a restarted hub only when the oldest batch is on its way for
-/// longer than this: a working hub answers within it, and its answers to repeated batches must not cause more of them.
-const RESTART_SUSPICION: Duration = Duration::from_secs(1);
+/// A working hub answers a batch within this. An answer that says nothing new and comes later than that is taken for an
+/// announcement even while answers to repeated batches are owed.
+const ANSWER_TIME: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy)]
 struct Flight {
@@ -34,6 +37,11 @@ pub(super) struct Sender {
     sent: u64,
     in_flight: VecDeque<Flight>,
     progress_at: MonoTime,
+    /// Answers that may still come for batches of this connection that were sent again: they will say nothing new, and
+    /// must not cause more repetitions.
+    owed: usize,
+    /// The broker had nobody to give a batch to: the next word of the hub means that it is back, without that batch.
+    unheard: bool,
     /// The last rewind, so that one hole answered four times makes one repetition.
     rewound: Option<(u64, MonoTime)>,
 }
@@ -43,8 +51,8 @@ pub(super) struct Sender {
 pub(super) enum Resend {
     /// The hub has a hole before a batch.
     Rewind,
-    /// The hub said again what it had said before.
-    HubRestarted,
+    /// The hub announced itself: what was on its way to it may be lost.
+    HubAnnounced,
     /// No word for too long.
     Timeout,
 }
@@ -58,6 +66,8 @@ impl Sender {
             sent: acknowledged,
             in_flight: VecDeque::new(),
             progress_at: MonoTime::START,
+            owed: 0,
+            unheard: false,
             rewound: None,
         }
     }
@@ -65,8 +75,7 @@ impl Sender {
     /// The line is up: whatever was on its way on the last one may be lost.
     pub(super) fn connected(&mut self, now: MonoTime) {
         self.connected = true;
-        self.rewound = None;
-        self.start_over(now);
+        self.forget(now);
     }
 
     /// The line is down.
@@ -77,8 +86,7 @@ impl Sender {
     /// The outbox begins a new stream, or was set to `acknowledged` by a restored hub.
     pub(super) fn reset(&mut self, acknowledged: u64, now: MonoTime) {
         self.acknowledged = acknowledged;
-        self.rewound = None;
-        self.start_over(now);
+        self.forget(now);
     }
 
     /// The sequence after which to read the next batch, if one may be sent now and `recorded` has more.
@@ -96,29 +104,42 @@ impl Sender {
         self.in_flight.push_back(Flight { last, sent_at: now });
     }
 
+    /// The broker took a batch that nobody listened for.
+    pub(super) fn unheard(&mut self) {
+        self.unheard = true;
+    }
+
     /// The hub has committed everything through `through`. Says so when it means that batches must be repeated.
     pub(super) fn acknowledged(&mut self, through: u64, now: MonoTime) -> Option<Resend> {
-        if through > self.acknowledged {
-            self.acknowledged = through;
-            self.sent = self.sent.max(through);
-            self.in_flight.retain(|flight| flight.last > through);
-            self.progress_at = now;
+        let back = std::mem::take(&mut self.unheard);
+        let progress = self.advance(through, now);
+        let Some(oldest) = self.in_flight.front() else {
+            self.owed = self.owed.saturating_sub(usize::from(!progress));
+            return None;
+        };
+        let late = now.since(oldest.sent_at) >= ANSWER_TIME;
+        if !back && (progress || through < self.acknowledged) {
             return None;
         }
-        let oldest = self.in_flight.front()?;
-        let restarted = through == self.acknowledged && now.since(oldest.sent_at) >= RESTART_SUSPICION;
-        restarted.then(|| {
-            self.start_over(now);
-            Resend::HubRestarted
-        })
+        if !back && !late && self.owed > 0 {
+            self.owed -= 1;
+            return None;
+        }
+        self.start_over(now);
+        if back {
+            // The broker threw them away: nobody will answer them.
+            self.owed = 0;
+        }
+        Some(Resend::HubAnnounced)
     }
 
     /// The hub has a hole after `through`.
     pub(super) fn rewind(&mut self, through: u64, now: MonoTime) -> Option<Resend> {
-        let progress = self.acknowledged(through, now);
-        let repeated = self.rewound.is_some_and(|(to, at)| to == through && now.since(at) < RESTART_SUSPICION);
-        if progress.is_some() || repeated || self.sent <= self.acknowledged {
-            return progress;
+        self.unheard = false;
+        self.advance(through, now);
+        let repeated = self.rewound.is_some_and(|(to, at)| to == through && now.since(at) < ANSWER_TIME);
+        if repeated || self.sent <= self.acknowledged {
+            return None;
         }
         self.rewound = Some((through, now));
         self.start_over(now);
@@ -131,13 +152,37 @@ impl Sender {
             return None;
         }
         self.start_over(now);
+        // A hub that has not said a word for so long will not answer them any more.
+        self.owed = 0;
         Some(Resend::Timeout)
     }
 
+    /// Takes progress in; false when `through` says nothing new.
+    fn advance(&mut self, through: u64, now: MonoTime) -> bool {
+        if through <= self.acknowledged {
+            return false;
+        }
+        self.acknowledged = through;
+        self.sent = self.sent.max(through);
+        self.in_flight.retain(|flight| flight.last > through);
+        self.progress_at = now;
+        true
+    }
+
+    /// Sends again what is not acknowledged. Each batch that is still on its way will be answered besides, at most once.
     fn start_over(&mut self, now: MonoTime) {
+        self.owed = self.in_flight.len();
         self.sent = self.acknowledged;
         self.in_flight.clear();
         self.progress_at = now;
+    }
+
+    /// Begins anew, where no answer to anything that was sent before is waited for.
+    fn forget(&mut self, now: MonoTime) {
+        self.start_over(now);
+        self.rewound = None;
+        self.owed = 0;
+        self.unheard = false;
     }
 }
 

@@ -268,6 +268,20 @@ async fn new_events_go_out_at_once_and_a_silent_hub_gets_them_again() {
 }
 
 #[tokio::test]
+async fn a_hub_that_comes_back_after_the_device_gets_what_it_missed_at_once() {
+    let mut rig = Rig::start(Device::new().linked());
+    rig.record(3);
+    let mut far = rig.line().await;
+    let batch = far.batch().await;
+    far.events.send(LineEvent::Unheard).await.unwrap();
+    // The clock stands still: only the announcement can be the cause.
+    far.ack(batch.stream, 0, Verdict::Ok).await;
+    assert_eq!(span(&far.batch().await), (1, 3));
+    far.ack(batch.stream, 0, Verdict::Ok).await;
+    assert_eq!(span(&far.batch().await), (1, 3), "without the broker's word too");
+}
+
+#[tokio::test]
 async fn what_an_earlier_run_left_goes_out_without_a_new_event() {
     let device = Device::new().linked();
     device.append(5);
@@ -312,6 +326,9 @@ async fn a_conflict_begins_a_new_stream() {
     let mut far = rig.line().await;
     let before = far.batch().await.stream;
     far.ack(before, 1, Verdict::Conflict).await;
+    let gap = tokio::time::timeout(PATIENCE, rig.happenings.recv()).await.expect("the gap in time");
+    use crate::stages::record::Happening;
+    assert!(matches!(gap, Some(Message::Happened(Happening::StreamRenewed { count: 2, .. }))), "{gap:?}");
     eventually("another stream", || rig.device.outbox.stats().unwrap().stream.as_bytes() != &before.0).await;
     rig.record(1);
     let batch = far.batch().await;
@@ -398,6 +415,7 @@ async fn presence_counts_connections_and_the_last_word_is_offline() {
 #[derive(Default)]
 struct SmallHub {
     committed: Mutex<u64>,
+    stream: Mutex<Option<StreamId>>,
     batches: AtomicU64,
     statuses: Mutex<Vec<Presence>>,
 }
@@ -416,6 +434,12 @@ impl SmallHub {
                         client.try_subscribe(filter, QoS::AtLeastOnce).unwrap();
                     }
                 }
+                Ok(Event::Incoming(Packet::SubAck(_))) => {
+                    let stream = *self.stream.lock();
+                    if let Some((topic, payload)) = stream.map(|stream| self.word(stream, Verdict::Ok)) {
+                        client.try_publish(topic, QoS::AtLeastOnce, false, payload).unwrap();
+                    }
+                }
                 Ok(Event::Incoming(Packet::Publish(publish))) => {
                     let topic = String::from_utf8(publish.topic.to_vec()).unwrap();
                     for (topic, payload) in self.answer(&topic, &publish.payload, &gallery) {
@@ -428,6 +452,11 @@ impl SmallHub {
         }
     }
 
+    fn word(&self, stream: StreamId, verdict: Verdict) -> (String, Vec<u8>) {
+        let through = Sequence(*self.committed.lock());
+        sealed(DownChannel::Evtack, &EvtAck { v: V1, hub_epoch: 1, stream, through, verdict })
+    }
+
     fn answer(&self, topic: &str, bytes: &[u8], gallery: &HubGallery) -> Vec<(String, Vec<u8>)> {
         let Ok(Topic::Up { channel, .. }) = topic.parse() else { panic!("{topic}") };
         let payload = verified(topic, bytes);
@@ -436,15 +465,13 @@ impl SmallHub {
                 let batch = Batch::decode(&payload).unwrap();
                 let (first, last) = span(&batch);
                 self.batches.fetch_add(1, Ordering::SeqCst);
-                let mut committed = self.committed.lock();
-                let follows = first <= *committed + 1;
+                *self.stream.lock() = Some(batch.stream);
+                let committed = *self.committed.lock();
+                let follows = first <= committed + 1;
                 if follows {
-                    *committed = last.max(*committed);
+                    *self.committed.lock() = last.max(committed);
                 }
-                let verdict = if follows { Verdict::Ok } else { Verdict::Rewind };
-                let through = Sequence(*committed);
-                let ack = EvtAck { v: V1, hub_epoch: 1, stream: batch.stream, through, verdict };
-                vec![sealed(DownChannel::Evtack, &ack)]
+                vec![self.word(batch.stream, if follows { Verdict::Ok } else { Verdict::Rewind })]
             }
             UpChannel::Gallery => {
                 let GalleryUp::State { galleries, .. } = serde_json::from_slice(&payload).unwrap() else {
@@ -489,7 +516,10 @@ async fn with_a_real_broker_the_link_is_fetched_people_arrive_and_no_event_is_lo
     let (recorder, _happenings) = Recorder::channel();
     let clock: SharedClock = Arc::new(crate::clock::SystemClock::default());
     let stop = CancellationToken::new();
-    let sync = tokio::spawn(run(inputs(&device, clock, watching, recorder), status, stop.clone()));
+    let mut inputs = inputs(&device, clock, watching, recorder);
+    // Whichever of device and hub is back first, nothing waits for a time-out.
+    inputs.timing.evtack_timeout = Duration::from_secs(3600);
+    let sync = tokio::spawn(run(inputs, status, stop.clone()));
 
     eventually("everything is acknowledged", || device.outbox.stats().unwrap().pending == 0).await;
     eventually("forty people", || device.galleries.roster().load().lines().iter().any(|l| l.people == 40)).await;

@@ -82,6 +82,8 @@ pub(super) enum LineEvent {
     },
     /// The broker has a parcel. For events this says nothing about the hub.
     Taken(Parcel),
+    /// The broker has a batch of events and nobody to give it to: the hub is away.
+    Unheard,
     /// The broker refused a parcel, in its own words.
     Refused(Parcel, String),
     /// The connection is over; the line is of no use any more.
@@ -371,10 +373,12 @@ impl Pump {
             parcel
         };
         let Some(parcel) = parcel else { return };
-        // "No matching subscribers" is a hub that is away: the broker has the message all the same.
-        let taken = matches!(reason, PubAckReason::Success | PubAckReason::NoMatchingSubscribers);
-        self.tell(if taken { LineEvent::Taken(parcel) } else { LineEvent::Refused(parcel, format!("{reason:?}")) })
-            .await;
+        self.tell(match (reason, parcel) {
+            (PubAckReason::NoMatchingSubscribers, Parcel::Events) => LineEvent::Unheard,
+            (PubAckReason::Success | PubAckReason::NoMatchingSubscribers, _) => LineEvent::Taken(parcel),
+            _ => LineEvent::Refused(parcel, format!("{reason:?}")),
+        })
+        .await;
     }
 
     async fn tell(&self, event: LineEvent) {

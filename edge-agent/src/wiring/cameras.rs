@@ -46,7 +46,7 @@ pub(super) fn open(
     Ok((Running { id: camera.id.clone(), monitor, counters }, perceive))
 }
 
-/// The gate of the least demanding door that the camera watches: a stricter door refuses by itself.
+/// The gate of the least demanding door that the camera watches: a stricter door asks for its own size in its rules.
 fn gate(config: &Config, camera: &str) -> QualityGate {
     let doors = config.doors.iter().filter(|door| door.camera == camera);
     let lowest = doors.filter_map(|door| config.policy(&door.policy)).map(|policy| policy.min_face_px).min();

@@ -51,6 +51,7 @@ pub(super) fn rules(config: &Config, door: &DoorConfig, pack: &ModelPack) -> Res
         },
         open_set: OpenSetPolicy { threshold: Similarity::new(threshold.score), margin: policy.margin },
         liveness: liveness(policy),
+        min_face_px: f32::from(policy.min_face_px),
         deny_unrecorded: policy.unrecorded == UnrecordedRule::Deny,
     })
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
-use edge_store::{DeviceKeys, Identity, Outbox, OutboxOpened, OutboxOptions};
+use edge_store::{DeviceKeys, Identity, Outbox, OutboxOpened, OutboxOptions, OutboxRenewal};
 use face_runtime::Manifest;
 
 use crate::clock::{Clock, SystemClock};
@@ -21,6 +21,7 @@ pub(super) struct Opened {
     pub(super) galleries: Arc<Galleries>,
     pub(super) rebuilt: Vec<Rebuilt>,
     pub(super) outbox: Arc<Outbox>,
+    pub(super) renewal: Option<OutboxRenewal>,
 }
 
 /// Makes the two folders where they are missing. The state folder is private: mode 0700.
@@ -64,10 +65,14 @@ pub(super) fn open(config: &Config) -> Result<Opened> {
     };
     let now = SystemTime::from(SystemClock::default().wall().utc);
     let (outbox, opened) = Outbox::open(&config.agent.outbox_dir(), &keys.outbox()?, OutboxOptions::default(), now)?;
-    if let OutboxOpened::Renewed(renewal) = &opened {
-        tracing::error!(event = "outbox_renewed", alarm = true, %renewal, "the outbox could not be trusted");
-    }
-    Ok(Opened { keys, identity, galleries: Arc::new(galleries), rebuilt, outbox: Arc::new(outbox) })
+    let renewal = match opened {
+        OutboxOpened::Renewed(renewal) => {
+            tracing::error!(event = "outbox_renewed", alarm = true, %renewal, "the outbox could not be trusted");
+            Some(renewal)
+        }
+        OutboxOpened::Intact | OutboxOpened::New => None,
+    };
+    Ok(Opened { keys, identity, galleries: Arc::new(galleries), rebuilt, outbox: Arc::new(outbox), renewal })
 }
 
 /// The manifest is small and read before the models are open, so that the stores need not wait for them.

@@ -30,7 +30,7 @@ pub use identity::{Broker, HubKey, Identity, IdentityError};
 pub use keys::{DeviceKeys, GalleryKeys, KeySource, KeysError, LinkKey, LinkKeys, OutboxKeys};
 pub use outbox::{
     Acknowledged, BadStreamId, CorruptPart, Entry, MAX_EVENT_BYTES, Opened as OutboxOpened, Outbox, OutboxError,
-    OutboxOptions, OutboxStats, Position, Priority, Renewal, RenewalReason, ShedReason, StreamId,
+    OutboxOptions, OutboxStats, Position, Priority, Renewal as OutboxRenewal, RenewalReason, ShedReason, StreamId,
 };
 pub use seal::SealingError;
 pub use watermark::WatermarkError;

@@ -289,6 +289,38 @@ fn a_new_stream_on_demand_keeps_the_old_file_aside() {
 }
 
 #[test]
+fn of_the_files_set_aside_the_newest_three_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let (outbox, _) = open(dir.path());
+    let aside: Vec<_> = (1..=12).map(|time| outbox.begin_new_stream(at(time)).unwrap().unwrap()).collect();
+    let kept: Vec<bool> = aside.iter().map(|path| path.exists()).collect();
+    assert_eq!(kept, [[false; 9].as_slice(), &[true; 3]].concat());
+}
+
+#[test]
+fn a_damaged_first_entry_leaves_the_figures_and_a_new_stream() {
+    let dir = tempfile::tempdir().unwrap();
+    let (outbox, _) = open(dir.path());
+    fill(&outbox, 3);
+    drop(outbox);
+    let entries = redb::TableDefinition::<u64, &[u8]>::new("entries");
+    let file = redb::Database::open(database(dir.path())).unwrap();
+    let txn = file.begin_write().unwrap();
+    txn.open_table(entries).unwrap().insert(1, b"damaged".as_slice()).unwrap();
+    txn.commit().unwrap();
+    drop(file);
+
+    let (outbox, opened) = open(dir.path());
+    assert!(matches!(opened, OutboxOpened::Intact), "entries are unsealed only when they are read");
+    assert!(matches!(outbox.pending(0, 9, usize::MAX), Err(OutboxError::Corrupt { .. })));
+    let stats = outbox.stats().unwrap();
+    assert_eq!((stats.pending, stats.oldest_pending_at), (3, None));
+    outbox.begin_new_stream(at(5)).unwrap().unwrap();
+    fill(&outbox, 2);
+    assert_eq!(support::check_outbox(&outbox), 2);
+}
+
+#[test]
 fn nothing_of_an_event_is_readable_on_disk() {
     let dir = tempfile::tempdir().unwrap();
     let (outbox, _) = open(dir.path());

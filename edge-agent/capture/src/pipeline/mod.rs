@@ -141,6 +141,8 @@ impl Session {
         }
     }
 
+    /// How old a picture is. What cannot be dated (a driver without usable stamps, packets without times) is older than
+    /// any budget allows.
     fn age_of(&self, sample: &gst::Sample) -> Duration {
         let stamp = sample.buffer().and_then(gst::BufferRef::pts);
         match &self.dating {
@@ -150,7 +152,6 @@ impl Session {
                 let running = stamp.zip(segment).and_then(|(stamp, segment)| segment.to_running_time(stamp));
                 let age =
                     running.zip(self.pipeline.current_running_time()).map(|(stamp, now)| now.saturating_sub(stamp));
-                // A driver that gives no usable stamp makes the age unknown, and an unknown age is beyond any budget.
                 age.map_or(UNKNOWN_AGE, Duration::from)
             }
             Dating::Network { arrivals, base } => {
@@ -160,7 +161,7 @@ impl Session {
                 if let Some(stamp) = stamp {
                     arrivals.forget_before(stamp);
                 }
-                age
+                age.unwrap_or(UNKNOWN_AGE)
             }
         }
     }
@@ -317,6 +318,22 @@ mod tests {
             });
             assert!(gone, "something still holds the pipeline");
         }
+    }
+
+    #[test]
+    fn a_frame_that_cannot_be_dated_is_never_fresh() {
+        gst::init().unwrap();
+        let config: CameraConfig = toml::from_str("id = \"a\"\nsource = \"test\"").unwrap();
+        let clock: MonoClock = Arc::new(|| MonoTime::START);
+        let mut session = Session::start(&Arc::new(config), &clock).unwrap();
+        let without_stamp = gst::Sample::builder().buffer(&gst::Buffer::with_size(3).unwrap()).build();
+        let network = Dating::Network { arrivals: Arc::default(), base: Duration::from_millis(100) };
+        for dating in [Dating::Stamp, network] {
+            session.dating = dating;
+            assert_eq!(session.age_of(&without_stamp), UNKNOWN_AGE);
+        }
+        assert!(UNKNOWN_AGE > face_core::door::DoorPolicy::default().best_shot_age);
+        session.stop();
     }
 
     #[test]

@@ -7,9 +7,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use face_core::door::{
-    self, DenyReason, Door, DoorPolicy, Effect, Grant, GrantEvidence, Input, Record, Refusal, UnlockCause,
+    self, DenyReason, Door, DoorPolicy, Effect, Fault, Grant, GrantEvidence, Input, Record, Refusal, UnlockCause,
 };
 use face_core::identify::{Identification, OpenSetPolicy, identify};
+use face_core::quality::QualityReason;
 use face_core::{MonoTime, PersonId, TrackId};
 use uuid::Uuid;
 
@@ -36,6 +37,8 @@ pub struct Rules {
     pub open_set: OpenSetPolicy,
     /// The liveness policy; none where liveness is not required.
     pub liveness: Option<LivenessRules>,
+    /// The least height of a face in the frame, in pixels. The camera's own gate is that of its least demanding door.
+    pub min_face_px: f32,
     /// Whether nobody gets in while events cannot be recorded.
     pub deny_unrecorded: bool,
 }
@@ -53,6 +56,8 @@ pub struct LivenessRules {
 pub trait Surroundings {
     /// Whether there is a gallery to decide by.
     fn gallery_ready(&self) -> bool;
+    /// Which roster is current now.
+    fn generation(&self) -> u64;
     /// How a person stands in the gallery that is current now.
     fn standing(&self, person: PersonId) -> Standing;
     /// Whether the last event could be recorded.
@@ -122,7 +127,7 @@ impl Decider {
                 let track = found.track;
                 // A face is reported before its shots: without a case it has left, or was seen before a stall.
                 if let Some(case) = self.cases.get_mut(&track) {
-                    case.take(found);
+                    case.take(found, &self.rules, around.generation());
                 }
                 self.judge(track, now, around)
             }
@@ -136,9 +141,15 @@ impl Decider {
             DoorInput::DetectorFailed { .. } => self.refuse(None, DenyReason::ModelsUnavailable, now, around),
             DoorInput::GalleryChanged => self.gallery_changed(now, around),
             DoorInput::CameraStalled => {
+                let mut waiting: Vec<TrackId> = self.cases.keys().copied().collect();
+                waiting.retain(|track| self.cases[track].known_but_undecided(&self.rules));
+                waiting.sort();
+                let told = waiting.into_iter();
+                let outputs =
+                    told.flat_map(|track| self.refuse(Some(track), DenyReason::CameraStalled, now, around)).collect();
                 // Nothing that was seen before the stall may open the door after it.
                 self.cases.clear();
-                Vec::new()
+                outputs
             }
         }
     }
@@ -146,6 +157,18 @@ impl Decider {
     /// Time has passed.
     pub fn tick(&mut self, now: MonoTime) -> Vec<Output> {
         self.step(Input::Tick, now)
+    }
+
+    /// The relay does not do what it was told.
+    pub fn relay_failed(&mut self, now: MonoTime, around: &mut impl Surroundings) -> Vec<Output> {
+        let mut outputs = self.step(Input::Fault(Fault::Controller), now);
+        outputs.extend(self.refuse(None, DenyReason::DoorFault, now, around));
+        outputs
+    }
+
+    /// It does again.
+    pub fn relay_recovered(&mut self, now: MonoTime) -> Vec<Output> {
+        self.step(Input::FaultCleared(Fault::Controller), now)
     }
 
     /// Whether the relay should be open.
@@ -286,11 +309,16 @@ impl Decider {
 }
 
 impl Case {
-    fn take(&mut self, found: Identified) {
+    fn take(&mut self, found: Identified, rules: &Rules, generation: u64) {
         self.embedder_failed = false;
         if !found.same_face {
             self.changed_at = Some(found.shot_at);
             self.shots = 0;
+            self.search = None;
+        }
+        if found.height_px < rules.min_face_px || found.generation != generation {
+            // Too small for this door, or found in a gallery that is no more: the next shot will tell.
+            return;
         }
         self.shots += 1;
         self.search = Some(found);
@@ -333,13 +361,18 @@ impl Case {
         if !around.gallery_ready() {
             return Judgement::Refuse(DenyReason::GalleryUnavailable);
         }
-        let Some(search) = &self.search else {
+        let too_small = (report.height_px < rules.min_face_px).then_some(QualityReason::TooSmall);
+        // The gallery may have changed between the search and now, before this door was told.
+        let Some(search) = self.search.as_ref().filter(|search| search.generation == around.generation()) else {
             let waited = report.captured_at.since(report.first_seen);
-            return match report.reasons.first() {
-                Some(reason) if waited >= QUALITY_PATIENCE => Judgement::Refuse((*reason).into()),
+            return match report.reasons.first().copied().or(too_small) {
+                Some(reason) if waited >= QUALITY_PATIENCE => Judgement::Refuse(reason.into()),
                 _ => Judgement::Wait,
             };
         };
+        if too_small.is_some() {
+            return Judgement::Wait;
+        }
         if let Some(rules) = rules.liveness
             && let Some(judgement) = self.liveness_judgement(report, search.shot_at, rules)
         {

@@ -2,6 +2,8 @@
 //!
 //! Owned: the decider, the relay, one timer. In: [`DoorInput`]s, gallery changes, the stop. Events wait here while the
 //! disk is behind, so that a slow disk can never keep a door from locking; while they wait, recording counts as failing.
+//! A relay that refuses an order is a fault of the door: nobody is let in, the refusal goes on record, and the order is
+//! given again until the relay takes it. An edge that did not happen is never recorded.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use face_core::door::LockCause;
+use face_core::door::{DenyReason, LockCause};
 use face_core::{MonoTime, PersonId};
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
@@ -18,13 +20,15 @@ use uuid::{NoContext, Uuid};
 use super::core::{Decider, Output, Surroundings};
 use super::{DoorEvent, DoorInput};
 use crate::clock::SharedClock;
-use crate::door::{DoorActuator, FailMode, Order, RelayState};
+use crate::door::{ActuatorError, DoorActuator, FailMode, Order, RelayState};
 use crate::gallery::{Roster, Standing};
 use crate::logging::chain;
 use crate::stages::record::{Happening, RecordHealth, Recorder};
 
 /// Events of one door that may wait for room before recording counts as failing.
 const BACKLOG: usize = 64;
+/// Between two attempts to move a relay that refuses.
+const RELAY_RETRY: Duration = Duration::from_millis(500);
 /// The longest sleep: the watchdog sees the task turn at least this often.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
@@ -58,15 +62,18 @@ pub struct Decide {
 /// handed on.
 pub async fn run(mut decide: Decide) {
     let mut wake_at: Option<MonoTime> = None;
-    let mut waiting: VecDeque<DoorEvent> = VecDeque::new();
+    let mut stuck: Option<Stuck> = None;
+    let mut waiting: VecDeque<Waiting> = VecDeque::new();
     let mut galleries = decide.gallery_changes.clone();
     loop {
         decide.turns.fetch_add(1, Ordering::Relaxed);
-        let pause = wake_at.map_or(HEARTBEAT, |at| at.since(decide.clock.now()).min(HEARTBEAT));
+        let due_at = wake_at.into_iter().chain(stuck.map(|stuck| stuck.retry_at)).min();
+        let pause = due_at.map_or(HEARTBEAT, |at| at.since(decide.clock.now()).min(HEARTBEAT));
         let outputs = tokio::select! {
             biased;
             Ok(()) = galleries.changed() => decide.ask(Some(DoorInput::GalleryChanged), waiting.len()),
             () = tokio::time::sleep(pause) => {
+                decide.retry(&mut stuck, &mut wake_at, &mut waiting);
                 let due = wake_at.is_some_and(|at| at <= decide.clock.now());
                 if due {
                     wake_at = None;
@@ -77,7 +84,7 @@ pub async fn run(mut decide: Decide) {
             }
             Some(room) = decide.recorder.reserve(), if !waiting.is_empty() => {
                 if let Some(event) = waiting.pop_front() {
-                    room.record(happening(&decide, event));
+                    room.record(decide.happening(event));
                 }
                 Vec::new()
             }
@@ -86,28 +93,33 @@ pub async fn run(mut decide: Decide) {
                 None => break,
             },
         };
-        decide.carry_out(outputs, &mut wake_at, &mut waiting);
+        decide.carry_out(outputs, &mut stuck, &mut wake_at, &mut waiting);
     }
     decide.finish(waiting).await;
 }
 
-fn happening(decide: &Decide, event: DoorEvent) -> Happening {
-    let at = match &event {
-        DoorEvent::Granted(context) | DoorEvent::Denied { context, .. } => context.at,
-        DoorEvent::Unlocked { .. } | DoorEvent::Locked { .. } => decide.clock.now(),
-    };
-    Happening::Door { door: Arc::clone(&decide.door), camera: Arc::clone(&decide.camera), event, at }
+/// An event on its way to the record, with the time when it happened.
+struct Waiting {
+    event: DoorEvent,
+    at: MonoTime,
+}
+
+/// A relay that refused its last order, or did lately.
+#[derive(Clone, Copy)]
+struct Stuck {
+    retry_at: MonoTime,
+    /// Whether the last order was refused: its edge is still to come.
+    owes_edge: bool,
 }
 
 impl Decide {
+    fn happening(&self, Waiting { event, at }: Waiting) -> Happening {
+        Happening::Door { door: Arc::clone(&self.door), camera: Arc::clone(&self.camera), event, at }
+    }
+
     /// Asks the decider; `None` means that time has passed. The time is taken here, at the relay call.
     fn ask(&mut self, input: Option<DoorInput>, backlog: usize) -> Vec<Output> {
-        let mut around = Around {
-            roster: self.roster.load_full(),
-            clock: Arc::clone(&self.clock),
-            health: self.recorder.health(),
-            backlog,
-        };
+        let mut around = self.around(backlog);
         let now = self.clock.now();
         match input {
             Some(input) => self.decider.handle(input, now, &mut around),
@@ -115,48 +127,112 @@ impl Decide {
         }
     }
 
-    fn carry_out(&mut self, outputs: Vec<Output>, wake_at: &mut Option<MonoTime>, waiting: &mut VecDeque<DoorEvent>) {
-        for output in outputs {
+    fn around(&self, backlog: usize) -> Around {
+        Around {
+            roster: self.roster.load_full(),
+            clock: Arc::clone(&self.clock),
+            health: self.recorder.health(),
+            backlog,
+        }
+    }
+
+    fn carry_out(
+        &mut self,
+        outputs: Vec<Output>,
+        stuck: &mut Option<Stuck>,
+        wake_at: &mut Option<MonoTime>,
+        waiting: &mut VecDeque<Waiting>,
+    ) {
+        let mut outputs = VecDeque::from(outputs);
+        let mut moved_at = Some(self.clock.now());
+        while let Some(output) = outputs.pop_front() {
             match output {
-                Output::Relay { to, decision } => self.drive(to, decision),
+                Output::Relay { to, decision } => {
+                    let moved = self.drive(to, decision);
+                    let now = self.clock.now();
+                    if let (Err(error), None) = (&moved, &stuck) {
+                        tracing::error!(event = "relay_failed", alarm = true, door = %self.door, error = chain(error), "the relay did not take the order; it is given again");
+                        outputs.extend(self.decider.relay_failed(now, &mut self.around(waiting.len())));
+                    }
+                    moved_at = moved.ok();
+                    if moved_at.is_none() || stuck.is_some() {
+                        *stuck = Some(Stuck { retry_at: now + RELAY_RETRY, owes_edge: moved_at.is_none() });
+                    }
+                }
                 Output::WakeAt(at) => *wake_at = Some(wake_at.map_or(at, |earlier| earlier.min(at))),
-                Output::Event(event) => waiting.push_back(event),
+                Output::Event(event) => waiting.extend(as_it_happened(event, moved_at)),
             }
         }
     }
 
-    fn drive(&mut self, to: RelayState, decision: Option<Uuid>) {
-        let order = Order { at: self.clock.now(), utc: self.clock.wall().utc, decision };
-        let moved = match to {
-            RelayState::Unlocked => self.actuator.unlock(order),
-            RelayState::Locked => self.actuator.lock(order),
-        };
-        if let Err(error) = moved {
-            tracing::error!(event = "relay_failed", alarm = true, door = %self.door, error = chain(&error), "the relay did not take the order");
+    /// Gives a relay that refused its order once more when it is time. What the relay should do is the decider's word of
+    /// this moment.
+    fn retry(&mut self, stuck: &mut Option<Stuck>, wake_at: &mut Option<MonoTime>, waiting: &mut VecDeque<Waiting>) {
+        let Some(Stuck { retry_at, owes_edge }) = *stuck else { return };
+        let now = self.clock.now();
+        if now < retry_at {
+            return;
         }
+        let to = if self.decider.is_unlocked() { RelayState::Unlocked } else { RelayState::Locked };
+        let Ok(at) = self.drive(to, None) else {
+            *stuck = Some(Stuck { retry_at: now + RELAY_RETRY, owes_edge });
+            return;
+        };
+        *stuck = None;
+        tracing::info!(event = "relay_recovered", door = %self.door, "the relay takes orders again");
+        if owes_edge {
+            let event = match to {
+                RelayState::Unlocked => DoorEvent::Unlocked { decision: None, person: None },
+                RelayState::Locked => DoorEvent::Locked { cause: LockCause::Fault },
+            };
+            waiting.push_back(Waiting { event, at });
+        }
+        let outputs = self.decider.relay_recovered(now);
+        self.carry_out(outputs, stuck, wake_at, waiting);
+    }
+
+    /// Moves the relay; the answer is when.
+    fn drive(&mut self, to: RelayState, decision: Option<Uuid>) -> Result<MonoTime, ActuatorError> {
+        let order = Order { at: self.clock.now(), utc: self.clock.wall().utc, decision };
+        match to {
+            RelayState::Unlocked => self.actuator.unlock(order)?,
+            RelayState::Locked => self.actuator.lock(order)?,
+        }
+        Ok(order.at)
     }
 
     /// Drops the relay, which takes its fail state by that, and hands over what is left.
-    async fn finish(self, mut waiting: VecDeque<DoorEvent>) {
-        let happenings: Vec<Happening> = {
-            let before = self.actuator.state();
-            match (before, self.fail) {
-                (RelayState::Unlocked, FailMode::Secure) => {
-                    waiting.push_back(DoorEvent::Locked { cause: LockCause::Fault });
-                }
-                (RelayState::Locked, FailMode::Safe) => {
-                    waiting.push_back(DoorEvent::Unlocked { decision: None, person: None });
-                }
-                _ => {}
-            }
-            waiting.into_iter().map(|event| happening(&self, event)).collect()
+    async fn finish(self, mut waiting: VecDeque<Waiting>) {
+        let last = match (self.actuator.state(), self.fail) {
+            (RelayState::Unlocked, FailMode::Secure) => Some(DoorEvent::Locked { cause: LockCause::Fault }),
+            (RelayState::Locked, FailMode::Safe) => Some(DoorEvent::Unlocked { decision: None, person: None }),
+            _ => None,
         };
+        let at = self.clock.now();
+        waiting.extend(last.map(|event| Waiting { event, at }));
+        let happenings: Vec<Happening> = waiting.into_iter().map(|event| self.happening(event)).collect();
         let Self { actuator, recorder, .. } = self;
         drop(actuator);
         for happening in happenings {
             recorder.record(happening).await;
         }
     }
+}
+
+/// The event with its time, given when the relay took the order before it. When it did not, there was no edge, and who
+/// was granted entry stands before a shut door.
+fn as_it_happened(event: DoorEvent, moved_at: Option<MonoTime>) -> Option<Waiting> {
+    let event = match event {
+        DoorEvent::Granted(context) if moved_at.is_none() => {
+            DoorEvent::Denied { context, reason: DenyReason::DoorFault }
+        }
+        event => event,
+    };
+    let at = match &event {
+        DoorEvent::Granted(context) | DoorEvent::Denied { context, .. } => context.at,
+        DoorEvent::Unlocked { .. } | DoorEvent::Locked { .. } => moved_at?,
+    };
+    Some(Waiting { event, at })
 }
 
 /// What is true at the moment of the call.
@@ -170,6 +246,10 @@ struct Around {
 impl Surroundings for Around {
     fn gallery_ready(&self) -> bool {
         self.roster.ready()
+    }
+
+    fn generation(&self) -> u64 {
+        self.roster.generation()
     }
 
     fn standing(&self, person: PersonId) -> Standing {

@@ -76,6 +76,13 @@ impl Perceiver {
         ended.into_iter().map(|track| self.leave(track.id)).collect()
     }
 
+    /// Forgets every face: the camera stalled or was opened anew, and what it shows next may be anybody.
+    pub fn interrupted(&mut self) -> Vec<Percept> {
+        self.repetition = Repetition::default();
+        let ended = self.tracker.end_all();
+        ended.into_iter().map(|track| self.leave(track.id)).collect()
+    }
+
     fn leave(&mut self, track: TrackId) -> Percept {
         self.faces.remove(&track);
         Percept::Left { track }
@@ -89,20 +96,18 @@ impl Perceiver {
         detection: &Detection,
         percepts: &mut Vec<Percept>,
     ) {
-        let Some(first_seen) = self.tracker.tracks().iter().find(|t| t.id == track).map(|t| t.first_seen) else {
-            return;
-        };
+        let Some(seen) = self.tracker.tracks().iter().find(|seen| seen.id == track).copied() else { return };
         let memory = self.faces.entry(track).or_insert_with(|| FaceMemory::new(self.liveness));
         let examined = match examine(models, frame, detection, &self.gate, &self.liveness) {
             Ok(examined) => examined,
             Err(error) => {
                 let error = crate::logging::chain(&error);
                 tracing::warn!(event = "model_failed", camera = %self.camera, track = track.0, error, "a face could not be examined");
-                percepts.push(Percept::Face(memory.unanswered(track, first_seen, frame.captured_at)));
+                percepts.push(Percept::Face(memory.unanswered(&seen)));
                 return;
             }
         };
-        let (report, wanted) = memory.take(track, first_seen, frame, &examined);
+        let (report, wanted) = memory.take(&seen, &examined);
         percepts.push(Percept::Face(report));
         if wanted {
             percepts.push(Percept::Shot(Shot {
@@ -110,6 +115,7 @@ impl Perceiver {
                 track,
                 image: frame.image.clone(),
                 points: examined.points,
+                height_px: detection.rect.height(),
                 quality: examined.quality,
                 captured_at: frame.captured_at,
             }));

@@ -110,7 +110,14 @@ impl<S: FrameSource> Perceive<S> {
         self.hand_on(expired);
     }
 
-    fn camera_event(&self, event: &CameraEvent) {
+    /// Nothing seen before an interruption may count after it: neither at the doors nor here.
+    fn interrupted(&mut self) {
+        self.tell_doors(&DoorInput::CameraStalled);
+        let left = self.perceiver.interrupted();
+        self.hand_on(left);
+    }
+
+    fn camera_event(&mut self, event: &CameraEvent) {
         let (camera, at) = (Arc::clone(&self.camera), event.at);
         let happening = match &event.happening {
             CameraHappening::Playing | CameraHappening::Ended => {
@@ -118,12 +125,12 @@ impl<S: FrameSource> Perceive<S> {
                 return;
             }
             CameraHappening::Stalled { since } => {
-                self.tell_doors(&DoorInput::CameraStalled);
+                self.interrupted();
                 let detail = "no frames for longer than its profile allows".to_owned();
                 Happening::CameraStalled { camera, frame_age: Some(at.since(*since)), detail, at }
             }
             CameraHappening::Failed { reason } => {
-                self.tell_doors(&DoorInput::CameraStalled);
+                self.interrupted();
                 Happening::CameraStalled { camera, frame_age: None, detail: reason.to_string(), at }
             }
             CameraHappening::Recovered { after } => Happening::CameraRecovered { camera, outage: *after, at },

@@ -2,14 +2,14 @@
 //!
 //! In: one examined frame at a time. Out: a [`FaceReport`] and, when it is due, that the frame is worth an embedding.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use face_core::align::Alignment;
 use face_core::liveness::{Appearance, LivenessEvidence, LivenessPolicy, LivenessWindow};
 use face_core::quality::{Quality, QualityGate, QualityInput, QualityReason};
 use face_core::sample::aligned_grey;
-use face_core::{Detection, FivePoints, Frame, HeadPose, ModelError, MonoTime, TrackId};
+use face_core::track::{BestShots, Shot, Track};
+use face_core::{Detection, FivePoints, Frame, HeadPose, ModelError, MonoTime};
 
 use super::{FaceModels, FaceReport};
 
@@ -20,8 +20,10 @@ const REFRESH: Duration = Duration::from_millis(1_000);
 const CLEARLY_BETTER: f32 = 1.15;
 /// Someone who walks up gets better each frame; this much time between embeddings bounds what that costs.
 const SHOT_GAP: Duration = Duration::from_millis(160);
-/// Shots remembered: more than are embedded within the 3 s that a best shot may be old, at the pace of a walk-up.
+/// Shots remembered: more than are embedded within [`SHOT_AGE`], at the pace of a walk-up.
 const MAX_SHOTS: usize = 16;
+/// How old a best shot may be at the relay call (protocol.md): an older one can let nobody in.
+const SHOT_AGE: Duration = Duration::from_secs(3);
 
 /// One frame's measurements of one face.
 pub(super) struct Examined {
@@ -60,65 +62,59 @@ pub(super) fn examine(
 /// The memory of one track.
 pub(super) struct FaceMemory {
     window: LivenessWindow,
-    last_shot: Option<(f32, MonoTime)>,
-    /// Capture times of the recent shots, oldest first.
-    shots: VecDeque<MonoTime>,
+    shots: BestShots,
 }
 
 impl FaceMemory {
     pub(super) fn new(liveness: LivenessPolicy) -> Self {
-        Self { window: LivenessWindow::new(liveness), last_shot: None, shots: VecDeque::new() }
+        Self { window: LivenessWindow::new(liveness), shots: BestShots::new(MAX_SHOTS, SHOT_AGE) }
     }
 
-    /// Takes a frame in. The flag says whether it is worth an embedding.
-    pub(super) fn take(
-        &mut self,
-        track: TrackId,
-        first_seen: MonoTime,
-        frame: &Frame,
-        examined: &Examined,
-    ) -> (FaceReport, bool) {
+    /// Takes a frame in, the newest of `track`. The flag says whether it is worth an embedding.
+    pub(super) fn take(&mut self, track: &Track, examined: &Examined) -> (FaceReport, bool) {
+        let captured_at = track.last_seen;
         // What is too poor to be recognised proves no life either: a covered face must not vouch for the picture that is
         // shown next.
         if examined.reasons.is_empty() {
             self.window.push(examined.evidence.clone());
         }
-        let wanted = examined.reasons.is_empty() && self.wants_shot(examined.quality, frame.captured_at);
-        if wanted {
-            self.last_shot = Some((examined.quality, frame.captured_at));
-            self.shots.push_back(frame.captured_at);
-            if self.shots.len() > MAX_SHOTS {
-                self.shots.pop_front();
-            }
-        }
-        (self.report(track, first_seen, frame.captured_at, examined.reasons.clone(), true), wanted)
+        self.shots.expire(captured_at);
+        let wanted = examined.reasons.is_empty()
+            && self.wants_shot(examined.quality, captured_at)
+            && self.shots.offer(Shot { quality: examined.quality, captured_at }, captured_at).is_some();
+        (self.report(track, examined.reasons.clone(), true), wanted)
     }
 
     /// The report of a frame for which a model did not answer.
-    pub(super) fn unanswered(&self, track: TrackId, first_seen: MonoTime, captured_at: MonoTime) -> FaceReport {
-        self.report(track, first_seen, captured_at, Vec::new(), false)
+    pub(super) fn unanswered(&self, track: &Track) -> FaceReport {
+        self.report(track, Vec::new(), false)
     }
 
-    fn report(
-        &self,
-        track: TrackId,
-        first_seen: MonoTime,
-        captured_at: MonoTime,
-        reasons: Vec<QualityReason>,
-        models_answered: bool,
-    ) -> FaceReport {
-        let (liveness, liveness_at) = (self.window.verdict(), self.window.newest_at());
-        let vouched_shots = self.shots.iter().copied().filter(|shot| self.window.vouches_for(*shot)).collect();
-        FaceReport { track, captured_at, first_seen, liveness, liveness_at, vouched_shots, reasons, models_answered }
+    fn report(&self, track: &Track, reasons: Vec<QualityReason>, models_answered: bool) -> FaceReport {
+        FaceReport {
+            track: track.id,
+            captured_at: track.last_seen,
+            first_seen: track.first_seen,
+            height_px: track.rect.height(),
+            liveness: self.window.verdict(),
+            liveness_at: self.window.newest_at(),
+            vouched_shots: self.vouched_shots(),
+            reasons,
+            models_answered,
+        }
+    }
+
+    fn vouched_shots(&self) -> Vec<MonoTime> {
+        let taken = self.shots.shots().iter().map(|shot| shot.captured_at);
+        taken.filter(|at| self.window.vouches_for(*at)).collect()
     }
 
     fn wants_shot(&self, quality: f32, at: MonoTime) -> bool {
-        match self.last_shot {
-            None => true,
-            Some((best, taken)) => {
-                let age = at.since(taken);
-                age >= REFRESH || (age >= SHOT_GAP && quality > best * CLEARLY_BETTER)
-            }
-        }
+        let shots = self.shots.shots();
+        let (Some(best), Some(newest)) = (shots.first(), shots.iter().map(|shot| shot.captured_at).max()) else {
+            return true;
+        };
+        let age = at.since(newest);
+        age >= REFRESH || (age >= SHOT_GAP && quality > best.quality * CLEARLY_BETTER)
     }
 }

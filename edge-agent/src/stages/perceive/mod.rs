@@ -71,6 +71,8 @@ pub struct FaceReport {
     pub captured_at: MonoTime,
     /// Capture time of the track's first frame.
     pub first_seen: MonoTime,
+    /// Height of the face in this frame, in pixels. Each door that the camera watches asks for its own.
+    pub height_px: f32,
     /// What the liveness evidence so far amounts to.
     pub liveness: LivenessVerdict,
     /// Capture time of the newest liveness evidence.
@@ -95,6 +97,8 @@ pub struct Shot {
     pub image: RgbImage,
     /// What the face is aligned by.
     pub points: FivePoints,
+    /// Height of the face, in pixels.
+    pub height_px: f32,
     /// Quality in [0, 1].
     pub quality: f32,
     /// Capture time of the frame.

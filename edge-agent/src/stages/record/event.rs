@@ -5,7 +5,7 @@ use face_core::liveness::{AttackReason, LivenessVerdict};
 use face_core::quality::QualityReason;
 use wire_contract::event::{
     AccessData, CameraRecoveredData, CameraStalledData, DoorCause, DoorData, FaceAppearedData, GalleryRebuiltData,
-    IdentityScores, LivenessScores, Reason, SystemStartedData, Timing,
+    IdentityScores, LivenessScores, Reason, SystemGapData, SystemStartedData, Timing,
 };
 use wire_contract::{Code, EventData, GalleryId, PersonId, Score, Stage};
 
@@ -61,6 +61,16 @@ pub fn data_of(happening: &Happening, origin: &Origin) -> Told {
                 agent_version: origin.agent_version.clone(),
                 pack: Some(origin.pack.clone()),
                 space_id: Some(origin.space_id.clone()),
+            }),
+            subject: None,
+        },
+        Happening::StreamRenewed { from, until, count, .. } => Told {
+            data: EventData::SystemGap(SystemGapData {
+                from: (*from).into(),
+                until: (*until).into(),
+                count: *count,
+                // What cannot be read does not say what it was.
+                classes: Vec::new(),
             }),
             subject: None,
         },

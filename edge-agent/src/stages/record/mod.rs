@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use face_core::{MonoTime, TrackId};
+use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -74,6 +75,17 @@ pub enum Happening {
         /// When.
         at: MonoTime,
     },
+    /// A new stream had to begin: what waited in the one before never reaches the hub.
+    StreamRenewed {
+        /// When the oldest of it was recorded, as far as that is known.
+        from: OffsetDateTime,
+        /// When the new stream began.
+        until: OffsetDateTime,
+        /// How many the hub may lack at most; 0 when nothing tells.
+        count: u64,
+        /// When the new stream began.
+        at: MonoTime,
+    },
     /// A gallery was thrown away and is fetched anew.
     GalleryRebuilt {
         /// The gallery.
@@ -97,6 +109,7 @@ impl Happening {
             | Self::CameraStalled { at, .. }
             | Self::CameraRecovered { at, .. }
             | Self::SystemStarted { at }
+            | Self::StreamRenewed { at, .. }
             | Self::GalleryRebuilt { at, .. } => *at,
         }
     }
@@ -104,7 +117,7 @@ impl Happening {
     /// Whether it is kept even when room runs out: who was let in or refused, and what the relay did.
     #[must_use]
     pub fn must_keep(&self) -> bool {
-        matches!(self, Self::Door { .. } | Self::GalleryRebuilt { .. })
+        matches!(self, Self::Door { .. } | Self::StreamRenewed { .. } | Self::GalleryRebuilt { .. })
     }
 }
 

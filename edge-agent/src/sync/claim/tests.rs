@@ -111,6 +111,8 @@ async fn a_second_claim_leaves_nothing_of_the_first_but_the_device() {
     outbox.append(wall, Priority::MustKeep, |_| b"{}".to_vec()).unwrap();
     let old_stream = outbox.stats().unwrap().stream;
     drop((galleries, outbox));
+    // Nor does what is damaged of the first keep the second from being taken in.
+    std::fs::write(dir.path().join("keys").join(format!("gallery-{GALLERY}.sealed")), b"noise").unwrap();
 
     let claimed = claim(&token(&server.url, pki.root_hash()), "LT-1", &Still(now())).await.unwrap();
     let (galleries, outbox) = (dir.path().join("galleries"), dir.path().join("outbox"));

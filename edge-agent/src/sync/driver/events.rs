@@ -1,12 +1,14 @@
 //! The driver's accounts with the outbox: batches out, the hub's acknowledgements in.
 
 use edge_store::{Acknowledged, Outbox, OutboxError, OutboxStats};
+use time::OffsetDateTime;
 use wire_contract::batch::{MAX_BATCH_EVENTS, Push};
 use wire_contract::{BatchBuilder, EvtAck, Sequence, StreamId, UpChannel, Verdict};
 
 use super::super::sender::Resend;
 use super::super::transport::{Connect, Parcel, Shipment};
 use super::{Connection, Driver};
+use crate::stages::record::Happening;
 
 impl<C: Connect> Driver<C> {
     /// Takes up the outbox where it stands: at the start, after a new stream, after a line came up.
@@ -47,7 +49,7 @@ impl<C: Connect> Driver<C> {
             return Ok(());
         }
         if ack.verdict == Verdict::Conflict || through > stats.last_sequence {
-            return self.begin_new_stream(&stats, through).await;
+            return self.end_in_conflict(&stats, through).await;
         }
         if u64::from(ack.hub_epoch) > known_epoch && known_epoch > 0 {
             self.follow_restored_hub(ack, &stats).await?;
@@ -87,7 +89,7 @@ impl<C: Connect> Driver<C> {
         let at = std::time::SystemTime::from(self.sync.clock.wall().utc);
         let done = self.on_outbox(move |outbox| outbox.acknowledge(stream, through, at)).await?;
         if let Acknowledged::Ahead { .. } = done {
-            return self.begin_new_stream(stats, through).await;
+            return self.end_in_conflict(stats, through).await;
         }
         if through < stats.acknowledged_through && ack.verdict == Verdict::Rewind {
             tracing::error!(
@@ -109,14 +111,29 @@ impl<C: Connect> Driver<C> {
         Ok(())
     }
 
-    async fn begin_new_stream(&mut self, stats: &OutboxStats, through: u64) -> Result<(), OutboxError> {
-        let at = std::time::SystemTime::from(self.sync.clock.wall().utc);
-        let aside = self.on_outbox(move |outbox| outbox.begin_new_stream(at)).await?;
+    async fn end_in_conflict(&mut self, stats: &OutboxStats, through: u64) -> Result<(), OutboxError> {
         tracing::error!(
-            event = "stream_conflict", alarm = true, stream = %stats.stream, last = stats.last_sequence, through, pending = stats.pending,
-            kept_as = aside.as_ref().map(|path| path.display().to_string()),
+            event = "stream_conflict", alarm = true, stream = %stats.stream, last = stats.last_sequence, through,
             "the hub has other events under this stream: another device uses this identity, or this outbox was rolled back; a new stream begins"
         );
+        self.begin_new_stream(stats).await
+    }
+
+    /// Sets the stream aside. What waited in it becomes one gap in the new one.
+    async fn begin_new_stream(&mut self, stats: &OutboxStats) -> Result<(), OutboxError> {
+        let until = self.sync.clock.wall().utc;
+        let time = std::time::SystemTime::from(until);
+        let aside = self.on_outbox(move |outbox| outbox.begin_new_stream(time)).await?;
+        tracing::error!(
+            event = "stream_renewed", alarm = true, stream = %stats.stream, pending = stats.pending,
+            kept_as = aside.as_ref().map(|path| path.display().to_string()),
+            "a new stream has begun; what was pending in the old one is kept aside"
+        );
+        if stats.pending > 0 {
+            let from = stats.oldest_pending_at.map_or(until, OffsetDateTime::from).min(until);
+            let at = self.now();
+            self.put_on_record(Happening::StreamRenewed { from, until, count: stats.pending, at });
+        }
         self.adopt_stream().await;
         Ok(())
     }
@@ -173,7 +190,7 @@ impl<C: Connect> Driver<C> {
         self.trouble("outbox_unreadable", error);
         if matches!(error, OutboxError::Corrupt { .. })
             && let Ok(stats) = self.on_outbox(Outbox::stats).await
-            && let Err(error) = self.begin_new_stream(&stats, stats.acknowledged_through).await
+            && let Err(error) = self.begin_new_stream(&stats).await
         {
             self.trouble("outbox_not_renewed", &error);
         }

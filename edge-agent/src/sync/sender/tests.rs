@@ -88,13 +88,54 @@ fn a_rewind_may_carry_progress() {
 }
 
 #[test]
-fn a_restarted_hub_is_recognised_by_saying_nothing_new() {
+fn a_hub_that_announces_itself_gets_at_once_what_was_on_its_way() {
     let mut sender = connected(10);
     sender.sent(20, at(0));
-    assert_eq!(sender.acknowledged(10, at(999)), None, "an answer to an old repetition");
-    assert_eq!(sender.acknowledged(10, at(1_000)), Some(Resend::HubRestarted));
+    assert_eq!(sender.acknowledged(10, at(3)), Some(Resend::HubAnnounced), "both were away, and it came back later");
     assert_eq!(sender.next(20), Some(10));
     assert_eq!(sender.acknowledged(10, at(5_000)), None, "nothing is on its way");
+}
+
+#[test]
+fn the_answers_to_repeated_batches_cause_no_more_of_them() {
+    let mut sender = connected(0);
+    sender.sent(10, at(0));
+    sender.sent(20, at(0));
+    assert_eq!(sender.acknowledged(0, at(5)), Some(Resend::HubAnnounced));
+    for last in [10, 20] {
+        sender.sent(last, at(6));
+    }
+    // The announcement was made before the first two were taken in: all four are answered.
+    assert_eq!([sender.acknowledged(10, at(8)), sender.acknowledged(20, at(9))], [None, None]);
+    sender.sent(30, at(10));
+    assert_eq!([sender.acknowledged(20, at(11)), sender.acknowledged(20, at(12))], [None, None]);
+    assert_eq!(sender.acknowledged(20, at(13)), Some(Resend::HubAnnounced), "nothing more was owed");
+    sender.sent(30, at(14));
+    assert_eq!([sender.acknowledged(30, at(15)), sender.acknowledged(30, at(16))], [None, None]);
+    sender.sent(40, at(17));
+    assert_eq!(sender.acknowledged(30, at(18)), Some(Resend::HubAnnounced), "what came while all was quiet counts too");
+}
+
+#[test]
+fn what_nobody_listened_to_is_repeated_at_the_hubs_next_word() {
+    let mut sender = connected(0);
+    sender.sent(10, at(0));
+    sender.sent(20, at(0));
+    assert_eq!(sender.acknowledged(0, at(5)), Some(Resend::HubAnnounced));
+    sender.sent(20, at(6));
+    sender.unheard();
+    assert_eq!(sender.acknowledged(0, at(7)), Some(Resend::HubAnnounced), "not an answer: it never had them");
+    sender.sent(20, at(8));
+    assert_eq!(sender.acknowledged(0, at(9)), Some(Resend::HubAnnounced), "the broker's word counts once");
+}
+
+#[test]
+fn a_hub_that_comes_back_right_after_a_repetition_for_silence_is_not_overheard() {
+    let mut sender = connected(0);
+    sender.sent(10, at(0));
+    assert_eq!(sender.tick(at(10_000)), Some(Resend::Timeout));
+    sender.sent(10, at(10_000));
+    assert_eq!(sender.acknowledged(0, at(10_200)), Some(Resend::HubAnnounced));
 }
 
 #[test]

@@ -32,6 +32,9 @@ pub enum Doubt {
     /// The watermark says that there is a store; it is gone.
     #[error("the store's files are gone")]
     Gone,
+    /// The gallery's own keys, which the hub gave, cannot be read.
+    #[error("the gallery's keys cannot be read")]
+    Keys(#[source] KeysError),
     /// SK is missing or does not open.
     #[error("the key of generation {generation} is missing or damaged")]
     Key {

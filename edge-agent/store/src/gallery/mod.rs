@@ -286,8 +286,9 @@ impl GalleryStore {
         result
     }
 
-    /// After a failed write: opens the database again and makes sure that it is where this store believes it to be.
-    fn reopen(&mut self) -> Result<(), GalleryError> {
+    /// After a failed write: opens the database again, to whatever had reached the disk. Does nothing otherwise; each
+    /// write begins with it.
+    pub fn reopen(&mut self) -> Result<(), GalleryError> {
         if self.slot.is_some() {
             return Ok(());
         }
@@ -345,7 +346,10 @@ impl GalleryStore {
         let open = self.slot.take().ok_or_else(|| GalleryError::Closed { dir: dir.clone() })?;
         let records = open.records(gallery).map_err(|error| error.into_error(dir))?;
         let next = load::next_generation(dir, keys, gallery, old)?;
-        match load::copy(dir, keys, gallery, next, &mut self.log, &records, open.mark) {
+        // Closed before its files go: sled writes once more when it is dropped.
+        let Open { db, mark, .. } = open;
+        drop(db);
+        match load::copy(dir, keys, gallery, next, &mut self.log, &records, mark) {
             Ok(fresh) => self.slot = Some(fresh),
             Err(error) => {
                 // The old generation still counts and is opened again by the next call; the half-made one only takes room.
@@ -387,6 +391,16 @@ impl GalleryStore {
         let Self { dir, gallery, slot, keys, .. } = self;
         drop(slot);
         load::destroy_all(&dir, &keys, gallery)?;
+        keys.destroy_gallery(gallery)?;
+        Ok(())
+    }
+
+    /// As [`GalleryStore::destroy`], for a store that need not or cannot be opened: a gallery whose keys cannot be read, or
+    /// a device that is claimed anew. Fails when the store is open.
+    pub fn destroy_unopened(dir: &Path, keys: &DeviceKeys, gallery: GalleryId) -> Result<(), GalleryError> {
+        files::create_private_dir(dir)?;
+        let _lock = DirLock::take(dir)?.ok_or_else(|| GalleryError::InUse { dir: dir.to_path_buf() })?;
+        load::destroy_all(dir, keys, gallery)?;
         keys.destroy_gallery(gallery)?;
         Ok(())
     }

@@ -20,6 +20,10 @@ use crate::watermark::{Watermark, WatermarkError};
 const DATABASE: &str = "outbox.redb";
 const MARK: &str = "outbox.watermark";
 const MARK_LABEL: &[u8] = b"outbox";
+const ASIDE: &str = "outbox.redb.aside-";
+/// Files set aside that are kept. Each may hold the whole quota, and a device that finds its outbox damaged again and again
+/// must not fill its disk with them; who wants to look into one does so after the first alarm.
+const ASIDES: usize = 3;
 
 /// What lies in the directory.
 pub(super) enum Located {
@@ -121,13 +125,14 @@ pub(super) fn reopen(dir: &Path, sealer: &Sealer, stream: StreamId, last: u64) -
 pub(super) fn set_aside(dir: &Path, now: SystemTime) -> Result<Option<PathBuf>, OutboxError> {
     let path = database_path(dir);
     for attempt in 0..1000 {
-        let aside = dir.join(format!("{DATABASE}.aside-{}-{attempt}", unix_ms(now)));
+        let aside = dir.join(format!("{ASIDE}{}-{attempt}", unix_ms(now)));
         if aside.exists() {
             continue;
         }
         return match fs::rename(&path, &aside) {
             Ok(()) => {
                 files::sync_dir(dir)?;
+                remove_old_asides(dir);
                 Ok(Some(aside))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -135,6 +140,26 @@ pub(super) fn set_aside(dir: &Path, now: SystemTime) -> Result<Option<PathBuf>, 
         };
     }
     Err(OutboxError::Failed { path })
+}
+
+/// Removes all but the newest files set aside. What cannot be removed only takes room.
+fn remove_old_asides(dir: &Path) {
+    let age = |name: &str| {
+        let (ms, attempt) = name.strip_prefix(ASIDE)?.split_once('-')?;
+        Some((ms.parse::<u64>().ok()?, attempt.parse::<u32>().ok()?))
+    };
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut asides: Vec<_> =
+        entries.filter_map(|entry| Some((age(entry.file_name().to_str()?)?, entry.path()))).collect();
+    asides.sort();
+    for (_, path) in asides.iter().rev().skip(ASIDES) {
+        match fs::remove_file(path) {
+            Ok(()) => tracing::warn!(path = %path.display(), "an outbox set aside long ago is removed"),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), error = %error, "an outbox set aside long ago cannot be removed");
+            }
+        }
+    }
 }
 
 /// True for what the disk or the system did, as opposed to what the file says.

@@ -208,7 +208,7 @@ impl Outbox {
 
     /// Sets the file aside and begins a new stream: after a re-claim, the hub's verdict `conflict`, or a corrupt entry.
     ///
-    /// The old file keeps what was pending in it; its place is in the answer.
+    /// The old file keeps what was pending in it; its place is in the answer. Three such files are kept, the newest.
     pub fn begin_new_stream(&self, now: SystemTime) -> Result<Option<PathBuf>, OutboxError> {
         let mut state = self.state();
         // The file must be closed before it is renamed, or redb would go on writing to it on drop.
@@ -223,7 +223,11 @@ impl Outbox {
         let mut state = self.state();
         let shed = state.shed;
         let engine = self.engine(&mut state)?;
-        let oldest = engine.read(&self.sealer, engine.acknowledged(), 1, 0)?;
+        let oldest = match engine.read(&self.sealer, engine.acknowledged(), 1, 0) {
+            // The figures are needed most when an entry is damaged: they say how many are set aside with it.
+            Err(OutboxError::Corrupt { .. }) => Vec::new(),
+            read => read?,
+        };
         Ok(OutboxStats {
             stream: engine.stream(),
             last_sequence: engine.last(),

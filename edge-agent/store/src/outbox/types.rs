@@ -148,6 +148,17 @@ pub struct Renewal {
     pub moved_to: Option<PathBuf>,
 }
 
+impl Renewal {
+    /// How many events the hub may lack at most; `None` when nothing tells.
+    #[must_use]
+    pub fn may_lack(&self) -> Option<u64> {
+        match self.reason {
+            RenewalReason::Missing { last } | RenewalReason::RolledBack { expected: last, .. } => Some(last),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for Renewal {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{}; a new stream has begun", self.reason)?;
@@ -223,7 +234,7 @@ pub struct OutboxStats {
     pub pending: u64,
     /// The oldest sequence still kept (acknowledged ones stay for a while).
     pub oldest_kept: u64,
-    /// When the oldest pending event was recorded.
+    /// When the oldest pending event was recorded; `None` also when it cannot be read.
     pub oldest_pending_at: Option<SystemTime>,
     /// Sealed bytes kept.
     pub bytes: u64,

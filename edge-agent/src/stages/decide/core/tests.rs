@@ -26,6 +26,7 @@ struct Story {
 
 struct World {
     ready: bool,
+    generation: u64,
     recording: bool,
     standings: HashMap<PersonId, Standing>,
     decisions: u128,
@@ -34,6 +35,10 @@ struct World {
 impl Surroundings for World {
     fn gallery_ready(&self) -> bool {
         self.ready
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation
     }
 
     fn standing(&self, person: PersonId) -> Standing {
@@ -55,6 +60,7 @@ fn rules() -> Rules {
         door: DoorPolicy { hold: Duration::from_secs(3), regrant: Duration::from_secs(1), ..DoorPolicy::default() },
         open_set: OpenSetPolicy { threshold: Similarity::new(0.442), margin: 0.05 },
         liveness: Some(LivenessRules { pass_above: 0.5, horizon: Duration::from_secs(5) }),
+        min_face_px: 80.0,
         deny_unrecorded: true,
     }
 }
@@ -78,7 +84,7 @@ impl Story {
 
     fn with(rules: Rules) -> Self {
         let standings = HashMap::from([(anna(), Standing::Member), (ben(), Standing::Member)]);
-        let world = World { ready: true, recording: true, standings, decisions: 0 };
+        let world = World { ready: true, generation: 1, recording: true, standings, decisions: 0 };
         Self { decider: Decider::new(rules), world, arrived: false }
     }
 
@@ -100,8 +106,21 @@ impl Story {
 
     fn shot_of(&mut self, at: u64, scores: &[(PersonId, f32)], same_face: bool) -> Vec<Output> {
         self.arrive();
-        let found = Identified { track: TRACK, shot_at: ms(at), quality: 0.8, ranked: rows(scores), same_face };
+        let found = Identified { same_face, ..self.found(at, scores) };
         self.tell(DoorInput::Identified(found), at + 15)
+    }
+
+    /// What the present gallery says of a shot taken at `at`.
+    fn found(&self, at: u64, scores: &[(PersonId, f32)]) -> Identified {
+        Identified {
+            track: TRACK,
+            shot_at: ms(at),
+            quality: 0.8,
+            height_px: 120.0,
+            generation: self.world.generation,
+            ranked: rows(scores),
+            same_face: true,
+        }
     }
 
     /// A frame captured at `at` of a face first seen at 0, with the shots of `vouched`.
@@ -114,6 +133,7 @@ impl Story {
             track: TRACK,
             captured_at: ms(at),
             first_seen: ms(0),
+            height_px: 120.0,
             liveness,
             liveness_at: Some(ms(at)),
             vouched_shots: vouched.iter().map(|at| ms(*at)).collect(),
@@ -128,6 +148,7 @@ impl Story {
             track: TRACK,
             captured_at: ms(at),
             first_seen: ms(0),
+            height_px: 120.0,
             liveness: LivenessVerdict::Collecting { frontal_frames: 1 },
             liveness_at: Some(ms(at)),
             vouched_shots: Vec::new(),
@@ -326,6 +347,41 @@ fn a_deleted_person_is_turned_down_at_the_relay_and_an_open_door_shuts_at_once()
 }
 
 #[test]
+fn what_was_found_in_an_older_gallery_opens_nothing() {
+    let mut story = Story::new();
+    story.arrive();
+    let late = story.found(700, &[(anna(), 0.9)]);
+    story.world.generation += 1;
+    story.tell(DoorInput::GalleryChanged, 710);
+    story.tell(DoorInput::Identified(late), 715);
+    assert!(!opens(&story.frame(900, LIVE, &[700])), "it came after the change");
+
+    story.shot(1_000, &[(anna(), 0.9)]);
+    story.world.generation += 1;
+    assert!(!opens(&story.frame(1_100, LIVE, &[1_000])), "the door has not been told of the change yet");
+
+    story.shot(1_200, &[(anna(), 0.9)]);
+    assert!(opens(&story.frame(1_300, LIVE, &[1_200])));
+}
+
+#[test]
+fn a_door_asks_for_its_own_size_whatever_its_camera_takes() {
+    let mut story = Story::with(Rules { min_face_px: 150.0, ..rules() });
+    story.shot(700, &[(anna(), 0.9)]);
+    assert!(!opens(&story.frame(900, LIVE, &[700])), "120 px are too few for this door");
+    story.shot(1_700, &[(anna(), 0.9)]);
+    let outputs = story.frame(1_900, LIVE, &[1_700]);
+    assert_eq!(reason(&outputs), Some(DenyReason::Quality(QualityReason::TooSmall)));
+
+    story.decider.rules.min_face_px = 120.0;
+    story.shot(2_000, &[(anna(), 0.9)]);
+    story.decider.rules.min_face_px = 121.0;
+    assert!(!opens(&story.frame(2_100, LIVE, &[2_000])), "too far away by now");
+    story.decider.rules.min_face_px = 120.0;
+    assert!(opens(&story.frame(2_200, LIVE, &[2_000])));
+}
+
+#[test]
 fn a_gallery_change_that_keeps_the_person_keeps_the_door_open() {
     let mut story = Story::with_the_door_open();
     story.world.standings.remove(&ben());
@@ -378,6 +434,7 @@ fn a_model_that_does_not_answer_refuses() {
         track: TRACK,
         captured_at: ms(900),
         first_seen: ms(0),
+        height_px: 120.0,
         liveness: LIVE,
         liveness_at: Some(ms(900)),
         vouched_shots: vec![ms(700)],
@@ -412,8 +469,10 @@ fn a_shot_of_a_face_that_has_left_is_forgotten() {
 fn nothing_seen_before_a_stall_opens_after_it() {
     let mut story = Story::new();
     story.shot(700, &[(anna(), 0.9)]);
-    story.tell(DoorInput::CameraStalled, 1_000);
+    let told = story.tell(DoorInput::CameraStalled, 1_000);
+    assert_eq!(reason(&told), Some(DenyReason::CameraStalled), "a known person who stands there hears why");
     assert!(!opens(&story.frame(1_100, LIVE, &[700])));
+    assert_eq!(story.tell(DoorInput::CameraStalled, 1_200), vec![], "nobody known");
 }
 
 #[test]

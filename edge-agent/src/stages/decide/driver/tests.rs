@@ -1,3 +1,4 @@
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use face_core::identify::OpenSetPolicy;
@@ -9,7 +10,6 @@ use parking_lot::Mutex;
 use super::super::core::{LivenessRules, Rules};
 use super::*;
 use crate::clock::SystemClock;
-use crate::door::ActuatorError;
 use crate::gallery::Galleries;
 use crate::stages::identify::Identified;
 use crate::stages::perceive::FaceReport;
@@ -18,19 +18,27 @@ use crate::stages::record::Message;
 const TRACK: TrackId = TrackId(1);
 const PERSON: Uuid = Uuid::from_u128(1);
 
-/// A relay that writes down what it is told.
+/// A relay that writes down what it is told, and refuses it when the test says so.
 #[derive(Clone, Default)]
-struct Notebook(Arc<Mutex<Vec<RelayState>>>);
+struct Notebook(Arc<Mutex<Vec<RelayState>>>, Arc<AtomicBool>);
+
+impl Notebook {
+    fn move_to(&self, to: RelayState) -> Result<(), ActuatorError> {
+        if self.1.load(Ordering::Relaxed) {
+            return Err(ActuatorError::Relay { door: "main".into(), source: std::io::Error::other("no current") });
+        }
+        self.0.lock().push(to);
+        Ok(())
+    }
+}
 
 impl DoorActuator for Notebook {
     fn unlock(&mut self, _: Order) -> Result<(), ActuatorError> {
-        self.0.lock().push(RelayState::Unlocked);
-        Ok(())
+        self.move_to(RelayState::Unlocked)
     }
 
     fn lock(&mut self, _: Order) -> Result<(), ActuatorError> {
-        self.0.lock().push(RelayState::Locked);
-        Ok(())
+        self.move_to(RelayState::Locked)
     }
 
     fn state(&self) -> RelayState {
@@ -84,6 +92,7 @@ fn site(hold: Duration) -> Site {
         door: face_core::door::DoorPolicy { hold, ..Default::default() },
         open_set: OpenSetPolicy { threshold: Similarity::new(0.442), margin: 0.05 },
         liveness: Some(LivenessRules { pass_above: 0.5, horizon: Duration::from_secs(5) }),
+        min_face_px: 80.0,
         deny_unrecorded: true,
     };
     let decide = Decide {
@@ -111,12 +120,21 @@ impl Site {
         let mut raw = [0.0; 512];
         raw[0] = 1.0;
         let probe = Embedding::from_raw(raw).unwrap();
-        let ranked = face_core::Gallery::candidates(self.galleries.roster().load().snapshot(), &probe);
-        let found = Identified { track: TRACK, shot_at: now, quality: 0.9, ranked, same_face: true };
+        let roster = self.galleries.roster().load_full();
+        let found = Identified {
+            track: TRACK,
+            shot_at: now,
+            quality: 0.9,
+            height_px: 120.0,
+            generation: roster.generation(),
+            ranked: face_core::Gallery::candidates(roster.snapshot(), &probe),
+            same_face: true,
+        };
         let report = FaceReport {
             track: TRACK,
             captured_at: now,
             first_seen: now,
+            height_px: 120.0,
             liveness: LivenessVerdict::Live { score: 0.9 },
             liveness_at: Some(now),
             vouched_shots: vec![now],
@@ -127,6 +145,29 @@ impl Site {
         self.inputs.send(DoorInput::Identified(found)).await.unwrap();
     }
 
+    fn delete_the_person(&mut self) {
+        let (gallery, version) = (self.log.gallery(), self.log.version() + 1);
+        let id = RecordId(PERSON);
+        let record =
+            Record { gallery, epoch: 1, version, op: Op::Del, kind: Kind::Person, id, rev: 2, body: Vec::new() };
+        self.log.apply(&record, &self.keys.digest).unwrap();
+        self.galleries.apply(gallery, &[record], self.log.root()).unwrap();
+    }
+
+    /// The next event of the door, in a word, with its time.
+    async fn told(&mut self) -> (&'static str, MonoTime) {
+        let next = async {
+            loop {
+                match self.messages.recv().await {
+                    Some(Message::Happened(Happening::Door { event, at, .. })) => return (word(&event), at),
+                    Some(_) => {}
+                    None => panic!("the door is gone"),
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), next).await.expect("an event in time")
+    }
+
     async fn moved(&self, expected: &[RelayState]) {
         let wait = async {
             while *self.relay.0.lock() != expected {
@@ -135,6 +176,16 @@ impl Site {
         };
         let in_time = tokio::time::timeout(Duration::from_secs(5), wait).await;
         assert!(in_time.is_ok(), "expected {expected:?}, found {:?}", self.relay.0.lock());
+    }
+}
+
+fn word(event: &DoorEvent) -> &'static str {
+    match event {
+        DoorEvent::Granted(_) => "granted",
+        DoorEvent::Denied { reason: DenyReason::DoorFault, .. } => "fault",
+        DoorEvent::Denied { .. } => "denied",
+        DoorEvent::Unlocked { .. } => "unlocked",
+        DoorEvent::Locked { .. } => "locked",
     }
 }
 
@@ -150,12 +201,7 @@ async fn a_deletion_locks_the_open_door_without_any_frame() {
     let mut site = site(Duration::from_secs(60));
     site.person_stands_there().await;
     site.moved(&[RelayState::Unlocked]).await;
-    let gallery = site.log.gallery();
-    let version = site.log.version() + 1;
-    let id = RecordId(PERSON);
-    let record = Record { gallery, epoch: 1, version, op: Op::Del, kind: Kind::Person, id, rev: 2, body: Vec::new() };
-    site.log.apply(&record, &site.keys.digest).unwrap();
-    site.galleries.apply(gallery, &[record], site.log.root()).unwrap();
+    site.delete_the_person();
     site.moved(&[RelayState::Unlocked, RelayState::Locked]).await;
     site.person_stands_there().await;
     tokio::task::yield_now().await;
@@ -184,12 +230,49 @@ async fn stopping_hands_over_every_event_in_order() {
     task.await.unwrap();
     let mut told = Vec::new();
     while let Some(Message::Happened(Happening::Door { event, .. })) = messages.recv().await {
-        told.push(match event {
-            DoorEvent::Granted(_) => "granted",
-            DoorEvent::Denied { .. } => "denied",
-            DoorEvent::Unlocked { .. } => "unlocked",
-            DoorEvent::Locked { .. } => "locked",
-        });
+        told.push(word(&event));
     }
     assert_eq!(told, ["unlocked", "granted", "locked"]);
+}
+
+#[tokio::test]
+async fn an_edge_is_told_with_the_time_of_the_relay_however_long_the_disk_takes() {
+    use crate::clock::Clock;
+    let mut site = site(Duration::from_secs(60));
+    for _ in 0..2 * crate::stages::record::HAPPENINGS {
+        site.recorder.try_record(Happening::SystemStarted { at: MonoTime::START });
+    }
+    site.person_stands_there().await;
+    site.moved(&[RelayState::Unlocked]).await;
+    let moved_by = site.clock.now();
+    let (event, at) = site.told().await;
+    assert_eq!(event, "unlocked");
+    assert!(at <= moved_by, "told as of {at:?}, but it had moved by {moved_by:?}");
+}
+
+#[tokio::test]
+async fn a_relay_that_refuses_to_open_is_told_and_nobody_counts_as_let_in() {
+    let mut site = site(Duration::from_secs(60));
+    site.relay.1.store(true, Ordering::Relaxed);
+    site.person_stands_there().await;
+    assert_eq!([site.told().await.0, site.told().await.0], ["fault", "fault"], "the person's, and the door's own");
+    assert!(site.relay.0.lock().is_empty());
+    site.relay.1.store(false, Ordering::Relaxed);
+    assert_eq!(site.told().await.0, "locked", "the first order that the relay takes again");
+    site.person_stands_there().await;
+    assert_eq!([site.told().await.0, site.told().await.0], ["unlocked", "granted"]);
+    site.moved(&[RelayState::Locked, RelayState::Unlocked]).await;
+}
+
+#[tokio::test]
+async fn a_relay_that_refuses_to_lock_is_told_and_ordered_until_it_does() {
+    let mut site = site(Duration::from_secs(60));
+    site.person_stands_there().await;
+    assert_eq!([site.told().await.0, site.told().await.0], ["unlocked", "granted"]);
+    site.relay.1.store(true, Ordering::Relaxed);
+    site.delete_the_person();
+    assert_eq!(site.told().await.0, "fault", "no edge is told that did not happen");
+    site.relay.1.store(false, Ordering::Relaxed);
+    assert_eq!(site.told().await.0, "locked");
+    site.moved(&[RelayState::Unlocked, RelayState::Locked]).await;
 }

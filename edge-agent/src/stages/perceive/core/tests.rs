@@ -181,6 +181,39 @@ fn a_frame_that_does_not_pass_the_gate_is_never_embedded() {
 }
 
 #[test]
+fn poor_frames_are_no_evidence_of_life() {
+    let gate = QualityGate { min_face_height_px: 100.0, ..open_gate() };
+    let (models, mut perceiver) = (Fakes::default(), Perceiver::new("front".into(), gate, LivenessPolicy::default()));
+    for n in 0..40 {
+        models.show(&[(100.0 + (n % 5) as f32, 60.0, 80.0)]);
+        let percepts = perceiver.look(&models, &frame(n, n * 80)).unwrap();
+        let report = reports(&percepts)[0];
+        assert_eq!(report.liveness_at, None);
+        assert_eq!(report.liveness, LivenessVerdict::Collecting { frontal_frames: 0 });
+    }
+}
+
+#[test]
+fn after_an_interruption_a_face_in_the_same_place_is_another_face() {
+    let (models, mut perceiver) = (Fakes::default(), perceiver());
+    let mut report = None;
+    for n in 0..40 {
+        models.show(&[(100.0 + (n % 5) as f32, 60.0, 80.0)]);
+        let percepts = perceiver.look(&models, &frame(n, n * 80)).unwrap();
+        report = reports(&percepts).first().map(|report| (*report).clone());
+    }
+    let before = report.unwrap();
+    assert!(before.liveness.is_live());
+    let gone = perceiver.interrupted();
+    assert!(matches!(gone[..], [Percept::Left { track }] if track == before.track), "{gone:?}");
+    // Sooner than a track would have been lost.
+    let percepts = perceiver.look(&models, &frame(40, 40 * 80)).unwrap();
+    let after = reports(&percepts)[0];
+    assert_ne!(after.track, before.track);
+    assert!(!after.liveness.is_live() && after.first_seen == after.captured_at, "{after:?}");
+}
+
+#[test]
 fn in_a_crowd_the_nearest_faces_are_examined() {
     let (models, mut perceiver) = (Fakes::default(), perceiver());
     models.show(&[(0.0, 0.0, 30.0), (40.0, 0.0, 50.0), (100.0, 0.0, 60.0), (170.0, 0.0, 70.0), (250.0, 0.0, 40.0)]);
