@@ -234,7 +234,7 @@ async fn drive<C: GracefulConnection>(connection: C, first: Option<(Arc<Notify>,
         {
             return;
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     tokio::select! {
         _ = connection.as_mut() => return,
