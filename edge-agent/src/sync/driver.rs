@@ -413,7 +413,7 @@ impl<C: Connect> Driver<C> {
             Outcome::FetchLink => self.want_link(),
             Outcome::ThrownAway { gallery, epoch, code } => {
                 let at = self.rebuild_pace.thrown_away(now);
-                self.reports.changed_at(at);
+                self.reports.hold(at);
                 self.put_on_record(Happening::GalleryRebuilt { gallery: gallery.0, epoch, code, at: now });
             }
         }

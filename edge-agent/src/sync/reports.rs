@@ -13,28 +13,33 @@ pub(super) struct Reports {
     interval: Duration,
     last: Option<MonoTime>,
     due: Option<MonoTime>,
+    held_until: Option<MonoTime>,
 }
 
 impl Reports {
     pub(super) fn new(interval: Duration) -> Self {
-        Self { interval, last: None, due: None }
+        Self { interval, last: None, due: None, held_until: None }
     }
 
     /// The line is up: report at once.
     pub(super) fn connected(&mut self, now: MonoTime) {
         self.last = None;
         self.due = Some(now);
+        self.held_until = None;
     }
 
     /// Something changed.
     pub(super) fn changed(&mut self, now: MonoTime) {
-        self.changed_at(now);
+        let spaced = self.last.map_or(now, |last| now.max(last + SPACING));
+        let earliest = self.held_until.map_or(spaced, |until| spaced.max(until));
+        self.due = Some(self.due.map_or(earliest, |due| due.min(earliest)));
     }
 
-    /// Something changed, but is to be reported only at `at`: the wait after a gallery was thrown away.
-    pub(super) fn changed_at(&mut self, at: MonoTime) {
-        let earliest = self.last.map_or(at, |last| at.max(last + SPACING));
-        self.due = Some(self.due.map_or(earliest, |due| due.min(earliest)));
+    /// A gallery was thrown away, which is reported at `until`. That it is empty now is a change as well, before or after
+    /// this call, and must not make the report any earlier.
+    pub(super) fn hold(&mut self, until: MonoTime) {
+        self.held_until = Some(until);
+        self.due = Some(self.last.map_or(until, |last| until.max(last + SPACING)));
     }
 
     /// Whether to report now. If so, the next one is an interval away.
@@ -45,6 +50,7 @@ impl Reports {
         }
         self.last = Some(now);
         self.due = None;
+        self.held_until = None;
         true
     }
 }
@@ -98,6 +104,20 @@ mod tests {
         assert!(!reports.take(at(2_500)), "nothing changed");
         reports.changed(at(2_500));
         assert!(reports.take(at(2_500)));
+    }
+
+    #[test]
+    fn what_is_held_is_not_reported_earlier_by_another_change() {
+        let mut reports = Reports::new(Duration::from_secs(60));
+        reports.connected(at(0));
+        assert!(reports.take(at(0)));
+        reports.changed(at(2_000));
+        reports.hold(at(6_000));
+        reports.changed(at(2_010));
+        assert!(!reports.take(at(2_020)) && !reports.take(at(5_999)));
+        assert!(reports.take(at(6_000)));
+        reports.changed(at(7_500));
+        assert!(reports.take(at(7_500)), "the hold ends with the report");
     }
 
     #[test]
