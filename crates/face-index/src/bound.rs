@@ -35,6 +35,8 @@ pub(crate) struct Probe {
     pub(crate) high: [i8; DIM],
     /// Their low parts, −64..=64.
     pub(crate) low: [i8; DIM],
+    /// The sum of the integers.
+    pub(crate) sum: i32,
     /// What one step is worth.
     step: f32,
     /// Error for each unit of a row's residual: |p| + |π|.
@@ -61,6 +63,7 @@ impl Probe {
             whole,
             high,
             low,
+            sum: whole.iter().map(|c| i32::from(*c)).sum(),
             step,
             per_residual: ((norm + residual) as f32).next_up(),
             always: (residual as f32).next_up() * NORM_MAX + ROUNDING,
