@@ -46,6 +46,11 @@ impl FaissFlat {
         Ok(Self { index, n_rows: rows.len() })
     }
 
+    /// Bytes of its own copy.
+    pub(crate) fn bytes(&self) -> usize {
+        self.n_rows * DIM * size_of::<f32>()
+    }
+
     /// Rows that surely contain the exact top `k` (at least 1, at most the number of rows), in gallery order.
     pub(crate) fn candidates(&self, probe: &Embedding, k: usize) -> Result<Vec<usize>, faiss::error::Error> {
         let mut depth = k.saturating_mul(2).saturating_add(8).min(self.n_rows);

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::num::NonZeroUsize;
 
 use face_core::embedding::dot;
-use face_core::{DIM, Embedding, Gallery, PersonId, Ranked, Similarity, TemplateId};
+use face_core::{Embedding, Gallery, PersonId, Ranked, Similarity, TemplateId};
 
 use crate::bound::Probe;
 use crate::kernel::Kernel;
@@ -162,7 +162,7 @@ impl Snapshot {
         let copied = match &self.search {
             Search::Exact(_) => 0,
             #[cfg(feature = "faiss")]
-            Search::Faiss(_) => self.rows.len() * DIM * size_of::<f32>(),
+            Search::Faiss(index) => index.bytes(),
         };
         self.rows.bytes() + copied
     }
