@@ -42,7 +42,7 @@ pub(crate) struct Rows {
 /// The template as a [`crate::Snapshot`] stores it, and as the oracle must be given it: 18 bits a component.
 ///
 /// Each component moves by at most 1/261,118 of the largest, so a cosine by less than 9e-5 whatever the template, and
-/// by about 7e-7 for a face.
+/// by about 4e-7 for a face.
 #[must_use]
 pub fn at_stored_precision(template: &Embedding) -> [f32; DIM] {
     let (steps, step) = quantise(template.as_slice());
