@@ -1,5 +1,6 @@
-//! One probe against a whole gallery: the exact kernel, FAISS `IndexFlatIP`, and the time that reading the same bytes
-//! once takes, which no f32 kernel can beat. `cargo bench -p face-index --bench search`.
+//! One probe against a whole gallery: each kernel, FAISS `IndexFlatIP`, and the time that reading the f32 templates once
+//! takes, which no f32 search can beat. `cargo bench -p face-index --bench search`. The figures that are kept come from
+//! `examples/match_floor.rs`.
 
 use std::hint::black_box;
 

@@ -2,15 +2,24 @@
 //!
 //! In: the rows, once. Out: rows that surely contain the exact top `k`. FAISS gives the `k` best by its own sums,
 //! which say nothing of rows that tie with the last one; so it is asked for more until the last score is clearly below
-//! the `k`-th. The index is never written to or read from disk: FAISS does not survive hostile files.
+//! the `k`-th. It is given the rows at their stored precision, so that it answers about the same templates as the exact
+//! kernel. The index is never written to or read from disk: FAISS does not survive hostile files.
 
 use face_core::{DIM, Embedding};
 use faiss::index::flat::FlatIndex;
 use faiss::{ConcurrentIndex, Index};
 
-use crate::candidates::MARGIN;
-use crate::kernel::Row;
+use crate::candidates::floor_of;
+use crate::rows::Rows;
 use crate::snapshot::BuildError;
+
+/// Twice the largest difference between a score of FAISS and the oracle's, with room for norms of 1 ± 2e-4.
+///
+/// FAISS adds in an order of its own. For unit vectors of `n` = 512 components any order is within `n·u / (1 − n·u)` =
+/// 3.06e-5 of the true value, `u` = 2⁻²⁴ (Higham, §3.1), so two of them within 6.12e-5 of each other. Let A be the `k`-th
+/// best score of FAISS: at least `k` rows score A − 6.12e-5 or more with the oracle, so a row of the exact top `k` has a
+/// score of at least A − 2 · 6.12e-5 with FAISS.
+const MARGIN: f32 = 1.3e-4;
 
 /// Rows handed to FAISS at a time, so that building needs one small buffer beside its own copy.
 const ADD_ROWS: usize = 1024;
@@ -22,19 +31,24 @@ pub(crate) struct FaissFlat {
 }
 
 impl FaissFlat {
-    pub(crate) fn build(rows: &[Row]) -> Result<Self, BuildError> {
+    pub(crate) fn build(rows: &Rows) -> Result<Self, BuildError> {
         let failed = |source| BuildError::Faiss { rows: rows.len(), source: Box::new(source) };
         let dimension = u32::try_from(DIM).expect("512 fits");
         let mut index = FlatIndex::new_ip(dimension).map_err(failed)?;
         let mut buffer = Vec::with_capacity(ADD_ROWS.min(rows.len()) * DIM);
-        for block in rows.chunks(ADD_ROWS) {
+        for first in (0..rows.len()).step_by(ADD_ROWS) {
             buffer.clear();
-            for Row(embedding) in block {
-                buffer.extend_from_slice(embedding.as_slice());
+            for row in first..rows.len().min(first + ADD_ROWS) {
+                buffer.extend_from_slice(&rows.restore(row));
             }
             index.add(&buffer).map_err(failed)?;
         }
         Ok(Self { index, n_rows: rows.len() })
+    }
+
+    /// Bytes of its own copy.
+    pub(crate) fn bytes(&self) -> usize {
+        self.n_rows * DIM * size_of::<f32>()
     }
 
     /// Rows that surely contain the exact top `k` (at least 1, at most the number of rows), in gallery order.
@@ -42,7 +56,7 @@ impl FaissFlat {
         let mut depth = k.saturating_mul(2).saturating_add(8).min(self.n_rows);
         loop {
             let found = self.index.search(probe.as_slice(), depth)?;
-            let floor = found.distances[k - 1] - MARGIN;
+            let floor = floor_of(found.distances[k - 1] - MARGIN);
             let lowest = found.distances[depth - 1];
             if depth == self.n_rows || lowest < floor {
                 let scored = found.labels.iter().zip(&found.distances);

@@ -1,15 +1,20 @@
 //! An immutable gallery in memory, ready to be searched.
 //!
 //! In: rows in gallery order. Out: a [`Snapshot`] that implements [`Gallery`]. It is never changed; the programs build
-//! the next one and swap it in whole. Cost: 2 KiB a template (twice that with FAISS, which keeps its own copy), and a
-//! search reads every template once.
+//! the next one and swap it in whole. Cost: 1,160 bytes a template (and 2 KiB more with FAISS, which keeps its own copy);
+//! a search reads 520 of them.
 
+use std::cmp::Ordering;
 use std::collections::HashSet;
+use std::num::NonZeroUsize;
 
-use face_core::{Embedding, Gallery, PersonId, Ranked, TemplateId};
+use face_core::embedding::dot;
+use face_core::{Embedding, Gallery, PersonId, Ranked, Similarity, TemplateId};
 
-use crate::candidates::Candidates;
-use crate::kernel::{Kernel, Row};
+use crate::bound::Probe;
+use crate::kernel::Kernel;
+use crate::rows::Rows;
+use crate::scan::scan;
 
 #[cfg(feature = "faiss")]
 use crate::flat::FaissFlat;
@@ -58,12 +63,9 @@ pub enum BuildError {
     },
 }
 
-/// Rows scored before their scores are looked at: 256 scores stay in the first-level cache.
-const BLOCK: usize = 256;
-
 /// An immutable, searchable gallery.
 pub struct Snapshot {
-    rows: Vec<Row>,
+    rows: Rows,
     names: Vec<(PersonId, TemplateId)>,
     people: HashSet<PersonId>,
     search: Search,
@@ -78,8 +80,8 @@ enum Search {
 impl Snapshot {
     /// Builds a snapshot. The order of `rows` is the gallery order, which decides between equal scores.
     ///
-    /// [`Engine::Auto`] takes the exact kernel at every size: it reads the same bytes as `IndexFlatIP` and needs half
-    /// the memory (`cargo bench -p face-index` shows both). FAISS earns its place when an approximate index is wanted.
+    /// [`Engine::Auto`] takes the exact kernel at every size: from 1,000 to 1,000,000 templates it was the faster one at
+    /// each that was measured (docs/measurements/match.md), and it needs about a third of the memory.
     ///
     /// # Errors
     /// [`BuildError`]: a template stands in two rows, or FAISS is missing or fails.
@@ -114,16 +116,16 @@ impl Snapshot {
 
     fn assemble(
         input: Vec<(PersonId, TemplateId, Embedding)>,
-        search: impl FnOnce(&[Row]) -> Result<Search, BuildError>,
+        search: impl FnOnce(&Rows) -> Result<Search, BuildError>,
     ) -> Result<Self, BuildError> {
-        let mut rows = Vec::with_capacity(input.len());
+        let mut rows = Rows::with_capacity(input.len());
         let mut names = Vec::with_capacity(input.len());
         let mut templates = HashSet::with_capacity(input.len());
         for (person, template, embedding) in input {
             if !templates.insert(template) {
                 return Err(BuildError::DuplicateTemplate { template });
             }
-            rows.push(Row(embedding));
+            rows.push(&embedding);
             names.push((person, template));
         }
         let people = names.iter().map(|(person, _)| *person).collect();
@@ -135,7 +137,7 @@ impl Snapshot {
     #[must_use]
     pub fn empty() -> Self {
         let search = Search::Exact(Kernel::detect());
-        Self { rows: Vec::new(), names: Vec::new(), people: HashSet::new(), search }
+        Self { rows: Rows::default(), names: Vec::new(), people: HashSet::new(), search }
     }
 
     /// Number of different people.
@@ -157,57 +159,66 @@ impl Snapshot {
     /// Bytes held for the search, without the names.
     #[must_use]
     pub fn vector_bytes(&self) -> usize {
-        let copies = match &self.search {
-            Search::Exact(_) => 1,
+        let copied = match &self.search {
+            Search::Exact(_) => 0,
             #[cfg(feature = "faiss")]
-            Search::Faiss(_) => 2,
+            Search::Faiss(index) => index.bytes(),
         };
-        copies * size_of_val(self.rows.as_slice())
+        self.rows.bytes() + copied
     }
 
-    /// Rows that surely contain the exact top `k`, in gallery order.
-    fn likely_rows(&self, probe: &Embedding, k: usize) -> Vec<usize> {
+    /// As [`Gallery::search`] for each of several probes, which then share one reading of the rows.
+    ///
+    /// The exact kernel uses up to `n_threads` threads, fewer in a small gallery; FAISS has its own setting
+    /// (`OMP_NUM_THREADS`), and searches for one probe after the other.
+    #[must_use]
+    pub fn search_batch(&self, probes: &[Embedding], k: usize, n_threads: NonZeroUsize) -> Vec<Vec<Ranked>> {
+        let k = k.min(self.rows.len());
+        if k == 0 {
+            return vec![Vec::new(); probes.len()];
+        }
+        let likely = self.likely_rows(probes, k, n_threads);
+        probes.iter().zip(likely).map(|(probe, rows)| self.ranked(probe, &rows, k)).collect()
+    }
+
+    /// For each probe the rows that surely contain its exact top `k`, in gallery order.
+    fn likely_rows(&self, probes: &[Embedding], k: usize, n_threads: NonZeroUsize) -> Vec<Vec<usize>> {
+        let scan_with = |kernel, probes: &[Embedding]| {
+            let probes: Vec<Probe> = probes.iter().map(Probe::new).collect();
+            scan(kernel, &self.rows, &probes, k, n_threads)
+        };
         match &self.search {
-            Search::Exact(kernel) => scan(*kernel, &self.rows, probe, k),
+            Search::Exact(kernel) => scan_with(*kernel, probes),
             #[cfg(feature = "faiss")]
-            Search::Faiss(index) => index.candidates(probe, k).unwrap_or_else(|error| {
-                // A door must not lose its gallery because an index failed; the exact kernel needs nothing else.
-                tracing::error!(%error, "faiss search failed, the exact kernel answers instead");
-                scan(Kernel::detect(), &self.rows, probe, k)
-            }),
+            Search::Faiss(index) => {
+                let found: Result<Vec<_>, _> = probes.iter().map(|probe| index.candidates(probe, k)).collect();
+                found.unwrap_or_else(|error| {
+                    // A door must not lose its gallery because an index failed; the exact kernel needs nothing else.
+                    tracing::error!(%error, "faiss search failed, the exact kernel answers instead");
+                    scan_with(Kernel::detect(), probes)
+                })
+            }
         }
     }
-}
 
-fn scan(kernel: Kernel, rows: &[Row], probe: &Embedding, k: usize) -> Vec<usize> {
-    let mut candidates = Candidates::new(k);
-    let mut scores = [0.0; BLOCK];
-    for (block, rows) in rows.chunks(BLOCK).enumerate() {
-        let scores = &mut scores[..rows.len()];
-        kernel.score(probe, rows, scores);
-        candidates.offer(block * BLOCK, scores);
+    /// The best `k` of `rows`, which are in gallery order, by the oracle's own product.
+    fn ranked(&self, probe: &Embedding, rows: &[usize], k: usize) -> Vec<Ranked> {
+        let score = |row: &usize| {
+            let (person, template) = self.names[*row];
+            let similarity = Similarity::new(dot(probe.as_slice(), &self.rows.restore(*row)));
+            Ranked { person, template, similarity }
+        };
+        let mut found: Vec<Ranked> = rows.iter().map(score).collect();
+        // The sort is stable, so equal scores stay in gallery order. No similarity is NaN.
+        found.sort_by(|a, b| b.similarity.partial_cmp(&a.similarity).unwrap_or(Ordering::Equal));
+        found.truncate(k);
+        found
     }
-    candidates.into_rows()
 }
 
 impl Gallery for Snapshot {
     fn search(&self, probe: &Embedding, k: usize) -> Vec<Ranked> {
-        let k = k.min(self.rows.len());
-        if k == 0 {
-            return Vec::new();
-        }
-        let mut found: Vec<Ranked> = self
-            .likely_rows(probe, k)
-            .into_iter()
-            .map(|row| {
-                let (person, template) = self.names[row];
-                Ranked { person, template, similarity: probe.similarity(&self.rows[row].0) }
-            })
-            .collect();
-        // Candidates come in gallery order and the sort is stable, so equal scores stay in it.
-        found.sort_by(|a, b| b.similarity.value().total_cmp(&a.similarity.value()));
-        found.truncate(k);
-        found
+        self.search_batch(std::slice::from_ref(probe), k, NonZeroUsize::MIN).pop().unwrap_or_default()
     }
 
     fn contains(&self, person: PersonId) -> bool {

@@ -1,7 +1,10 @@
-//! Every engine and every kernel gives exactly what the plain oracle gives: scores bit for bit, and order.
+//! Every engine and every kernel gives exactly what the plain oracle gives: scores bit for bit, and order. The oracle is
+//! asked about the templates at the precision that a snapshot stores.
 
-use face_core::{Embedding, Gallery, PersonId, Ranked, TemplateId, rank};
-use face_index::{BuildError, Engine, EngineUsed, Kernel, Snapshot};
+use std::num::NonZeroUsize;
+
+use face_core::{DIM, Embedding, Gallery, PersonId, Ranked, TemplateId, rank};
+use face_index::{BuildError, Engine, EngineUsed, Kernel, Snapshot, at_stored_precision};
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -41,23 +44,47 @@ fn snapshots(embeddings: &[Embedding]) -> Vec<Snapshot> {
     all
 }
 
+/// The template as the snapshot keeps it, bit for bit: not normalised again.
+fn stored(template: &Embedding) -> Embedding {
+    let bytes: Vec<u8> = at_stored_precision(template).iter().flat_map(|value| value.to_le_bytes()).collect();
+    Embedding::from_le_bytes(&bytes).expect("storing keeps the norm")
+}
+
 fn expect_oracle(embeddings: &[Embedding], probe: &Embedding, k: usize) {
-    let expected: Vec<(Uuid, u32)> = rank(probe, embeddings, k)
+    let kept: Vec<Embedding> = embeddings.iter().map(stored).collect();
+    let expected: Vec<(Uuid, u32)> = rank(probe, &kept, k)
         .into_iter()
         .map(|(index, score)| (Uuid::from_u128(index as u128 + 1), score.to_bits()))
         .collect();
     for snapshot in snapshots(embeddings) {
-        let found: Vec<(Uuid, u32)> = snapshot
-            .search(probe, k)
-            .iter()
-            .map(|Ranked { template, similarity, .. }| (template.0, similarity.value().to_bits()))
-            .collect();
-        assert_eq!(found, expected, "{:?}, n {}, k {k}", snapshot.engine(), embeddings.len());
+        assert_eq!(
+            bits(&snapshot.search(probe, k)),
+            expected,
+            "{:?}, n {}, k {k}",
+            snapshot.engine(),
+            embeddings.len()
+        );
     }
+}
+
+/// What a comparison of two results looks at: who, and the score's bits.
+fn bits(found: &[Ranked]) -> Vec<(Uuid, u32)> {
+    found.iter().map(|Ranked { template, similarity, .. }| (template.0, similarity.value().to_bits())).collect()
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn a_batch_finds_what_each_probe_finds_alone(seed in 1_u64..u64::MAX, n in 0_u64..300, n_probes in 0_u64..40) {
+        let embeddings: Vec<Embedding> = (0..n).map(|row| embedding(seed ^ row)).collect();
+        let probes: Vec<Embedding> = (0..n_probes).map(|probe| embedding(!seed ^ probe)).collect();
+        for snapshot in snapshots(&embeddings) {
+            let alone: Vec<_> = probes.iter().map(|probe| bits(&snapshot.search(probe, 5))).collect();
+            let together = snapshot.search_batch(&probes, 5, NonZeroUsize::MIN);
+            prop_assert_eq!(together.iter().map(|found| bits(found)).collect::<Vec<_>>(), alone);
+        }
+    }
 
     #[test]
     fn equals_the_oracle(seed in 1_u64..u64::MAX, n in 0_usize..600, k in 0_usize..40) {
@@ -140,4 +167,43 @@ fn a_debug_line_names_nobody() {
     let snapshot = Snapshot::build(rows(&[embedding(1)]), Engine::Auto).expect("builds");
     let line = format!("{snapshot:?}");
     assert!(!line.contains(&Uuid::from_u128(1).to_string()), "{line}");
+}
+
+/// Large enough for several threads; rows 0, 15,000 and the last are equal, so that a tie spans their borders.
+#[test]
+fn several_threads_find_what_one_finds() {
+    let mut embeddings: Vec<Embedding> = (0..30_001).map(embedding).collect();
+    for row in [15_000, 30_000] {
+        embeddings[row] = embeddings[0].clone();
+    }
+    let probes: Vec<Embedding> = [near(&embeddings[0], 3, 0.01), embedding(u64::MAX)].into();
+    for kernel in Kernel::available() {
+        let snapshot = Snapshot::with_kernel(rows(&embeddings), kernel).expect("builds");
+        let alone: Vec<_> = probes.iter().map(|probe| bits(&snapshot.search(probe, 5))).collect();
+        assert_eq!(alone[0][..3].iter().map(|row| row.0.as_u128()).collect::<Vec<_>>(), [1, 15_001, 30_001]);
+        for n_threads in [2, 3, 64] {
+            let found = snapshot.search_batch(&probes, 5, NonZeroUsize::new(n_threads).expect("not zero"));
+            assert_eq!(found.iter().map(|found| bits(found)).collect::<Vec<_>>(), alone, "{kernel:?}, {n_threads}");
+        }
+    }
+}
+
+/// What 18 bits cost: against the templates as they were given, in f64, not one of 500 ranks changes here.
+#[test]
+fn the_five_best_are_those_of_the_templates_as_given() {
+    let embeddings: Vec<Embedding> = (0..20_000).map(embedding).collect();
+    let snapshot = Snapshot::build(rows(&embeddings), Engine::Auto).expect("builds");
+    for seed in 1_000_000..1_000_100 {
+        let probe = embedding(seed);
+        let score = |row: &Embedding| {
+            (0..DIM).map(|at| f64::from(row.as_slice()[at]) * f64::from(probe.as_slice()[at])).sum::<f64>()
+        };
+        let mut expected: Vec<(u128, f64)> = (1..).zip(embeddings.iter().map(score)).collect();
+        expected.sort_by(|a, b| b.1.total_cmp(&a.1));
+        let found = snapshot.search(&probe, 5);
+        for (found, (row, score)) in found.iter().zip(expected) {
+            assert_eq!(found.template.0.as_u128(), row);
+            assert!((f64::from(found.similarity.value()) - score).abs() < 3e-6);
+        }
+    }
 }
