@@ -179,13 +179,14 @@ pub(super) fn identify_table(report: &IdentifyReport) -> String {
     if !report.three {
         line(&mut text, "enrolment", "with 1 picture only: nobody has four, three to enrol with and one to come with");
     }
-    let head = ["gallery", "enrolled with", "probes of", "enrolled", "strangers", "FPIR", "FNIR", "95 %", "threshold"];
+    let head =
+        ["gallery", "enrolled with", "who come", "their probes", "strangers", "FPIR", "FNIR", "95 %", "threshold"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for size in &report.sizes {
         for point in &size.points {
             let mut row = vec![
                 format!("{} people", size.n),
-                format!("{} pictures", size.enrolled),
+                format!("{} each", size.enrolled),
                 format!("{} people", size.n_mated_people),
                 size.n_mated.to_string(),
                 size.n_strangers.to_string(),
