@@ -274,6 +274,8 @@ fn help_has_examples_and_a_wrong_command_line_exits_with_2() {
     let site = Site::with_config("schema_version = 1\n");
     for verb in ["pairs", "identify"] {
         let help = text(&site.output(&["eval", verb, "--help"]).stdout);
+        // It is wrapped to the width of the terminal.
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
         for part in ["Examples:", "--images faces", "rule of three", "--gate", "bootstrap of people"] {
             assert!(help.contains(part), "{verb}: {part}: {help}");
         }

@@ -17,14 +17,14 @@ Examples:
   edge-agent eval pairs --images faces --pairs pairs.csv --gate enrol -o json
   edge-agent eval pairs --images faces --labels labels.csv
 
-Lists: CSV with the header a,b,same or a,b,same,fold (same is 1 for one person and 0 for two), paths relative to --images.
-Labels have the header path,person. A file labels.csv beside the pairs is taken without being named; without labels only
+Lists: CSV with the header a,b,same or a,b,same,fold (same is 1 for one person and 0 for two), paths relative to --images. \
+Labels have the header path,person. A file labels.csv beside the pairs is taken without being named; without labels only \
 what follows from the pairs themselves is known of who is who.
 
-How it counts: accuracy is over the listed pairs, with the threshold of each fold from the other folds; without folds it
-is that of the best single threshold, which is optimistic. All else is over every two pictures of the list. A picture
-without a template is named and counted in fte: a listed pair with it counts as wrong, a genuine pair as refused, an
-impostor pair is left out. A rate is reported from 3 / rate impostor pairs on (rule of three), else it is null.
+How it counts: accuracy is over the listed pairs, with the threshold of each fold from the other folds; without folds it \
+is that of the best single threshold, which is optimistic. All else is over every two pictures of the list. A picture \
+without a template is named and counted in fte: a listed pair with it counts as wrong, a genuine pair as refused, an \
+impostor pair is left out. A rate is reported from 3 / rate impostor pairs on (rule of three), else it is null. \
 Intervals: 95 %, bootstrap of people. JPEG, PNG, PGM and PPM are read; at most 10,000 pictures.";
 
 const IDENTIFY_HELP: &str = "\
@@ -34,12 +34,12 @@ Examples:
 
 Labels: CSV with the header path,person, paths relative to --images.
 
-How it counts: who is enrolled, and with which pictures, is drawn 10 times from the seed. People with four or more
-pictures come to the door with those that are left after three; the gallery is filled with others, and everybody else is
-a stranger. FPIR is the share of the strangers' pictures that open the door, FNIR the share of the enrolled people's
-pictures that do not open it in their name; the margin of the policy `default` holds. A probe without a template is a
-miss; a stranger's is left out. A rate is reported from 3 / rate strangers' pictures on (rule of three), else it is null.
-Intervals: 95 %, bootstrap of people.";
+How it counts: who is enrolled, and with which pictures, is drawn 10 times from the seed; pictures that the hub would \
+refuse as two people are not enrolled together. People with four or more pictures come to the door with those that are \
+left after three; the gallery is filled with others, and everybody else is a stranger. FPIR is the share of the \
+strangers' pictures that open the door, FNIR the share of the enrolled people's pictures that do not open it in their \
+name; the margin of the policy `default` holds. A probe without a template is a miss; a stranger's is left out. A rate is \
+reported from 3 / rate strangers' pictures on (rule of three), else it is null. Intervals: 95 %, bootstrap of people.";
 
 /// Verbs of `eval`.
 #[derive(Debug, Subcommand)]
