@@ -62,9 +62,9 @@ fn best_threshold<'a>(pairs: impl Iterator<Item = &'a Judged>) -> Option<f32> {
     let mut best: Vec<(usize, usize)> = vec![(0, right)];
     for (index, (score, same)) in scored.iter().enumerate() {
         if *same {
-            right -= 1
+            right -= 1;
         } else {
-            right += 1
+            right += 1;
         }
         let splits_a_tie = scored.get(index + 1).is_some_and(|next| next.0 == *score);
         let record = best[0].1;
