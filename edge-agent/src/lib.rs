@@ -12,6 +12,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod door;
+pub mod eval;
 pub mod gallery;
 pub mod logging;
 pub mod models;

@@ -8,6 +8,7 @@ mod claim;
 mod config;
 mod doctor;
 mod embed;
+mod eval;
 mod output;
 mod run;
 mod status;
@@ -49,6 +50,7 @@ Examples:
   edge-agent --config /etc/edge-agent/config.toml run
   edge-agent claim --token-file /run/claim-token
   edge-agent embed portrait.jpg -o json
+  edge-agent eval pairs --images faces --pairs faces/pairs.csv
   edge-agent outbox status -o json
   edge-agent doctor
 
@@ -102,6 +104,15 @@ pub enum Command {
         after_help = "Example:\n  edge-agent embed portrait.jpg -o json\n\nNothing is stored. Fails for a photograph without a face, with several, or with one too small."
     )]
     Embed(embed::EmbedArgs),
+    /// Measure recognition on pictures of your own, with the code of the door.
+    #[command(
+        after_help = "Examples:\n  edge-agent eval pairs --images faces --pairs faces/pairs.csv\n  edge-agent eval identify --images faces --labels faces/labels.csv\n\nNothing is stored or sent."
+    )]
+    Eval {
+        /// What to measure.
+        #[command(subcommand)]
+        command: eval::EvalCommand,
+    },
     /// The events that wait for the hub.
     Outbox {
         /// What to do.
@@ -187,6 +198,7 @@ fn dispatch(args: &Args) -> Exit {
         Command::Run => run::run(loaded.config),
         Command::Claim(claim) => claim::claim(claim, &loaded.config, args.output),
         Command::Embed(embed) => embed::embed(embed, &loaded.config, args.output),
+        Command::Eval { command } => eval::eval(command, &loaded.config, args.output),
         Command::Outbox { command: OutboxCommand::Status } => status::outbox(&loaded.config, args.output),
         Command::Outbox { command: OutboxCommand::List } => status::outbox_list(&loaded.config, args.output),
         Command::Gallery { command: StatusCommand::Status } => status::gallery(&loaded.config, args.output),

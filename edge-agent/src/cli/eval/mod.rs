@@ -1,0 +1,144 @@
+//! `edge-agent eval`: recognition measured on anybody's pictures, with the very code of the door.
+
+mod print;
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::{Exit, Output, output};
+use crate::config::Config;
+use crate::eval::{self, EvalError, Gate, Question};
+use crate::logging::chain;
+
+const PAIRS_HELP: &str = "\
+Examples:
+  edge-agent eval pairs --images faces --pairs faces/pairs.csv
+  edge-agent eval pairs --images faces --pairs pairs.csv --gate enrol -o json
+  edge-agent eval pairs --images faces --labels labels.csv
+
+Lists: CSV with the header a,b,same or a,b,same,fold (same is 1 for one person and 0 for two), paths relative to --images. \
+Labels have the header path,person. A file labels.csv beside the pairs is taken without being named; without labels only \
+what follows from the pairs themselves is known of who is who.
+
+How it counts: accuracy is over the listed pairs, with the threshold of each fold from the other folds; without folds it \
+is that of the best single threshold, which is optimistic. All else is over every two pictures of the list. A picture \
+without a template is named and counted in fte: a listed pair with it counts as wrong, a genuine pair as refused, an \
+impostor pair is left out. A rate is reported from 3 / rate impostor pairs on (rule of three), else it is null. \
+Intervals: 95 %, bootstrap of people. JPEG, PNG, PGM and PPM are read; at most 10,000 pictures.";
+
+const IDENTIFY_HELP: &str = "\
+Examples:
+  edge-agent eval identify --images faces --labels faces/labels.csv
+  edge-agent eval identify --images faces --labels labels.csv --seed 7 -o json
+
+Labels: CSV with the header path,person, paths relative to --images.
+
+How it counts: who is enrolled, and with which pictures, is drawn 10 times from the seed; pictures that the hub would \
+refuse as two people are not enrolled together. People with four or more pictures come to the door with those that are \
+left after three; the gallery is filled with others, and everybody else is a stranger. FPIR is the share of the \
+strangers' pictures that open the door, FNIR the share of the enrolled people's pictures that do not open it in their \
+name; the margin of the policy `default` holds. A probe without a template is a miss; a stranger's is left out. A rate is \
+reported from 3 / rate strangers' pictures on (rule of three), else it is null. Intervals: 95 %, bootstrap of people.";
+
+/// Verbs of `eval`.
+#[derive(Debug, Subcommand)]
+pub enum EvalCommand {
+    /// Same person or not: accuracy, true accepts at each false accept rate, equal error rate, thresholds.
+    #[command(after_help = PAIRS_HELP)]
+    Pairs(PairsArgs),
+    /// Who is it, if anybody: misses at each rate of strangers let in, for several gallery sizes.
+    #[command(after_help = IDENTIFY_HELP)]
+    Identify(IdentifyArgs),
+}
+
+/// Arguments of `eval pairs`.
+#[derive(Debug, Args)]
+pub struct PairsArgs {
+    #[command(flatten)]
+    pictures: PicturesArgs,
+
+    /// List of pairs: a,b,same[,fold].
+    #[arg(long, value_name = "FILE.csv", required_unless_present = "labels")]
+    pairs: Option<PathBuf>,
+
+    /// Who is on each picture: path,person. Without --pairs all these pictures are compared.
+    #[arg(long, value_name = "FILE.csv")]
+    labels: Option<PathBuf>,
+}
+
+/// Arguments of `eval identify`.
+#[derive(Debug, Args)]
+pub struct IdentifyArgs {
+    #[command(flatten)]
+    pictures: PicturesArgs,
+
+    /// Who is on each picture: path,person.
+    #[arg(long, value_name = "FILE.csv")]
+    labels: PathBuf,
+}
+
+/// Arguments of both.
+#[derive(Debug, Args)]
+struct PicturesArgs {
+    /// The folder that the paths of the lists are relative to.
+    #[arg(long, value_name = "DIR")]
+    images: PathBuf,
+
+    /// The model pack. Only the configured one is known yet.
+    #[arg(long, value_name = "NAME")]
+    pack: Option<String>,
+
+    /// The quality that a face must have: that of a face before a door, or that of an enrolment photograph.
+    #[arg(long, value_enum, default_value_t = GateName::Match)]
+    gate: GateName,
+
+    /// Where the random draws start. The same seed gives the same figures.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    seed: u64,
+}
+
+/// The gates by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum GateName {
+    /// A face before a door.
+    Match,
+    /// An enrolment photograph.
+    Enrol,
+}
+
+impl PicturesArgs {
+    fn question(&self) -> Question {
+        let gate = match self.gate {
+            GateName::Match => Gate::Match,
+            GateName::Enrol => Gate::Enrol,
+        };
+        Question { images: self.images.clone(), pack: self.pack.clone(), gate, seed: self.seed }
+    }
+}
+
+pub(super) fn eval(command: &EvalCommand, config: &Config, form: Output) -> Exit {
+    let told = match command {
+        EvalCommand::Pairs(args) => {
+            eval::pairs(&args.pictures.question(), args.pairs.as_deref(), args.labels.as_deref(), config).map(
+                |report| if form == Output::Json { print::pairs_json(&report) } else { print::pairs_table(&report) },
+            )
+        }
+        EvalCommand::Identify(args) => eval::identify(&args.pictures.question(), &args.labels, config).map(|report| {
+            if form == Output::Json { print::identify_json(&report) } else { print::identify_table(&report) }
+        }),
+    };
+    match told {
+        Ok(text) => output::text(&text),
+        Err(error) => refused(&error),
+    }
+}
+
+fn refused(error: &EvalError) -> Exit {
+    output::problem(&match error {
+        // Their sources are already in their messages.
+        EvalError::List(_) | EvalError::Unreadable { .. } => error.to_string(),
+        other => chain(other),
+    });
+    Exit::Failure
+}
