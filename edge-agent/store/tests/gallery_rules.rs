@@ -112,6 +112,25 @@ fn a_store_goes_on_where_it_was_and_a_deleted_id_stays_dead() {
 }
 
 #[test]
+fn a_database_that_lets_go_late_costs_no_gallery() {
+    let device = Device::filled(7);
+    let (store, _) = device.open();
+    let (version, root) = (store.version(), store.root());
+    drop(store);
+    // As sled's own threads do it: the file is still locked for a moment after the database was dropped.
+    let held = fs::File::open(device.gallery_dir().join("generation-1/db")).unwrap();
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let late = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        drop(held);
+    });
+    let (store, opened) = device.open();
+    late.join().unwrap();
+    assert!(matches!(opened, GalleryOpened::Intact), "{opened:?}");
+    assert_eq!((store.version(), store.root()), (version, root));
+}
+
+#[test]
 fn another_root_than_the_hubs_changes_nothing() {
     let device = Device::filled(5);
     let (mut store, _) = device.open();

@@ -13,11 +13,18 @@ use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use crate::files::{self, FileError};
 
 /// sled's page cache: the store is read once at the start and then only written, so the smallest useful one.
 const CACHE_BYTES: u64 = 8 << 20;
+/// How often, and how long in between, a database that was just dropped is asked for: five seconds in all.
+const LOCK_TRIES: u32 = 500;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// Why sled could not do it.
 #[derive(Debug, thiserror::Error)]
@@ -85,7 +92,10 @@ pub(crate) struct DurableSled {
 
 impl DurableSled {
     /// Opens or makes the database in `dir`, and makes the making durable.
+    ///
+    /// The caller holds the store's own lock, so that only an earlier database of this process can still be there.
     pub(crate) fn open(dir: &Path) -> Result<Self, SledError> {
+        await_release(&dir.join("db"))?;
         let db = guarded(dir, "open", || {
             sled::Config::new()
                 .path(dir)
@@ -159,6 +169,24 @@ impl DurableSled {
     pub(crate) fn file_bytes(&self) -> u64 {
         self.file.metadata().map_or(0, |meta| meta.len())
     }
+}
+
+/// Waits until nobody has the database file locked. sled's threads may hold it for a moment after the database was dropped,
+/// and sled's answer to that is the same error as for a damaged file, which would cost the gallery.
+fn await_release(path: &Path) -> Result<(), FileError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(FileError::at("open", path)(error)),
+    };
+    for _ in 0..LOCK_TRIES {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(Errno::WOULDBLOCK) => std::thread::sleep(LOCK_PAUSE),
+            Err(errno) => return Err(FileError::at("lock", path)(errno.into())),
+        }
+    }
+    Err(FileError::at("lock", path)(Errno::WOULDBLOCK.into()))
 }
 
 fn guarded<T>(dir: &Path, what: &'static str, run: impl FnOnce() -> sled::Result<T>) -> Result<T, SledError> {
