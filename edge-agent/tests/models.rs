@@ -79,19 +79,30 @@ fn a_pack_is_added_examined_used_and_removed() {
     assert!(shelf(&site).is_empty(), "{:?}", shelf(&site));
 }
 
+/// What is done to a pack, how, and what must be said of it.
+type Harm = (&'static str, fn(&Path), &'static str);
+
 #[test]
 fn what_is_not_as_its_manifest_says_is_refused_and_leaves_nothing() {
     let Some(parts) = Parts::find("what_is_not_as_its_manifest_says_is_refused_and_leaves_nothing") else { return };
-    let cases: [(&str, fn(&Path), &str); 5] = [
+    let cases: [Harm; 5] = [
         ("a changed byte", |dir| change_byte(&dir.join("fr_pose.onnx")), "sha256 is"),
         ("a byte too many", |dir| append(&dir.join("fr_eye.onnx")), "the manifest says 207130"),
         ("a missing file", |dir| fs::remove_file(dir.join("fr_eye.onnx")).unwrap(), "fr_eye.onnx"),
-        ("another shape", |dir| {
-            edit_manifest(&dir.join("manifest.toml"), dir, "shape = [1, 1, 24, 24]", "shape = [1, 1, 32, 32]");
-        }, "[1, 1, 32, 32]"),
-        ("a file outside the pack", |dir| {
-            edit_manifest(&dir.join("manifest.toml"), dir, "\"fr_eye.onnx\"", "\"../fr_eye.onnx\"");
-        }, "relative path without '..'"),
+        (
+            "another shape",
+            |dir| {
+                edit_manifest(&dir.join("manifest.toml"), dir, "shape = [1, 1, 24, 24]", "shape = [1, 1, 32, 32]");
+            },
+            "[1, 1, 32, 32]",
+        ),
+        (
+            "a file outside the pack",
+            |dir| {
+                edit_manifest(&dir.join("manifest.toml"), dir, "\"fr_eye.onnx\"", "\"../fr_eye.onnx\"");
+            },
+            "relative path without '..'",
+        ),
     ];
     for (what, harm, told) in cases {
         let site = site(&parts);
@@ -120,7 +131,9 @@ fn append(path: &Path) {
 /// An ONNX file of 300 bytes that wants 8 GB of memory at its first run.
 #[test]
 fn a_model_that_swallows_memory_is_refused_by_the_limit_of_its_process() {
-    let Some(parts) = Parts::find("a_model_that_swallows_memory_is_refused_by_the_limit_of_its_process") else { return };
+    let Some(parts) = Parts::find("a_model_that_swallows_memory_is_refused_by_the_limit_of_its_process") else {
+        return;
+    };
     let site = site(&parts);
     let stick = second_pack(&site, &parts);
     let model = Graph::swallowing(2_000_000_000).encode();
@@ -152,7 +165,10 @@ fn names_are_answered_with_what_there_is() {
     edit_manifest(&stick.join("manifest.toml"), &stick, "version = \"0.0.1\"", "version = \"0.0.2\"");
     site.json(&["models", "add", stick.to_str().unwrap()]);
     let cases = [
-        (["models", "verify", "third"], "there is no model pack third; there is faceplugin-0.0.1, second-0.0.1, second-0.0.2"),
+        (
+            ["models", "verify", "third"],
+            "there is no model pack third; there is faceplugin-0.0.1, second-0.0.1, second-0.0.2",
+        ),
         (["models", "remove", "second"], "second may be second-0.0.1, second-0.0.2: name the version too"),
         (["models", "remove", "default"], "came with the program"),
         (["models", "add", "/nowhere"], "/nowhere/manifest.toml: cannot be read"),

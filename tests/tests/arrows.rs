@@ -26,10 +26,7 @@ const CRATES: &[(&str, &[&str])] = &[
     // The judge starts the programs and never links them.
     ("system-tests", &[]),
     // It calls the parsers of both programs, so it must link them.
-    (
-        "fuzz-targets",
-        &["cloud-hub", "edge-agent", "edge-capture", "face-runtime", "gallery-log", "wire-contract"],
-    ),
+    ("fuzz-targets", &["cloud-hub", "edge-agent", "edge-capture", "face-runtime", "gallery-log", "wire-contract"]),
 ];
 
 /// What a pure crate may never reach for: the outside world and its clock.

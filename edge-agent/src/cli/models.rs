@@ -56,7 +56,7 @@ pub(super) fn models(command: &ModelsCommand, config: &Config, form: Output) -> 
     match command {
         ModelsCommand::List => list(config, form),
         ModelsCommand::Verify { names } => verify(names, config, form),
-        ModelsCommand::Add { dir } => match install::add(&config.models, dir, |step| output::progress(step)) {
+        ModelsCommand::Add { dir } => match install::add(&config.models, dir, output::progress) {
             Ok(added) => output::object(&told_added(&added, config), form),
             Err(error) => refused(&error),
         },
@@ -84,10 +84,8 @@ fn list(config: &Config, form: Output) -> Exit {
         Err(error) => return refused(&error),
     };
     let in_use = shelf::find(&config.models, &config.models.pack);
-    let rows: Vec<Value> = packs
-        .iter()
-        .map(|pack| row(pack, in_use.as_ref().is_ok_and(|place| *place == pack.place)))
-        .collect();
+    let rows: Vec<Value> =
+        packs.iter().map(|pack| row(pack, in_use.as_ref().is_ok_and(|place| *place == pack.place))).collect();
     let printed = output::object(&json!({"packs": rows}), form);
     match in_use {
         Ok(_) => printed,
@@ -146,7 +144,8 @@ fn verify(names: &[String], config: &Config, form: Output) -> Exit {
 
 fn told_proof(proof: &Proof, form: Output) -> Value {
     let mut value = json!({"pack": proof.pack, "good": true, "space_id": proof.space_id});
-    let providers: Vec<String> = proof.models.iter().map(|model| format!("{}={}", model.task, model.provider)).collect();
+    let providers: Vec<String> =
+        proof.models.iter().map(|model| format!("{}={}", model.task, model.provider)).collect();
     value["models"] = match form {
         Output::Json => serde_json::to_value(&proof.models).unwrap_or_default(),
         Output::Table | Output::Toml => providers.join(" ").into(),
@@ -156,9 +155,9 @@ fn told_proof(proof: &Proof, form: Output) -> Value {
 
 /// What was added, and what the operator has to do to use it.
 fn told_added(added: &Added, config: &Config) -> Value {
-    let in_use = shelf::find(&config.models, &config.models.pack)
-        .ok()
-        .and_then(|place| shelf::list(&config.models).ok()?.into_iter().find(|pack| pack.place == place)?.manifest.ok());
+    let in_use = shelf::find(&config.models, &config.models.pack).ok().and_then(|place| {
+        shelf::list(&config.models).ok()?.into_iter().find(|pack| pack.place == place)?.manifest.ok()
+    });
     let same_space = in_use.is_some_and(|manifest| manifest.space_id == added.proof.space_id);
     let note = if same_space {
         "the same embedding space as the pack in use: templates stay valid"

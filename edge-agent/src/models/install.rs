@@ -120,12 +120,7 @@ pub fn add(config: &ModelsConfig, source: &Path, mut step: impl FnMut(&str)) -> 
     Ok(Added { name, dir, proof, was_there: false })
 }
 
-fn already_there(
-    config: &ModelsConfig,
-    from: &PackPlace,
-    dir: PathBuf,
-    name: String,
-) -> Result<Added, InstallError> {
+fn already_there(config: &ModelsConfig, from: &PackPlace, dir: PathBuf, name: String) -> Result<Added, InstallError> {
     let read = |path: &Path| fs::read(path).map_err(at(path));
     if read(&from.manifest)? != read(&dir.join(MANIFEST_FILE))? {
         return Err(InstallError::Exists { name });

@@ -155,9 +155,7 @@ pub fn find(config: &ModelsConfig, asked: &str) -> Result<PackPlace, ShelfError>
     let found: Vec<&Shelved> = packs.iter().filter(|pack| pack.is_called(asked)).collect();
     match found.as_slice() {
         [one] => Ok(one.place.clone()),
-        [] => {
-            Err(ShelfError::Unknown { asked: asked.to_owned(), known: names(&packs.iter().collect::<Vec<_>>()) })
-        }
+        [] => Err(ShelfError::Unknown { asked: asked.to_owned(), known: names(&packs.iter().collect::<Vec<_>>()) }),
         several => Err(ShelfError::Ambiguous { asked: asked.to_owned(), candidates: names(several) }),
     }
 }

@@ -61,7 +61,11 @@ pub(crate) fn netpbm() -> Vec<Vec<u8>> {
 }
 
 pub(crate) fn lists() -> Vec<Vec<u8>> {
-    let texts = ["a,b,same\nx.jpg,y.jpg,1\n", "a,b,same,fold\nx.jpg,y.jpg,0,1\nx.jpg,\"z,1.jpg\",1,2\n", "path,person\nx.jpg,Ann\n"];
+    let texts = [
+        "a,b,same\nx.jpg,y.jpg,1\n",
+        "a,b,same,fold\nx.jpg,y.jpg,0,1\nx.jpg,\"z,1.jpg\",1,2\n",
+        "path,person\nx.jpg,Ann\n",
+    ];
     texts.map(|text| text.as_bytes().to_vec()).to_vec()
 }
 

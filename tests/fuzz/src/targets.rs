@@ -9,8 +9,8 @@ use edge_capture::CameraProfile;
 use face_runtime::{Manifest, PhotoLimits, decode_photo};
 use gallery_log::{Body, Kind, Record};
 use wire_contract::{
-    Batch, ClaimAnswer, ClaimRequest, ClaimToken, EvtAck, EvtRefusal, GalleryDown, GalleryUp, LinkAnswer, Problem, Status,
-    Timestamp, Topic,
+    Batch, ClaimAnswer, ClaimRequest, ClaimToken, EvtAck, EvtRefusal, GalleryDown, GalleryUp, LinkAnswer, Problem,
+    Status, Timestamp, Topic,
 };
 
 pub(crate) fn photo(bytes: &[u8]) {

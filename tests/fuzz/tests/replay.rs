@@ -13,9 +13,9 @@ use std::path::Path;
 use fuzz_targets::{MAX_INPUT_BYTES, TARGETS, Target};
 
 /// Mutations of each seed and corpus file. The long form is `scripts/fuzz`.
-const MUTATIONS: usize = 1_000;
+const MUTATIONS: usize = 5_000;
 /// A picture costs a thousand times what a line costs, so it gets fewer.
-const PICTURE_MUTATIONS: usize = 150;
+const PICTURE_MUTATIONS: usize = 1_000;
 
 /// The system's allocator, with a count of what this thread holds.
 struct Counting;
@@ -84,8 +84,20 @@ impl Dice {
 }
 
 /// Bytes that parsers stumble over.
-const INTERESTING: [&[u8]; 12] =
-    [b"\0", b"\xff", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\"", b"{", b"[[[[[[[[", b"\n", b"1e999", b"-1", b"\\ud800", b"\xf0\x9f"];
+const INTERESTING: [&[u8]; 12] = [
+    b"\0",
+    b"\xff",
+    b"\xff\xff\xff\xff",
+    b"\x7f\xff\xff\xff",
+    b"\"",
+    b"{",
+    b"[[[[[[[[",
+    b"\n",
+    b"1e999",
+    b"-1",
+    b"\\ud800",
+    b"\xf0\x9f",
+];
 
 fn mutated(input: &[u8], all: &[Vec<u8>], dice: &mut Dice) -> Vec<u8> {
     let mut bytes = input.to_vec();
