@@ -359,6 +359,7 @@ impl Agent {
             health: self.recorder.health(),
             origin: self.origin.clone(),
             identity: self.identity.as_ref().map(|identity| (identity.tenant, identity.device)),
+            pack: Arc::clone(&self.pack),
             cameras: self.cameras.clone(),
             doors: config.doors.iter().map(|door| door.id.clone()).collect(),
         };

@@ -63,15 +63,43 @@ fn wait_for_end(pipeline: &gst::Pipeline) -> Result<()> {
     }
 }
 
-/// A grey corridor with nobody in it, for `seconds`.
+/// A grey corridor with nobody in it, for `seconds`, as a sensor sees it: no two pictures are alike.
 pub fn empty_corridor(path: &Path, seconds: u32) -> Result<()> {
-    write_clip(path, std::iter::repeat_n(corridor(), (seconds * FPS) as usize))
+    let wall = corridor();
+    write_clip(path, (0..seconds * FPS).map(|index| noisy(&wall, index)))
 }
 
-/// One picture of the corridor.
+/// One picture of the corridor, without noise.
 pub(super) fn corridor() -> RgbImage {
     RgbImage::from_fn(640, 480, |x, y| {
         let shade = 90 + (y / 8) as u8 + ((x / 80) % 2) as u8 * 12;
         image::Rgb([shade, shade, shade])
     })
+}
+
+/// The picture with the noise of one exposure. Without it a decoded still scene repeats to the bit, which no camera does
+/// and which the agent, rightly, does not look at.
+pub(super) fn noisy(picture: &RgbImage, seed: u32) -> RgbImage {
+    let mut noise = Noise::new(seed);
+    let mut picture = picture.clone();
+    for value in picture.iter_mut() {
+        *value = (f32::from(*value) + noise.next()).clamp(0.0, 255.0) as u8;
+    }
+    picture
+}
+
+/// Repeatable sensor noise of about two grey levels.
+pub(super) struct Noise(u64);
+
+impl Noise {
+    pub(super) fn new(seed: u32) -> Self {
+        Self(u64::from(seed) + 1)
+    }
+
+    pub(super) fn next(&mut self) -> f32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        ((self.0 >> 40) as f32 / (1u64 << 24) as f32 - 0.5) * 7.0
+    }
 }
