@@ -4,7 +4,7 @@
 //! Out: one JSON object: waits from outside and by the agent's own clock, calls per visit, processor time, and a count of
 //! everything that was acted upon although it was too old (which must be 0).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -22,14 +22,27 @@ const ABSENT: Duration = Duration::from_secs(3);
 /// How long before a clip's first picture counts as its beginning: the agent looks for a new file five times a second.
 const START_UNCERTAINTY_MS: f64 = 100.0;
 
-/// Runs `n_cameras` cameras for `visits` visits each, with `extra` configuration for the agent.
-pub async fn cameras(places: &Places, n_cameras: usize, visits: u32, extra: &str) -> Result<Value> {
-    let clips = crate::launcher::run_dir()?;
-    let corridor = clips.path().join("corridor.webm");
+/// What is measured.
+pub struct Cameras<'a> {
+    /// So many cameras, each with a door.
+    pub n_cameras: usize,
+    /// Visits to each of them.
+    pub visits: u32,
+    /// Where the clips are kept for the next run: to encode them takes longer than to measure.
+    pub clips: &'a Path,
+    /// Appended to the agent's configuration.
+    pub extra: &'a str,
+}
+
+/// Runs the cameras and says what their visits came to.
+pub async fn cameras(places: &Places, wanted: &Cameras<'_>) -> Result<Value> {
+    let Cameras { n_cameras, visits, clips, extra } = *wanted;
+    std::fs::create_dir_all(clips).with_context(|| format!("folder {}", clips.display()))?;
+    let corridor = clips.join("corridor.webm");
     scene::empty_corridor(&corridor, 1)?;
     let mut scenes = Vec::new();
     for index in 0..n_cameras {
-        let path = clips.path().join(format!("visits-{index}.webm"));
+        let path = clips.join(format!("visits-{visits}-{index}.webm"));
         let schedule = scene::visits(&visitor(places, index, visits), &path)?;
         scenes.push((path, schedule));
     }

@@ -15,7 +15,7 @@ use anyhow::Result;
 
 use crate::launcher::Places;
 
-pub use cameras::cameras;
+pub use cameras::{Cameras, cameras};
 
 /// Figures by name.
 pub type Figures = BTreeMap<String, f64>;

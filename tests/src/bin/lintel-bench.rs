@@ -1,6 +1,7 @@
 //! The part of `scripts/bench` that runs the programs: prints figures, as a table or as JSON.
 
 use std::io::Write;
+use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Parser;
@@ -19,6 +20,9 @@ struct Arguments {
     /// Visits to each of the cameras
     #[arg(long, value_name = "N", default_value_t = 10)]
     visits: u32,
+    /// Where the clips of the cameras are kept from run to run
+    #[arg(long, value_name = "DIR", default_value = "/tmp/lintel-bench-clips")]
+    clips: PathBuf,
     /// Appended to the agent's configuration, to compare settings
     #[arg(long, value_name = "TOML", default_value = "")]
     settings: String,
@@ -31,7 +35,8 @@ async fn main() -> Result<()> {
     let places = Places::find()?;
     let mut out = std::io::stdout();
     if let Some(n_cameras) = arguments.cameras {
-        let told = bench::cameras(&places, n_cameras, arguments.visits, &arguments.settings).await?;
+        let (visits, clips, extra) = (arguments.visits, &*arguments.clips, &*arguments.settings);
+        let told = bench::cameras(&places, &bench::Cameras { n_cameras, visits, clips, extra }).await?;
         let text = if arguments.json { serde_json::to_string(&told)? } else { serde_json::to_string_pretty(&told)? };
         writeln!(out, "{text}")?;
         return Ok(());

@@ -1,6 +1,7 @@
 //! Writing a clip: RGB pictures in, a WebM file out.
 
 use std::path::Path;
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail};
 use gstreamer as gst;
@@ -80,10 +81,19 @@ pub(super) fn corridor() -> RgbImage {
 /// The picture with the noise of one exposure. Without it a decoded still scene repeats to the bit, which no camera does
 /// and which the agent, rightly, does not look at.
 pub(super) fn noisy(picture: &RgbImage, seed: u32) -> RgbImage {
-    let mut noise = Noise::new(seed);
+    /// Longer than a picture by this much, so that each exposure can begin elsewhere in it.
+    const SPARE: usize = 65_536;
+    static NOISE: OnceLock<Vec<i8>> = OnceLock::new();
+    let bytes = picture.as_raw().len();
+    let noise = NOISE.get_or_init(|| {
+        let mut noise = Noise::new(0);
+        (0..640 * 480 * 3 + SPARE).map(|_| noise.next() as i8).collect()
+    });
+    // A prime step, so that no two exposures of a clip share their noise.
+    let start = seed as usize * 7_919 % SPARE;
     let mut picture = picture.clone();
-    for value in picture.iter_mut() {
-        *value = (f32::from(*value) + noise.next()).clamp(0.0, 255.0) as u8;
+    for (value, noise) in picture.iter_mut().zip(noise[start..].iter().cycle().take(bytes)) {
+        *value = value.saturating_add_signed(*noise);
     }
     picture
 }

@@ -35,16 +35,14 @@ pub struct Visitor {
     pub visits: u32,
 }
 
-/// Writes a clip in which the visitor comes and goes, with an empty corridor between.
+/// Writes a clip in which the visitor comes and goes, with an empty corridor between. A clip that is there already is
+/// taken for this one.
 ///
 /// The gaps grow by one picture a visit, so that arrivals fall on every phase of the detector's cadence.
 pub fn visits(visitor: &Visitor, path: &Path) -> Result<Schedule> {
     let frame = Duration::from_secs(1) / FPS;
     let count = |time: Duration| u32::try_from(time.as_millis() / frame.as_millis()).unwrap_or(u32::MAX);
     let present = count(visitor.present);
-    let times: Vec<Duration> = (0..present).map(|index| visitor.from + frame * index).collect();
-    let person: Vec<RgbImage> = pictures(&visitor.source, &times)?.iter().map(fill).collect();
-    let wall = corridor();
     let mut gaps = Vec::new();
     let mut arrivals = Vec::new();
     let mut length = 0;
@@ -55,8 +53,16 @@ pub fn visits(visitor: &Visitor, path: &Path) -> Result<Schedule> {
         arrivals.push(frame * (length + gap));
         length += gap + present;
     }
-    let scenes = gaps.into_iter().flat_map(|gap| std::iter::repeat_n(&wall, gap).chain(&person));
-    write_clip(path, (0..).zip(scenes).map(|(index, scene)| noisy(scene, index)))?;
+    if !path.exists() {
+        let times: Vec<Duration> = (0..present).map(|index| visitor.from + frame * index).collect();
+        let person: Vec<RgbImage> = pictures(&visitor.source, &times)?.iter().map(fill).collect();
+        let wall = corridor();
+        let scenes = gaps.into_iter().flat_map(|gap| std::iter::repeat_n(&wall, gap).chain(&person));
+        // Aside and then into place, so that an interrupted run leaves no half of it.
+        let making = path.with_extension("making");
+        write_clip(&making, (0..).zip(scenes).map(|(index, scene)| noisy(scene, index)))?;
+        std::fs::rename(making, path)?;
+    }
     Ok(Schedule { arrivals, length: frame * length })
 }
 
