@@ -66,8 +66,8 @@ fn wait_for_end(pipeline: &gst::Pipeline) -> Result<()> {
 
 /// A grey corridor with nobody in it, for `seconds`, as a sensor sees it: no two pictures are alike.
 pub fn empty_corridor(path: &Path, seconds: u32) -> Result<()> {
-    let wall = corridor();
-    write_clip(path, (0..seconds * FPS).map(|index| noisy(&wall, index)))
+    let wall: Vec<RgbImage> = (0..FPS).map(|seed| noisy(&corridor(), seed)).collect();
+    write_clip(path, wall.iter().cycle().take((seconds * FPS) as usize).cloned())
 }
 
 /// One picture of the corridor, without noise.

@@ -9,6 +9,9 @@ use image::{RgbImage, imageops};
 use super::clip::{FPS, corridor, noisy, write_clip};
 use super::frames::pictures;
 
+/// Pictures of the empty corridor that differ by their noise; one second of them.
+const EXPOSURES: u32 = FPS;
+
 /// When the visits of a clip begin, counted from its first picture.
 #[derive(Clone, Debug)]
 pub struct Schedule {
@@ -56,11 +59,12 @@ pub fn visits(visitor: &Visitor, path: &Path) -> Result<Schedule> {
     if !path.exists() {
         let times: Vec<Duration> = (0..present).map(|index| visitor.from + frame * index).collect();
         let person: Vec<RgbImage> = pictures(&visitor.source, &times)?.iter().map(fill).collect();
-        let wall = corridor();
-        let scenes = gaps.into_iter().flat_map(|gap| std::iter::repeat_n(&wall, gap).chain(&person));
+        // The person's pictures carry their camera's own noise; the wall's are made once and taken in turn.
+        let wall: Vec<RgbImage> = (0..EXPOSURES).map(|seed| noisy(&corridor(), seed)).collect();
+        let scenes = gaps.into_iter().flat_map(|gap| wall.iter().cycle().take(gap).chain(&person));
         // Aside and then into place, so that an interrupted run leaves no half of it.
         let making = path.with_extension("making");
-        write_clip(&making, (0..).zip(scenes).map(|(index, scene)| noisy(scene, index)))?;
+        write_clip(&making, scenes.cloned())?;
         std::fs::rename(making, path)?;
     }
     Ok(Schedule { arrivals, length: frame * length })
