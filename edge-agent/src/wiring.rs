@@ -371,6 +371,7 @@ impl Agent {
             origin: self.origin.clone(),
             models: models::providers_told(&self.pack),
             identity: self.identity.as_ref().map(|identity| (identity.tenant, identity.device)),
+            pack: Arc::clone(&self.pack),
             cameras: self.cameras.clone(),
             doors: config.doors.iter().map(|door| door.id.clone()).collect(),
         };

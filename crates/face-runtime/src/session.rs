@@ -354,6 +354,39 @@ mod tests {
     }
 
     #[test]
+    fn no_camera_starves_beside_others_that_ask_without_pause() {
+        const CAMERAS: usize = 4;
+        const TURNS: u32 = 60;
+        let queue = FairQueue::new(vec![()]);
+        let turns: [AtomicU64; CAMERAS] = Default::default();
+        let busiest = std::thread::scope(|scope| {
+            let (queue, turns) = (&queue, &turns);
+            for own in &turns[1..] {
+                scope.spawn(move || {
+                    while turns[0].load(Ordering::Relaxed) < u64::from(TURNS) {
+                        let held = queue.check_out();
+                        own.fetch_add(1, Ordering::Relaxed);
+                        std::thread::sleep(Duration::from_micros(200));
+                        // Asked for again at once: without a line to stand in, it would mostly be got again.
+                        drop(held);
+                    }
+                });
+            }
+            for _ in 0..TURNS {
+                let _held = queue.check_out();
+                turns[0].fetch_add(1, Ordering::Relaxed);
+                std::thread::sleep(Duration::from_micros(200));
+            }
+            turns[1..].iter().map(|others| others.load(Ordering::Relaxed)).max().unwrap_or(0)
+        });
+        // Each waits for at most one turn of every other: nobody gets ahead of the first by more than the line is long.
+        assert!(
+            busiest <= u64::from(TURNS) + CAMERAS as u64 + 1,
+            "another had {busiest} turns for {TURNS} of the first"
+        );
+    }
+
+    #[test]
     fn a_panicking_caller_gives_its_session_back() {
         let queue = FairQueue::new(vec![()]);
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {

@@ -37,6 +37,28 @@ pub struct CameraConfig {
     pub fps: u32,
     /// What is known of the camera's family; a generic one when none is named.
     pub profile: CameraProfile,
+    /// What of its pictures is watched.
+    pub watch: Watch,
+}
+
+/// What of a camera's pictures is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Watch {
+    /// That they come, and what they look like: frozen, replayed, black, covered, defocused, turned. The default of real
+    /// cameras.
+    Pictures,
+    /// Only that they come. The default of files and test patterns, which repeat themselves on purpose.
+    Arrival,
+}
+
+impl Watch {
+    fn default_of(kind: SourceKind) -> Self {
+        match kind {
+            SourceKind::Rtsp | SourceKind::V4l2 => Self::Pictures,
+            SourceKind::File | SourceKind::Test => Self::Arrival,
+        }
+    }
 }
 
 /// Where pictures come from.
@@ -231,7 +253,7 @@ impl fmt::Debug for Source {
 
 impl fmt::Debug for CameraConfig {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { id, source, width, height, fps, profile } = self;
+        let Self { id, source, width, height, fps, profile, watch: _ } = self;
         write!(out, "CameraConfig({id}: {source}, at most {width}x{height} at {fps}/s, profile {})", profile.id)
     }
 }
@@ -260,6 +282,7 @@ struct RawCamera {
     height: Option<u32>,
     fps: Option<u32>,
     profile: Option<String>,
+    watch: Option<Watch>,
 }
 
 impl TryFrom<RawCamera> for CameraConfig {
@@ -281,7 +304,8 @@ impl TryFrom<RawCamera> for CameraConfig {
             SourceKind::V4l2 => Source::V4l2 { device: raw.device.clone().ok_or_else(|| missing("device"))? },
             SourceKind::Test => Source::Test { pattern: raw.pattern.unwrap_or(TestPattern::Smpte) },
         };
-        Ok(Self { id: raw.id, source, width, height, fps, profile })
+        let watch = raw.watch.unwrap_or(Watch::default_of(raw.source));
+        Ok(Self { id: raw.id, source, width, height, fps, profile, watch })
     }
 }
 
@@ -355,6 +379,17 @@ mod tests {
         assert_eq!(v4l2.profile.id, "generic-v4l2");
         let test = parse("id = \"a\"\nsource = \"test\"\npattern = \"ball\"").unwrap();
         assert_eq!(test.source, Source::Test { pattern: TestPattern::Ball });
+    }
+
+    #[test]
+    fn real_cameras_are_watched_for_what_they_show_and_clips_only_when_asked() {
+        let watch = |table: &str| parse(&format!("id = \"a\"\n{table}")).unwrap().watch;
+        assert_eq!(watch("source = \"rtsp\"\nurl = \"rtsp://h/\""), Watch::Pictures);
+        assert_eq!(watch("source = \"v4l2\"\ndevice = \"/dev/video0\""), Watch::Pictures);
+        assert_eq!(watch("source = \"file\"\npath = \"/x.mp4\""), Watch::Arrival);
+        assert_eq!(watch("source = \"test\""), Watch::Arrival);
+        assert_eq!(watch("source = \"test\"\nwatch = \"pictures\""), Watch::Pictures);
+        assert_eq!(watch("source = \"rtsp\"\nurl = \"rtsp://h/\"\nwatch = \"arrival\""), Watch::Arrival);
     }
 
     #[test]

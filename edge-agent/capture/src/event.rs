@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use face_core::MonoTime;
 
+use crate::sight::SightFault;
+
 /// What a camera is doing now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CameraState {
@@ -24,6 +26,13 @@ pub enum CameraState {
         since: MonoTime,
         /// What it said.
         reason: Arc<Failure>,
+    },
+    /// Pictures come, and something is wrong with them. Frozen and replayed ones are not handed on.
+    Faulty {
+        /// When the fault was told.
+        since: MonoTime,
+        /// What is wrong.
+        fault: SightFault,
     },
     /// A file was played to its end; it waits for another.
     Ended,
@@ -48,9 +57,14 @@ pub enum Happening {
         /// When the last frame came.
         since: MonoTime,
     },
-    /// Frames come again.
+    /// Frames come, but something is wrong with them. Told when the fault is new.
+    Faulty {
+        /// What is wrong.
+        fault: SightFault,
+    },
+    /// Frames come again, or are in order again.
     Recovered {
-        /// How long there were none.
+        /// How long they were not.
         after: Duration,
     },
     /// A file was played to its end.
@@ -128,6 +142,7 @@ impl fmt::Display for CameraState {
             Self::Playing => out.write_str("playing"),
             Self::Stalled { .. } => out.write_str("stalled"),
             Self::Failed { reason, .. } => write!(out, "failed: {reason}"),
+            Self::Faulty { fault, .. } => fault.fmt(out),
             Self::Ended => out.write_str("ended"),
         }
     }

@@ -7,8 +7,8 @@
 //! Where to start: [`open`], then `supervisor` (the thread that keeps a camera going) and `pipeline` (GStreamer).
 //!
 //! Invariants: a frame that nobody took is replaced, never queued; a pipeline is torn down by the camera's own thread alone;
-//! no callback keeps a pipeline alive; a camera's password is never printed. Deliberately absent: looking at pictures, the
-//! clock itself, and knowing whether a frame is a repetition of an old one.
+//! no callback keeps a pipeline alive; a camera's password is never printed; a picture that a watched camera has shown
+//! before is never handed on (`sight`). Deliberately absent: faces, and the clock itself.
 
 mod age;
 mod backoff;
@@ -17,6 +17,7 @@ mod devices;
 mod event;
 mod pipeline;
 mod profile;
+mod sight;
 mod slot;
 mod supervisor;
 mod watch;
@@ -28,10 +29,11 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use face_core::{Frame, FrameSource, FrameUnavailable};
 
-pub use config::{CameraConfig, CameraConfigError, Source, SourceKind, TestPattern, WhenFinished};
+pub use config::{CameraConfig, CameraConfigError, Source, SourceKind, TestPattern, Watch, WhenFinished};
 pub use devices::{VideoDevice, video_devices};
 pub use event::{CameraEvent, CameraState, Failure, Happening};
 pub use profile::{CameraProfile, LowerTransport, ProfileError, Transport};
+pub use sight::SightFault;
 pub use slot::CameraStats;
 pub use supervisor::MonoClock;
 

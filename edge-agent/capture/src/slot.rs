@@ -83,7 +83,7 @@ impl Slot {
         }
         Err(match &inner.state {
             CameraState::Starting | CameraState::Playing => FrameUnavailable::NotYet,
-            CameraState::Stalled { since } | CameraState::Failed { since, .. } => {
+            CameraState::Stalled { since } | CameraState::Failed { since, .. } | CameraState::Faulty { since, .. } => {
                 FrameUnavailable::Stalled { since: *since }
             }
             CameraState::Ended => FrameUnavailable::Ended,

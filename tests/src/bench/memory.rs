@@ -21,7 +21,7 @@ pub(super) async fn measure(places: &Places) -> Result<Figures> {
     let clips = crate::launcher::run_dir()?;
     let corridor = clips.path().join("corridor.webm");
     scene::empty_corridor(&corridor, 5)?;
-    let mut rig = Rig::start(places, &corridor, "").await?;
+    let mut rig = Rig::start(places, 1, &corridor, "").await?;
     let mut enrolled = 0;
     let began = tokio::time::Instant::now();
     for (index, picture) in photographs()?.iter().enumerate() {

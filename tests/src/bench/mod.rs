@@ -4,6 +4,7 @@
 //! a test: machines are shared and noisy, and a figure is read beside the others of its run.
 
 mod arrivals;
+mod cameras;
 mod idle;
 mod memory;
 mod rig;
@@ -13,6 +14,8 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 
 use crate::launcher::Places;
+
+pub use cameras::{Cameras, cameras};
 
 /// Figures by name.
 pub type Figures = BTreeMap<String, f64>;
@@ -30,12 +33,33 @@ pub async fn run(places: &Places, mut say: impl FnMut(&str)) -> Result<Figures> 
 }
 
 /// Median and 95th percentile under `name_p50` and `name_p95`, and the count.
-pub(crate) fn percentiles(name: &str, mut values: Vec<f64>) -> Figures {
-    values.sort_by(f64::total_cmp);
+pub(crate) fn percentiles(name: &str, values: &[f64]) -> Figures {
     let mut figures = Figures::from([(format!("{name}_n"), values.len() as f64)]);
-    if let Some(last) = values.len().checked_sub(1) {
-        figures.insert(format!("{name}_p50"), values[last / 2]);
-        figures.insert(format!("{name}_p95"), values[last * 95 / 100]);
+    for share in [50, 95] {
+        figures.extend(percentile(values, share).map(|value| (format!("{name}_p{share}"), value)));
     }
     figures
+}
+
+/// The smallest value that at least `share` percent of the values do not exceed; none of nothing.
+pub(crate) fn percentile(values: &[f64], share: usize) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (sorted.len() * share).div_ceil(100).max(1);
+    sorted.get(rank - 1).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::percentile;
+
+    #[test]
+    fn a_percentile_is_a_value_that_occurred_and_never_flatters() {
+        let values: Vec<f64> = (1..=40).map(f64::from).collect();
+        assert_eq!(percentile(&values, 50), Some(20.0));
+        assert_eq!(percentile(&values, 95), Some(38.0));
+        assert_eq!(percentile(&values[..10], 95), Some(10.0));
+        assert_eq!(percentile(&values, 100), Some(40.0));
+        assert_eq!(percentile(&[], 95), None);
+    }
 }

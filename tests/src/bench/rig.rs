@@ -23,18 +23,18 @@ pub(super) struct Rig {
 }
 
 impl Rig {
-    /// Starts an installation whose camera shows `clip`, with `extra` configuration for the agent.
-    pub(super) async fn start(places: &Places, clip: &Path, extra: &str) -> Result<Self> {
+    /// Starts an installation with so many cameras that show `clip`, with `extra` configuration for the agent.
+    pub(super) async fn start(places: &Places, n_cameras: usize, clip: &Path, extra: &str) -> Result<Self> {
         let dir = run_dir()?;
         let began = tokio::time::Instant::now();
         let hub = Hub::start(places, &dir.path().join("hub"), free_port()?, free_port()?).await?;
         let hub_ready = began.elapsed();
         let tenant = hub.create_tenant("bench")?;
         let site = hub.create_site(&tenant, "bench").await?;
-        let token = hub.create_device(&tenant, &site, "terminal").await?;
+        let token = hub.create_device(&tenant, &site, "terminal", n_cameras).await?;
         let edge = dir.path().join("edge");
         std::fs::create_dir(&edge)?;
-        let setup = AgentSetup::create(places, &edge, clip, extra)?;
+        let setup = AgentSetup::create(places, &edge, n_cameras, clip, extra)?;
         setup.claim(&token)?;
         let (agent, agent_ready) = setup.start().await?;
         let rows = Rows::connect(&hub.ready().postgres).await?;

@@ -15,7 +15,7 @@ pub struct AgentSetup {
     program: PathBuf,
     config: PathBuf,
     log: PathBuf,
-    camera_clip: PathBuf,
+    camera_clips: Vec<PathBuf>,
     runtime_dir: PathBuf,
 }
 
@@ -25,10 +25,10 @@ pub struct Agent {
 }
 
 impl AgentSetup {
-    /// Writes the configuration of a door with one file camera, which shows nothing until a clip is put before it.
+    /// Writes the configuration of `n_cameras` file cameras with a door each, before all of which `first_clip` is put.
     ///
     /// `extra` is appended to the configuration as it is.
-    pub fn create(places: &Places, dir: &Path, first_clip: &Path, extra: &str) -> Result<Self> {
+    pub fn create(places: &Places, dir: &Path, n_cameras: usize, first_clip: &Path, extra: &str) -> Result<Self> {
         let runtime_dir = dir.join("run");
         for folder in ["state", "run", "camera"] {
             std::fs::create_dir_all(dir.join(folder))?;
@@ -37,15 +37,18 @@ impl AgentSetup {
             program: places.programs.join("edge-agent"),
             config: dir.join("edge-agent.toml"),
             log: dir.join("edge-agent.log"),
-            camera_clip: dir.join("camera/entrance"),
+            camera_clips: (0..n_cameras).map(|index| dir.join("camera").join(camera_name(index))).collect(),
             runtime_dir,
         };
-        setup.play(first_clip)?;
+        for camera in 0..n_cameras {
+            setup.play_at(camera, first_clip)?;
+        }
         std::fs::write(&setup.config, setup.config_text(places, dir, extra))?;
         Ok(setup)
     }
 
     fn config_text(&self, places: &Places, dir: &Path, extra: &str) -> String {
+        let cameras: String = (0..self.camera_clips.len()).map(|index| self.camera_text(index)).collect();
         format!(
             r#"schema_version = 1
 
@@ -57,41 +60,60 @@ runtime_dir = "{run}"
 manifest = "{manifest}"
 weights = "{weights}"
 onnxruntime = "{onnxruntime}"
-
-[[camera]]
-id = "entrance"
-source = "file"
-path = "{clip}"
-when_finished = "wait"
-
-[[door]]
-id = "main"
-camera = "entrance"
-actuator = "simulated"
-# Short, so that a person who stays in view is let in again soon and the story does not take long.
-hold = "1s"
-regrant = "500ms"
-{extra}"#,
+{cameras}{extra}"#,
             state = dir.join("state").display(),
             run = self.runtime_dir.display(),
             manifest = places.repository.join("models/faceplugin/manifest.toml").display(),
             weights = places.parts.join("models/faceplugin").display(),
             onnxruntime = places.parts.join("onnxruntime/libonnxruntime.so").display(),
-            clip = self.camera_clip.display(),
         )
     }
 
-    /// Puts a clip before the camera, in one step, as a file server would replace it.
+    fn camera_text(&self, index: usize) -> String {
+        format!(
+            r#"
+[[camera]]
+id = "{camera}"
+source = "file"
+path = "{clip}"
+when_finished = "wait"
+
+[[door]]
+id = "{door}"
+camera = "{camera}"
+actuator = "simulated"
+# Short, so that a person who stays in view is let in again soon and the story does not take long.
+hold = "1s"
+regrant = "500ms"
+"#,
+            camera = camera_name(index),
+            door = door_name(index),
+            clip = self.camera_clips[index].display(),
+        )
+    }
+
+    /// Puts a clip before the first camera, in one step, as a file server would replace it.
     pub fn play(&self, clip: &Path) -> Result<()> {
-        let fresh = self.camera_clip.with_extension("new");
+        self.play_at(0, clip)
+    }
+
+    /// Puts a clip before the camera of this position.
+    pub fn play_at(&self, camera: usize, clip: &Path) -> Result<()> {
+        let path = &self.camera_clips[camera];
+        let fresh = path.with_extension("new");
         std::fs::copy(clip, &fresh).with_context(|| format!("clip {} cannot be copied", clip.display()))?;
-        std::fs::rename(&fresh, &self.camera_clip)?;
+        std::fs::rename(&fresh, path)?;
         Ok(())
     }
 
-    /// The socket on which the simulated door shows its relay.
+    /// The socket on which the first simulated door shows its relay.
     pub fn door_socket(&self) -> PathBuf {
-        self.runtime_dir.join("door-main.sock")
+        self.door_socket_at(0)
+    }
+
+    /// The socket on which the door of this camera shows its relay.
+    pub fn door_socket_at(&self, camera: usize) -> PathBuf {
+        self.runtime_dir.join(format!("door-{}.sock", door_name(camera)))
     }
 
     /// Runs `edge-agent` with this configuration and returns its standard output.
@@ -142,4 +164,14 @@ impl Agent {
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }
+}
+
+/// The first camera is the entrance; the others are numbered.
+pub fn camera_name(index: usize) -> String {
+    if index == 0 { "entrance".to_owned() } else { format!("entrance-{}", index + 1) }
+}
+
+/// The door that the camera of this position watches.
+pub fn door_name(index: usize) -> String {
+    if index == 0 { "main".to_owned() } else { format!("main-{}", index + 1) }
 }

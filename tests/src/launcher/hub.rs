@@ -149,9 +149,11 @@ impl Hub {
         Ok(site["id"].as_str().with_context(|| format!("no id in {site}"))?.to_owned())
     }
 
-    /// Makes a device with one door, `main`. Returns the token with which an agent claims it.
-    pub async fn create_device(&self, tenant: &Tenant, site: &str, name: &str) -> Result<String> {
-        let doors = json!([{"local_id": "main", "name": "Main entrance"}]);
+    /// Makes a device with so many doors, `main` first. Returns the token with which an agent claims it.
+    pub async fn create_device(&self, tenant: &Tenant, site: &str, name: &str, n_doors: usize) -> Result<String> {
+        let doors = (0..n_doors).map(super::door_name);
+        let doors: Vec<Value> =
+            doors.map(|door| json!({"local_id": door, "name": format!("Entrance {door}")})).collect();
         let device = self.post(tenant, "/v1/devices", json!({"name": name, "site_id": site, "doors": doors})).await?;
         let token = device.pointer("/claim/token").and_then(Value::as_str);
         Ok(token.with_context(|| format!("no claim token in {device}"))?.to_owned())

@@ -5,7 +5,7 @@ mod hub;
 mod process;
 mod receiver;
 
-pub use agent::{Agent, AgentSetup};
+pub use agent::{Agent, AgentSetup, camera_name, door_name};
 pub use hub::{Hub, Tenant};
 pub use process::Process;
 pub use receiver::Receiver;

@@ -1,6 +1,7 @@
 //! Writing a clip: RGB pictures in, a WebM file out.
 
 use std::path::Path;
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail};
 use gstreamer as gst;
@@ -63,15 +64,52 @@ fn wait_for_end(pipeline: &gst::Pipeline) -> Result<()> {
     }
 }
 
-/// A grey corridor with nobody in it, for `seconds`.
+/// A grey corridor with nobody in it, for `seconds`, as a sensor sees it: no two pictures are alike.
 pub fn empty_corridor(path: &Path, seconds: u32) -> Result<()> {
-    write_clip(path, std::iter::repeat_n(corridor(), (seconds * FPS) as usize))
+    let wall: Vec<RgbImage> = (0..FPS).map(|seed| noisy(&corridor(), seed)).collect();
+    write_clip(path, wall.iter().cycle().take((seconds * FPS) as usize).cloned())
 }
 
-/// One picture of the corridor.
+/// One picture of the corridor, without noise.
 pub(super) fn corridor() -> RgbImage {
     RgbImage::from_fn(640, 480, |x, y| {
         let shade = 90 + (y / 8) as u8 + ((x / 80) % 2) as u8 * 12;
         image::Rgb([shade, shade, shade])
     })
+}
+
+/// The picture with the noise of one exposure. Without it a decoded still scene repeats to the bit, which no camera does
+/// and which the agent, rightly, does not look at.
+pub(super) fn noisy(picture: &RgbImage, seed: u32) -> RgbImage {
+    /// Longer than a picture by this much, so that each exposure can begin elsewhere in it.
+    const SPARE: usize = 65_536;
+    static NOISE: OnceLock<Vec<i8>> = OnceLock::new();
+    let bytes = picture.as_raw().len();
+    let noise = NOISE.get_or_init(|| {
+        let mut noise = Noise::new(0);
+        (0..640 * 480 * 3 + SPARE).map(|_| noise.next() as i8).collect()
+    });
+    // A prime step, so that no two exposures of a clip share their noise.
+    let start = seed as usize * 7_919 % SPARE;
+    let mut picture = picture.clone();
+    for (value, noise) in picture.iter_mut().zip(noise[start..].iter().cycle().take(bytes)) {
+        *value = value.saturating_add_signed(*noise);
+    }
+    picture
+}
+
+/// Repeatable sensor noise of about two grey levels.
+pub(super) struct Noise(u64);
+
+impl Noise {
+    pub(super) fn new(seed: u32) -> Self {
+        Self(u64::from(seed) + 1)
+    }
+
+    pub(super) fn next(&mut self) -> f32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        ((self.0 >> 40) as f32 / (1u64 << 24) as f32 - 0.5) * 7.0
+    }
 }

@@ -8,7 +8,7 @@ mod visits;
 pub use clip::empty_corridor;
 pub use frames::jpeg_frames;
 pub use panned::panned_photograph;
-pub use visits::{Schedule, visits};
+pub use visits::{Schedule, Visitor, visits};
 
 #[cfg(test)]
 mod tests {

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use image::{Rgb, RgbImage};
 
-use super::clip::{FPS, write_clip};
+use super::clip::{FPS, Noise, write_clip};
 
 const WIDTH: u32 = 640;
 const HEIGHT: u32 = 480;
@@ -26,7 +26,7 @@ fn view(photograph: &RgbImage, time: f32, seed: u32) -> RgbImage {
     let roll = 0.05 * (time * TAU / 7.0).sin();
     let (dx, dy) = (40.0 * (time * TAU / 4.0).sin(), 18.0 * (time * TAU / 3.0).cos());
     let (sin, cos) = roll.sin_cos();
-    let mut noise = Noise(u64::from(seed) + 1);
+    let mut noise = Noise::new(seed);
     RgbImage::from_fn(WIDTH, HEIGHT, |x, y| {
         let (u, v) = (x as f32 - WIDTH as f32 / 2.0 - dx, y as f32 - HEIGHT as f32 / 2.0 - dy);
         let from_x = (u * cos + v * sin) / scale + width / 2.0;
@@ -48,16 +48,4 @@ fn bilinear(picture: &RgbImage, x: f32, y: f32) -> Option<[f32; 3]> {
         let lower = at(0, 1, channel) * (1.0 - fx) + at(1, 1, channel) * fx;
         upper * (1.0 - fy) + lower * fy
     }))
-}
-
-/// Repeatable sensor noise of about two grey levels.
-struct Noise(u64);
-
-impl Noise {
-    fn next(&mut self) -> f32 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        ((self.0 >> 40) as f32 / (1u64 << 24) as f32 - 0.5) * 7.0
-    }
 }

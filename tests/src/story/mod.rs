@@ -179,7 +179,7 @@ impl Story {
     /// Median and 95th percentile of the first grants of each visit, and the memory of both programs.
     async fn collect_figures(&mut self) -> Result<()> {
         for (name, values) in std::mem::take(&mut self.timings) {
-            for (figure, value) in percentiles(&name, values) {
+            for (figure, value) in percentiles(&name, &values) {
                 self.tell.figure(&figure, value);
             }
         }

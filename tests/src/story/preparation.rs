@@ -35,8 +35,8 @@ impl Story {
         scene::empty_corridor(&self.clips.corridor, 1)?;
         let dir = self.dir.path().join("edge");
         std::fs::create_dir(&dir)?;
-        self.setup = Some(AgentSetup::create(&self.places, &dir, &self.clips.corridor, "")?);
-        let token = self.hub().create_device(self.tenant(), &self.site, "entrance terminal").await?;
+        self.setup = Some(AgentSetup::create(&self.places, &dir, 1, &self.clips.corridor, "")?);
+        let token = self.hub().create_device(self.tenant(), &self.site, "entrance terminal", 1).await?;
         self.setup().claim(&token)?;
         self.tell.say("The terminal made its own key and claimed its identity with a one-time token.");
         self.relay = Some(RelayWatch::start(self.setup().door_socket()));

@@ -19,6 +19,8 @@ use gstreamer_rtsp_server::prelude::*;
 
 /// Set in the child: the port of the RTSP camera that it is.
 const CHILD: &str = "EDGE_CAPTURE_RTSP_PORT";
+/// Set in the child too: what stands between its picture and its encoder.
+const FAULT: &str = "EDGE_CAPTURE_RTSP_FAULT";
 
 /// Monotonic time since the test program started.
 #[expect(clippy::disallowed_methods, reason = "this is the tests' clock module")]
@@ -86,6 +88,17 @@ pub(crate) fn make_clip(path: &Path, width: u32, height: u32, pictures: u32) {
     std::fs::rename(temporary, path).unwrap();
 }
 
+/// Makes a clip in which every picture is encoded for itself, so that equal pictures stay equal: JPEG in AVI.
+pub(crate) fn make_exact_clip(path: &Path, source: &str, pictures: u32) {
+    let temporary = path.with_extension("making");
+    run_pipeline(&format!(
+        "{source} num-buffers={pictures} ! video/x-raw,format=I420,width=320,height=240,framerate=15/1 \
+         ! jpegenc ! avimux ! filesink location={}",
+        temporary.display()
+    ));
+    std::fs::rename(temporary, path).unwrap();
+}
+
 /// Runs a pipeline to its end.
 pub(crate) fn run_pipeline(description: &str) {
     gst::init().unwrap();
@@ -113,9 +126,15 @@ pub(crate) struct IpCamera {
 impl IpCamera {
     /// Starts it; `name` is the test that calls [`serve_if_child`] first.
     pub(crate) fn start(name: &str, port: u16) -> Self {
+        Self::start_with(name, port, "identity")
+    }
+
+    /// As [`IpCamera::start`], with an element that makes its stream faulty.
+    pub(crate) fn start_with(name: &str, port: u16, fault: &str) -> Self {
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", name, "--nocapture", "--test-threads=1"])
             .env(CHILD, port.to_string())
+            .env(FAULT, fault)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -160,10 +179,11 @@ pub(crate) fn serve_if_child() -> bool {
     server.set_address("127.0.0.1");
     server.set_service(&port);
     let factory = rtsp_server::RTSPMediaFactory::new();
-    factory.set_launch(
+    let fault = std::env::var(FAULT).unwrap();
+    factory.set_launch(&format!(
         "( videotestsrc is-live=true pattern=ball ! video/x-raw,format=I420,width=320,height=240,framerate=15/1 \
-         ! jpegenc ! rtpjpegpay name=pay0 pt=26 )",
-    );
+         ! {fault} ! jpegenc ! rtpjpegpay name=pay0 pt=26 )"
+    ));
     server.mount_points().unwrap().add_factory("/door", factory);
     server.attach(None).unwrap();
     gst::glib::MainLoop::new(None, false).run();

@@ -1,12 +1,13 @@
-//! Which frames are looked at: seldom while nobody is there, at the liveness check's rate while somebody is.
+//! Which frames are looked at: seldom while nobody is there, at the liveness check's rate while somebody is, and at half
+//! of it once there is nothing left to find out about them.
 //!
-//! In: capture times, whether a face is tracked, how long a look takes. Out: yes or no. No clock.
+//! In: capture times, what the tracked faces ask for, how long a look takes. Out: yes or no. No clock.
 
 use std::time::Duration;
 
 use face_core::MonoTime;
 
-use super::PerceiveConfig;
+use super::{Attention, PerceiveConfig};
 
 /// Decides whether a frame is looked at.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ impl Cadence {
     ///
     /// A frame is due when waiting for the next one would miss the wanted interval by more than taking this one does;
     /// so the interval becomes the nearest whole number of frames, whatever the camera's rate.
-    pub fn due(&mut self, captured_at: MonoTime, somebody: bool) -> bool {
+    pub fn due(&mut self, captured_at: MonoTime, attention: Attention) -> bool {
         if let Some(last) = self.last_frame {
             let gap = captured_at.since(last);
             // A running mean over about eight frames; a pause of the source must not count as its rate.
@@ -39,7 +40,11 @@ impl Cadence {
         }
         self.last_frame = Some(captured_at);
         let Some(last_look) = self.last_look else { return true };
-        let wanted = if somebody { self.config.track_interval } else { self.config.idle_interval };
+        let wanted = match attention {
+            Attention::Nobody => self.config.idle_interval,
+            Attention::Undecided => self.config.track_interval,
+            Attention::Settled => self.config.settled_interval,
+        };
         // On a machine that is too slow, at least a third of the time stays free for the other stages.
         let interval = wanted.max(self.look_cost * 3 / 2);
         captured_at.since(last_look) + self.frame_gap / 2 >= interval
@@ -56,14 +61,19 @@ impl Cadence {
 mod tests {
     use super::*;
 
-    fn looks(fps: u64, somebody: bool, cost_ms: u64) -> Vec<u64> {
-        let config =
-            PerceiveConfig { idle_interval: Duration::from_millis(200), track_interval: Duration::from_millis(80) };
+    use Attention::{Nobody, Settled, Undecided};
+
+    fn looks(fps: u64, attention: Attention, cost_ms: u64) -> Vec<u64> {
+        let config = PerceiveConfig {
+            idle_interval: Duration::from_millis(200),
+            track_interval: Duration::from_millis(80),
+            settled_interval: Duration::from_millis(160),
+        };
         let mut cadence = Cadence::new(config);
         (0..fps * 4)
             .filter(|n| {
                 let at = MonoTime::from_nanos(n * 1_000_000_000 / fps);
-                let due = cadence.due(at, somebody);
+                let due = cadence.due(at, attention);
                 if due {
                     cadence.looked(at, Duration::from_millis(cost_ms));
                 }
@@ -73,27 +83,33 @@ mod tests {
     }
 
     /// Frames between looks once the rate is known.
-    fn every_nth(fps: u64, somebody: bool, cost_ms: u64) -> u64 {
-        let looks = looks(fps, somebody, cost_ms);
+    fn every_nth(fps: u64, attention: Attention, cost_ms: u64) -> u64 {
+        let looks = looks(fps, attention, cost_ms);
         looks[looks.len() - 1] - looks[looks.len() - 2]
     }
 
     #[test]
     fn nobody_there_means_a_look_every_200_ms() {
-        assert_eq!(every_nth(15, false, 5), 3);
-        assert_eq!(every_nth(25, false, 5), 5);
-        assert_eq!(every_nth(30, false, 5), 6);
+        assert_eq!(every_nth(15, Nobody, 5), 3);
+        assert_eq!(every_nth(25, Nobody, 5), 5);
+        assert_eq!(every_nth(30, Nobody, 5), 6);
     }
 
     #[test]
     fn somebody_there_means_the_nearest_whole_frame_to_80_ms() {
-        assert_eq!(every_nth(15, true, 20), 1);
-        assert_eq!(every_nth(25, true, 20), 2);
-        assert_eq!(every_nth(30, true, 20), 2);
+        assert_eq!(every_nth(15, Undecided, 20), 1);
+        assert_eq!(every_nth(25, Undecided, 20), 2);
+        assert_eq!(every_nth(30, Undecided, 20), 2);
+    }
+
+    #[test]
+    fn a_face_that_is_settled_is_looked_at_half_as_often() {
+        assert_eq!(every_nth(15, Settled, 20), 2);
+        assert_eq!(every_nth(25, Settled, 20), 4);
     }
 
     #[test]
     fn a_slow_machine_looks_less_often() {
-        assert!(every_nth(25, true, 200) >= 7);
+        assert!(every_nth(25, Undecided, 200) >= 7);
     }
 }

@@ -2,18 +2,32 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use face_core::liveness::LivenessPolicy;
 use face_core::quality::QualityGate;
-use face_core::track::{TrackPolicy, Tracker};
-use face_core::{Detection, Frame, ModelError, MonoTime, TrackId};
+use face_core::track::{Track, TrackPolicy, Tracker};
+use face_core::{Detection, Frame, ModelError, MonoTime, PixelRect, TrackId};
 
 use super::face::{FaceMemory, examine};
 use super::repeat::Repetition;
-use super::{FaceModels, Percept, Shot};
+use super::{Attention, FaceModels, Percept, Shot};
 
 /// Faces examined in one frame, the largest first: those nearest to the door. Each costs about 20 ms of one core.
 const MAX_EXAMINED: usize = 3;
+
+/// A face that has been alive for this long is settled: the door has had its answer ten times over.
+const SETTLES_AFTER: Duration = Duration::from_secs(1);
+/// Overlap of a face's boxes in two looks below which it moves. A head that turns or nods keeps above 0.7.
+const STANDS_STILL: f32 = 0.6;
+
+/// Since when a face has been alive and in its place.
+#[derive(Clone, Copy)]
+struct Calm {
+    rect: PixelRect,
+    since: MonoTime,
+    newest: MonoTime,
+}
 
 /// What is remembered of one camera.
 pub struct Perceiver {
@@ -22,6 +36,7 @@ pub struct Perceiver {
     liveness: LivenessPolicy,
     tracker: Tracker,
     faces: HashMap<TrackId, FaceMemory>,
+    calm: HashMap<TrackId, Calm>,
     repetition: Repetition,
 }
 
@@ -30,13 +45,33 @@ impl Perceiver {
     #[must_use]
     pub fn new(camera: Arc<str>, gate: QualityGate, liveness: LivenessPolicy) -> Self {
         let tracker = Tracker::new(TrackPolicy::default());
-        Self { camera, gate, liveness, tracker, faces: HashMap::new(), repetition: Repetition::default() }
+        Self {
+            camera,
+            gate,
+            liveness,
+            tracker,
+            faces: HashMap::new(),
+            calm: HashMap::new(),
+            repetition: Repetition::default(),
+        }
     }
 
-    /// Whether anybody is tracked.
+    /// How closely the next frames must be looked at.
     #[must_use]
-    pub fn somebody(&self) -> bool {
-        !self.tracker.tracks().is_empty()
+    pub fn attention(&self) -> Attention {
+        let settled =
+            |track: &Track| self.calm.get(&track.id).is_some_and(|calm| calm.newest.since(calm.since) >= SETTLES_AFTER);
+        match self.tracker.tracks() {
+            [] => Attention::Nobody,
+            tracks if tracks.iter().all(settled) => Attention::Settled,
+            _ => Attention::Undecided,
+        }
+    }
+
+    /// The faces that are tracked.
+    #[must_use]
+    pub fn tracks(&self) -> &[Track] {
+        self.tracker.tracks()
     }
 
     /// Looks at one frame. A frame that only repeats the one before is no evidence of anything: it counts as none.
@@ -85,7 +120,16 @@ impl Perceiver {
 
     fn leave(&mut self, track: TrackId) -> Percept {
         self.faces.remove(&track);
+        self.calm.remove(&track);
         Percept::Left { track }
+    }
+
+    /// Notes that a living face was seen, and whether it stands where it stood.
+    fn keep_calm(&mut self, seen: &Track) {
+        let now = seen.last_seen;
+        let before = self.calm.get(&seen.id).filter(|calm| calm.rect.iou(&seen.rect) >= STANDS_STILL);
+        let since = before.map_or(now, |calm| calm.since);
+        self.calm.insert(seen.id, Calm { rect: seen.rect, since, newest: now });
     }
 
     fn face(
@@ -108,6 +152,11 @@ impl Perceiver {
             }
         };
         let (report, wanted) = memory.take(&seen, &examined);
+        if report.liveness.is_live() {
+            self.keep_calm(&seen);
+        } else {
+            self.calm.remove(&track);
+        }
         percepts.push(Percept::Face(report));
         if wanted {
             percepts.push(Percept::Shot(Shot {

@@ -78,7 +78,7 @@ pub fn run<S: FrameSource>(mut perceive: Perceive<S>, models: &impl FaceModels, 
         match perceive.source.next_frame(FRAME_WAIT) {
             Ok(frame) => {
                 perceive.counters.frames.fetch_add(1, Ordering::Relaxed);
-                if cadence.due(frame.captured_at, perceive.perceiver.somebody()) {
+                if cadence.due(frame.captured_at, perceive.perceiver.attention()) {
                     let began = perceive.clock.now();
                     perceive.look(models, &frame);
                     let cost = perceive.clock.now().since(began);
@@ -132,6 +132,12 @@ impl<S: FrameSource> Perceive<S> {
             CameraHappening::Failed { reason } => {
                 self.interrupted();
                 Happening::CameraStalled { camera, frame_age: None, detail: reason.to_string(), at }
+            }
+            CameraHappening::Faulty { fault } => {
+                if fault.is_old_picture() {
+                    self.interrupted();
+                }
+                Happening::CameraStalled { camera, frame_age: None, detail: fault.to_string(), at }
             }
             CameraHappening::Recovered { after } => Happening::CameraRecovered { camera, outage: *after, at },
         };

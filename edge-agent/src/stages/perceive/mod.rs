@@ -31,9 +31,23 @@ pub struct PerceiveConfig {
     /// Time between looks while nobody is there.
     #[serde(deserialize_with = "values::duration")]
     pub idle_interval: Duration,
-    /// Time between looks while somebody is.
+    /// Time between looks while somebody is and is not found alive yet.
     #[serde(deserialize_with = "values::duration")]
     pub track_interval: Duration,
+    /// Time between looks while everybody who is there was found alive a second ago and stands still.
+    #[serde(deserialize_with = "values::duration")]
+    pub settled_interval: Duration,
+}
+
+/// How closely a camera must be looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attention {
+    /// Nobody is tracked.
+    Nobody,
+    /// Somebody is, and waits for an answer or moves.
+    Undecided,
+    /// Whoever is tracked has been found alive and stands where they stood: only a change is worth noticing.
+    Settled,
 }
 
 /// The models that perceiving needs.

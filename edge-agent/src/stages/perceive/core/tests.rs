@@ -106,12 +106,12 @@ fn a_face_appears_is_reported_and_leaves() {
     assert!(matches!(first[0], Percept::Appeared { at, .. } if at == MonoTime::from_millis(200)), "{first:?}");
     assert_eq!(reports(&first)[0].first_seen, MonoTime::from_millis(200));
     assert_eq!(shots(&first), 1, "the first good frame is worth an embedding");
-    assert!(perceiver.somebody());
+    assert_ne!(perceiver.attention(), Attention::Nobody);
     models.show(&[]);
     perceiver.look(&models, &frame(3, 400)).unwrap();
     let gone = perceiver.expire(MonoTime::from_millis(2_000));
     assert!(matches!(gone[..], [Percept::Left { .. }]), "{gone:?}");
-    assert!(!perceiver.somebody());
+    assert_eq!(perceiver.attention(), Attention::Nobody);
 }
 
 #[test]
@@ -139,6 +139,46 @@ fn a_living_face_is_found_alive_and_its_shots_are_vouched_for() {
     assert!(matches!(report.liveness, LivenessVerdict::Live { .. }), "{:?}", report.liveness);
     assert!(!report.vouched_shots.is_empty());
     assert_eq!(report.liveness_at, Some(report.captured_at));
+}
+
+/// Looks at a living face for so many looks, 80 ms apart; `at` says where it stands.
+fn live_face(models: &Fakes, perceiver: &mut Perceiver, looks: std::ops::Range<u64>, at: impl Fn(u64) -> f32) {
+    for n in looks {
+        models.show(&[(at(n), 60.0, 80.0)]);
+        perceiver.look(models, &frame(n, n * 80)).unwrap();
+    }
+}
+
+#[test]
+fn a_face_is_settled_a_second_after_it_was_found_alive_and_no_sooner() {
+    let (models, mut perceiver) = (Fakes::default(), perceiver());
+    assert_eq!(perceiver.attention(), Attention::Nobody);
+    let mut alive_since = None;
+    for n in 0..60 {
+        models.show(&[(100.0 + (n % 5) as f32, 60.0, 80.0)]);
+        let percepts = perceiver.look(&models, &frame(n, n * 80)).unwrap();
+        if reports(&percepts)[0].liveness.is_live() {
+            alive_since.get_or_insert(n * 80);
+        }
+        let settled = alive_since.is_some_and(|since| n * 80 - since >= 1_000);
+        let expected = if settled { Attention::Settled } else { Attention::Undecided };
+        assert_eq!(perceiver.attention(), expected, "at {} ms, alive since {alive_since:?}", n * 80);
+    }
+    assert!(alive_since.is_some());
+}
+
+#[test]
+fn whoever_moves_or_comes_is_looked_at_closely_again() {
+    let (models, mut perceiver) = (Fakes::default(), perceiver());
+    live_face(&models, &mut perceiver, 0..60, |n| 100.0 + (n % 5) as f32);
+    assert_eq!(perceiver.attention(), Attention::Settled);
+    live_face(&models, &mut perceiver, 60..62, |n| 100.0 + (n - 59) as f32 * 30.0);
+    assert_eq!(perceiver.attention(), Attention::Undecided, "it moved");
+    live_face(&models, &mut perceiver, 62..100, |n| 160.0 + (n % 5) as f32);
+    assert_eq!(perceiver.attention(), Attention::Settled);
+    models.show(&[(160.0, 60.0, 80.0), (20.0, 60.0, 80.0)]);
+    perceiver.look(&models, &frame(100, 8_000)).unwrap();
+    assert_eq!(perceiver.attention(), Attention::Undecided, "somebody came");
 }
 
 #[test]
