@@ -1,18 +1,12 @@
 //! Sixty-eight landmarks (iBUG order) and what follows from them: five points for alignment, eyes for blinks.
 //!
-//! In: the landmark model's output and the box it was cropped from. Out: points in pixels of the picture, and the box
-//! that a second look at the same face should take ([`Landmarks68::reframed`]).
+//! In: the landmark model's output and the box it was cropped from. Out: points in pixels of the picture.
 //! "Left" and "right" are as seen in the picture, not as the person has them.
 
 use crate::geometry::{PixelRect, Point};
 
 /// Number of landmarks.
 pub const LANDMARKS: usize = 68;
-
-/// Where the landmarks' own bounding box lies in the box that the model saw: left, top, right, bottom, each a share of
-/// the box. The model learned from such boxes; this is the median over the 2,545 faces of `lfw-dev`, `orl-dev` and
-/// `deepface`, and leaving out any one of the three moves no number by more than 0.01.
-const FRAMING: [f32; 4] = [0.010, 0.265, 0.991, 0.981];
 
 /// Why the landmark model's output is not a set of landmarks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,19 +54,6 @@ impl Landmarks68 {
             *point = Point::new(face.x() + pair[0] * face.width(), face.y() + pair[1] * face.height());
         }
         Self::new(points)
-    }
-
-    /// The box in which these landmarks would lie as the model is used to them; `None` when they span no area.
-    ///
-    /// A detector's box may sit too high, too wide or off the face, and the landmarks then lean towards its middle. A
-    /// second pass on the box that follows from the first pass's landmarks takes this out: docs/measurements/accuracy.md.
-    #[must_use]
-    pub fn reframed(&self) -> Option<PixelRect> {
-        let [left, top, right, bottom] = FRAMING;
-        let low = self.0.iter().fold(self.0[0], |low, p| Point::new(low.x.min(p.x), low.y.min(p.y)));
-        let high = self.0.iter().fold(self.0[0], |high, p| Point::new(high.x.max(p.x), high.y.max(p.y)));
-        let (width, height) = ((high.x - low.x) / (right - left), (high.y - low.y) / (bottom - top));
-        PixelRect::new(low.x - left * width, low.y - top * height, width, height).ok()
     }
 
     /// All points.
@@ -190,20 +171,6 @@ mod tests {
         let mut bad = [0.5; 136];
         bad[5] = f32::INFINITY;
         assert_eq!(Landmarks68::from_relative(&bad, &face), Err(LandmarkError::NotFinite { index: 2 }));
-    }
-
-    #[test]
-    fn a_box_is_framed_by_its_landmarks_wherever_the_first_box_was() {
-        // Corners of the usual span inside a box; the other points at its middle.
-        let inside = |face: &PixelRect| {
-            let mut output = [0.5; 136];
-            output[..4].copy_from_slice(&[FRAMING[0], FRAMING[1], FRAMING[2], FRAMING[3]]);
-            Landmarks68::from_relative(&output, face).unwrap()
-        };
-        let face = PixelRect::new(37.0, -12.0, 90.0, 130.0).unwrap();
-        let found = inside(&face).reframed().unwrap();
-        assert!(found.iou(&face) > 0.9999, "{found:?}");
-        assert_eq!(Landmarks68::new([Point::new(3.0, 4.0); LANDMARKS]).unwrap().reframed(), None);
     }
 
     #[test]

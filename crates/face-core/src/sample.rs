@@ -404,6 +404,40 @@ pub fn warp_averaged(
     warp_at(image, to_picture, &spread(to_picture, scale), size, format, out)
 }
 
+/// A part of the aligned face in grey, for a second look of the landmark model: `part` is in pixels of the aligned crop
+/// and is stretched to `size`; `out` is `height × width`. Averaged as by [`warp_averaged`]; the picture's edge is repeated.
+///
+/// # Errors
+/// When `out` has another length.
+pub fn warp_grey(
+    image: &RgbImage,
+    to_picture: &Similarity2d,
+    part: &PixelRect,
+    size: (u32, u32),
+    format: &GreyFormat,
+    out: &mut [f32],
+) -> Result<(), SampleError> {
+    check_target(size, 1, out)?;
+    let source = Bilinear::new(image);
+    let (step_x, step_y) = (part.width() / size.0 as f32, part.height() / size.1 as f32);
+    let n = ((to_picture.scale() * step_x.max(step_y) / AVERAGED_FROM).ceil() as u32).clamp(1, 8);
+    let last = Point::new((image.width() - 1) as f32, (image.height() - 1) as f32);
+    for (index, value) in (0u32..).zip(out.iter_mut()) {
+        let (x, y) = ((index % size.0) as f32, (index / size.0) as f32);
+        let mut sum = 0.0;
+        for sub in 0..n * n {
+            // Pixel centres of the target, as the halves say; the part's edges are pixel edges of the crop.
+            let (dx, dy) = (((sub % n) as f32 + 0.5) / n as f32, ((sub / n) as f32 + 0.5) / n as f32);
+            let at = Point::new(part.x() + (x + dx) * step_x - 0.5, part.y() + (y + dy) * step_y - 0.5);
+            let at = to_picture.apply(at);
+            let [r, g, b] = source.at(Point::new(at.x.clamp(0.0, last.x), at.y.clamp(0.0, last.y)));
+            sum += 0.299 * r + 0.587 * g + 0.114 * b;
+        }
+        *value = (sum / (n * n) as f32 - format.mean) / format.scale;
+    }
+    Ok(())
+}
+
 /// Each target pixel is the mean of bilinear readings at its place plus each of the shifts (at least one).
 fn warp_at(
     image: &RgbImage,

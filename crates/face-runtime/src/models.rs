@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use face_core::align::{ALIGNED_SIDE_PX, Alignment};
+use face_core::align::{ALIGNED_SIDE_PX, Alignment, FACE_IN_CROP};
 use face_core::detect::{self, DetectPolicy, Letterbox, PLANE_HEIGHT_PX, PLANE_WIDTH_PX};
 use face_core::landmarks::{Eye, LANDMARKS};
 use face_core::pose::POSE_BINS;
@@ -115,10 +115,6 @@ fn named(pool: &SessionPool) -> impl FnOnce(InferenceError) -> ModelError + '_ {
     |error| ModelError::new(pool.name(), error)
 }
 
-fn named_cause(pool: &SessionPool, cause: impl Into<Cause>) -> ModelError {
-    ModelError::new(pool.name(), cause)
-}
-
 /// Runs a model on a colour crop.
 fn run_crop<T>(
     pool: &SessionPool,
@@ -175,10 +171,24 @@ enum View {
 }
 
 impl ModelPack {
-    /// One pass of the landmark model over a box: what the refined landmarks begin with.
-    pub(crate) fn landmarks_once(&self, image: &RgbImage, face: &PixelRect) -> Result<Landmarks68, ModelError> {
+    /// The five points found again on the face turned upright and brought to the size that the model is used to. A
+    /// detector's box may sit too high, too wide or off the face, and the first landmarks then lean towards its middle.
+    fn second_look(&self, image: &RgbImage, points: &FivePoints) -> Result<FivePoints, ModelError> {
         let pool = &self.pools().landmark;
-        run_grey_crop(pool, image, face, |outputs| Ok(Landmarks68::from_relative(outputs.values(0), face)?))
+        let input = &pool.file().input;
+        let format = grey_format(input);
+        let alignment = Alignment::fit(points).map_err(|error| ModelError::new(pool.name(), error))?;
+        let [left, top, right, bottom] = FACE_IN_CROP;
+        let part = PixelRect::from_corners(left, top, right, bottom).expect("a constant with an area");
+        let found = pool
+            .run(
+                |_, tensor| {
+                    Ok(sample::warp_grey(image, &alignment.to_picture, &part, size_px(input), &format, tensor)?)
+                },
+                |outputs| Ok(Landmarks68::from_relative(outputs.values(0), &part)?.five_points()),
+            )
+            .map_err(named(pool))?;
+        Ok(FivePoints(found.0.map(|point| alignment.to_picture.apply(point))))
     }
 
     /// One pass of the feature model over the aligned face, for [`crate::plain`].
@@ -207,24 +217,20 @@ impl ModelPack {
 }
 
 impl LandmarkModel for ModelPack {
-    /// Two passes: the second on the box that the first one's landmarks frame (see [`Landmarks68::reframed`]). On the
-    /// tight grey pictures of `orl-dev` this takes a quarter of the false rejects away (docs/measurements/accuracy.md).
     fn landmarks(&self, image: &RgbImage, face: &PixelRect) -> Result<Landmarks68, ModelError> {
-        let first = self.landmarks_once(image, face)?;
-        // Landmarks without extent, which no face gives, frame nothing: they stay as they are and fail at alignment.
-        match first.reframed() {
-            Some(framed) => self.landmarks_once(image, &framed),
-            None => Ok(first),
-        }
+        let pool = &self.pools().landmark;
+        run_grey_crop(pool, image, face, |outputs| Ok(Landmarks68::from_relative(outputs.values(0), face)?))
     }
 }
 
 impl Embedder for ModelPack {
-    /// The mean of the face and its mirror image: what the two disagree in is chance, and half of it goes. Two runs.
+    /// The mean of two views: the face aligned by a second look at it ([`ModelPack::second_look`]), and its mirror image
+    /// aligned by the points given. What the two disagree in is chance, of the landmarks and of the model, and half of it
+    /// goes: docs/measurements/accuracy.md. One landmark run and two feature runs.
     fn embed(&self, image: &RgbImage, points: &FivePoints) -> Result<Embedding, ModelError> {
-        let upright = self.embed_view(image, points, View::Upright)?;
+        let upright = self.embed_view(image, &self.second_look(image, points)?, View::Upright)?;
         let mirrored = self.embed_view(image, points, View::Mirrored)?;
-        Embedding::mean(&[upright, mirrored]).map_err(|error| named_cause(&self.pools().feature, error))
+        Embedding::mean(&[upright, mirrored]).map_err(|error| ModelError::new(self.pools().feature.name(), error))
     }
 
     fn space_id(&self) -> &str {

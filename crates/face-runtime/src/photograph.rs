@@ -34,22 +34,13 @@ pub struct ExaminedFace {
     pub quality: Quality,
 }
 
-/// Measures one detected face: landmarks (two runs), alignment, pose (one run), quality.
+/// Measures one detected face: landmarks, alignment, pose, quality. Two model runs.
 ///
 /// # Errors
 /// When a model gives no usable answer, or the landmarks determine no alignment.
 pub fn examine_face(pack: &ModelPack, image: &RgbImage, detection: &Detection) -> Result<ExaminedFace, ModelError> {
-    examine_with(pack, image, detection, pack.landmarks(image, &detection.rect)?)
-}
-
-/// The measurements that follow from landmarks.
-pub(crate) fn examine_with(
-    pack: &ModelPack,
-    image: &RgbImage,
-    detection: &Detection,
-    landmarks: Landmarks68,
-) -> Result<ExaminedFace, ModelError> {
     let face = detection.rect;
+    let landmarks = pack.landmarks(image, &face)?;
     let points = landmarks.five_points();
     let alignment = Alignment::fit(&points).map_err(|error| ModelError::new("alignment", error))?;
     let pose = pack.pose(image, &face)?;

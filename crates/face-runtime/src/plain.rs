@@ -1,28 +1,16 @@
-//! The plain pipeline, kept to measure the real one against: one look for landmarks, one for the embedding.
+//! The plain embedding, kept to measure the real one against: one run of the model on one crop.
 //!
-//! In: a picture and a detected face. Out: what [`crate::photograph`] gives, made the simple way: the landmark model once
-//! on the detector's box, the feature model once on a crop read at single points. `edge-agent eval --against plain` is its
-//! only user. Its embeddings are of a space of their own ([`SPACE_SUFFIX`]) and must never reach a gallery.
+//! In: a picture and the five points of a face. Out: an embedding as docs/measurements/accuracy.md calls plain: no second
+//! look, no mirror image, a crop read at single points. `edge-agent eval --against plain` is its only user. Such
+//! embeddings are of another space than the pack's and must never reach a gallery.
 //!
-//! Deliberately absent: everything that the real pipeline adds; docs/measurements/accuracy.md says what that is worth.
+//! Deliberately absent: detection, landmarks and quality, which both share ([`crate::examine_face`]).
 
-use face_core::{Detection, Embedding, FivePoints, ModelError, RgbImage};
+use face_core::{Embedding, FivePoints, ModelError, RgbImage};
 
 use crate::pack::ModelPack;
-use crate::photograph::{ExaminedFace, examine_with};
 
-/// What tells the space of these embeddings from that of the pack.
-pub const SPACE_SUFFIX: &str = "-plain";
-
-/// Measures one detected face by the landmarks of a single pass.
-///
-/// # Errors
-/// As [`crate::examine_face`].
-pub fn examine_plainly(pack: &ModelPack, image: &RgbImage, detection: &Detection) -> Result<ExaminedFace, ModelError> {
-    examine_with(pack, image, detection, pack.landmarks_once(image, &detection.rect)?)
-}
-
-/// The embedding of a single pass.
+/// The embedding of a single run.
 ///
 /// # Errors
 /// When the points are degenerate, the model cannot run, or its output cannot be normalised.

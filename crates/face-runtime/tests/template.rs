@@ -1,12 +1,12 @@
-//! What the real pipeline adds to the plain one, each on the demonstration pictures with the real models: landmarks that
-//! do not lean with the detector's box, and a template that does not depend on which way round the face is.
+//! What the real template adds to the plain one, each on the demonstration pictures with the real models: it leans less
+//! with the detector's box, and depends less on which way round the face is.
 
 mod support;
 
 use face_core::align::Alignment;
 use face_core::sample::{ColourOrder, TensorFormat, warp, warp_averaged};
 use face_core::{Detection, Detector, Embedder, FivePoints, LandmarkModel, PixelRect, Point, RgbImage};
-use face_runtime::plain::{embed_plainly, examine_plainly};
+use face_runtime::plain::embed_plainly;
 use face_runtime::{ModelPack, Task, examine_face};
 use support::{demo_picture, pack, parts};
 
@@ -34,8 +34,8 @@ fn mirrored_points(points: &FivePoints, width: u32) -> FivePoints {
 }
 
 #[test]
-fn a_face_and_its_mirror_image_have_one_template() {
-    let Some(parts) = parts("a_face_and_its_mirror_image_have_one_template") else { return };
+fn a_face_and_its_mirror_image_have_nearly_one_template() {
+    let Some(parts) = parts("a_face_and_its_mirror_image_have_nearly_one_template") else { return };
     let pack = pack(&parts);
     for name in PICTURES {
         let image = demo_picture(&parts, name);
@@ -46,45 +46,36 @@ fn a_face_and_its_mirror_image_have_one_template() {
         let real = pack.embed(&image, &points).expect("runs");
         let real = real.similarity(&pack.embed(&turned, &turned_points).expect("runs")).value();
         println!("{name}: mirror image at {real:.4}, plainly {plain:.4}");
-        // The template of the points is not quite symmetric, so that half a pixel remains.
-        assert!(real > 0.985 && real > plain, "{name}: {real} against {plain}");
+        // The two views are aligned apart from each other, and the template of the points is not quite symmetric.
+        assert!(real > 0.98 && real > plain, "{name}: {real} against {plain}");
     }
 }
 
+/// The detector's box moves, and with it the landmarks; the template moves less than a plain one does.
 #[test]
-fn landmarks_do_not_lean_with_the_detectors_box() {
-    let Some(parts) = parts("landmarks_do_not_lean_with_the_detectors_box") else { return };
+fn a_template_does_not_lean_with_the_detectors_box() {
+    let Some(parts) = parts("a_template_does_not_lean_with_the_detectors_box") else { return };
     let pack = pack(&parts);
     let (mut plain, mut real, mut n) = (0.0, 0.0, 0.0);
     for name in PICTURES {
         let image = demo_picture(&parts, name);
-        let (detection, _) = face(&pack, &image);
+        let (detection, points) = face(&pack, &image);
         let rect = detection.rect;
-        let moved = |dx: f32, dy: f32, scale: f32| {
-            let shifted = PixelRect::new(
-                rect.x() + dx * rect.width(),
-                rect.y() + dy * rect.height(),
-                rect.width(),
-                rect.height(),
-            );
-            Detection { rect: shifted.expect("a box").scaled(scale), score: detection.score }
-        };
-        let centre = moved(0.0, 0.0, 1.0);
-        let apart = |a: &FivePoints, b: &FivePoints| {
-            a.0.iter().zip(&b.0).map(|(a, b)| a.distance(*b)).sum::<f32>() / 5.0 / rect.height()
-        };
-        let at = |detection: Detection| examine_face(&pack, &image, &detection).expect("runs").points;
-        let plainly_at = |detection: Detection| examine_plainly(&pack, &image, &detection).expect("runs").points;
+        let here = pack.embed(&image, &points).expect("runs");
+        let plain_here = embed_plainly(&pack, &image, &points).expect("runs");
         for (dx, dy, scale) in
             [(0.08, 0.0, 1.0), (-0.08, 0.0, 1.0), (0.0, 0.08, 1.0), (0.0, -0.08, 1.0), (0.0, 0.0, 1.15)]
         {
-            real += apart(&at(moved(dx, dy, scale)), &at(centre));
-            plain += apart(&plainly_at(moved(dx, dy, scale)), &plainly_at(centre));
+            let (x, y) = (rect.x() + dx * rect.width(), rect.y() + dy * rect.height());
+            let moved = PixelRect::new(x, y, rect.width(), rect.height()).expect("a box").scaled(scale);
+            let points = pack.landmarks(&image, &moved).expect("runs").five_points();
+            real += 1.0 - here.similarity(&pack.embed(&image, &points).expect("runs")).value();
+            plain += 1.0 - plain_here.similarity(&embed_plainly(&pack, &image, &points).expect("runs")).value();
             n += 1.0;
         }
     }
-    println!("five points move by {:.4} of the face's height, plainly by {:.4}", real / n, plain / n);
-    assert!(real < 0.7 * plain, "{} against {}", real / n, plain / n);
+    println!("a moved box costs {:.4} of the similarity, plainly {:.4}", real / n, plain / n);
+    assert!(real < 0.6 * plain, "{} against {}", real / n, plain / n);
 }
 
 #[test]
@@ -99,7 +90,7 @@ fn a_template_costs_two_landmark_runs_and_two_feature_runs() {
     pack.embed(&image, &examined.points).expect("runs");
     let real = runs();
     assert_eq!(std::array::from_fn(|task| real[task] - before[task]), [2, 1, 2]);
-    let examined = examine_plainly(&pack, &image, &detection).expect("runs");
+    let examined = examine_face(&pack, &image, &detection).expect("runs");
     embed_plainly(&pack, &image, &examined.points).expect("runs");
     let plain = runs();
     assert_eq!(std::array::from_fn(|task| plain[task] - real[task]), [1, 1, 1]);
