@@ -149,6 +149,22 @@ pub fn identify(ranked: &[Ranked], policy: &OpenSetPolicy) -> Identification {
     Identification::Known { person, score, margin: Some(margin) }
 }
 
+/// As [`identify`], with negative anchors: pictures of which somebody said "this is not that person".
+///
+/// `anchors` holds, for a row `(person, similarity)`, how alike the probe is to a picture that is known not to be that
+/// person: somebody whom the door once mistook for them. Who is nearer to such a picture than to the person's own
+/// templates is unknown; at equal distance too, since the doubt was put on record by a human being. An anchor of one person
+/// says nothing about another, so that whom it shows may well be enrolled under their own name.
+#[must_use]
+pub fn identify_with_anchors(ranked: &[Ranked], anchors: &[Ranked], policy: &OpenSetPolicy) -> Identification {
+    let found = identify(ranked, policy);
+    let Identification::Known { person, score, .. } = found else { return found };
+    match best_where(anchors, |row| row.person == person) {
+        Some(anchor) if anchor.similarity >= score => Identification::Unknown { best: Some((person, score)) },
+        _ => found,
+    }
+}
+
 /// The first of the most similar rows that `wanted` accepts.
 fn best_where(ranked: &[Ranked], wanted: impl Fn(&Ranked) -> bool) -> Option<&Ranked> {
     ranked.iter().filter(|row| wanted(row)).fold(None, |best: Option<&Ranked>, row| match best {
@@ -207,6 +223,20 @@ mod tests {
         assert_eq!(identify(&[], &policy(0.442, 0.05)), Identification::Unknown { best: None });
     }
 
+    #[test]
+    fn who_is_nearer_to_a_negative_anchor_of_the_person_is_unknown() {
+        let rows = [row(ANNA, 0.70), row(BEN, 0.2)];
+        let with = |anchors: &[Ranked]| identify_with_anchors(&rows, anchors, &policy(0.442, 0.05));
+        let known = identify(&rows, &policy(0.442, 0.05));
+        assert_eq!(with(&[]), known);
+        assert_eq!(with(&[row(ANNA, 0.69)]), known, "nearer to Anna than to the picture that is not her");
+        assert_eq!(with(&[row(BEN, 0.9)]), known, "an anchor of Ben says nothing about Anna");
+        let best = Some((PersonId(Uuid::from_u128(ANNA)), Similarity::new(0.70)));
+        for anchors in [vec![row(ANNA, 0.70)], vec![row(ANNA, 0.1), row(ANNA, 0.95)]] {
+            assert_eq!(with(&anchors), Identification::Unknown { best }, "{anchors:?}");
+        }
+    }
+
     fn ladder(steps: &[(usize, f32)]) -> Result<ThresholdLadder, LadderError> {
         let step =
             |(up_to, cosine): &(usize, f32)| ThresholdStep { up_to: *up_to, threshold: Similarity::new(*cosine) };
@@ -232,6 +262,18 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn an_anchor_never_makes_anyone_known(
+            rows in proptest::collection::vec((0u128..4, -1.0f32..1.0), 0..12),
+            anchors in proptest::collection::vec((0u128..4, -1.0f32..1.0), 0..6), threshold in -1.0f32..1.0,
+        ) {
+            let of = |rows: Vec<(u128, f32)>| rows.into_iter().map(|(person, cosine)| row(person, cosine)).collect::<Vec<_>>();
+            let (rows, anchors) = (of(rows), of(anchors));
+            let (before, after) = (identify(&rows, &policy(threshold, 0.05)), identify_with_anchors(&rows, &anchors, &policy(threshold, 0.05)));
+            let opens = |found: &Identification| matches!(found, Identification::Known { .. });
+            prop_assert!(after == before || (opens(&before) && !opens(&after)));
+        }
+
         #[test]
         fn a_larger_gallery_never_has_a_laxer_threshold(
             sizes in proptest::collection::btree_set(1usize..100_000, 1..9), start in -0.9f32..0.5,
