@@ -18,6 +18,13 @@ pub const ARCFACE_TEMPLATE: [Point; 5] = [
     Point::new(70.7299, 92.2041),
 ];
 
+/// Where the detector's box lies in the aligned crop, in its pixels: left, top, right, bottom. The landmark model learned
+/// from such boxes, so this is what it should see of a face that has been turned upright and brought to one size.
+///
+/// The median over the 2,545 faces of `lfw-dev`, `orl-dev` and `deepface`; by themselves they give (14, 4, 97, 124),
+/// (15, 7, 97, 121) and (15, 6, 95, 119).
+pub const FACE_IN_CROP: [f32; 4] = [14.0, 5.0, 97.0, 124.0];
+
 /// Why points determine no similarity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AlignError {

@@ -169,7 +169,10 @@ impl Similarity {
         if cosine.is_nan() { Self(-1.0) } else { Self(cosine.clamp(-1.0, 1.0)) }
     }
 
-    /// The cosine in [−1, 1].
+    /// As a threshold: above every cosine, so that nothing reaches it, not even the same picture.
+    pub const UNREACHABLE: Self = Self(2.0);
+
+    /// The cosine in [−1, 1]; 2 for [`Similarity::UNREACHABLE`] alone.
     #[must_use]
     pub fn value(self) -> f32 {
         self.0

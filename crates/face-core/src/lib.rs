@@ -35,7 +35,7 @@ pub use embedding::{DIM, Embedding, EmbeddingError, Similarity, rank};
 pub use frame::{Frame, FrameError, RgbImage};
 pub use gallery::{Gallery, PersonId, Ranked, TemplateId};
 pub use geometry::{PixelRect, Point, Similarity2d};
-pub use identify::{Identification, OpenSetPolicy, identify};
+pub use identify::{Identification, OpenSetPolicy, OpenSetRules, ThresholdLadder, ThresholdStep, identify};
 pub use landmarks::{FivePoints, Landmarks68};
 pub use models::{
     Detector, Embedder, EyeModel, EyeState, FrameSource, FrameUnavailable, LandmarkModel, LivenessModel, ModelError,

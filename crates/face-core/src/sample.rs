@@ -2,7 +2,7 @@
 //!
 //! In: an [`RgbImage`], a rectangle or transform, a [`TensorFormat`]. Out: planar (CHW) f32 in the caller's slice,
 //! or a [`GreyCrop`]. Shrinking averages over the area that each target pixel covers (as OpenCV's INTER_AREA), since
-//! point sampling costs small faces; enlarging and warping are bilinear. What lies outside the picture repeats its
+//! point sampling costs small faces; enlarging is bilinear, and so is warping unless it shrinks. What lies outside the picture repeats its
 //! edge in crops and is black in warps. Deliberately absent: batches, other element types.
 
 use fast_image_resize::images::{TypedImage, TypedImageRef};
@@ -355,15 +355,94 @@ fn luma(pixel: &[u8]) -> u8 {
     ((77 * u32::from(pixel[0]) + 150 * u32::from(pixel[1]) + 29 * u32::from(pixel[2]) + 128) >> 8) as u8
 }
 
-/// Bilinear warp into `size` (width, height): target pixel *p* is read at `to_picture.apply(p)`; `out` is `3 × height × width`.
+/// Turns a planar tensor into its mirror image, left for right. `width` is that of a plane.
 ///
-/// For the embedder: [`Alignment::to_picture`] and 112 × 112.
+/// # Panics
+/// When `width` is zero; it is a model's input width, which no manifest may have as zero.
+pub fn mirror(tensor: &mut [f32], width: usize) {
+    for row in tensor.chunks_exact_mut(width) {
+        row.reverse();
+    }
+}
+
+/// Pixels of the picture per pixel of the crop from which on a warp averages. Bilinear reading mixes four neighbours
+/// and so loses nothing below two; 1.5 is where the grey crop has always begun.
+const AVERAGED_FROM: f32 = 1.5;
+
+/// Bilinear warp into `size` (width, height): target pixel *p* is read at `to_picture.apply(p)`; `out` is `3 × height × width`.
 ///
 /// # Errors
 /// When `out` has another length.
 pub fn warp(
     image: &RgbImage,
     to_picture: &Similarity2d,
+    size: (u32, u32),
+    format: &TensorFormat,
+    out: &mut [f32],
+) -> Result<(), SampleError> {
+    warp_at(image, to_picture, &[Point::default()], size, format, out)
+}
+
+/// As [`warp`], but a target pixel that covers more than [`AVERAGED_FROM`] pixels of the picture is the mean over a grid
+/// of points in it: one point alone would fold hair and pores of a large face into noise.
+///
+/// For the embedder: [`Alignment::to_picture`] and 112 × 112. Cost: some 10 ns a point, at most 64 points a pixel.
+///
+/// # Errors
+/// When `out` has another length.
+pub fn warp_averaged(
+    image: &RgbImage,
+    to_picture: &Similarity2d,
+    size: (u32, u32),
+    format: &TensorFormat,
+    out: &mut [f32],
+) -> Result<(), SampleError> {
+    let scale = to_picture.scale();
+    if scale <= AVERAGED_FROM {
+        return warp(image, to_picture, size, format, out);
+    }
+    warp_at(image, to_picture, &spread(to_picture, scale), size, format, out)
+}
+
+/// A part of the aligned face in grey, for a second look of the landmark model: `part` is in pixels of the aligned crop
+/// and is stretched to `size`; `out` is `height × width`. Averaged as by [`warp_averaged`]; the picture's edge is repeated.
+///
+/// # Errors
+/// When `out` has another length.
+pub fn warp_grey(
+    image: &RgbImage,
+    to_picture: &Similarity2d,
+    part: &PixelRect,
+    size: (u32, u32),
+    format: &GreyFormat,
+    out: &mut [f32],
+) -> Result<(), SampleError> {
+    check_target(size, 1, out)?;
+    let source = Bilinear::new(image);
+    let (step_x, step_y) = (part.width() / size.0 as f32, part.height() / size.1 as f32);
+    let n = ((to_picture.scale() * step_x.max(step_y) / AVERAGED_FROM).ceil() as u32).clamp(1, 8);
+    let last = Point::new((image.width() - 1) as f32, (image.height() - 1) as f32);
+    for (index, value) in (0u32..).zip(out.iter_mut()) {
+        let (x, y) = ((index % size.0) as f32, (index / size.0) as f32);
+        let mut sum = 0.0;
+        for sub in 0..n * n {
+            // Pixel centres of the target, as the halves say; the part's edges are pixel edges of the crop.
+            let (dx, dy) = (((sub % n) as f32 + 0.5) / n as f32, ((sub / n) as f32 + 0.5) / n as f32);
+            let at = Point::new(part.x() + (x + dx) * step_x - 0.5, part.y() + (y + dy) * step_y - 0.5);
+            let at = to_picture.apply(at);
+            let [r, g, b] = source.at(Point::new(at.x.clamp(0.0, last.x), at.y.clamp(0.0, last.y)));
+            sum += 0.299 * r + 0.587 * g + 0.114 * b;
+        }
+        *value = (sum / (n * n) as f32 - format.mean) / format.scale;
+    }
+    Ok(())
+}
+
+/// Each target pixel is the mean of bilinear readings at its place plus each of the shifts (at least one).
+fn warp_at(
+    image: &RgbImage,
+    to_picture: &Similarity2d,
+    shifts: &[Point],
     size: (u32, u32),
     format: &TensorFormat,
     out: &mut [f32],
@@ -378,7 +457,7 @@ pub fn warp(
     let width = size.0 as usize;
     for y in 0..size.1 as usize {
         for x in 0..width {
-            let rgb = source.at(to_picture.apply(Point::new(x as f32, y as f32)));
+            let rgb = source.mean(to_picture.apply(Point::new(x as f32, y as f32)), shifts);
             let index = y * width + x;
             first[index] = rgb[lead] * p0.0 + p0.1;
             second[index] = rgb[1] * p1.0 + p1.1;
@@ -405,6 +484,20 @@ impl<'a> Bilinear<'a> {
             width: image.width() as i32,
             height: image.height() as i32,
         }
+    }
+
+    /// Mean at several points round `center`.
+    #[inline]
+    fn mean(&self, center: Point, shifts: &[Point]) -> [f32; 3] {
+        if let [only] = shifts {
+            return self.at(Point::new(center.x + only.x, center.y + only.y));
+        }
+        let mut sum = [0.0; 3];
+        for shift in shifts {
+            let rgb = self.at(Point::new(center.x + shift.x, center.y + shift.y));
+            sum = std::array::from_fn(|channel| sum[channel] + rgb[channel]);
+        }
+        sum.map(|total| total / shifts.len() as f32)
     }
 
     #[inline]
@@ -468,7 +561,7 @@ fn lerp(from: f32, to: f32, share: f32) -> f32 {
 pub fn aligned_grey(image: &RgbImage, alignment: &Alignment) -> GreyCrop {
     let side = ALIGNED_SIDE_PX as usize;
     let scale = alignment.to_picture.scale();
-    let luma = if scale <= 1.5 {
+    let luma = if scale <= AVERAGED_FROM {
         let source = Bilinear::new(image);
         grid(side, |point| {
             let [r, g, b] = source.at(alignment.to_picture.apply(point));

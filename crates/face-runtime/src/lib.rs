@@ -15,6 +15,7 @@ mod models;
 mod pack;
 pub mod photo;
 pub mod photograph;
+pub mod plain;
 mod runtime;
 mod session;
 pub mod warm_up;

@@ -10,6 +10,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use face_core::{Similarity, ThresholdLadder, ThresholdStep};
 use serde::Deserialize;
 
 mod check;
@@ -209,12 +210,24 @@ impl<'de> Deserialize<'de> for FalseAcceptRate {
 pub struct Threshold {
     /// Share of impostor pairs at or above `score`.
     pub far: FalseAcceptRate,
-    /// Cosine similarity, in (-1, 1).
+    /// Cosine similarity, in (-1, 1): for one comparison.
     pub score: f32,
+    /// Scores at which a stranger's chance against a whole gallery is still `far`, the smallest gallery first.
+    pub galleries: Vec<GalleryThreshold>,
     /// The pictures it was measured on.
     pub data_set: String,
     /// Day of the measurement, `YYYY-MM-DD`.
     pub measured_on: toml::value::Datetime,
+}
+
+/// The score for galleries up to a size.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GalleryThreshold {
+    /// The largest gallery, in templates.
+    pub up_to: usize,
+    /// Cosine similarity, in (-1, 1).
+    pub score: f32,
 }
 
 /// One model file and all that must be true of it before it is used.
@@ -446,6 +459,18 @@ impl Manifest {
     #[must_use]
     pub fn file(&self, task: Task) -> &ModelFile {
         self.files.iter().find(|file| file.task == task).expect("parse refuses a manifest without a file for each task")
+    }
+
+    /// The thresholds by gallery size calibrated for exactly this false accept rate: the first step is one comparison.
+    ///
+    /// # Errors
+    /// As [`Manifest::threshold_at`].
+    pub fn ladder_at(&self, far: FalseAcceptRate) -> Result<ThresholdLadder, ManifestError> {
+        let threshold = self.threshold_at(far)?;
+        let step = |up_to, score| ThresholdStep { up_to, threshold: Similarity::new(score) };
+        let galleries = threshold.galleries.iter().map(|gallery| step(gallery.up_to, gallery.score));
+        let steps = std::iter::once(step(1, threshold.score)).chain(galleries).collect();
+        Ok(ThresholdLadder::new(steps).expect("parse refuses galleries that do not rise"))
     }
 
     /// The threshold calibrated for exactly this false accept rate.

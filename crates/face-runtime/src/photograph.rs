@@ -34,7 +34,7 @@ pub struct ExaminedFace {
     pub quality: Quality,
 }
 
-/// Measures one detected face: landmarks, alignment, pose, quality. Three model runs less the embedding.
+/// Measures one detected face: landmarks, alignment, pose, quality. Two model runs.
 ///
 /// # Errors
 /// When a model gives no usable answer, or the landmarks determine no alignment.

@@ -43,6 +43,24 @@ fn thresholds_are_addressed_by_rate_and_never_guessed() {
 }
 
 #[test]
+fn the_threshold_rises_with_the_gallery_and_as_the_rate_falls() {
+    let manifest = Manifest::parse(&manifest_text()).expect("parses");
+    let (lax, strict) = (manifest.ladder_at(rate("1e-3")), manifest.ladder_at(rate("1e-4")));
+    let (lax, strict) = (lax.expect("calibrated"), strict.expect("calibrated"));
+    let sizes = [0, 1, 2, 3, 10, 11, 30, 100, 101, 1_000, 3_000, 5_000, 10_000, 50_000, 100_000];
+    for pair in sizes.windows(2) {
+        assert!(lax.at(pair[0]) <= lax.at(pair[1]) && strict.at(pair[0]) <= strict.at(pair[1]), "{pair:?}");
+    }
+    for size in sizes {
+        assert!(lax.at(size).expect("calibrated") < strict.at(size).expect("calibrated"), "{size}");
+    }
+    assert_eq!(strict.at(1).map(|score| score.value()), Some(0.442));
+    assert_eq!((strict.at(100_001), lax.at(100_001)), (None, None));
+    let error = manifest.ladder_at(rate("1e-5")).expect_err("invented").to_string();
+    assert!(error.contains("1e-5") && error.contains("1e-3, 1e-4") | error.contains("1e-4, 1e-3"), "{error}");
+}
+
+#[test]
 fn nonsense_is_no_rate() {
     for text in ["", "0", "1", "-1e-4", "NaN", "inf", "1e-4%"] {
         assert!(text.parse::<FalseAcceptRate>().is_err(), "{text}");
@@ -76,8 +94,14 @@ fn values_that_cannot_be_right_are_named() {
     let cases = [
         ("space_id = \"", "space_id = \"A space/", "space_id"),
         ("far = \"1e-4\"", "far = \"1e-3\"", "thresholds.far"),
-        ("score = 0.442", "score = 0.2", "must rise as the false accept rate falls"),
-        ("score = 0.442", "score = 1.5", "cosine"),
+        ("score = 0.442\n", "score = 0.2\n", "must rise as the false accept rate falls"),
+        ("score = 0.442\n", "score = 1.5\n", "cosine"),
+        ("up_to = 3,", "up_to = 1,", "rise with the size"),
+        ("up_to = 3,", "up_to = 4,", "same sizes"),
+        ("score = 0.485", "score = 0.3", "rise with the size"),
+        ("up_to = 100000, score = 0.635", "up_to = 100000, score = 0.69", "rise as the false accept rate falls"),
+        ("score = 0.535", "score = 2.0", "cosine"),
+        ("up_to = 3,", "upto = 3,", "upto"),
         ("scale = [255.0]", "scale = [0.0]", "files[eye].input"),
         ("mean = [123.675, 116.28, 103.53]", "mean = [0.0]", "files[pose].input"),
         ("shape = [1, 1, 24, 24]", "shape = [1, 3, 24, 24]", "planes"),

@@ -47,6 +47,13 @@ pub(crate) fn accuracy(pairs: &[Judged]) -> Option<Accuracy> {
     Some(Accuracy { mean, std: Some(std), thresholds })
 }
 
+/// Which of the pairs are judged rightly, each by the threshold that [`accuracy`] judges it by.
+pub(crate) fn rights(pairs: &[Judged]) -> Option<Vec<bool>> {
+    let found = accuracy(pairs)?;
+    let threshold = |pair: &Judged| found.thresholds[pair.fold.filter(|_| found.std.is_some()).unwrap_or(0)];
+    Some(pairs.iter().map(|pair| n_right(std::iter::once(pair), threshold(pair)) == 1).collect())
+}
+
 /// Pairs judged rightly at a threshold; pairs without a score never are.
 pub(crate) fn n_right<'a>(pairs: impl Iterator<Item = &'a Judged>, threshold: f32) -> usize {
     pairs.filter(|pair| pair.score.is_some_and(|score| (score >= threshold) == pair.same)).count()

@@ -13,7 +13,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use parking_lot::Mutex;
 
 use super::EvalError;
-use super::template::{NoTemplate, template};
+use super::template::NoTemplate;
+
+/// How a picture becomes a template: [`super::template::template`] or its plain sister.
+pub(crate) type Recipe = fn(&ModelPack, &[u8], &QualityGate) -> Result<Enrolled, NoTemplate>;
 
 /// What the pictures gave.
 pub(crate) struct Templates {
@@ -41,6 +44,7 @@ pub(crate) fn embed_all(
     images: &Path,
     paths: &[String],
     gate: &QualityGate,
+    recipe: Recipe,
     workers: usize,
 ) -> Result<Templates, EvalError> {
     let before: Vec<u64> = Task::ALL.map(|task| pack.usage(task).runs).to_vec();
@@ -55,7 +59,7 @@ pub(crate) fn embed_all(
                     let picture = next.fetch_add(1, Ordering::Relaxed);
                     let Some(path) = paths.get(picture).map(|path| images.join(path)) else { return };
                     match read(&path) {
-                        Ok(bytes) => done.lock().push((picture, template(pack, &bytes, gate))),
+                        Ok(bytes) => done.lock().push((picture, recipe(pack, &bytes, gate))),
                         Err(error) => {
                             stop.store(true, Ordering::Relaxed);
                             failed.lock().get_or_insert(error);

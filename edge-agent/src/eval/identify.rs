@@ -6,12 +6,13 @@
 use std::path::{Path, PathBuf};
 
 use face_core::Embedding;
-use face_runtime::{Enrolled, average_photographs};
+use face_runtime::{Enrolled, ModelPack, average_photographs};
 
-use super::embed_all::thinking;
+use super::against::AgainstIdentify;
+use super::embed_all::{Templates, thinking};
 use super::lists::{Labels, ListError, ListProblem};
 use super::open_set::{Album, OpenSet, by_person};
-use super::{EvalError, Question, Seen, check_pictures, embedded, read_list, threads};
+use super::{EvalError, Question, Seen, check_pictures, embedded, embedded_plainly, read_list, threads};
 use crate::config::Config;
 
 /// The figures.
@@ -25,6 +26,8 @@ pub(crate) struct IdentifyReport {
     /// Whether people have pictures enough for three at enrolment.
     pub(crate) three: bool,
     pub(crate) sizes: Vec<OpenSet>,
+    /// The plain pipeline, where it was asked for.
+    pub(crate) against: Option<AgainstIdentify>,
 }
 
 /// Measures, with the margin of the policy `default`.
@@ -40,19 +43,22 @@ pub(crate) fn identify(question: &Question, labels: &Path, config: &Config) -> R
     check_pictures(labels, &question.images, &pictures)?;
     let (pack, templates) = embedded(question, config, &pictures.paths)?;
     let margin = config.policy("default").expect("always there").margin;
-    let accepted: Vec<Option<Enrolled>> =
-        templates.outcomes.iter().map(|outcome| outcome.as_ref().ok().cloned()).collect();
-    let embeddings: Vec<Option<Embedding>> =
-        accepted.iter().map(|enrolled| enrolled.as_ref().map(|enrolled| enrolled.embedding.clone())).collect();
-    let average = |pictures: &[usize]| {
-        let photographs: Option<Vec<Enrolled>> = pictures.iter().map(|picture| accepted[*picture].clone()).collect();
-        average_photographs(&pack, &photographs?).ok()
-    };
-    let album = Album { templates: &embeddings, people: &people, average: &average, margin, seed: question.seed };
+    let plain = embedded_plainly(question, &pack, &pictures.paths)?;
     let sign = thinking("drawing galleries, and resampling people for the intervals");
+    let ours = Made::new(&pack, &templates);
+    let average = |pictures: &[usize]| ours.average(pictures);
+    let album = Album { templates: &ours.embeddings, people: &people, average: &average, margin, seed: question.seed };
     let enrolments: &[usize] = if album.reserve() == 3 { &[1, 3] } else { &[1] };
-    let sizes = album.sizes().into_iter().flat_map(|n| enrolments.iter().map(move |enrolled| (n, *enrolled)));
-    let sizes: Vec<OpenSet> = sizes.map(|(n, enrolled)| album.measure(n, enrolled, threads())).collect();
+    let sizes: Vec<(usize, usize)> =
+        album.sizes().into_iter().flat_map(|n| enrolments.iter().map(move |enrolled| (n, *enrolled))).collect();
+    let against = plain.map(|plain| {
+        let made = Made::new(&pack, &plain);
+        let average = |pictures: &[usize]| made.average(pictures);
+        let other = Album { templates: &made.embeddings, average: &average, ..album };
+        let misses = sizes.iter().map(|(n, enrolled)| album.against(&other, *n, *enrolled, threads()));
+        AgainstIdentify { misses: misses.collect(), seen: Seen::new(question, &pack, &pictures.paths, &plain) }
+    });
+    let sizes: Vec<OpenSet> = sizes.into_iter().map(|(n, enrolled)| album.measure(n, enrolled, threads())).collect();
     sign.finish_and_clear();
     Ok(IdentifyReport {
         seen: Seen::new(question, &pack, &pictures.paths, &templates),
@@ -61,5 +67,30 @@ pub(crate) fn identify(question: &Question, labels: &Path, config: &Config) -> R
         margin,
         three: album.reserve() == 3,
         sizes,
+        against,
     })
+}
+
+/// What one pipeline made of the pictures.
+struct Made<'a> {
+    pack: &'a ModelPack,
+    accepted: Vec<Option<Enrolled>>,
+    embeddings: Vec<Option<Embedding>>,
+}
+
+impl<'a> Made<'a> {
+    fn new(pack: &'a ModelPack, templates: &Templates) -> Self {
+        let accepted: Vec<Option<Enrolled>> =
+            templates.outcomes.iter().map(|outcome| outcome.as_ref().ok().cloned()).collect();
+        let embeddings =
+            accepted.iter().map(|enrolled| enrolled.as_ref().map(|enrolled| enrolled.embedding.clone())).collect();
+        Self { pack, accepted, embeddings }
+    }
+
+    /// One template of several photographs, by the hub's own rule.
+    fn average(&self, pictures: &[usize]) -> Option<Embedding> {
+        let photographs: Option<Vec<Enrolled>> =
+            pictures.iter().map(|picture| self.accepted[*picture].clone()).collect();
+        average_photographs(self.pack, &photographs?).ok()
+    }
 }

@@ -3,11 +3,12 @@
 //! In: a folder of pictures and a list of who is on them. Out: [`PairsReport`] (is this the same person?) and
 //! [`IdentifyReport`] (who is this, if anybody?). The modules follow the data: [`lists`] and `csv` read, `people` joins,
 //! [`template`] and `embed_all` run the models, `verification`, `accuracy` and `open_set` count, with `rates` and
-//! `bootstrap` below them. Only `embed_all` and this module touch files; everything that counts is pure.
+//! `bootstrap` below them; `against` holds two pipelines beside each other. Only `embed_all` and this module touch files; everything that counts is pure.
 //!
 //! Deliberately absent: liveness, tuning (nothing is written to a manifest), printing (`cli`).
 
 mod accuracy;
+mod against;
 mod bootstrap;
 mod csv;
 mod embed_all;
@@ -32,6 +33,7 @@ use embed_all::Templates;
 use lists::{ListError, ListProblem, Pictures};
 
 pub(crate) use accuracy::Accuracy;
+pub(crate) use against::{AgainstIdentify, AgainstPairs, AtRates, Difference};
 pub(crate) use identify::{IdentifyReport, identify};
 pub(crate) use open_set::{DRAWS, OpenSet};
 pub(crate) use pairs::{PairsReport, pairs};
@@ -124,6 +126,8 @@ pub(crate) struct Question {
     pub(crate) pack: Option<String>,
     pub(crate) gate: Gate,
     pub(crate) seed: u64,
+    /// Whether the plain pipeline is measured too.
+    pub(crate) against_plain: bool,
 }
 
 /// What every measurement says of its pictures.
@@ -148,13 +152,19 @@ pub(crate) struct Lost {
     pub(crate) why: String,
 }
 
-impl Seen {
-    fn new(question: &Question, pack: &ModelPack, paths: &[String], templates: &Templates) -> Self {
-        let lost = templates.lost().map(|(picture, why)| Lost {
+impl Lost {
+    fn all(paths: &[String], templates: &Templates) -> Vec<Self> {
+        let lost = templates.lost().map(|(picture, why)| Self {
             path: paths[picture].clone(),
             codes: why.codes(),
             why: why.told(),
         });
+        lost.collect()
+    }
+}
+
+impl Seen {
+    fn new(question: &Question, pack: &ModelPack, paths: &[String], templates: &Templates) -> Self {
         Self {
             pack: models::pack_name(pack),
             space_id: pack.manifest().space_id.clone(),
@@ -162,7 +172,7 @@ impl Seen {
             seed: question.seed,
             n_pictures: paths.len(),
             n_faces: templates.n_faces,
-            lost: lost.collect(),
+            lost: Lost::all(paths, templates),
             calls: templates.calls.clone(),
         }
     }
@@ -186,12 +196,27 @@ fn embedded(
         config.pack.clone_from(asked);
     }
     let pack = models::open(&config)?;
-    let templates = embed_all::embed_all(&pack, &question.images, paths, &question.gate.gate(), workers)?;
+    let templates = made_by(template::template, question, &pack, paths)?;
+    Ok((pack, templates))
+}
+
+/// The same pictures by the plain pipeline, when the question asks for it.
+fn embedded_plainly(question: &Question, pack: &ModelPack, paths: &[String]) -> Result<Option<Templates>, EvalError> {
+    question.against_plain.then(|| made_by(template::plain_template, question, pack, paths)).transpose()
+}
+
+fn made_by(
+    recipe: embed_all::Recipe,
+    question: &Question,
+    pack: &ModelPack,
+    paths: &[String],
+) -> Result<Templates, EvalError> {
+    let templates = embed_all::embed_all(pack, &question.images, paths, &question.gate.gate(), recipe, threads())?;
     if templates.outcomes.iter().all(Result::is_err) {
         let first = templates.lost().next().map(|(_, why)| why.told()).unwrap_or_default();
         return Err(EvalError::NoTemplates { n: paths.len(), first });
     }
-    Ok((pack, templates))
+    Ok(templates)
 }
 
 fn threads() -> usize {

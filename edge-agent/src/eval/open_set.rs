@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use face_core::{Embedding, Identification, OpenSetPolicy, PersonId, Ranked, Similarity, TemplateId, identify};
 use uuid::Uuid;
 
+use super::against::{AtRates, Difference};
 use super::bootstrap::{Random, interval, replicates};
 use super::rates::{FALSE_POSITIVE_RATES, Rate, threshold_at};
 
@@ -70,6 +71,7 @@ type Probe = (f32, u32);
 struct Drawn {
     mated: Vec<Probe>,
     strangers: Vec<Probe>,
+    n_mated_people: usize,
     n_unenrolled: usize,
 }
 
@@ -111,14 +113,7 @@ impl Album<'_> {
 
     /// Measures a gallery of `n` people with `enrolled` pictures each (at most the reserve).
     pub(crate) fn measure(&self, n: usize, enrolled: usize, threads: usize) -> OpenSet {
-        let mut n_mated_people = usize::MAX;
-        let drawn: Vec<Drawn> = (0..DRAWS as u64)
-            .map(|draw| {
-                let plan = self.plan(n, &mut Random::stream(self.seed, draw));
-                n_mated_people = n_mated_people.min(plan.members.iter().filter(|m| !m.probes.is_empty()).count());
-                self.probe(&plan, enrolled)
-            })
-            .collect();
+        let drawn = self.draws(n, enrolled);
         let least = |count: fn(&Drawn) -> usize| drawn.iter().map(count).min().unwrap_or(0);
         let (n_mated, n_strangers) = (least(|draw| draw.mated.len()), least(|draw| draw.strangers.len()));
         let points = FALSE_POSITIVE_RATES.into_iter().map(|rate| {
@@ -128,12 +123,41 @@ impl Album<'_> {
         OpenSet {
             n,
             enrolled,
-            n_mated_people,
+            n_mated_people: least(|draw| draw.n_mated_people),
             n_mated,
             n_strangers,
             n_unenrolled: drawn.iter().map(|draw| draw.n_unenrolled).sum(),
             points: points.collect(),
         }
+    }
+
+    fn draws(&self, n: usize, enrolled: usize) -> Vec<Drawn> {
+        let plans = (0..DRAWS as u64).map(|draw| self.plan(n, &mut Random::stream(self.seed, draw)));
+        plans.map(|plan| self.probe(&plan, enrolled)).collect()
+    }
+
+    /// Misses beside those of another pipeline on the same pictures: the same people are enrolled in both, in the same
+    /// order of their pictures, and the same people are drawn for the interval.
+    pub(crate) fn against(&self, plain: &Self, n: usize, enrolled: usize, threads: usize) -> AtRates {
+        let (ours, plain) = (self.draws(n, enrolled), plain.draws(n, enrolled));
+        let mean = |drawn: &[Drawn], rate: Rate, weight: &dyn Fn(u32) -> u64| {
+            let each: Vec<f64> = drawn.iter().filter_map(|draw| Some(misses(draw, rate, weight)?.1)).collect();
+            (!each.is_empty()).then(|| each.iter().sum::<f64>() / each.len() as f64)
+        };
+        let difference = |rate: Rate| {
+            let enough = |draw: &Drawn| rate.is_supported_by(draw.strangers.len()) && !draw.mated.is_empty();
+            if !ours.iter().chain(&plain).all(enough) {
+                return None;
+            }
+            let drawn = replicates(REPLICATES, threads, self.seed, |random| {
+                let weights = random.resample(self.people.len());
+                let weight = |person: u32| weights[person as usize];
+                Some(mean(&ours, rate, &weight)? - mean(&plain, rate, &weight)?)
+            });
+            let (plain, ours) = (mean(&plain, rate, &|_| 1)?, mean(&ours, rate, &|_| 1)?);
+            Some(Difference { plain, ours, interval: interval(drawn.into_iter().flatten().collect()) })
+        };
+        FALSE_POSITIVE_RATES.into_iter().map(|rate| (rate, difference(rate))).collect()
     }
 
     /// Draws who is enrolled: first people with pictures left to come with, then others to fill the gallery.
@@ -182,7 +206,8 @@ impl Album<'_> {
 
     /// Enrols as planned and shows everybody to the gallery.
     fn probe(&self, plan: &Plan, enrolled: usize) -> Drawn {
-        let mut drawn = Drawn::default();
+        let n_mated_people = plan.members.iter().filter(|member| !member.probes.is_empty()).count();
+        let mut drawn = Drawn { n_mated_people, ..Drawn::default() };
         let mut gallery = Vec::with_capacity(plan.members.len());
         for member in &plan.members {
             let template = match &member.enrol {

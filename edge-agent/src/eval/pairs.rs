@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use face_runtime::ModelPack;
 
 use super::accuracy::{Accuracy, Judged, accuracy, n_right};
+use super::against::{AgainstPairs, accuracy_difference};
 use super::embed_all::{Templates, thinking};
 use super::lists::{Labels, ListError, ListProblem, Pair, Pairs, Pictures};
 use super::people::People;
 use super::verification::{Scores, Verification};
-use super::{EvalError, Question, Seen, check_pictures, embedded, read_list, threads};
+use super::{EvalError, Lost, Question, Seen, check_pictures, embedded, embedded_plainly, read_list, threads};
 use crate::config::Config;
 
 /// The name of a list of labels that is taken when it stands beside the pairs.
@@ -28,6 +29,8 @@ pub(crate) struct PairsReport {
     pub(crate) listed: Option<Listed>,
     pub(crate) all: Verification,
     pub(crate) manifest: Vec<ManifestPoint>,
+    /// The plain pipeline, where it was asked for.
+    pub(crate) against: Option<AgainstPairs>,
 }
 
 /// The listed pairs.
@@ -71,18 +74,44 @@ pub(crate) fn pairs(
     let lists = lists(question, pairs, labels)?;
     let (pack, templates) = embedded(question, config, &lists.pictures.paths)?;
     let sign = thinking("comparing all pictures, and resampling people for the intervals");
-    let embeddings: Vec<_> = (0..lists.pictures.paths.len()).map(|picture| templates.embedding(picture)).collect();
-    let scores = Scores::all_against_all(&embeddings, &lists.people);
+    let scores = scores(&lists, &templates);
     let all = scores.verification(question.seed, threads());
     sign.finish_and_clear();
     let judged = lists.pairs.as_ref().map(|pairs| judged(pairs, &templates));
+    let plain = embedded_plainly(question, &pack, &lists.pictures.paths)?;
+    let against = plain.map(|plain| against(question, &lists, (&scores, judged.as_deref()), &plain));
     Ok(PairsReport {
         seen: Seen::new(question, &pack, &lists.pictures.paths, &templates),
         labels: lists.labels,
         listed: judged.as_ref().map(|judged| listed(judged)),
         all,
         manifest: manifest_points(&pack, &scores, judged.as_deref()),
+        against,
     })
+}
+
+fn scores(lists: &Lists, templates: &Templates) -> Scores {
+    let embeddings: Vec<_> = (0..lists.pictures.paths.len()).map(|picture| templates.embedding(picture)).collect();
+    Scores::all_against_all(&embeddings, &lists.people)
+}
+
+/// The plain pipeline's figures, and by how much ours differ.
+fn against(question: &Question, lists: &Lists, ours: (&Scores, Option<&[Judged]>), plain: &Templates) -> AgainstPairs {
+    let sign = thinking("comparing with the plain pipeline");
+    let plain_scores = scores(lists, plain);
+    let accuracy = lists.pairs.as_ref().zip(ours.1).and_then(|(pairs, ours)| {
+        accuracy_difference(pairs, &lists.people, ours, &judged(pairs, plain), (question.seed, threads()))
+    });
+    let found = AgainstPairs {
+        lost: Lost::all(&lists.pictures.paths, plain),
+        calls: plain.calls.clone(),
+        n_faces: plain.n_faces,
+        all: plain_scores.verification(question.seed, threads()),
+        accuracy,
+        true_accepts: ours.0.against(&plain_scores, question.seed, threads()),
+    };
+    sign.finish_and_clear();
+    found
 }
 
 fn lists(question: &Question, pairs: Option<&Path>, labels: Option<&Path>) -> Result<Lists, EvalError> {

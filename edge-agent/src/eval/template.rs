@@ -5,7 +5,8 @@
 //! collections for measuring have bystanders. Deliberately absent: files, threads, liveness.
 
 use face_core::quality::{QualityGate, QualityReason};
-use face_core::{Detection, Detector, Embedder, FrameError, ModelError, RgbImage};
+use face_core::{Detection, Detector, Embedder, Embedding, FivePoints, FrameError, ModelError, RgbImage};
+use face_runtime::plain::embed_plainly;
 use face_runtime::{Enrolled, ModelPack, PhotoError, PhotoLimits, decode_photo, examine_face};
 use wire_contract::Code;
 
@@ -64,6 +65,23 @@ fn words(reasons: &[QualityReason]) -> String {
 /// # Errors
 /// [`NoTemplate`].
 pub fn template(pack: &ModelPack, bytes: &[u8], gate: &QualityGate) -> Result<Enrolled, NoTemplate> {
+    made_by(pack, bytes, gate, ModelPack::embed)
+}
+
+/// As [`template`], by the plain pipeline: for comparing with only.
+///
+/// # Errors
+/// [`NoTemplate`].
+pub fn plain_template(pack: &ModelPack, bytes: &[u8], gate: &QualityGate) -> Result<Enrolled, NoTemplate> {
+    made_by(pack, bytes, gate, embed_plainly)
+}
+
+fn made_by(
+    pack: &ModelPack,
+    bytes: &[u8],
+    gate: &QualityGate,
+    embed: impl Fn(&ModelPack, &RgbImage, &FivePoints) -> Result<Embedding, ModelError>,
+) -> Result<Enrolled, NoTemplate> {
     let image = decode(bytes)?;
     let area = |face: &Detection| face.rect.area();
     // Of equally large faces the one that the detector is surer of: they come best score first.
@@ -74,7 +92,7 @@ pub fn template(pack: &ModelPack, bytes: &[u8], gate: &QualityGate) -> Result<En
     if !reasons.is_empty() {
         return Err(NoTemplate::Quality(reasons));
     }
-    let embedding = pack.embed(&image, &examined.points)?;
+    let embedding = embed(pack, &image, &examined.points)?;
     Ok(Enrolled { embedding, examined })
 }
 

@@ -6,6 +6,7 @@
 
 use face_core::Embedding;
 
+use super::against::{AtRates, Difference};
 use super::bootstrap::{interval, replicates};
 use super::people::People;
 use super::rates::{FALSE_ACCEPT_RATES, Rate, accepted, equal_error_rate, share, threshold_at};
@@ -146,6 +147,26 @@ impl Scores {
         }
     }
 
+    /// The same figures of another pipeline on the same pictures beside these: the same people are drawn for both.
+    pub(crate) fn against(&self, plain: &Self, seed: u64, threads: usize) -> AtRates {
+        let fewest = self.impostors.len().min(plain.impostors.len());
+        let supported: Vec<Rate> = FALSE_ACCEPT_RATES.into_iter().filter(|rate| rate.is_supported_by(fewest)).collect();
+        let both =
+            |weights: &[u64]| Some((self.replicate(weights, &supported)?, plain.replicate(weights, &supported)?));
+        // Twice the pairs of one pipeline, so half the replicates.
+        let n = if supported.is_empty() { 0 } else { n_replicates(2 * fewest) };
+        let drawn = replicates(n, threads, seed, |random| both(&random.resample(self.n_people)));
+        let drawn: Vec<_> = drawn.into_iter().flatten().collect();
+        let once = both(&vec![1; self.n_people]);
+        let difference = |rate: &Rate| {
+            let index = supported.iter().position(|other| other == rate)?;
+            let (ours, plain) = once.as_ref()?;
+            let changes = drawn.iter().filter_map(|(ours, plain)| Some(ours[index].1? - plain[index].1?));
+            Some(Difference { plain: plain[index].1?, ours: ours[index].1?, interval: interval(changes.collect()) })
+        };
+        FALSE_ACCEPT_RATES.iter().map(|rate| (*rate, difference(rate))).collect()
+    }
+
     /// Threshold and true accepts of each rate when person *p* counts `weights[p]` times; none when no impostor pair is
     /// left. A person drawn twice is no impostor of itself.
     fn replicate(&self, weights: &[u64], rates: &[Rate]) -> Option<Vec<(f32, Option<f64>)>> {
@@ -244,6 +265,21 @@ mod tests {
         let impostors: Vec<f32> = (0..400u16).map(|step| f32::from(step * 7 % 400) / 500.0).collect();
         let scores = scores(&[0.9, 0.8, 0.7, 0.6], &impostors, 12);
         assert_eq!(scores.verification(3, 1), scores.verification(3, 4));
+    }
+
+    #[test]
+    fn against_itself_nothing_changes_and_against_a_worse_one_it_does() {
+        let impostors: Vec<f32> = (0..400u16).map(|step| f32::from(step * 7 % 400) / 500.0).collect();
+        let good = scores(&[0.95, 0.9, 0.85, 0.8], &impostors, 4);
+        let poor = scores(&[0.95, 0.9, 0.1, f32::NEG_INFINITY], &impostors, 4);
+        let of = |ours: &Scores, plain: &Scores| ours.against(plain, 3, 2)[1].1.unwrap();
+        let same = of(&good, &good);
+        assert_eq!((same.change(), same.interval), (0.0, Some((0.0, 0.0))));
+        let better = of(&good, &poor);
+        assert_eq!((better.ours, better.plain), (1.0, 0.5));
+        let (low, high) = better.interval.unwrap();
+        assert!(low <= 0.5 && 0.5 <= high && low >= 0.0, "{low} {high}");
+        assert!(good.against(&poor, 3, 2)[2].1.is_none(), "400 impostor pairs say nothing of 1e-3");
     }
 
     proptest! {

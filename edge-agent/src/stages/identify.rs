@@ -46,6 +46,8 @@ pub struct Identified {
     pub height_px: f32,
     /// Which roster was searched. A door goes by nothing that was found in an older one than its own.
     pub generation: u64,
+    /// Templates in the roster that was searched: the threshold depends on them.
+    pub n_templates: usize,
     /// The rows to decide by, best first.
     pub ranked: Vec<Ranked>,
     /// False when this face is not the one of the track's shot before.
@@ -79,6 +81,7 @@ impl Identifier {
             quality: shot.quality,
             height_px: shot.height_px,
             generation,
+            n_templates: gallery.len(),
             ranked,
             same_face,
         }
@@ -165,7 +168,7 @@ mod tests {
         assert_eq!(found.ranked[0].person, PersonId(Uuid::from_u128(2)));
         assert_eq!(found.ranked.len(), 2);
         assert!(found.same_face);
-        assert_eq!((found.generation, found.height_px), (1, 120.0));
+        assert_eq!((found.generation, found.n_templates, found.height_px), (1, 2, 120.0));
     }
 
     #[test]

@@ -1,9 +1,8 @@
 //! A door from its configuration: the relay, its socket, and the rules of its policy.
 
 use anyhow::{Context, Result};
-use face_core::Similarity;
 use face_core::door::DoorPolicy;
-use face_core::identify::OpenSetPolicy;
+use face_core::identify::OpenSetRules;
 use face_core::liveness::LivenessPolicy;
 use face_runtime::ModelPack;
 
@@ -31,10 +30,10 @@ pub(super) fn open_relays(config: &Config, clock: &SharedClock) -> Result<Vec<Re
     config.doors.iter().map(open).collect()
 }
 
-/// The policy of a door with the model pack's threshold.
+/// The policy of a door with the model pack's thresholds.
 pub(super) fn rules(config: &Config, door: &DoorConfig, pack: &ModelPack) -> Result<Rules> {
     let policy = config.policy(&door.policy).expect("a loaded configuration has every policy that a door names");
-    let threshold = pack.manifest().threshold_at(policy.far).with_context(|| format!("policy {}: far", policy.id))?;
+    let ladder = pack.manifest().ladder_at(policy.far).with_context(|| format!("policy {}: far", policy.id))?;
     if policy.liveness == LivenessRule::Off {
         tracing::warn!(event = "liveness_off", alarm = true, door = %door.id, policy = %policy.id, "this door opens for photographs: its policy does not ask for liveness");
     }
@@ -49,7 +48,7 @@ pub(super) fn rules(config: &Config, door: &DoorConfig, pack: &ModelPack) -> Res
             },
             ..DoorPolicy::default()
         },
-        open_set: OpenSetPolicy { threshold: Similarity::new(threshold.score), margin: policy.margin },
+        open_set: OpenSetRules { ladder, margin: policy.margin },
         liveness: liveness(policy),
         min_face_px: f32::from(policy.min_face_px),
         deny_unrecorded: policy.unrecorded == UnrecordedRule::Deny,

@@ -58,6 +58,7 @@ pub(super) fn thresholds(mut thresholds: Vec<Threshold>) -> Result<Vec<Threshold
         if !(threshold.score > -1.0 && threshold.score < 1.0) {
             return Err(invalid("thresholds.score", "must be a cosine between -1 and 1"));
         }
+        check_galleries(threshold)?;
         if threshold.data_set.trim().is_empty() {
             return Err(invalid("thresholds.data_set", "must name the pictures it was measured on"));
         }
@@ -74,8 +75,33 @@ pub(super) fn thresholds(mut thresholds: Vec<Threshold>) -> Result<Vec<Threshold
         if pair[0].score <= pair[1].score {
             return Err(invalid("thresholds.score", "must rise as the false accept rate falls"));
         }
+        let (strict, lax) = (&pair[0].galleries, &pair[1].galleries);
+        if strict.len() != lax.len() || strict.iter().zip(lax).any(|(strict, lax)| strict.up_to != lax.up_to) {
+            return Err(invalid("thresholds.galleries", "must have the same sizes at every false accept rate"));
+        }
+        if strict.iter().zip(lax).any(|(strict, lax)| strict.score <= lax.score) {
+            return Err(invalid("thresholds.galleries", "must rise as the false accept rate falls"));
+        }
     }
     Ok(thresholds)
+}
+
+/// A larger gallery with a laxer score would let more strangers in than the rate says.
+fn check_galleries(threshold: &Threshold) -> Result<(), ManifestError> {
+    if threshold.galleries.is_empty() {
+        return Err(invalid("thresholds.galleries", "must say what a gallery of more than one template needs"));
+    }
+    let mut before = (1, threshold.score);
+    for gallery in &threshold.galleries {
+        if !(gallery.score > -1.0 && gallery.score < 1.0) {
+            return Err(invalid("thresholds.galleries", "each score must be a cosine between -1 and 1"));
+        }
+        if gallery.up_to <= before.0 || gallery.score <= before.1 {
+            return Err(invalid("thresholds.galleries", "must rise with the size of the gallery"));
+        }
+        before = (gallery.up_to, gallery.score);
+    }
+    Ok(())
 }
 
 pub(super) fn files(files: &[ModelFile]) -> Result<(), ManifestError> {

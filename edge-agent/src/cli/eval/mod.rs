@@ -16,6 +16,7 @@ Examples:
   edge-agent eval pairs --images faces --pairs faces/pairs.csv
   edge-agent eval pairs --images faces --pairs pairs.csv --gate enrol -o json
   edge-agent eval pairs --images faces --labels labels.csv
+  edge-agent eval pairs --images faces --pairs pairs.csv --against plain
 
 Lists: CSV with the header a,b,same or a,b,same,fold (same is 1 for one person and 0 for two), paths relative to --images. \
 Labels have the header path,person. A file labels.csv beside the pairs is taken without being named; without labels only \
@@ -93,9 +94,20 @@ struct PicturesArgs {
     #[arg(long, value_enum, default_value_t = GateName::Match)]
     gate: GateName,
 
+    /// Measure another pipeline on the same pictures too, and by how much the door's own differs.
+    #[arg(long, value_enum, value_name = "PIPELINE")]
+    against: Option<Pipeline>,
+
     /// Where the random draws start. The same seed gives the same figures.
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
+}
+
+/// Pipelines to compare with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Pipeline {
+    /// One pass for the landmarks and one for the embedding.
+    Plain,
 }
 
 /// The gates by name.
@@ -113,7 +125,8 @@ impl PicturesArgs {
             GateName::Match => Gate::Match,
             GateName::Enrol => Gate::Enrol,
         };
-        Question { images: self.images.clone(), pack: self.pack.clone(), gate, seed: self.seed }
+        let against_plain = self.against == Some(Pipeline::Plain);
+        Question { images: self.images.clone(), pack: self.pack.clone(), gate, seed: self.seed, against_plain }
     }
 }
 

@@ -6,6 +6,8 @@ use serde_json::{Map, Value, json};
 
 use crate::eval::{Accuracy, DRAWS, IdentifyReport, Lost, OpenSet, PairsReport, Seen};
 
+mod against;
+
 /// Pictures without a template that a table names; JSON names them all.
 const NAMED: usize = 20;
 
@@ -59,11 +61,17 @@ pub(super) fn pairs_json(report: &PairsReport) -> String {
         })
         .collect::<Map<String, Value>>()
         .into();
+    if let Some(plain) = &report.against {
+        value["against"] = against::pairs_json(plain, report.seen.n_pictures);
+    }
     with_seen(value, &report.seen)
 }
 
 pub(super) fn identify_json(report: &IdentifyReport) -> String {
-    let sizes: Vec<Value> = report.sizes.iter().map(size_json).collect();
+    let mut sizes: Vec<Value> = report.sizes.iter().map(size_json).collect();
+    for (size, misses) in sizes.iter_mut().zip(report.against.iter().flat_map(|against| &against.misses)) {
+        size["against"] = json!({"pipeline": "plain", "fnir_at_fpir": against::rates_json(misses)});
+    }
     let value = json!({
         "sizes": sizes,
         "people": {"n": report.n_people, "from": report.labels.display().to_string()},
@@ -169,6 +177,9 @@ pub(super) fn pairs_table(report: &PairsReport) -> String {
     }
     text.push_str("\nAt the thresholds of the manifest:\n");
     text.push_str(&columns(&rows));
+    if let Some(plain) = &report.against {
+        text.push_str(&against::pairs_table(plain, report.seen.n_pictures));
+    }
     text
 }
 
@@ -205,6 +216,9 @@ pub(super) fn identify_table(report: &IdentifyReport) -> String {
     }
     text.push('\n');
     text.push_str(&columns(&rows));
+    if let Some(plain) = &report.against {
+        text.push_str(&against::identify_table(plain, &report.sizes));
+    }
     let unenrolled: usize = report.sizes.iter().map(|size| size.n_unenrolled).sum();
     if unenrolled > 0 {
         let _ = writeln!(

@@ -101,7 +101,7 @@ proptest! {
         mated in proptest::collection::vec((-1.0f32..1.0, 0u32..9), 1..60),
         strangers in proptest::collection::vec((-1.0f32..1.0, 0u32..9), 1..400),
     ) {
-        let mut draw = Drawn { mated, strangers, n_unenrolled: 0 };
+        let mut draw = Drawn { mated, strangers, ..Drawn::default() };
         draw.mated.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
         draw.strangers.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
         let found: Vec<(f32, f64)> = FALSE_POSITIVE_RATES.into_iter().filter_map(|rate| misses(&draw, rate, |_| 1)).collect();

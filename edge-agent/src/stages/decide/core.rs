@@ -9,7 +9,7 @@ use std::time::Duration;
 use face_core::door::{
     self, DenyReason, Door, DoorPolicy, Effect, Fault, Grant, GrantEvidence, Input, Record, Refusal, UnlockCause,
 };
-use face_core::identify::{Identification, OpenSetPolicy, identify};
+use face_core::identify::{Identification, OpenSetPolicy, OpenSetRules, identify};
 use face_core::quality::QualityReason;
 use face_core::{MonoTime, PersonId, TrackId};
 use uuid::Uuid;
@@ -34,7 +34,7 @@ pub struct Rules {
     /// Of the door's state machine.
     pub door: DoorPolicy,
     /// Of the search.
-    pub open_set: OpenSetPolicy,
+    pub open_set: OpenSetRules,
     /// The liveness policy; none where liveness is not required.
     pub liveness: Option<LivenessRules>,
     /// The least height of a face in the frame, in pixels. The camera's own gate is that of its least demanding door.
@@ -325,16 +325,15 @@ impl Case {
     }
 
     fn known_but_undecided(&self, rules: &Rules) -> bool {
-        let known = self
-            .search
-            .as_ref()
-            .is_some_and(|search| matches!(identify(&search.ranked, &rules.open_set), Identification::Known { .. }));
+        let known =
+            self.search.as_ref().is_some_and(|search| matches!(who(search, rules).0, Identification::Known { .. }));
         known && rules.liveness.is_some() && !self.answered
     }
 
     fn identity(&self, rules: &Rules) -> Option<Identity> {
         let search = self.search.as_ref()?;
-        Some(Identity::of(&identify(&search.ranked, &rules.open_set), &rules.open_set, search.quality))
+        let (found, policy) = who(search, rules);
+        Some(Identity::of(&found, &policy, search.quality))
     }
 
     fn evidence(&self, track: TrackId, rules: &Rules) -> Option<GrantEvidence> {
@@ -378,7 +377,7 @@ impl Case {
         {
             return judgement;
         }
-        match identify(&search.ranked, &rules.open_set) {
+        match who(search, rules).0 {
             Identification::Known { person, .. } => match around.standing(person) {
                 Standing::Member | Standing::Absent if rules.deny_unrecorded && !around.recording() => {
                     Judgement::Refuse(DenyReason::DoorFault)
@@ -417,6 +416,12 @@ impl Case {
             }
         }
     }
+}
+
+/// Who was found, by the policy for a gallery of the size that was searched.
+fn who(search: &Identified, rules: &Rules) -> (Identification, OpenSetPolicy) {
+    let policy = rules.open_set.for_gallery(search.n_templates);
+    (identify(&search.ranked, &policy), policy)
 }
 
 #[cfg(test)]

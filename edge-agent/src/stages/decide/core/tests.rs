@@ -2,7 +2,7 @@ use std::collections::{HashMap, HashSet};
 
 use face_core::liveness::{AttackReason, LivenessVerdict, WatchReason};
 use face_core::quality::QualityReason;
-use face_core::{Ranked, Similarity, TemplateId};
+use face_core::{Ranked, Similarity, TemplateId, ThresholdLadder, ThresholdStep};
 
 use super::*;
 
@@ -55,10 +55,15 @@ impl Surroundings for World {
     }
 }
 
+fn step(up_to: usize, cosine: f32) -> ThresholdStep {
+    ThresholdStep { up_to, threshold: Similarity::new(cosine) }
+}
+
 fn rules() -> Rules {
+    let ladder = ThresholdLadder::new(vec![step(100, 0.442), step(1_000, 0.55)]).unwrap();
     Rules {
         door: DoorPolicy { hold: Duration::from_secs(3), regrant: Duration::from_secs(1), ..DoorPolicy::default() },
-        open_set: OpenSetPolicy { threshold: Similarity::new(0.442), margin: 0.05 },
+        open_set: OpenSetRules { ladder, margin: 0.05 },
         liveness: Some(LivenessRules { pass_above: 0.5, horizon: Duration::from_secs(5) }),
         min_face_px: 80.0,
         deny_unrecorded: true,
@@ -118,6 +123,7 @@ impl Story {
             quality: 0.8,
             height_px: 120.0,
             generation: self.world.generation,
+            n_templates: 2,
             ranked: rows(scores),
             same_face: true,
         }
@@ -495,4 +501,24 @@ fn every_decision_has_its_own_name() {
         }
     }
     assert!(names.len() > 1);
+}
+
+#[test]
+fn the_same_score_opens_before_a_small_gallery_and_not_before_a_large_one() {
+    for (n_templates, threshold, opened) in [(100, 0.442, true), (101, 0.55, false), (1_001, 2.0, false)] {
+        let mut story = Story::new();
+        story.arrive();
+        // Two shots, so that an unknown face is refused and the event says by what.
+        for at in [100, 300] {
+            let found = Identified { n_templates, ..story.found(at, &[(anna(), 0.5), (ben(), 0.1)]) };
+            story.tell(DoorInput::Identified(found), at + 15);
+        }
+        let outputs = story.frame(400, LIVE, &[100, 300]);
+        assert_eq!(opens(&outputs), opened, "{n_templates}: {outputs:?}");
+        let told = outputs.iter().find_map(|output| match output {
+            Output::Event(DoorEvent::Granted(context) | DoorEvent::Denied { context, .. }) => context.identity,
+            _ => None,
+        });
+        assert_eq!(told.map(|identity| identity.threshold), Some(threshold), "{n_templates}");
+    }
 }

@@ -1,7 +1,7 @@
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use face_core::identify::OpenSetPolicy;
+use face_core::identify::OpenSetRules;
 use face_core::liveness::LivenessVerdict;
 use face_core::{Embedding, Similarity, TrackId};
 use gallery_log::{Body, DigestKey, GalleryId, Kind, Log, Op, PersonBody, Record, RecordId, TemplateBody};
@@ -88,9 +88,11 @@ fn site(hold: Duration) -> Site {
     let (recorder, messages) = Recorder::channel();
     let (sender, inputs) = mpsc::channel(super::super::DOOR_INPUTS);
     let relay = Notebook::default();
+    let step = face_core::ThresholdStep { up_to: 100, threshold: Similarity::new(0.442) };
+    let ladder = face_core::ThresholdLadder::new(vec![step]).unwrap();
     let rules = Rules {
         door: face_core::door::DoorPolicy { hold, ..Default::default() },
-        open_set: OpenSetPolicy { threshold: Similarity::new(0.442), margin: 0.05 },
+        open_set: OpenSetRules { ladder, margin: 0.05 },
         liveness: Some(LivenessRules { pass_above: 0.5, horizon: Duration::from_secs(5) }),
         min_face_px: 80.0,
         deny_unrecorded: true,
@@ -127,6 +129,7 @@ impl Site {
             quality: 0.9,
             height_px: 120.0,
             generation: roster.generation(),
+            n_templates: face_core::Gallery::len(roster.snapshot()),
             ranked: face_core::Gallery::candidates(roster.snapshot(), &probe),
             same_face: true,
         };
