@@ -13,6 +13,7 @@ mod csv;
 mod embed_all;
 mod identify;
 pub mod lists;
+pub mod liveness;
 mod open_set;
 mod pairs;
 mod people;
@@ -68,6 +69,17 @@ pub enum EvalError {
         path: PathBuf,
         /// Pictures in it.
         found: usize,
+    },
+    /// A picture or video cannot be judged.
+    #[error(transparent)]
+    Media(liveness::MediaError),
+    /// A model gave no answer.
+    #[error("{}: a model gave no answer", path.display())]
+    Model {
+        /// The picture or video.
+        path: PathBuf,
+        /// Which, and why.
+        source: face_core::ModelError,
     },
     /// The models cannot be used.
     #[error(transparent)]
@@ -205,11 +217,11 @@ fn embedded(
     Ok((pack, templates))
 }
 
-fn threads() -> usize {
+pub(crate) fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn read_list(path: &Path) -> Result<String, EvalError> {
+pub(crate) fn read_list(path: &Path) -> Result<String, EvalError> {
     let mut bytes = Vec::new();
     std::fs::File::open(path)
         .and_then(|file| file.take(MAX_LIST_BYTES + 1).read_to_end(&mut bytes))

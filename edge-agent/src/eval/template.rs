@@ -78,7 +78,7 @@ pub fn template(pack: &ModelPack, bytes: &[u8], gate: &QualityGate) -> Result<En
     Ok(Enrolled { embedding, examined })
 }
 
-fn decode(bytes: &[u8]) -> Result<RgbImage, NoTemplate> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<RgbImage, NoTemplate> {
     let limits = PhotoLimits::default();
     match bytes {
         [b'P', b'5', ..] if bytes.len() <= limits.max_bytes => Ok(netpbm(bytes, 1)?),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use face_core::liveness::LivenessPolicy;
+use face_core::liveness::{LivenessEvidence, LivenessPolicy};
 use face_core::quality::QualityGate;
 use face_core::track::{TrackPolicy, Tracker};
 use face_core::{Detection, Frame, ModelError, MonoTime, TrackId};
@@ -37,6 +37,12 @@ impl Perceiver {
     #[must_use]
     pub fn somebody(&self) -> bool {
         !self.tracker.tracks().is_empty()
+    }
+
+    /// The newest evidence about a face that is tracked, for measuring.
+    #[must_use]
+    pub fn evidence(&self, track: TrackId) -> Option<&LivenessEvidence> {
+        self.faces.get(&track)?.newest_evidence()
     }
 
     /// Looks at one frame. A frame that only repeats the one before is no evidence of anything: it counts as none.
