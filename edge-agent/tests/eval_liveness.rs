@@ -66,12 +66,13 @@ fn somebody_who_arrives_is_live_within_about_a_second() {
     let Some(parts) = Parts::find("somebody_who_arrives_is_live_within_about_a_second") else { return };
     let site = Site::new(&parts, "");
     let list = site.path("list.csv");
-    std::fs::write(&list, "path,label,species\ncap13_edit2.mp4,live,\n").unwrap();
+    std::fs::write(&list, "path,label,species\ncap12_edit.mp4,live,\n").unwrap();
     let told = answer(&site, &list, &parts.demo(""), &[]);
     let arrivals = &told["arrivals"];
-    assert!(arrivals["n"].as_u64().unwrap() > 40, "{arrivals}");
-    assert!(arrivals["p50_ms"].as_u64().unwrap() <= 900, "{arrivals}");
-    assert!(arrivals["p90_ms"].as_u64().is_some_and(|millis| millis <= 2_000), "{arrivals}");
+    // 0.80 s, 1.40 s and 2.08 s of the media's own time when it was written: no clock of the machine is in it.
+    assert!(arrivals["n"].as_u64().unwrap() > 90 && arrivals["n"] == arrivals["live"], "{arrivals}");
+    assert!(arrivals["p50_ms"].as_u64().is_some_and(|millis| millis <= 900), "{arrivals}");
+    assert!(arrivals["p90_ms"].as_u64().is_some_and(|millis| millis <= 1_700), "{arrivals}");
 }
 
 /// The photograph as a camera sees it that it is moved about and turned before.

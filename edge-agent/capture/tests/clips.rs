@@ -17,7 +17,7 @@ fn read(path: &std::path::Path, fps: u32) -> Result<Vec<ClipPicture>, ClipError>
 #[test]
 fn every_picture_comes_at_its_own_time_however_slow_the_reader_is() {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("a clip named like a picture.jpg");
+    let path = dir.path().join("named-like-a-picture.jpg");
     make_clip(&path, 320, 240, 30);
     let mut clip = Clip::open(&path, (640, 480), 30).unwrap();
     let first = clip.next().unwrap().unwrap();

@@ -1,11 +1,12 @@
-//! Recognition measured on anybody's pictures, with the very code of the door.
+//! Recognition and liveness measured on anybody's pictures, with the very code of the door.
 //!
 //! In: a folder of pictures and a list of who is on them. Out: [`PairsReport`] (is this the same person?) and
 //! [`IdentifyReport`] (who is this, if anybody?). The modules follow the data: [`lists`] and `csv` read, `people` joins,
 //! [`template`] and `embed_all` run the models, `verification`, `accuracy` and `open_set` count, with `rates` and
-//! `bootstrap` below them. Only `embed_all` and this module touch files; everything that counts is pure.
+//! `bootstrap` below them; [`liveness`] is a line of its own. Only `embed_all`, `liveness/media` and this module touch
+//! files; everything that counts is pure.
 //!
-//! Deliberately absent: liveness, tuning (nothing is written to a manifest), printing (`cli`).
+//! Deliberately absent: tuning (nothing is written to a manifest), printing (`cli`).
 
 mod accuracy;
 mod bootstrap;

@@ -127,3 +127,51 @@ fn first_live(moments: &[Moment], demand: &Demand, start: Duration) -> Option<Du
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use face_core::liveness::{Check, CheckState};
+    use face_core::{PassiveScores, TrackId};
+
+    use super::*;
+
+    fn still(boxed: f32, square: f32) -> Decided {
+        let watched = Watched { still: Some(Some(PassiveScores { boxed, square })), ..Watched::default() };
+        decide(&watched, &Demand::standard())
+    }
+
+    /// A video whose looks found these states of the passive model and of the change, 100 ms apart.
+    fn video(states: &[(CheckState, CheckState)]) -> Decided {
+        let moments = states.iter().zip(0u64..).map(|((passive, temporal), index)| Moment {
+            track: TrackId(1),
+            at: Duration::from_millis(100 * index),
+            since_arrival: Duration::from_millis(100 * index),
+            findings: Findings::over(20)
+                .with(Method::Passive, Check::measured(*passive, 0.7))
+                .with(Method::Temporal, Check::measured(*temporal, 1.0)),
+            evidence: None,
+        });
+        let watched = Watched { moments: moments.collect(), n_frames: states.len(), ..Watched::default() };
+        decide(&watched, &Demand::standard())
+    }
+
+    #[test]
+    fn a_still_picture_is_never_live() {
+        assert_eq!(still(1.0, 1.0).decision, Decision::Insufficient);
+        assert_eq!((still(0.03, 0.99).decision, still(0.03, 0.99).by), (Decision::Attack, Some(Method::Passive)));
+        let nobody = Watched { still: Some(None), ..Watched::default() };
+        assert_eq!(decide(&nobody, &Demand::standard()).decision, Decision::Insufficient);
+        assert_eq!(decide(&Watched::default(), &Demand::standard()).decision, Decision::Insufficient);
+    }
+
+    #[test]
+    fn the_worst_that_a_door_could_have_done_counts() {
+        use CheckState::{Fail, Pass, Undecided};
+        let opened = video(&[(Fail, Pass), (Pass, Undecided), (Pass, Pass), (Pass, Fail)]);
+        assert_eq!((opened.decision, opened.after), (Decision::Live, Some(Duration::from_millis(200))));
+        let refused = video(&[(Pass, Undecided), (Fail, Pass), (Pass, Undecided)]);
+        assert_eq!((refused.decision, refused.by), (Decision::Attack, Some(Method::Passive)));
+        let unsure = video(&[(Pass, Undecided), (Undecided, Pass)]);
+        assert_eq!((unsure.decision, unsure.by), (Decision::Challenge, Some(Method::Passive)));
+    }
+}

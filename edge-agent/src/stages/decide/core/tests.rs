@@ -289,7 +289,7 @@ fn a_photograph_is_refused_for_liveness_with_its_identity_told() {
 #[test]
 fn nothing_but_a_live_verdict_opens() {
     for verdict in [
-        collecting(9),
+        collecting(7),
         found(CheckState::Pass, CheckState::Undecided),
         found(CheckState::Unavailable, CheckState::Pass),
     ] {
