@@ -12,7 +12,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::gallery::PersonId;
-use crate::liveness::{AttackReason, LivenessVerdict};
+use crate::liveness::{LivenessVerdict, Method};
 use crate::quality::QualityReason;
 use crate::time::MonoTime;
 use crate::track::TrackId;
@@ -439,8 +439,8 @@ impl DenyReason {
     pub fn of_liveness(verdict: &LivenessVerdict) -> Option<Self> {
         match verdict {
             LivenessVerdict::Live { .. } => None,
-            LivenessVerdict::Attack { reason: AttackReason::PassiveScore, .. } => Some(Self::LivenessFailed),
-            LivenessVerdict::Attack { reason: AttackReason::StillPicture, .. } => Some(Self::LivenessStill),
+            LivenessVerdict::Attack { by: Method::Temporal | Method::Motion, .. } => Some(Self::LivenessStill),
+            LivenessVerdict::Attack { .. } => Some(Self::LivenessFailed),
             LivenessVerdict::Collecting { .. } | LivenessVerdict::Watch { .. } => Some(Self::LivenessUndecided),
             LivenessVerdict::Unavailable => Some(Self::LivenessUnavailable),
         }

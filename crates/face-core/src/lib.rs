@@ -39,7 +39,7 @@ pub use identify::{Identification, OpenSetPolicy, OpenSetRules, ThresholdLadder,
 pub use landmarks::{FivePoints, Landmarks68};
 pub use models::{
     Detector, Embedder, EyeModel, EyeState, FrameSource, FrameUnavailable, LandmarkModel, LivenessModel, ModelError,
-    PoseModel,
+    PassiveScores, PoseModel,
 };
 pub use pose::HeadPose;
 pub use time::MonoTime;

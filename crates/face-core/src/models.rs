@@ -64,15 +64,39 @@ pub trait Embedder: Send + Sync {
     fn space_id(&self) -> &str;
 }
 
+/// The passive model's probabilities in [0, 1] that a face is live, over the crops of [`crate::crop::liveness_crops`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PassiveScores {
+    /// Over the crop of the box's own shape.
+    pub boxed: f32,
+    /// Over the square one.
+    pub square: f32,
+}
+
+impl PassiveScores {
+    /// What the window averages: the mean separates live from attack better than either crop.
+    #[must_use]
+    pub fn mean(self) -> f32 {
+        (self.boxed + self.square) / 2.0
+    }
+
+    /// These scores within [0, 1]; `None` when one is no number.
+    #[must_use]
+    pub fn checked(self) -> Option<Self> {
+        let finite = self.boxed.is_finite() && self.square.is_finite();
+        finite.then(|| Self { boxed: self.boxed.clamp(0.0, 1.0), square: self.square.clamp(0.0, 1.0) })
+    }
+}
+
 /// Judges one frame of one face for signs of a print or a screen.
 pub trait LivenessModel: Send + Sync {
-    /// Probability in [0, 1] that the face is live: the mean over the crops of [`crate::crop::liveness_crops`].
+    /// Probabilities that the face is live, one a crop.
     ///
     /// One frame proves little; [`crate::liveness::LivenessWindow`] needs many.
     ///
     /// # Errors
     /// When the model cannot run or its output is not finite.
-    fn live_score(&self, image: &RgbImage, face: &PixelRect) -> Result<f32, ModelError>;
+    fn live_scores(&self, image: &RgbImage, face: &PixelRect) -> Result<PassiveScores, ModelError>;
 }
 
 /// Estimates where a head points.

@@ -13,7 +13,7 @@ use face_core::pose::POSE_BINS;
 use face_core::sample::{self, ColourOrder, GreyFormat, TensorFormat};
 use face_core::{
     DIM, Detection, Detector, Embedder, Embedding, EyeModel, EyeState, FivePoints, HeadPose, LandmarkModel,
-    Landmarks68, LivenessModel, ModelError, PixelRect, PoseModel, RgbImage, crop,
+    Landmarks68, LivenessModel, ModelError, PassiveScores, PixelRect, PoseModel, RgbImage, crop,
 };
 
 use crate::manifest::{Colour, InputSpec, Manifest, ModelFile, Task};
@@ -239,14 +239,11 @@ impl Embedder for ModelPack {
 }
 
 impl LivenessModel for ModelPack {
-    fn live_score(&self, image: &RgbImage, face: &PixelRect) -> Result<f32, ModelError> {
+    fn live_scores(&self, image: &RgbImage, face: &PixelRect) -> Result<PassiveScores, ModelError> {
         let pool = &self.pools().liveness;
-        let crops = crop::liveness_crops(face, image.width(), image.height());
-        let mut total = 0.0;
-        for rect in &crops {
-            total += run_crop(pool, image, rect, |outputs| Ok(first_class_probability(outputs.values(0))))?;
-        }
-        Ok(total / crops.len() as f32)
+        let score = |rect| run_crop(pool, image, rect, |outputs| Ok(first_class_probability(outputs.values(0))));
+        let [boxed, square] = crop::liveness_crops(face, image.width(), image.height());
+        Ok(PassiveScores { boxed: score(&boxed)?, square: score(&square)? })
     }
 }
 

@@ -32,6 +32,7 @@ use face_core::{Frame, FrameSource, FrameUnavailable};
 pub use config::{CameraConfig, CameraConfigError, Source, SourceKind, TestPattern, Watch, WhenFinished};
 pub use devices::{VideoDevice, video_devices};
 pub use event::{CameraEvent, CameraState, Failure, Happening};
+pub use pipeline::{Clip, ClipError, ClipPicture};
 pub use profile::{CameraProfile, LowerTransport, ProfileError, Transport};
 pub use sight::SightFault;
 pub use slot::CameraStats;

@@ -10,6 +10,7 @@ use edge_capture::Source;
 
 use super::values::check_id;
 use super::{Config, ConfigError};
+use crate::stages::decide::LivenessRule;
 
 /// Everything that does not fit together.
 pub(super) fn problems(config: &Config) -> Vec<ConfigError> {
@@ -57,6 +58,12 @@ fn ranges(config: &Config) -> Vec<ConfigError> {
         let found = policy.freshness;
         let message = format!("freshness = {found:?} must be above 0 and at most {}s", MAX_FRESHNESS.as_secs());
         problems.push(inconsistent(&format!("policy {}", policy.id), message));
+    }
+    for policy in &config.policies {
+        if policy.liveness == LivenessRule::Off && !policy.liveness_requires.is_empty() {
+            let message = "liveness is off, and liveness_requires asks for more: choose a level, or empty the list";
+            problems.push(inconsistent(&format!("policy {}", policy.id), message.to_owned()));
+        }
     }
     if config.models.sessions == 0 || config.models.intra_threads == 0 {
         problems.push(inconsistent("models", "sessions and intra_threads must be at least 1".to_owned()));

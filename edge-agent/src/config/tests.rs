@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use face_core::liveness::{Demand, Method};
+
 use super::*;
 
 const CAMERA: &str = "[[camera]]\nid = \"front\"\nsource = \"test\"\n";
@@ -76,6 +78,7 @@ fn a_bad_value_is_named_with_its_line() {
         ("[[policy]]\nid = \"a\"\nfar = \"often\"\n", "policy[a].far"),
         ("[[policy]]\nid = \"a\"\nmargin = 1.5\n", "policy[a].margin"),
         ("[[policy]]\nid = \"a\"\nliveness = \"maybe\"\n", "policy[a].liveness"),
+        ("[[policy]]\nid = \"a\"\nliveness_requires = [\"luck\"]\n", "\"luck\" cannot be required; valid here: blink"),
         ("[log]\nlevel = \"chatty\"\n", "log.level"),
         ("[camera]\nid = \"front\"\n", "[[camera]]"),
         ("log = 3\n", "[log]"),
@@ -83,6 +86,24 @@ fn a_bad_value_is_named_with_its_line() {
         let text = refused(&format!("schema_version = 1\n{line}"));
         assert!(text.contains(expected), "{line}: {text}");
     }
+}
+
+#[test]
+fn liveness_levels_are_known_by_name_and_the_old_name_still_works() {
+    let demand = |policy: &str| {
+        let text = format!("schema_version = 1\n[[policy]]\nid = \"a\"\n{policy}");
+        Folder::with(&text).load().unwrap().config.policy("a").unwrap().demand()
+    };
+    assert_eq!(demand(""), Some(Demand::standard()));
+    assert_eq!(demand("liveness = \"required\"\n"), Some(Demand::standard()));
+    assert_eq!(demand("liveness = \"basic\"\n"), Some(Demand::basic()));
+    assert_eq!(demand("liveness = \"strict\"\n"), Some(Demand::strict()));
+    assert_eq!(demand("liveness = \"off\"\n"), None);
+    let depth = demand("liveness_requires = [\"depth\"]\n").unwrap();
+    assert!(depth.required.has(Method::Depth) && depth.required.has(Method::Passive));
+    let text =
+        refused("schema_version = 1\n[[policy]]\nid = \"a\"\nliveness = \"off\"\nliveness_requires = [\"depth\"]\n");
+    assert!(text.contains("policy a: liveness is off"), "{text}");
 }
 
 #[test]

@@ -96,7 +96,7 @@ fn read(path: &PathBuf) -> Result<Vec<u8>, EvalError> {
 }
 
 /// A bar for `n` steps; invisible where standard error is no terminal.
-fn bar(n: usize, what: &'static str) -> ProgressBar {
+pub(crate) fn bar(n: usize, what: &'static str) -> ProgressBar {
     let bar = ProgressBar::new(n as u64).with_message(what);
     let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len}, {eta} left");
     bar.set_style(style.expect("the template is well formed; a test draws it"));

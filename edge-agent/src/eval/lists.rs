@@ -102,6 +102,20 @@ pub enum ListProblem {
         /// What the row says.
         said: &'static str,
     },
+    /// A presentation is neither live nor an attack.
+    #[error("label is {found:?}: write live for a living person and attack for anything that pretends to be one")]
+    Label {
+        /// What it is.
+        found: String,
+    },
+    /// A presentation is not in the folder.
+    #[error("{path} is not in {}: correct the line, or give the right folder with --root", root.display())]
+    MissingClip {
+        /// The picture or video.
+        path: String,
+        /// The folder.
+        root: PathBuf,
+    },
     /// Nothing to confuse a person with.
     #[error("no two pictures are known to show two people, so that false accepts cannot be counted: add some")]
     NoImpostors,
@@ -234,6 +248,67 @@ impl Labels {
     }
 }
 
+/// Whether a living person stands before the camera.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Label {
+    /// A living person.
+    Live,
+    /// A picture, a screen, a mask.
+    Attack,
+}
+
+impl Label {
+    /// Its name in lists and reports.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Attack => "attack",
+        }
+    }
+}
+
+/// One row of a list of presentations.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Presentation {
+    pub(crate) line: usize,
+    pub(crate) path: String,
+    pub(crate) label: Label,
+    /// The kind of attack; empty for a living person.
+    pub(crate) species: String,
+}
+
+/// A list `path,label,species`.
+#[derive(Debug)]
+pub(crate) struct Presentations(pub(crate) Vec<Presentation>);
+
+impl Presentations {
+    pub(crate) fn parse(file: &Path, text: &str) -> Result<Self, ListError> {
+        let list = List { file };
+        let expected = ["path", "label", "species"];
+        let (_, rows) = list.rows(text, "path,label,species", |header| header == expected)?;
+        let mut first_lines: HashMap<String, usize> = HashMap::new();
+        let mut presentations = Vec::with_capacity(rows.len());
+        for row in &rows {
+            list.columns(row, expected.len())?;
+            let path = list.filled(row, 0, "path")?.to_owned();
+            if let Some(first) = first_lines.insert(path.clone(), row.line) {
+                return Err(list.error(row.line, ListProblem::Twice { path, first }));
+            }
+            let label = match list.filled(row, 1, "label")? {
+                "live" => Label::Live,
+                "attack" => Label::Attack,
+                other => return Err(list.error(row.line, ListProblem::Label { found: other.to_owned() })),
+            };
+            let species = if label == Label::Attack { list.filled(row, 2, "species")? } else { "" };
+            presentations.push(Presentation { line: row.line, path, label, species: species.to_owned() });
+        }
+        if presentations.is_empty() {
+            return Err(list.error(1, ListProblem::Empty { subject: "picture or video" }));
+        }
+        Ok(Self(presentations))
+    }
+}
+
 /// A list being read.
 struct List<'a> {
     file: &'a Path,
@@ -308,6 +383,26 @@ mod tests {
             assert_eq!(found, line, "{text:?}: {problem}");
             assert!(problem.contains(part), "{text:?}: {problem}");
         }
+    }
+
+    #[test]
+    fn each_useless_list_of_presentations_is_refused_by_its_line() {
+        for (text, line, part) in [
+            ("path,label\nx,live\n", 1, "the first line must be path,label,species"),
+            ("path,label,species\n", 1, "write one for each picture or video"),
+            ("path,label,species\nx,live,\ny,alive,\n", 3, "label is \"alive\": write live"),
+            ("path,label,species\nx,attack,\n", 2, "species is empty"),
+            ("path,label,species\n,live,\n", 2, "path is empty"),
+            ("path,label,species\nx,live,\nx,attack,print\n", 3, "listed already, on line 2"),
+            ("path,label,species\nx,live\n", 2, "2 columns, the header has 3"),
+        ] {
+            let error = Presentations::parse(Path::new("list.csv"), text).expect_err("accepted");
+            assert_eq!(error.line, line, "{text:?}: {error}");
+            assert!(error.to_string().contains(part), "{text:?}: {error}");
+        }
+        let read = Presentations::parse(Path::new("l"), "path,label,species\nx,live,\ny,attack,print\n").unwrap().0;
+        assert_eq!((read[0].label, read[1].label), (Label::Live, Label::Attack));
+        assert_eq!((read[0].species.as_str(), read[1].species.as_str()), ("", "print"));
     }
 
     #[test]

@@ -1,11 +1,12 @@
-//! Recognition measured on anybody's pictures, with the very code of the door.
+//! Recognition and liveness measured on anybody's pictures, with the very code of the door.
 //!
 //! In: a folder of pictures and a list of who is on them. Out: [`PairsReport`] (is this the same person?) and
 //! [`IdentifyReport`] (who is this, if anybody?). The modules follow the data: [`lists`] and `csv` read, `people` joins,
 //! [`template`] and `embed_all` run the models, `verification`, `accuracy` and `open_set` count, with `rates` and
-//! `bootstrap` below them; `against` holds two pipelines beside each other. Only `embed_all` and this module touch files; everything that counts is pure.
+//! `bootstrap` below them; `against` holds two pipelines beside each other; [`liveness`] is a line of its own. Only
+//! `embed_all`, `liveness/media` and this module touch files; everything that counts is pure.
 //!
-//! Deliberately absent: liveness, tuning (nothing is written to a manifest), printing (`cli`).
+//! Deliberately absent: tuning (nothing is written to a manifest), printing (`cli`).
 
 mod accuracy;
 mod against;
@@ -14,6 +15,7 @@ mod csv;
 mod embed_all;
 mod identify;
 pub mod lists;
+pub mod liveness;
 mod open_set;
 mod pairs;
 mod people;
@@ -70,6 +72,17 @@ pub enum EvalError {
         path: PathBuf,
         /// Pictures in it.
         found: usize,
+    },
+    /// A picture or video cannot be judged.
+    #[error(transparent)]
+    Media(liveness::MediaError),
+    /// A model gave no answer.
+    #[error("{}: a model gave no answer", path.display())]
+    Model {
+        /// The picture or video.
+        path: PathBuf,
+        /// Which, and why.
+        source: face_core::ModelError,
     },
     /// The models cannot be used.
     #[error(transparent)]
@@ -219,11 +232,11 @@ fn made_by(
     Ok(templates)
 }
 
-fn threads() -> usize {
+pub(crate) fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn read_list(path: &Path) -> Result<String, EvalError> {
+pub(crate) fn read_list(path: &Path) -> Result<String, EvalError> {
     let mut bytes = Vec::new();
     std::fs::File::open(path)
         .and_then(|file| file.take(MAX_LIST_BYTES + 1).read_to_end(&mut bytes))

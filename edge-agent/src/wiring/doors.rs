@@ -57,8 +57,6 @@ pub(super) fn rules(config: &Config, door: &DoorConfig, pack: &ModelPack) -> Res
 
 fn liveness(policy: &PolicyConfig) -> Option<LivenessRules> {
     let defaults = LivenessPolicy::default();
-    match policy.liveness {
-        LivenessRule::Required => Some(LivenessRules { pass_above: defaults.pass_above, horizon: defaults.horizon }),
-        LivenessRule::Off => None,
-    }
+    let demand = policy.demand()?;
+    Some(LivenessRules { demand, pass_above: defaults.pass_above, horizon: defaults.horizon })
 }

@@ -224,13 +224,13 @@ fn tampering_locks_even_a_safe_door() {
 
 #[test]
 fn every_verdict_but_live_has_a_reason_to_deny() {
-    use crate::liveness::WatchReason;
+    use crate::liveness::Method;
     assert_eq!(DenyReason::of_liveness(&LivenessVerdict::Live { score: 0.9 }), None);
     for verdict in [
         LivenessVerdict::Collecting { frontal_frames: 3 },
-        LivenessVerdict::Watch { reason: WatchReason::TooStill, score: 0.9 },
-        LivenessVerdict::Attack { reason: AttackReason::StillPicture, score: 0.9 },
-        LivenessVerdict::Attack { reason: AttackReason::PassiveScore, score: 0.1 },
+        LivenessVerdict::Watch { missing: Method::Temporal, score: 0.9 },
+        LivenessVerdict::Attack { by: Method::Temporal, score: 0.9 },
+        LivenessVerdict::Attack { by: Method::Passive, score: 0.1 },
         LivenessVerdict::Unavailable,
     ] {
         assert!(DenyReason::of_liveness(&verdict).is_some());

@@ -7,6 +7,7 @@
 //! state is changed by the thread that owns the session, never by one of GStreamer's: each of these has deadlocked or
 //! leaked elsewhere. Deliberately absent: when to give up and try again ([`crate::supervisor`]).
 
+mod clip;
 mod element;
 mod file;
 mod pacing;
@@ -27,6 +28,7 @@ use crate::age::Arrivals;
 use crate::config::{CameraConfig, Source};
 use crate::event::Failure;
 use crate::supervisor::MonoClock;
+pub use clip::{Clip, ClipError, ClipPicture};
 use element::{link_failure, make};
 
 /// The age of a frame that cannot be dated: older than any freshness budget.

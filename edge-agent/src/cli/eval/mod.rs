@@ -1,10 +1,12 @@
 //! `edge-agent eval`: recognition measured on anybody's pictures, with the very code of the door.
 
 mod print;
+mod print_liveness;
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
+use face_core::liveness::Demand;
 
 use super::{Exit, Output, output};
 use crate::config::Config;
@@ -42,6 +44,21 @@ strangers' pictures that open the door, FNIR the share of the enrolled people's 
 name; the margin of the policy `default` holds. A probe without a template is a miss; a stranger's is left out. A rate is \
 reported from 3 / rate strangers' pictures on (rule of three), else it is null. Intervals: 95 %, bootstrap of people.";
 
+const LIVENESS_HELP: &str = "\
+Examples:
+  edge-agent eval liveness --list liveness/list.csv --root liveness
+  edge-agent eval liveness --list list.csv --root clips --level strict -o json
+
+List: CSV with the header path,label,species, paths relative to --root. The label is live or attack; an attack names its \
+species, such as print or replay. What a file is, its content says: JPEG, PNG, PGM and PPM are still pictures, all else is \
+a video. A picture or video that cannot be read to its end stops the measurement.
+
+How it counts: each video is watched as a door's camera of the default size and rate would, at its own times. It is live \
+if a door that knew the face would have opened at any moment; else an attack if it was called one at any moment; else \
+challenge (undecided) or insufficient (too little to see). A still picture is never live. APCER: attacks called live, for \
+each species. BPCER: living persons called an attack. Arrivals: the watching starts anew at each half second, up to 2.5 s \
+before the end. Ablation: the same findings without each method, and with each method alone.";
+
 /// Verbs of `eval`.
 #[derive(Debug, Subcommand)]
 pub enum EvalCommand {
@@ -51,6 +68,46 @@ pub enum EvalCommand {
     /// Who is it, if anybody: misses at each rate of strangers let in, for several gallery sizes.
     #[command(after_help = IDENTIFY_HELP)]
     Identify(IdentifyArgs),
+    /// Alive or not: attacks called live by kind of attack, living persons refused, time to decision, ablation.
+    #[command(after_help = LIVENESS_HELP)]
+    Liveness(LivenessArgs),
+}
+
+/// Arguments of `eval liveness`.
+#[derive(Debug, Args)]
+pub struct LivenessArgs {
+    /// List of presentations: path,label,species.
+    #[arg(long, value_name = "FILE.csv")]
+    list: PathBuf,
+
+    /// The folder that the paths of the list are relative to.
+    #[arg(long, value_name = "DIR")]
+    root: PathBuf,
+
+    /// What a door asks for before a face counts as alive.
+    #[arg(long, value_enum, default_value_t = LevelName::Standard)]
+    level: LevelName,
+}
+
+/// The levels by name, as in a policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LevelName {
+    /// The passive model alone.
+    Basic,
+    /// And a sign of life.
+    Standard,
+    /// And a blink, over twice the frames.
+    Strict,
+}
+
+impl LevelName {
+    fn demand(self) -> (&'static str, Demand) {
+        match self {
+            Self::Basic => ("basic", Demand::basic()),
+            Self::Standard => ("standard", Demand::standard()),
+            Self::Strict => ("strict", Demand::strict()),
+        }
+    }
 }
 
 /// Arguments of `eval pairs`.
@@ -140,6 +197,12 @@ pub(super) fn eval(command: &EvalCommand, config: &Config, form: Output) -> Exit
         EvalCommand::Identify(args) => eval::identify(&args.pictures.question(), &args.labels, config).map(|report| {
             if form == Output::Json { print::identify_json(&report) } else { print::identify_table(&report) }
         }),
+        EvalCommand::Liveness(args) => {
+            let (level, demand) = args.level.demand();
+            eval::liveness::liveness(&args.list, &args.root, level, &demand, config).map(|report| {
+                if form == Output::Json { print_liveness::json(&report) } else { print_liveness::table(&report) }
+            })
+        }
     };
     match told {
         Ok(text) => output::text(&text),
@@ -150,7 +213,7 @@ pub(super) fn eval(command: &EvalCommand, config: &Config, form: Output) -> Exit
 fn refused(error: &EvalError) -> Exit {
     output::problem(&match error {
         // Their sources are already in their messages.
-        EvalError::List(_) | EvalError::Unreadable { .. } => error.to_string(),
+        EvalError::List(_) | EvalError::Unreadable { .. } | EvalError::Media(_) => error.to_string(),
         other => chain(other),
     });
     Exit::Failure

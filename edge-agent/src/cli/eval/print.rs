@@ -248,11 +248,11 @@ fn seen_table(seen: &Seen) -> String {
     text
 }
 
-fn line(text: &mut String, key: &str, value: &str) {
+pub(super) fn line(text: &mut String, key: &str, value: &str) {
     let _ = writeln!(text, "{key:<18}  {value}");
 }
 
-fn columns(rows: &[Vec<String>]) -> String {
+pub(super) fn columns(rows: &[Vec<String>]) -> String {
     let n = rows.first().map_or(0, Vec::len);
     // A row that ends early says why in its last cell, which may run on over the columns that it has not.
     let cells = |column: usize| {
@@ -294,7 +294,7 @@ fn per_face(runs: u64, n_faces: usize) -> f64 {
     if n_faces == 0 { 0.0 } else { (runs as f64 / n_faces as f64 * 1_000.0).round() / 1_000.0 }
 }
 
-fn percent(share: f64) -> String {
+pub(super) fn percent(share: f64) -> String {
     format!("{:.2} %", share * 100.0)
 }
 

@@ -10,6 +10,7 @@ use face_core::door::{
     self, DenyReason, Door, DoorPolicy, Effect, Fault, Grant, GrantEvidence, Input, Record, Refusal, UnlockCause,
 };
 use face_core::identify::{Identification, OpenSetPolicy, OpenSetRules, identify};
+use face_core::liveness::{Demand, LivenessVerdict, judge};
 use face_core::quality::QualityReason;
 use face_core::{MonoTime, PersonId, TrackId};
 use uuid::Uuid;
@@ -46,6 +47,8 @@ pub struct Rules {
 /// What a door needs to know of the liveness policy.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LivenessRules {
+    /// What must be found before a face counts as alive.
+    pub demand: Demand,
     /// The mean passive score that passes, for events.
     pub pass_above: f32,
     /// How much of the past a verdict rests on.
@@ -292,9 +295,10 @@ impl Decider {
         let case = track.and_then(|track| self.cases.get(&track));
         let report = case.and_then(|case| case.report.as_ref());
         let identity = case.and_then(|case| case.identity(&self.rules));
-        let liveness = report
-            .zip(self.rules.liveness)
-            .map(|(report, rules)| LivenessSeen { verdict: report.liveness, threshold: rules.pass_above });
+        let liveness = report.zip(self.rules.liveness).map(|(report, rules)| LivenessSeen {
+            verdict: judge(&report.liveness, &rules.demand),
+            threshold: rules.pass_above,
+        });
         AccessContext {
             decision,
             track,
@@ -395,10 +399,10 @@ impl Case {
 
     /// None when the face is alive.
     fn liveness_judgement(&self, report: &FaceReport, shot_at: MonoTime, rules: LivenessRules) -> Option<Judgement> {
-        use face_core::liveness::LivenessVerdict;
         // The window may still hold frames of the person who stood there before.
         let mixed = self.changed_at.is_some_and(|at| report.captured_at.since(at) < rules.horizon);
-        match report.liveness {
+        let verdict = judge(&report.liveness, &rules.demand);
+        match verdict {
             LivenessVerdict::Live { .. } if !mixed && report.vouched_shots.contains(&shot_at) => None,
             // Alive, but perhaps not the face that was identified: the next shot will tell, within a second.
             LivenessVerdict::Live { .. } => Some(Judgement::Wait),
@@ -411,7 +415,7 @@ impl Case {
                 })
             }
             LivenessVerdict::Attack { .. } | LivenessVerdict::Unavailable => {
-                let reason = DenyReason::of_liveness(&report.liveness).unwrap_or(DenyReason::LivenessUnavailable);
+                let reason = DenyReason::of_liveness(&verdict).unwrap_or(DenyReason::LivenessUnavailable);
                 Some(Judgement::Refuse(reason))
             }
         }

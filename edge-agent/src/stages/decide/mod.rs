@@ -10,6 +10,7 @@ mod core;
 mod driver;
 
 use face_core::door::DenyReason;
+use face_core::liveness::{Demand, Method};
 use face_core::{MonoTime, PersonId, TrackId};
 use face_runtime::FalseAcceptRate;
 use serde::Deserialize;
@@ -39,8 +40,11 @@ pub struct PolicyConfig {
     /// Lead over the second-best person, in [0, 1].
     #[serde(deserialize_with = "values::share")]
     pub margin: f32,
-    /// Whether liveness must be proved.
+    /// How much liveness must be proved.
     pub liveness: LivenessRule,
+    /// Methods that must pass beside those of the level.
+    #[serde(deserialize_with = "required_methods")]
+    pub liveness_requires: Vec<Method>,
     /// The freshness budget.
     #[serde(deserialize_with = "values::duration")]
     pub freshness: Duration,
@@ -50,14 +54,51 @@ pub struct PolicyConfig {
     pub unrecorded: UnrecordedRule,
 }
 
-/// Whether liveness must be proved.
+/// How much liveness must be proved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LivenessRule {
-    /// Without a live verdict nobody gets in.
-    Required,
     /// Not asked for: a door behind a guard.
     Off,
+    /// The passive model alone: a door that somebody watches.
+    Basic,
+    /// The passive model and a sign of life that no flat picture gives. Once called `required`.
+    #[serde(alias = "required")]
+    Standard,
+    /// As standard, over twice the frames, and a blink must be seen.
+    Strict,
+}
+
+impl PolicyConfig {
+    /// What must be found before a face counts as alive; none where liveness is off.
+    #[must_use]
+    pub fn demand(&self) -> Option<Demand> {
+        let level = match self.liveness {
+            LivenessRule::Off => return None,
+            LivenessRule::Basic => Demand::basic(),
+            LivenessRule::Standard => Demand::standard(),
+            LivenessRule::Strict => Demand::strict(),
+        };
+        let required = self.liveness_requires.iter().fold(level.required, |set, method| set.with(*method));
+        Some(Demand { required, ..level })
+    }
+}
+
+/// What a policy may require by name. The others are part of every level, or nothing at a door can run them yet.
+const REQUIRABLE: [Method; 4] = [Method::Blink, Method::Head, Method::Depth, Method::Infrared];
+
+fn required_methods<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Method>, D::Error> {
+    let named = |name: &String| REQUIRABLE.into_iter().find(|method| method.name() == name);
+    let names = Vec::<String>::deserialize(deserializer)?;
+    names
+        .iter()
+        .map(|name| {
+            named(name).ok_or_else(|| {
+                let valid = REQUIRABLE.map(Method::name).join(", ");
+                serde::de::Error::custom(format!("{name:?} cannot be required; valid here: {valid}"))
+            })
+        })
+        .collect()
 }
 
 /// What happens while events cannot be recorded.

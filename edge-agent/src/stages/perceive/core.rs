@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use face_core::liveness::LivenessPolicy;
+use face_core::liveness::{LivenessEvidence, LivenessPolicy};
 use face_core::quality::QualityGate;
 use face_core::track::{Track, TrackPolicy, Tracker};
 use face_core::{Detection, Frame, ModelError, MonoTime, PixelRect, TrackId};
@@ -72,6 +72,12 @@ impl Perceiver {
     #[must_use]
     pub fn tracks(&self) -> &[Track] {
         self.tracker.tracks()
+    }
+
+    /// The newest evidence about a face that is tracked, for measuring.
+    #[must_use]
+    pub fn evidence(&self, track: TrackId) -> Option<&LivenessEvidence> {
+        self.faces.get(&track)?.newest_evidence()
     }
 
     /// Looks at one frame. A frame that only repeats the one before is no evidence of anything: it counts as none.

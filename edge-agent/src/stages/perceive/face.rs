@@ -2,14 +2,15 @@
 //!
 //! In: one examined frame at a time. Out: a [`FaceReport`] and, when it is due, that the frame is worth an embedding.
 
+use std::hash::{DefaultHasher, Hasher};
 use std::time::Duration;
 
 use face_core::align::Alignment;
-use face_core::liveness::{Appearance, LivenessEvidence, LivenessPolicy, LivenessWindow};
+use face_core::liveness::{Appearance, EyeLook, FaceShape, LivenessEvidence, LivenessPolicy, LivenessWindow, texture};
 use face_core::quality::{Quality, QualityGate, QualityInput, QualityReason};
-use face_core::sample::aligned_grey;
+use face_core::sample::{GreyCrop, aligned_grey};
 use face_core::track::{BestShots, Shot, Track};
-use face_core::{Detection, FivePoints, Frame, HeadPose, ModelError, MonoTime};
+use face_core::{Detection, FivePoints, Frame, HeadPose, Landmarks68, ModelError, MonoTime, PixelRect, RgbImage};
 
 use super::{FaceModels, FaceReport};
 
@@ -24,6 +25,11 @@ const SHOT_GAP: Duration = Duration::from_millis(160);
 const MAX_SHOTS: usize = 16;
 /// How old a best shot may be at the relay call (protocol.md): an older one can let nobody in.
 const SHOT_AGE: Duration = Duration::from_secs(3);
+
+/// Distance from the picture's edge, in face heights, within which a face is not compared.
+const EDGE_MARGIN: f32 = 0.05;
+/// Every such pixel of every such row makes the mean of a picture.
+const GLOW_STEP: usize = 8;
 
 /// One frame's measurements of one face.
 pub(super) struct Examined {
@@ -42,7 +48,8 @@ pub(super) fn examine(
     liveness: &LivenessPolicy,
 ) -> Result<Examined, ModelError> {
     let (image, face) = (&frame.image, &detection.rect);
-    let points = models.landmarks(image, face)?.five_points();
+    let landmarks = models.landmarks(image, face)?;
+    let points = landmarks.five_points();
     let alignment = Alignment::fit(&points).map_err(|error| ModelError::new("alignment", error))?;
     let aligned = aligned_grey(image, &alignment);
     let pose: HeadPose = models.pose(image, face)?;
@@ -53,21 +60,85 @@ pub(super) fn examine(
         pose: Some(pose),
     });
     let frontal = pose.frontal_deviation_deg() <= liveness.max_frontal_deviation_deg;
-    let passive = if frontal { Some(models.live_score(image, face)?) } else { None };
-    let appearance = Appearance::of(&aligned);
-    let evidence = LivenessEvidence { captured_at: frame.captured_at, pose: Some(pose), passive, appearance };
+    let passive = if frontal { Some(models.live_scores(image, face)?) } else { None };
+    let evidence = LivenessEvidence {
+        pose: Some(pose),
+        passive,
+        appearance: if well_inside(face, image) { Appearance::of(&aligned) } else { None },
+        shape: FaceShape::of(&landmarks),
+        eyes: eyes(models, image, &landmarks),
+        glow: glow(&aligned, image),
+        texture: texture::not_uniform(&aligned),
+        face_digest: digest(image, face),
+        // No camera that capture can open gives a depth or an infrared plane.
+        ..LivenessEvidence::at(frame.captured_at)
+    };
     Ok(Examined { points, quality: quality.overall(), reasons: gate.reasons(&quality), evidence })
+}
+
+/// Whether the face is whole and some way from the picture's edge, which moves against a face that moves.
+fn well_inside(face: &PixelRect, image: &RgbImage) -> bool {
+    let margin = EDGE_MARGIN * face.height();
+    face.x() >= margin
+        && face.y() >= margin
+        && face.right() + margin <= image.width() as f32
+        && face.bottom() + margin <= image.height() as f32
+}
+
+/// Both eyes. An eye outside the picture is no fault of the model: nothing was seen of it.
+fn eyes(models: &impl FaceModels, image: &RgbImage, landmarks: &Landmarks68) -> Option<EyeLook> {
+    let state = models.eyes(image, landmarks).ok()?;
+    let closed = state.left_closed.min(state.right_closed);
+    Some(EyeLook { aspect_ratio: landmarks.eye_aspect_ratio(), closed })
+}
+
+/// Mean luma of the face over that of the picture; `None` in darkness.
+fn glow(aligned: &GreyCrop, image: &RgbImage) -> Option<f32> {
+    let face = mean(aligned.luma().chunks_exact(aligned.width()).skip(24).flat_map(|row| &row[16..96]).copied())?;
+    let rows = (0..image.height()).step_by(GLOW_STEP).map(|y| image.row(y));
+    let green = rows.flat_map(|row| row.chunks_exact(3).step_by(GLOW_STEP).map(|pixel| luma(pixel)));
+    mean(green).filter(|picture| *picture >= 1.0).map(|picture| face / picture)
+}
+
+fn luma(pixel: &[u8]) -> u8 {
+    ((u32::from(pixel[0]) * 77 + u32::from(pixel[1]) * 150 + u32::from(pixel[2]) * 29) >> 8) as u8
+}
+
+fn mean(values: impl Iterator<Item = u8>) -> Option<f32> {
+    let (n, sum) = values.fold((0u32, 0u64), |(n, sum), value| (n + 1, sum + u64::from(value)));
+    (n > 0).then(|| (sum as f64 / f64::from(n)) as f32)
+}
+
+/// Tells the face's own pixels apart, every fourth row of them.
+fn digest(image: &RgbImage, face: &PixelRect) -> Option<u64> {
+    let within = |value: f32, end: u32| value.clamp(0.0, end as f32) as usize;
+    let (left, right) = (within(face.x(), image.width()), within(face.right(), image.width()));
+    let (top, bottom) = (within(face.y(), image.height()), within(face.bottom(), image.height()));
+    if left >= right || top >= bottom {
+        return None;
+    }
+    let mut hasher = DefaultHasher::new();
+    for y in (top..bottom).step_by(4) {
+        hasher.write(&image.row(y as u32)[left * 3..right * 3]);
+    }
+    Some(hasher.finish())
 }
 
 /// The memory of one track.
 pub(super) struct FaceMemory {
     window: LivenessWindow,
+    newest: Option<LivenessEvidence>,
     shots: BestShots,
 }
 
 impl FaceMemory {
     pub(super) fn new(liveness: LivenessPolicy) -> Self {
-        Self { window: LivenessWindow::new(liveness), shots: BestShots::new(MAX_SHOTS, SHOT_AGE) }
+        Self { window: LivenessWindow::new(liveness), newest: None, shots: BestShots::new(MAX_SHOTS, SHOT_AGE) }
+    }
+
+    /// The newest evidence that counted.
+    pub(super) fn newest_evidence(&self) -> Option<&LivenessEvidence> {
+        self.newest.as_ref()
     }
 
     /// Takes a frame in, the newest of `track`. The flag says whether it is worth an embedding.
@@ -77,6 +148,7 @@ impl FaceMemory {
         // shown next.
         if examined.reasons.is_empty() {
             self.window.push(examined.evidence.clone());
+            self.newest = Some(examined.evidence.clone());
         }
         self.shots.expire(captured_at);
         let wanted = examined.reasons.is_empty()
@@ -96,7 +168,7 @@ impl FaceMemory {
             captured_at: track.last_seen,
             first_seen: track.first_seen,
             height_px: track.rect.height(),
-            liveness: self.window.verdict(),
+            liveness: self.window.findings(),
             liveness_at: self.window.newest_at(),
             vouched_shots: self.vouched_shots(),
             reasons,

@@ -13,9 +13,9 @@ mod repeat;
 use std::sync::Arc;
 use std::time::Duration;
 
-use face_core::liveness::LivenessVerdict;
+use face_core::liveness::Findings;
 use face_core::quality::QualityReason;
-use face_core::{Detector, FivePoints, LandmarkModel, LivenessModel, MonoTime, PoseModel, RgbImage, TrackId};
+use face_core::{Detector, EyeModel, FivePoints, LandmarkModel, LivenessModel, MonoTime, PoseModel, RgbImage, TrackId};
 use serde::Deserialize;
 
 use crate::config::values;
@@ -51,9 +51,9 @@ pub enum Attention {
 }
 
 /// The models that perceiving needs.
-pub trait FaceModels: Detector + LandmarkModel + PoseModel + LivenessModel {}
+pub trait FaceModels: Detector + LandmarkModel + PoseModel + LivenessModel + EyeModel {}
 
-impl<T: Detector + LandmarkModel + PoseModel + LivenessModel> FaceModels for T {}
+impl<T: Detector + LandmarkModel + PoseModel + LivenessModel + EyeModel> FaceModels for T {}
 
 /// What one look at a frame found out.
 #[derive(Debug, Clone)]
@@ -87,8 +87,8 @@ pub struct FaceReport {
     pub first_seen: MonoTime,
     /// Height of the face in this frame, in pixels. Each door that the camera watches asks for its own.
     pub height_px: f32,
-    /// What the liveness evidence so far amounts to.
-    pub liveness: LivenessVerdict,
+    /// What each liveness method finds so far; each door judges it by its own demand.
+    pub liveness: Findings,
     /// Capture time of the newest liveness evidence.
     pub liveness_at: Option<MonoTime>,
     /// Capture times of the recent shots that looked alive themselves. Only these may be let in on: else somebody could

@@ -1,7 +1,7 @@
 //! Happenings in the words of the wire contract. Pure.
 
 use face_core::door::{DenyReason, LockCause};
-use face_core::liveness::{AttackReason, LivenessVerdict};
+use face_core::liveness::{LivenessVerdict, Method};
 use face_core::quality::QualityReason;
 use wire_contract::event::{
     AccessData, CameraRecoveredData, CameraStalledData, DoorCause, DoorData, FaceAppearedData, GalleryRebuiltData,
@@ -154,8 +154,8 @@ fn access(
 fn liveness(seen: &LivenessSeen) -> LivenessScores {
     let (verdict, score) = match seen.verdict {
         LivenessVerdict::Live { score } => ("live", Some(score)),
-        LivenessVerdict::Attack { reason: AttackReason::PassiveScore, score } => ("attack", Some(score)),
-        LivenessVerdict::Attack { reason: AttackReason::StillPicture, score } => ("still", Some(score)),
+        LivenessVerdict::Attack { by: Method::Temporal | Method::Motion, score } => ("still", Some(score)),
+        LivenessVerdict::Attack { score, .. } => ("attack", Some(score)),
         LivenessVerdict::Watch { score, .. } => ("collecting", Some(score)),
         LivenessVerdict::Collecting { .. } => ("collecting", None),
         LivenessVerdict::Unavailable => ("unavailable", None),

@@ -1,13 +1,29 @@
 use std::collections::{HashMap, HashSet};
 
-use face_core::liveness::{AttackReason, LivenessVerdict, WatchReason};
+use face_core::liveness::{Check, CheckState, Demand, Findings, Method};
 use face_core::quality::QualityReason;
 use face_core::{Ranked, Similarity, TemplateId, ThresholdLadder, ThresholdStep};
 
 use super::*;
 
 const TRACK: TrackId = TrackId(7);
-const LIVE: LivenessVerdict = LivenessVerdict::Live { score: 0.95 };
+
+/// A face of which enough was seen, with the passive model and the change in these states.
+fn found(passive: CheckState, temporal: CheckState) -> Findings {
+    Findings::over(12)
+        .with(Method::Passive, Check::measured(passive, 0.95))
+        .with(Method::Temporal, Check::measured(temporal, 0.02))
+}
+
+fn live() -> Findings {
+    found(CheckState::Pass, CheckState::Pass)
+}
+
+fn collecting(frontal_frames: usize) -> Findings {
+    let mut findings = live();
+    findings.frontal_frames = frontal_frames;
+    findings
+}
 
 fn anna() -> PersonId {
     PersonId(Uuid::from_u128(1))
@@ -64,7 +80,7 @@ fn rules() -> Rules {
     Rules {
         door: DoorPolicy { hold: Duration::from_secs(3), regrant: Duration::from_secs(1), ..DoorPolicy::default() },
         open_set: OpenSetRules { ladder, margin: 0.05 },
-        liveness: Some(LivenessRules { pass_above: 0.5, horizon: Duration::from_secs(5) }),
+        liveness: Some(LivenessRules { demand: Demand::standard(), pass_above: 0.5, horizon: Duration::from_secs(5) }),
         min_face_px: 80.0,
         deny_unrecorded: true,
     }
@@ -100,7 +116,7 @@ impl Story {
     /// The face is there, and nothing is known of it yet. Every shot comes after such a frame.
     fn arrive(&mut self) {
         if !std::mem::replace(&mut self.arrived, true) {
-            assert!(!opens(&self.frame(0, LivenessVerdict::Collecting { frontal_frames: 1 }, &[])));
+            assert!(!opens(&self.frame(0, collecting(1), &[])));
         }
     }
 
@@ -130,11 +146,11 @@ impl Story {
     }
 
     /// A frame captured at `at` of a face first seen at 0, with the shots of `vouched`.
-    fn frame(&mut self, at: u64, liveness: LivenessVerdict, vouched: &[u64]) -> Vec<Output> {
+    fn frame(&mut self, at: u64, liveness: Findings, vouched: &[u64]) -> Vec<Output> {
         self.frame_late(at, at + 20, liveness, vouched)
     }
 
-    fn frame_late(&mut self, at: u64, now: u64, liveness: LivenessVerdict, vouched: &[u64]) -> Vec<Output> {
+    fn frame_late(&mut self, at: u64, now: u64, liveness: Findings, vouched: &[u64]) -> Vec<Output> {
         let report = FaceReport {
             track: TRACK,
             captured_at: ms(at),
@@ -155,7 +171,7 @@ impl Story {
             captured_at: ms(at),
             first_seen: ms(0),
             height_px: 120.0,
-            liveness: LivenessVerdict::Collecting { frontal_frames: 1 },
+            liveness: collecting(1),
             liveness_at: Some(ms(at)),
             vouched_shots: Vec::new(),
             reasons: vec![reason],
@@ -168,7 +184,7 @@ impl Story {
     fn with_the_door_open() -> Self {
         let mut story = Self::new();
         story.shot(700, &[(anna(), 0.8), (ben(), 0.1)]);
-        assert!(opens(&story.frame(900, LIVE, &[700])));
+        assert!(opens(&story.frame(900, live(), &[700])));
         story
     }
 }
@@ -196,7 +212,7 @@ fn reason(outputs: &[Output]) -> Option<DenyReason> {
 fn a_known_living_person_opens_and_the_relay_comes_first() {
     let mut story = Story::new();
     assert_eq!(story.shot(700, &[(anna(), 0.8), (ben(), 0.1)]), vec![], "not yet found alive");
-    let outputs = story.frame(900, LIVE, &[700]);
+    let outputs = story.frame(900, live(), &[700]);
     assert!(matches!(outputs[0], Output::Relay { to: RelayState::Unlocked, decision: Some(_) }), "{outputs:?}");
     let granted = outputs.iter().find_map(|output| match output {
         Output::Event(DoorEvent::Granted(context)) => Some(context),
@@ -214,21 +230,21 @@ fn a_known_living_person_opens_and_the_relay_comes_first() {
 #[test]
 fn the_same_person_in_view_opens_again_after_the_interval() {
     let mut story = Story::with_the_door_open();
-    assert_eq!(story.frame(1_000, LIVE, &[700]), vec![], "it is open already");
+    assert_eq!(story.frame(1_000, live(), &[700]), vec![], "it is open already");
     assert!(locks(&story.decider.tick(ms(3_920))));
     story.shot(4_000, &[(anna(), 0.8)]);
-    assert!(!opens(&story.frame(4_500, LIVE, &[4_000])), "too soon after the relock");
-    assert!(opens(&story.frame(5_000, LIVE, &[4_000])));
+    assert!(!opens(&story.frame(4_500, live(), &[4_000])), "too soon after the relock");
+    assert!(opens(&story.frame(5_000, live(), &[4_000])));
 }
 
 #[test]
 fn a_stranger_is_refused_after_a_second_shot_with_the_scores() {
     let mut story = Story::new();
-    story.frame(600, LivenessVerdict::Collecting { frontal_frames: 5 }, &[]);
+    story.frame(600, collecting(5), &[]);
     story.shot(100, &[(anna(), 0.2)]);
-    assert_eq!(story.frame(800, LIVE, &[100]), vec![], "one shot may have been a bad one");
+    assert_eq!(story.frame(800, live(), &[100]), vec![], "one shot may have been a bad one");
     story.shot(820, &[(anna(), 0.25)]);
-    let outputs = story.frame(900, LIVE, &[820]);
+    let outputs = story.frame(900, live(), &[820]);
     let (reason, context) = denial(&outputs).expect("now it is said");
     assert_eq!(reason, DenyReason::Unknown);
     let identity = context.identity.unwrap();
@@ -243,7 +259,7 @@ fn the_same_refusal_is_recorded_once_in_a_while() {
     let mut recorded = 0;
     for at in (0..3_000).step_by(80) {
         story.shot(at, &[(anna(), 0.2)]);
-        recorded += usize::from(denial(&story.frame(at + 20, LIVE, &[at])).is_some());
+        recorded += usize::from(denial(&story.frame(at + 20, live(), &[at])).is_some());
     }
     assert_eq!(recorded, 1);
 }
@@ -254,20 +270,20 @@ fn too_close_to_call_is_refused() {
     for at in [100, 300] {
         story.shot(at, &[(anna(), 0.60), (ben(), 0.58)]);
     }
-    let outputs = story.frame(900, LIVE, &[300]);
+    let outputs = story.frame(900, live(), &[300]);
     assert_eq!(reason(&outputs), Some(DenyReason::Ambiguous));
 }
 
 #[test]
 fn a_photograph_is_refused_for_liveness_with_its_identity_told() {
     let attacks = [
-        (AttackReason::PassiveScore, DenyReason::LivenessFailed),
-        (AttackReason::StillPicture, DenyReason::LivenessStill),
+        (found(CheckState::Fail, CheckState::Pass), DenyReason::LivenessFailed),
+        (found(CheckState::Pass, CheckState::Fail), DenyReason::LivenessStill),
     ];
     for (attack, expected) in attacks {
         let mut story = Story::new();
         story.shot(700, &[(anna(), 0.9)]);
-        let outputs = story.frame(900, LivenessVerdict::Attack { reason: attack, score: 0.1 }, &[700]);
+        let outputs = story.frame(900, attack, &[700]);
         let (reason, context) = denial(&outputs).unwrap();
         assert_eq!(reason, expected);
         assert_eq!(context.person, Some(anna()));
@@ -279,9 +295,9 @@ fn a_photograph_is_refused_for_liveness_with_its_identity_told() {
 #[test]
 fn nothing_but_a_live_verdict_opens() {
     for verdict in [
-        LivenessVerdict::Collecting { frontal_frames: 9 },
-        LivenessVerdict::Watch { reason: WatchReason::TooStill, score: 0.99 },
-        LivenessVerdict::Unavailable,
+        collecting(7),
+        found(CheckState::Pass, CheckState::Undecided),
+        found(CheckState::Unavailable, CheckState::Pass),
     ] {
         let mut story = Story::new();
         story.shot(700, &[(anna(), 0.9)]);
@@ -292,7 +308,7 @@ fn nothing_but_a_live_verdict_opens() {
 #[test]
 fn a_still_person_is_watched_and_told_after_a_while() {
     let mut story = Story::new();
-    let still = LivenessVerdict::Watch { reason: WatchReason::TooStill, score: 0.9 };
+    let still = found(CheckState::Pass, CheckState::Undecided);
     story.shot(5_700, &[(anna(), 0.9)]);
     assert_eq!(story.frame(5_900, still, &[5_700]), vec![]);
     assert_eq!(reason(&story.frame(6_100, still, &[5_700])), Some(DenyReason::LivenessUndecided));
@@ -302,7 +318,7 @@ fn a_still_person_is_watched_and_told_after_a_while() {
 fn a_known_face_that_leaves_undecided_is_told_of() {
     let mut story = Story::new();
     story.shot(300, &[(anna(), 0.9)]);
-    story.frame(400, LivenessVerdict::Collecting { frontal_frames: 3 }, &[]);
+    story.frame(400, collecting(3), &[]);
     assert_eq!(reason(&story.tell(DoorInput::Left { track: TRACK }, 1_000)), Some(DenyReason::LivenessUndecided));
     let mut open = Story::with_the_door_open();
     assert_eq!(open.tell(DoorInput::Left { track: TRACK }, 1_000), vec![]);
@@ -312,9 +328,9 @@ fn a_known_face_that_leaves_undecided_is_told_of() {
 fn a_shot_that_liveness_does_not_vouch_for_opens_nothing() {
     let mut story = Story::new();
     story.shot(700, &[(anna(), 0.9)]);
-    assert_eq!(story.frame(900, LIVE, &[]), vec![]);
-    assert_eq!(story.frame(980, LIVE, &[300]), vec![]);
-    assert!(opens(&story.frame(1_060, LIVE, &[300, 700])));
+    assert_eq!(story.frame(900, live(), &[]), vec![]);
+    assert_eq!(story.frame(980, live(), &[300]), vec![]);
+    assert!(opens(&story.frame(1_060, live(), &[300, 700])));
 }
 
 #[test]
@@ -322,16 +338,16 @@ fn a_face_that_changed_on_its_track_must_be_watched_anew() {
     let mut story = Story::new();
     story.shot(700, &[(ben(), 0.1)]);
     story.shot_of(1_000, &[(anna(), 0.9)], false);
-    assert!(!opens(&story.frame(1_100, LIVE, &[1_000])), "the window still holds the other person");
+    assert!(!opens(&story.frame(1_100, live(), &[1_000])), "the window still holds the other person");
     story.shot(5_900, &[(anna(), 0.9)]);
-    assert!(opens(&story.frame(6_050, LIVE, &[5_900])));
+    assert!(opens(&story.frame(6_050, live(), &[5_900])));
 }
 
 #[test]
 fn an_old_frame_opens_nothing() {
     let mut story = Story::new();
     story.shot(700, &[(anna(), 0.9)]);
-    let outputs = story.frame_late(900, 900 + 801, LIVE, &[700]);
+    let outputs = story.frame_late(900, 900 + 801, live(), &[700]);
     assert!(!opens(&outputs));
     assert_eq!(reason(&outputs), Some(DenyReason::Stale));
 }
@@ -341,7 +357,7 @@ fn a_deleted_person_is_turned_down_at_the_relay_and_an_open_door_shuts_at_once()
     let mut story = Story::new();
     story.shot(700, &[(anna(), 0.9)]);
     story.world.standings.remove(&anna());
-    let outputs = story.frame(900, LIVE, &[700]);
+    let outputs = story.frame(900, live(), &[700]);
     assert!(!opens(&outputs));
     assert_eq!(reason(&outputs), Some(DenyReason::PersonRemoved));
 
@@ -349,7 +365,7 @@ fn a_deleted_person_is_turned_down_at_the_relay_and_an_open_door_shuts_at_once()
     story.world.standings.remove(&anna());
     let outputs = story.tell(DoorInput::GalleryChanged, 1_500);
     assert!(locks(&outputs), "{outputs:?}");
-    assert!(!opens(&story.frame(1_600, LIVE, &[700])));
+    assert!(!opens(&story.frame(1_600, live(), &[700])));
 }
 
 #[test]
@@ -360,31 +376,31 @@ fn what_was_found_in_an_older_gallery_opens_nothing() {
     story.world.generation += 1;
     story.tell(DoorInput::GalleryChanged, 710);
     story.tell(DoorInput::Identified(late), 715);
-    assert!(!opens(&story.frame(900, LIVE, &[700])), "it came after the change");
+    assert!(!opens(&story.frame(900, live(), &[700])), "it came after the change");
 
     story.shot(1_000, &[(anna(), 0.9)]);
     story.world.generation += 1;
-    assert!(!opens(&story.frame(1_100, LIVE, &[1_000])), "the door has not been told of the change yet");
+    assert!(!opens(&story.frame(1_100, live(), &[1_000])), "the door has not been told of the change yet");
 
     story.shot(1_200, &[(anna(), 0.9)]);
-    assert!(opens(&story.frame(1_300, LIVE, &[1_200])));
+    assert!(opens(&story.frame(1_300, live(), &[1_200])));
 }
 
 #[test]
 fn a_door_asks_for_its_own_size_whatever_its_camera_takes() {
     let mut story = Story::with(Rules { min_face_px: 150.0, ..rules() });
     story.shot(700, &[(anna(), 0.9)]);
-    assert!(!opens(&story.frame(900, LIVE, &[700])), "120 px are too few for this door");
+    assert!(!opens(&story.frame(900, live(), &[700])), "120 px are too few for this door");
     story.shot(1_700, &[(anna(), 0.9)]);
-    let outputs = story.frame(1_900, LIVE, &[1_700]);
+    let outputs = story.frame(1_900, live(), &[1_700]);
     assert_eq!(reason(&outputs), Some(DenyReason::Quality(QualityReason::TooSmall)));
 
     story.decider.rules.min_face_px = 120.0;
     story.shot(2_000, &[(anna(), 0.9)]);
     story.decider.rules.min_face_px = 121.0;
-    assert!(!opens(&story.frame(2_100, LIVE, &[2_000])), "too far away by now");
+    assert!(!opens(&story.frame(2_100, live(), &[2_000])), "too far away by now");
     story.decider.rules.min_face_px = 120.0;
-    assert!(opens(&story.frame(2_200, LIVE, &[2_000])));
+    assert!(opens(&story.frame(2_200, live(), &[2_000])));
 }
 
 #[test]
@@ -402,7 +418,7 @@ fn suspended_and_expired_people_are_told_so() {
         let mut story = Story::new();
         story.world.standings.insert(anna(), standing);
         story.shot(700, &[(anna(), 0.9)]);
-        let outputs = story.frame(900, LIVE, &[700]);
+        let outputs = story.frame(900, live(), &[700]);
         assert_eq!(reason(&outputs), Some(expected));
         assert!(!opens(&outputs));
     }
@@ -412,9 +428,9 @@ fn suspended_and_expired_people_are_told_so() {
 fn without_a_gallery_everybody_is_refused() {
     let mut story = Story::new();
     story.world.ready = false;
-    assert_eq!(reason(&story.frame(100, LIVE, &[])), Some(DenyReason::GalleryUnavailable));
+    assert_eq!(reason(&story.frame(100, live(), &[])), Some(DenyReason::GalleryUnavailable));
     story.shot(700, &[(anna(), 0.9)]);
-    assert!(!opens(&story.frame(900, LIVE, &[700])));
+    assert!(!opens(&story.frame(900, live(), &[700])));
 }
 
 #[test]
@@ -422,14 +438,14 @@ fn while_events_cannot_be_recorded_the_policy_decides() {
     let mut story = Story::new();
     story.world.recording = false;
     story.shot(700, &[(anna(), 0.9)]);
-    let outputs = story.frame(900, LIVE, &[700]);
+    let outputs = story.frame(900, live(), &[700]);
     assert!(!opens(&outputs));
     assert_eq!(reason(&outputs), Some(DenyReason::DoorFault));
 
     let mut lenient = Story::with(Rules { deny_unrecorded: false, ..rules() });
     lenient.world.recording = false;
     lenient.shot(700, &[(anna(), 0.9)]);
-    assert!(opens(&lenient.frame(900, LIVE, &[700])));
+    assert!(opens(&lenient.frame(900, live(), &[700])));
 }
 
 #[test]
@@ -441,7 +457,7 @@ fn a_model_that_does_not_answer_refuses() {
         captured_at: ms(900),
         first_seen: ms(0),
         height_px: 120.0,
-        liveness: LIVE,
+        liveness: live(),
         liveness_at: Some(ms(900)),
         vouched_shots: vec![ms(700)],
         reasons: Vec::new(),
@@ -477,7 +493,7 @@ fn nothing_seen_before_a_stall_opens_after_it() {
     story.shot(700, &[(anna(), 0.9)]);
     let told = story.tell(DoorInput::CameraStalled, 1_000);
     assert_eq!(reason(&told), Some(DenyReason::CameraStalled), "a known person who stands there hears why");
-    assert!(!opens(&story.frame(1_100, LIVE, &[700])));
+    assert!(!opens(&story.frame(1_100, live(), &[700])));
     assert_eq!(story.tell(DoorInput::CameraStalled, 1_200), vec![], "nobody known");
 }
 
@@ -485,7 +501,7 @@ fn nothing_seen_before_a_stall_opens_after_it() {
 fn where_liveness_is_off_freshness_still_counts() {
     let mut story = Story::with(Rules { liveness: None, ..rules() });
     assert!(!opens(&story.shot(900, &[(anna(), 0.9)])), "the only frame is 915 ms old");
-    let photograph = LivenessVerdict::Attack { reason: AttackReason::StillPicture, score: 0.0 };
+    let photograph = found(CheckState::Fail, CheckState::Fail);
     assert!(!opens(&story.frame_late(900, 2_000, photograph, &[])));
     assert!(opens(&story.frame(2_050, photograph, &[])));
 }
@@ -496,7 +512,7 @@ fn every_decision_has_its_own_name() {
     let mut names = HashSet::new();
     for at in (0..20_000).step_by(100) {
         story.shot(at, &[(anna(), 0.2)]);
-        if let Some((_, context)) = denial(&story.frame(at + 20, LIVE, &[at])) {
+        if let Some((_, context)) = denial(&story.frame(at + 20, live(), &[at])) {
             assert!(names.insert(context.decision));
         }
     }

@@ -2,7 +2,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use face_core::identify::OpenSetRules;
-use face_core::liveness::LivenessVerdict;
+use face_core::liveness::{Check, CheckState, Demand, Findings, Method};
 use face_core::{Embedding, Similarity, TrackId};
 use gallery_log::{Body, DigestKey, GalleryId, Kind, Log, Op, PersonBody, Record, RecordId, TemplateBody};
 use parking_lot::Mutex;
@@ -93,7 +93,7 @@ fn site(hold: Duration) -> Site {
     let rules = Rules {
         door: face_core::door::DoorPolicy { hold, ..Default::default() },
         open_set: OpenSetRules { ladder, margin: 0.05 },
-        liveness: Some(LivenessRules { pass_above: 0.5, horizon: Duration::from_secs(5) }),
+        liveness: Some(LivenessRules { demand: Demand::standard(), pass_above: 0.5, horizon: Duration::from_secs(5) }),
         min_face_px: 80.0,
         deny_unrecorded: true,
     };
@@ -138,7 +138,9 @@ impl Site {
             captured_at: now,
             first_seen: now,
             height_px: 120.0,
-            liveness: LivenessVerdict::Live { score: 0.9 },
+            liveness: Findings::over(12)
+                .with(Method::Passive, Check::measured(CheckState::Pass, 0.9))
+                .with(Method::Temporal, Check::measured(CheckState::Pass, 0.02)),
             liveness_at: Some(now),
             vouched_shots: vec![now],
             reasons: Vec::new(),

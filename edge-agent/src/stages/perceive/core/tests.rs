@@ -2,8 +2,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use face_core::align::ARCFACE_TEMPLATE;
-use face_core::liveness::LivenessVerdict;
-use face_core::{Detector, HeadPose, LandmarkModel, Landmarks68, LivenessModel, PixelRect, Point, PoseModel, RgbImage};
+use face_core::liveness::{Demand, LivenessVerdict, judge};
+use face_core::{
+    Detector, EyeModel, EyeState, HeadPose, LandmarkModel, Landmarks68, LivenessModel, PassiveScores, PixelRect, Point,
+    PoseModel, RgbImage,
+};
 use parking_lot::Mutex;
 
 use super::*;
@@ -57,8 +60,14 @@ impl PoseModel for Fakes {
 }
 
 impl LivenessModel for Fakes {
-    fn live_score(&self, _: &RgbImage, _: &PixelRect) -> Result<f32, ModelError> {
-        Ok(0.95)
+    fn live_scores(&self, _: &RgbImage, _: &PixelRect) -> Result<PassiveScores, ModelError> {
+        Ok(PassiveScores { boxed: 0.95, square: 0.95 })
+    }
+}
+
+impl EyeModel for Fakes {
+    fn eyes(&self, _: &RgbImage, _: &Landmarks68) -> Result<EyeState, ModelError> {
+        Ok(EyeState { left_closed: 0.1, right_closed: 0.1 })
     }
 }
 
@@ -136,7 +145,7 @@ fn a_living_face_is_found_alive_and_its_shots_are_vouched_for() {
         last = reports(&percepts).first().map(|report| (*report).clone());
     }
     let report = last.unwrap();
-    assert!(matches!(report.liveness, LivenessVerdict::Live { .. }), "{:?}", report.liveness);
+    assert!(judge(&report.liveness, &Demand::standard()).is_live(), "{:?}", report.liveness);
     assert!(!report.vouched_shots.is_empty());
     assert_eq!(report.liveness_at, Some(report.captured_at));
 }
@@ -229,7 +238,8 @@ fn poor_frames_are_no_evidence_of_life() {
         let percepts = perceiver.look(&models, &frame(n, n * 80)).unwrap();
         let report = reports(&percepts)[0];
         assert_eq!(report.liveness_at, None);
-        assert_eq!(report.liveness, LivenessVerdict::Collecting { frontal_frames: 0 });
+        let verdict = judge(&report.liveness, &Demand::standard());
+        assert_eq!(verdict, LivenessVerdict::Collecting { frontal_frames: 0 });
     }
 }
 
@@ -243,14 +253,17 @@ fn after_an_interruption_a_face_in_the_same_place_is_another_face() {
         report = reports(&percepts).first().map(|report| (*report).clone());
     }
     let before = report.unwrap();
-    assert!(before.liveness.is_live());
+    assert!(judge(&before.liveness, &Demand::standard()).is_live());
     let gone = perceiver.interrupted();
     assert!(matches!(gone[..], [Percept::Left { track }] if track == before.track), "{gone:?}");
     // Sooner than a track would have been lost.
     let percepts = perceiver.look(&models, &frame(40, 40 * 80)).unwrap();
     let after = reports(&percepts)[0];
     assert_ne!(after.track, before.track);
-    assert!(!after.liveness.is_live() && after.first_seen == after.captured_at, "{after:?}");
+    assert!(
+        !judge(&after.liveness, &Demand::standard()).is_live() && after.first_seen == after.captured_at,
+        "{after:?}"
+    );
 }
 
 #[test]

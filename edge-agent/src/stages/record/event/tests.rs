@@ -62,7 +62,7 @@ fn each_refusal_tells_its_own_stages_comparison() {
     assert_eq!(unknown["liveness"]["verdict"], "live");
     assert!(unknown["timing"]["arrival_to_relay_ms"].is_null(), "the relay was not called");
 
-    let attack = LivenessVerdict::Attack { reason: AttackReason::StillPicture, score: 0.9 };
+    let attack = LivenessVerdict::Attack { by: Method::Temporal, score: 0.9 };
     let still = denied(DenyReason::LivenessStill, attack);
     assert_eq!(still["reason"]["stage"], "liveness");
     assert_eq!((&still["reason"]["score"], &still["reason"]["threshold"]), (&0.9.into(), &0.5.into()));
