@@ -172,8 +172,10 @@ impl Sight {
             memory::Before::Never => {}
         }
         let Some(noise) = self.previous.as_ref().and_then(|previous| signature.noise_since(previous)) else {
-            // Something moves: nothing can be said of the scene behind it.
-            return self.suspicion.map(|(fault, _)| fault).filter(|fault| !matches!(fault, SightFault::Turned));
+            // Something moves: nothing can be said of the scene behind it. What moves and is new is neither old nor black,
+            // and whoever stands in the way of another scene is no other scene.
+            let blind = |fault: &SightFault| matches!(fault, SightFault::Covered | SightFault::Defocused);
+            return self.suspicion.map(|(fault, _)| fault).filter(blind);
         };
         if signature.brightest() < DARK {
             return None;
