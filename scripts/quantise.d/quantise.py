@@ -222,7 +222,8 @@ def main():
         print("\nno file is worth it: no pack is written (--keep-all writes one all the same, for measuring)")
         return
     manifest["name"] += "-int8"
-    if "feature" in taken:
+    # Boxes and landmarks decide what the embedder sees.
+    if {"detect", "landmark", "feature"} & set(taken):
         manifest["space_id"] += "-int8"
         for threshold in manifest["thresholds"]:
             threshold["data_set"] += " (of the f32 pack; not measured with these weights)"

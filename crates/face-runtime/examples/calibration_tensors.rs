@@ -3,7 +3,7 @@
 //! `cargo run --release -p face-runtime --example calibration_tensors -- MANIFEST WEIGHTS LIBONNXRUNTIME OUT PICTURE...`
 //!
 //! Out: `OUT/<task>.f32`, one tensor after the other (NCHW, little-endian), from the largest face of each picture, and
-//! its mirror image. Pictures without a face are named and skipped. The tensors show faces: keep them out of the project.
+//! its mirror image. Pictures without a face or of another format are named and skipped. The tensors show faces: keep them out of the project.
 
 #![expect(clippy::print_stderr, reason = "its progress and its warnings")]
 
@@ -30,7 +30,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         files.push((task, BufWriter::new(File::create(path)?)));
     }
     for picture in pictures {
-        let image = decode_photo(&std::fs::read(picture)?, &PhotoLimits::default())?;
+        let image = match decode_photo(&std::fs::read(picture)?, &PhotoLimits::default()) {
+            Ok(image) => image,
+            Err(error) => {
+                eprintln!("{picture}: {error}, skipped");
+                continue;
+            }
+        };
         for image in [mirrored(&image)?, image] {
             if !run_models(&pack, &image)? {
                 eprintln!("{picture}: no face, skipped");
