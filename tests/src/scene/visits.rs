@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use image::{RgbImage, imageops};
 
-use super::clip::{FPS, corridor, noisy, write_clip};
+use super::clip::{FPS, corridor, noisy, write_long_clip};
 use super::frames::pictures;
 
 /// Pictures of the empty corridor that differ by their noise; one second of them.
@@ -64,7 +64,7 @@ pub fn visits(visitor: &Visitor, path: &Path) -> Result<Schedule> {
         let scenes = gaps.into_iter().flat_map(|gap| wall.iter().cycle().take(gap).chain(&person));
         // Aside and then into place, so that an interrupted run leaves no half of it.
         let making = path.with_extension("making");
-        write_clip(&making, scenes.cloned())?;
+        write_long_clip(&making, scenes.cloned())?;
         std::fs::rename(making, path)?;
     }
     Ok(Schedule { arrivals, length: frame * length })

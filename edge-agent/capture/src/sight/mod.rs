@@ -93,11 +93,13 @@ const DARK: f32 = 24.0;
 /// A dark picture whose cells differ by no more than this shows nothing at all. A cell is the mean of 50 pixels of a
 /// 640×480 picture: noise of two levels leaves a third of one, and two between the extremes of all cells.
 const FLAT: f32 = 4.0;
-/// Structure and contrast below these shares of what they were: nothing of the scene is left. A hand or tape leaves under
-/// a tenth of both.
+// The shares below were set on drawn corridors with drawn sabotage (`tests.rs`); recordings of the real thing were not at
+// hand. They lie between a scene in other light (shares near 1) and one that is gone (near 0).
+
+/// Structure and contrast below these shares of what they were: nothing of the scene is left.
 const COVERED_STRUCTURE: f32 = 0.2;
 const COVERED_CONTRAST: f32 = 0.3;
-/// Edges below this share while the scene's coarse shape is still there. A blur of four pixels leaves a quarter.
+/// Edges below this share while the scene's coarse shape is still there.
 const DEFOCUSED_STRUCTURE: f32 = 0.35;
 const SAME_SCENE: f32 = 0.8;
 /// The coarse shape has this little in common with what it was.
@@ -172,8 +174,10 @@ impl Sight {
             memory::Before::Never => {}
         }
         let Some(noise) = self.previous.as_ref().and_then(|previous| signature.noise_since(previous)) else {
-            // Something moves: nothing can be said of the scene behind it.
-            return self.suspicion.map(|(fault, _)| fault).filter(|fault| !matches!(fault, SightFault::Turned));
+            // Something moves: nothing can be said of the scene behind it. What moves and is new is neither old nor black,
+            // and whoever stands in the way of another scene is no other scene.
+            let blind = |fault: &SightFault| matches!(fault, SightFault::Covered | SightFault::Defocused);
+            return self.suspicion.map(|(fault, _)| fault).filter(blind);
         };
         if signature.brightest() < DARK {
             return None;

@@ -107,6 +107,15 @@ fn a_frozen_picture_is_never_handed_on_and_told_after_five_seconds() {
 }
 
 #[test]
+fn a_frozen_picture_is_over_also_when_what_comes_next_moves() {
+    let mut watched = Watched::in_daylight();
+    assert_told(watched.shows(10.0, |_| corridor(1.0, 7_777)), SightFault::Frozen, 4.5..6.0);
+    let moving = |seed: u64| drawn(seed, |x, _| if (u64::from(x) + seed * 20) % 160 < 80 { 40.0 } else { 200.0 });
+    let back = watched.well_after(moving);
+    assert!(back <= 2.0, "in order again only after {back} s");
+}
+
+#[test]
 fn a_loop_is_never_handed_on_and_told_within_a_second() {
     let mut watched = Watched::in_daylight();
     let looped = |picture: u64| corridor(1.0, 100_000 + picture % 45);

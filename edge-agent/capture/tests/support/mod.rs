@@ -180,8 +180,9 @@ pub(crate) fn serve_if_child() -> bool {
     server.set_service(&port);
     let factory = rtsp_server::RTSPMediaFactory::new();
     let fault = std::env::var(FAULT).unwrap();
+    // Noise, as every sensor has it.
     factory.set_launch(&format!(
-        "( videotestsrc is-live=true pattern=ball ! video/x-raw,format=I420,width=320,height=240,framerate=15/1 \
+        "( videotestsrc is-live=true pattern=snow ! video/x-raw,format=I420,width=320,height=240,framerate=15/1 \
          ! {fault} ! jpegenc ! rtpjpegpay name=pay0 pt=26 )"
     ));
     server.mount_points().unwrap().add_factory("/door", factory);
