@@ -96,7 +96,11 @@ fn made_by(
     Ok(Enrolled { embedding, examined })
 }
 
-fn decode(bytes: &[u8]) -> Result<RgbImage, NoTemplate> {
+/// Reads a JPEG, PNG or binary PGM/PPM within the limits of a photograph.
+///
+/// # Errors
+/// [`NoTemplate::Photo`] or [`NoTemplate::Netpbm`].
+pub fn decode(bytes: &[u8]) -> Result<RgbImage, NoTemplate> {
     let limits = PhotoLimits::default();
     match bytes {
         [b'P', b'5', ..] if bytes.len() <= limits.max_bytes => Ok(netpbm(bytes, 1)?),
