@@ -333,3 +333,21 @@ fn tight_grey_crops_give_templates_and_keep_the_promised_rate() {
     assert_eq!(sizes.len(), 2, "ten people with one and with three pictures: {told}");
     assert_eq!(sizes[0]["mated_probes"], 70, "{told}");
 }
+
+#[test]
+fn the_plain_pipeline_is_measured_beside_the_real_one() {
+    let Some(parts) = Parts::find("the_plain_pipeline_is_measured_beside_the_real_one") else { return };
+    let site = Site::new(&parts, "");
+    let (images, file) = (parts.demo(""), site.path("list.csv"));
+    std::fs::write(&file, labels()).unwrap();
+    let (images, file) = (images.to_str().unwrap(), file.to_str().unwrap());
+    let told = site.json(&["eval", "pairs", "--images", images, "--labels", file, "--against", "plain"]);
+    let runs = |of: &Value, task: &str| of["calls"][task]["per_face"].as_f64();
+    assert_eq!([runs(&told, "landmark"), runs(&told, "feature")], [Some(2.0); 2], "{told}");
+    let plain = &told["against"];
+    assert_eq!([runs(plain, "landmark"), runs(plain, "feature")], [Some(1.0); 2], "{told}");
+    assert_eq!((plain["pipeline"].as_str(), plain["fte"].as_f64()), (Some("plain"), Some(0.0)), "{told}");
+    assert!(plain["tar_at_far"]["1e-1"].is_null(), "ten pairs say nothing of 1e-1: {told}");
+    let alone = site.json(&["eval", "pairs", "--images", images, "--labels", file]);
+    assert!(alone["against"].is_null() && alone["thresholds"] == told["thresholds"], "{alone}");
+}

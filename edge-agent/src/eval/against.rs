@@ -102,7 +102,7 @@ mod tests {
         let labels: Vec<usize> = (0..16).map(|picture| picture / 2).collect();
         let people = People::labelled(&labels, &[]).unwrap();
         let pair = |index: usize| {
-            let (a, same) = (index / 2 * 2, index % 2 == 0);
+            let (a, same) = (index / 2 * 2, index.is_multiple_of(2));
             let b = if same { a + 1 } else { (a + 2) % 16 };
             Pair { line: index + 2, pictures: [a, b], same, fold: None }
         };
