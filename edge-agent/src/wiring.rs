@@ -16,6 +16,7 @@
 //! flush (sync sends what it can and disconnects). Each step has a limit, together below the unit's `TimeoutStopSec`.
 
 mod cameras;
+mod desk;
 mod doors;
 mod status;
 mod stores;
@@ -34,10 +35,11 @@ use edge_store::{DeviceKeys, Identity, Outbox};
 use face_runtime::ModelPack;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use self::desk::Desk;
 use crate::clock::{Clock, SharedClock, SystemClock};
 use crate::config::Config;
 use crate::control::{self, control_socket};
@@ -76,6 +78,9 @@ pub async fn run(config: Config) -> Result<()> {
     stores::prepare_dirs(&config.agent)?;
     // Sockets first: another agent that is running is found out before anything of its state is touched.
     let control = bind_unix(&control_socket(&config.agent.runtime_dir), 0o600)?;
+    let stop_servers = CancellationToken::new();
+    let desk = Arc::new(Desk::new(began));
+    let answering = tokio::spawn(control::serve(control, Arc::clone(&desk) as _, stop_servers.clone()));
     let opening_models = tokio::task::spawn_blocking({
         let config = config.models.clone();
         move || models::open(&config)
@@ -88,8 +93,8 @@ pub async fn run(config: Config) -> Result<()> {
     let clock: SharedClock =
         Arc::new(SystemClock::not_before(opened.identity.as_ref().map_or(0, |identity| identity.signed_time)));
     let (mut sockets, relays) = (Vec::new(), doors::open_relays(&config, &clock)?);
-    let pack = opening_models.await.context("opening the models panicked")??;
-    let mut agent = Agent::new(&config, opened, Arc::clone(&pack), clock);
+    let pack = watchdog::waiting_for_models(opening_models).await.context("opening the models panicked")??;
+    let mut agent = Agent::new(&config, opened, Arc::clone(&pack), clock, stop_servers);
     let (shots_in, shots_out) = crossbeam_channel::bounded(identify::SHOTS);
     let inputs = agent.doors(&config, relays, &mut sockets)?;
     agent.identify(shots_out, &inputs);
@@ -97,7 +102,7 @@ pub async fn run(config: Config) -> Result<()> {
     drop(shots_in);
     agent.record();
     agent.sync();
-    agent.servers(&config, control, sockets);
+    agent.servers(&config, &desk, answering, sockets);
     agent.recorder.record(Happening::SystemStarted { at: agent.clock.now() }).await;
     let ready_ms = agent.clock.now().since(started_at).as_secs_f64() * 1e3;
     tracing::info!(
@@ -172,7 +177,13 @@ struct Agent {
 type DoorInputs = HashMap<Arc<str>, Vec<mpsc::Sender<DoorInput>>>;
 
 impl Agent {
-    fn new(config: &Config, opened: stores::Opened, pack: Arc<ModelPack>, clock: SharedClock) -> Self {
+    fn new(
+        config: &Config,
+        opened: stores::Opened,
+        pack: Arc<ModelPack>,
+        clock: SharedClock,
+        stop_servers: CancellationToken,
+    ) -> Self {
         let (recorder, messages) = Recorder::channel();
         let origin = Origin {
             pack: models::pack_name(&pack),
@@ -212,7 +223,7 @@ impl Agent {
             stop_capture: CancellationToken::new(),
             give_up: CancellationToken::new(),
             stop_sync: CancellationToken::new(),
-            stop_servers: CancellationToken::new(),
+            stop_servers,
         }
     }
 
@@ -349,7 +360,7 @@ impl Agent {
     }
 
     /// Control socket, door sockets, watchdog.
-    fn servers(&mut self, config: &Config, control: tokio::net::UnixListener, sockets: Vec<crate::door::Watch>) {
+    fn servers(&mut self, config: &Config, desk: &Desk, answering: JoinHandle<()>, sockets: Vec<crate::door::Watch>) {
         let board = status::Board {
             started_at: self.clock.now(),
             clock: Arc::clone(&self.clock),
@@ -358,13 +369,15 @@ impl Agent {
             link: self.link.subscribe(),
             health: self.recorder.health(),
             origin: self.origin.clone(),
+            models: models::providers_told(&self.pack),
             identity: self.identity.as_ref().map(|identity| (identity.tenant, identity.device)),
             cameras: self.cameras.clone(),
             doors: config.doors.iter().map(|door| door.id.clone()).collect(),
         };
-        let stop = self.stop_servers.clone();
+        desk.take_over(board);
         self.spawn(Part::Server, async move {
-            control::serve(control, Arc::new(board), stop).await;
+            // It ends when it is told to; a panic of its own ends this part, and with it the agent.
+            answering.await.expect("the control socket's server does not panic");
         });
         for watch in sockets {
             let stop = self.stop_servers.clone();

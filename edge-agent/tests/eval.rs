@@ -185,7 +185,7 @@ fn the_gate_and_the_pack_are_what_was_asked_for() {
     let output = ask(&["--pack", "other"]);
     assert_eq!(output.status.code(), Some(1));
     let problem = text(&output.stderr);
-    assert!(problem.contains("pack other is not known") && problem.contains("which is faceplugin"), "{problem}");
+    assert!(problem.contains("there is no model pack other; there is faceplugin-0.0.1"), "{problem}");
     let output = ask(&["--pack", "faceplugin", "--gate", "enrol", "-o", "json"]);
     let told: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((told["gate"].as_str(), told["pack"].as_str()), (Some("enrol"), Some("faceplugin-0.0.1")), "{told}");

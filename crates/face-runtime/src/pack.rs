@@ -51,7 +51,7 @@ pub enum PackError {
         source: std::io::Error,
     },
     /// A model file is shorter or longer than the manifest says, as after a broken download.
-    #[error("model {}: has {found} bytes, the manifest says {expected}; remove it and run scripts/setup", path.display())]
+    #[error("model {}: has {found} bytes, the manifest says {expected}; fetch it again (scripts/setup does for the default pack)", path.display())]
     WrongSize {
         /// Path of the file.
         path: PathBuf,
@@ -61,7 +61,7 @@ pub enum PackError {
         expected: u64,
     },
     /// A model file has the right length and other bytes.
-    #[error("model {}: sha256 is {found}, the manifest says {expected}; remove it and run scripts/setup", path.display())]
+    #[error("model {}: sha256 is {found}, the manifest says {expected}; fetch it again (scripts/setup does for the default pack)", path.display())]
     WrongHash {
         /// Path of the file.
         path: PathBuf,

@@ -13,7 +13,7 @@ use ort::logging::LogLevel;
 use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use parking_lot::Mutex;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Why ONNX Runtime could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +92,12 @@ impl Runtime {
         ort::info()
     }
 
+    /// Whether the library was built with this provider. Says nothing of the hardware: that shows when a model is opened.
+    #[must_use]
+    pub fn offers(&self, provider: Provider) -> bool {
+        provider.is_built_in().unwrap_or(false)
+    }
+
     /// A builder with the options that every session shares.
     fn session_builder(&self, options: &SessionOptions) -> ort::Result<SessionBuilder> {
         Ok(Session::builder(&self.environment)?
@@ -155,7 +161,7 @@ fn open_environment(path: &Path) -> Result<ort::environment::Environment, Runtim
 }
 
 /// Where a model runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Provider {
     /// NVIDIA TensorRT: engines built for the very GPU.

@@ -1,4 +1,4 @@
-//! The command line: `edge-agent run | claim | embed | outbox status | gallery status | doctor | config | completions`.
+//! The command line: `edge-agent run | claim | embed | eval | models | outbox status | gallery status | doctor | config | completions`.
 //!
 //! In: arguments and environment. Out: data on standard output, log lines and problems on standard error, and one of
 //! the exit codes of [`Exit`]. The status commands ask the running agent over its control socket; nothing here opens
@@ -9,6 +9,7 @@ mod config;
 mod doctor;
 mod embed;
 mod eval;
+mod models;
 mod output;
 mod run;
 mod status;
@@ -51,6 +52,7 @@ Examples:
   edge-agent claim --token-file /run/claim-token
   edge-agent embed portrait.jpg -o json
   edge-agent eval pairs --images faces --pairs faces/pairs.csv
+  edge-agent models list
   edge-agent outbox status -o json
   edge-agent doctor
 
@@ -112,6 +114,12 @@ pub enum Command {
         /// What to measure.
         #[command(subcommand)]
         command: eval::EvalCommand,
+    },
+    /// The model packs of this device.
+    Models {
+        /// What to do.
+        #[command(subcommand)]
+        command: models::ModelsCommand,
     },
     /// The events that wait for the hub.
     Outbox {
@@ -187,6 +195,9 @@ fn dispatch(args: &Args) -> Exit {
     if let Command::Doctor = &args.command {
         return doctor::doctor(args);
     }
+    if let Command::Models { command: models::ModelsCommand::Prove { question } } = &args.command {
+        return models::prove_here(question);
+    }
     let loaded = match load(args) {
         Ok(loaded) => loaded,
         Err(errors) => {
@@ -199,6 +210,7 @@ fn dispatch(args: &Args) -> Exit {
         Command::Claim(claim) => claim::claim(claim, &loaded.config, args.output),
         Command::Embed(embed) => embed::embed(embed, &loaded.config, args.output),
         Command::Eval { command } => eval::eval(command, &loaded.config, args.output),
+        Command::Models { command } => models::models(command, &loaded.config, args.output),
         Command::Outbox { command: OutboxCommand::Status } => status::outbox(&loaded.config, args.output),
         Command::Outbox { command: OutboxCommand::List } => status::outbox_list(&loaded.config, args.output),
         Command::Gallery { command: StatusCommand::Status } => status::gallery(&loaded.config, args.output),

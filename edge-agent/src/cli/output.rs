@@ -34,6 +34,14 @@ pub(super) fn problem(message: &str) {
     let _ = writeln!(std::io::stderr().lock(), "edge-agent: {message}");
 }
 
+/// Says on standard error what is being done, when a person is watching.
+pub(super) fn progress(step: &str) {
+    use std::io::IsTerminal as _;
+    if std::io::stderr().is_terminal() {
+        let _ = writeln!(std::io::stderr().lock(), "{step} ...");
+    }
+}
+
 /// Green, yellow or red where colours are allowed.
 pub(super) fn coloured(word: &str, code: u8) -> String {
     if colours_allowed() { format!("\u{1b}[{code}m{word}\u{1b}[0m") } else { word.to_owned() }

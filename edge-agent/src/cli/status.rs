@@ -49,6 +49,8 @@ fn refused(error: &ControlError) -> Exit {
     output::problem(&chain(error));
     match error {
         ControlError::NotRunning { .. } | ControlError::NoAnswer { .. } => Exit::Unavailable,
+        // It runs, but cannot say yet: as while it starts.
+        ControlError::Refused { code, .. } if code == "unavailable" => Exit::Unavailable,
         ControlError::Denied { .. } | ControlError::Refused { .. } => Exit::Failure,
     }
 }

@@ -68,6 +68,9 @@ fn ranges(config: &Config) -> Vec<ConfigError> {
     if config.models.sessions == 0 || config.models.intra_threads == 0 {
         problems.push(inconsistent("models", "sessions and intra_threads must be at least 1".to_owned()));
     }
+    if config.models.providers.is_empty() {
+        problems.push(inconsistent("models", "providers is empty; \"cpu\" is always there".to_owned()));
+    }
     problems
 }
 

@@ -85,16 +85,6 @@ pub enum EvalError {
     /// The models cannot be used.
     #[error(transparent)]
     Models(#[from] ModelsError),
-    /// Another pack than the configured one is asked for.
-    #[error(
-        "pack {asked} is not known: only the pack of [models] in the configuration can be measured yet, which is {configured}"
-    )]
-    UnknownPack {
-        /// The name asked for.
-        asked: String,
-        /// The name of the configured pack.
-        configured: String,
-    },
     /// No picture gave a template.
     #[error("none of the {n} pictures gave a template, the first because of this: {first}")]
     NoTemplates {
@@ -196,7 +186,7 @@ impl Seen {
     }
 }
 
-/// Opens the configured pack with a session for each processor, and embeds every picture.
+/// Opens the pack, the configured one unless another is named, with a session for each processor, and embeds every picture.
 fn embedded(
     question: &Question,
     config: &Config,
@@ -205,11 +195,10 @@ fn embedded(
     let workers = threads().max(config.models.sessions);
     let mut config = config.models.clone();
     config.sessions = workers;
-    let pack = models::open(&config)?;
-    let configured = &pack.manifest().name;
-    if let Some(asked) = question.pack.as_ref().filter(|asked| *asked != configured) {
-        return Err(EvalError::UnknownPack { asked: asked.clone(), configured: configured.clone() });
+    if let Some(asked) = &question.pack {
+        config.pack.clone_from(asked);
     }
+    let pack = models::open(&config)?;
     let templates = embed_all::embed_all(&pack, &question.images, paths, &question.gate.gate(), workers)?;
     if templates.outcomes.iter().all(Result::is_err) {
         let first = templates.lost().next().map(|(_, why)| why.told()).unwrap_or_default();

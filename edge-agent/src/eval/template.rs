@@ -78,7 +78,11 @@ pub fn template(pack: &ModelPack, bytes: &[u8], gate: &QualityGate) -> Result<En
     Ok(Enrolled { embedding, examined })
 }
 
-pub(crate) fn decode(bytes: &[u8]) -> Result<RgbImage, NoTemplate> {
+/// Reads a JPEG, PNG or binary PGM/PPM within the limits of a photograph.
+///
+/// # Errors
+/// [`NoTemplate::Photo`] or [`NoTemplate::Netpbm`].
+pub fn decode(bytes: &[u8]) -> Result<RgbImage, NoTemplate> {
     let limits = PhotoLimits::default();
     match bytes {
         [b'P', b'5', ..] if bytes.len() <= limits.max_bytes => Ok(netpbm(bytes, 1)?),

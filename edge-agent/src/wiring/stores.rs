@@ -13,6 +13,7 @@ use face_runtime::Manifest;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{AgentConfig, Config};
 use crate::gallery::{Galleries, Rebuilt};
+use crate::models;
 
 /// What was opened.
 pub(super) struct Opened {
@@ -56,7 +57,7 @@ pub(super) fn open(config: &Config) -> Result<Opened> {
     let state_dir = &config.agent.state_dir;
     let keys = DeviceKeys::open(&config.agent.keys_dir(), credentials_dir().as_deref())?;
     let identity = Identity::load(state_dir)?;
-    let space_id = space_id(&config.models.manifest)?;
+    let space_id = space_id(&models::shelf::find(&config.models, &config.models.pack)?.manifest)?;
     let dir = config.agent.galleries_dir();
     let (galleries, rebuilt) = match &identity {
         Some(_) => Galleries::open(&dir, keys.clone(), &space_id)?,

@@ -36,9 +36,33 @@ impl Beat {
     }
 }
 
+/// How much more time is asked for at once while the models are opened, and how often.
+const EXTENSION: Duration = Duration::from_secs(60);
+const EXTEND_EVERY: Duration = Duration::from_secs(10);
+/// TensorRT builds the engines of a pack within minutes; a start that takes longer than this hangs, and may be ended.
+const LONGEST_OPENING: u64 = 20 * 60;
+
+/// Waits for the models, and keeps systemd from taking the building of engines for a hang.
+pub(super) async fn waiting_for_models<T>(opening: impl Future<Output = T>) -> T {
+    tokio::pin!(opening);
+    for turn in 0u64.. {
+        tokio::select! {
+            opened = &mut opening => return opened,
+            () = tokio::time::sleep(EXTEND_EVERY) => {}
+        }
+        let waited_s = (turn + 1) * EXTEND_EVERY.as_secs();
+        tracing::info!(event = "models_opening", waited_s, "still {}", super::desk::STARTING);
+        if waited_s < LONGEST_OPENING {
+            let more = u32::try_from(EXTENSION.as_micros()).unwrap_or(u32::MAX);
+            notify(&[NotifyState::ExtendTimeoutUsec(more), NotifyState::Status(super::desk::STARTING)]);
+        }
+    }
+    unreachable!("u64 does not run out of turns")
+}
+
 /// Says that the start is over. Without systemd nothing happens.
 pub(super) fn ready() {
-    notify(&[NotifyState::Ready]);
+    notify(&[NotifyState::Ready, NotifyState::Status("ready")]);
 }
 
 /// Says that the stop has begun.

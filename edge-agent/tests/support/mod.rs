@@ -7,6 +7,8 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, reason = "these are tests")]
 #![allow(clippy::disallowed_methods, reason = "what is watched here is a process of its own, in its own time")]
 
+pub mod onnx;
+
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};

@@ -142,7 +142,7 @@ struct PicturesArgs {
     #[arg(long, value_name = "DIR")]
     images: PathBuf,
 
-    /// The model pack. Only the configured one is known yet.
+    /// The model pack, one of `edge-agent models list`. Without it: the one in use.
     #[arg(long, value_name = "NAME")]
     pack: Option<String>,
 
