@@ -97,6 +97,14 @@ pub trait LivenessModel: Send + Sync {
     /// # Errors
     /// When the model cannot run or its output is not finite.
     fn live_scores(&self, image: &RgbImage, face: &PixelRect) -> Result<PassiveScores, ModelError>;
+
+    /// The mean of [`LivenessModel::live_scores`].
+    ///
+    /// # Errors
+    /// When the model cannot run or its output is not finite.
+    fn live_score(&self, image: &RgbImage, face: &PixelRect) -> Result<f32, ModelError> {
+        Ok(self.live_scores(image, face)?.mean())
+    }
 }
 
 /// Estimates where a head points.

@@ -85,7 +85,7 @@ fn visitor(places: &Places, index: usize, visits: u32) -> Visitor {
     };
     let (present, whole) = (Duration::from_secs_f64(seconds), Duration::from_secs(5));
     Visitor {
-        source: PathBuf::from(places.demo_file(file)),
+        source: places.demo_file(file),
         from: Duration::from_secs(from),
         present,
         absent: ABSENT + (whole - present),

@@ -105,9 +105,9 @@ impl Appearance {
             let by = Matrix3::new(1.0 + q(2), q(3), q(0), q(4), 1.0 + q(5), q(1), q(6), q(7), 1.0);
             motion *= by;
             motion /= motion[(2, 2)];
-            let moved = (motion - Matrix3::identity()).amax();
-            // Not `>` the other way round: what is no number has lost the face too.
-            if !(moved <= MAX_MOTION) {
+            // What is no number has lost the face too.
+            let found = (motion - Matrix3::identity()).amax() <= MAX_MOTION;
+            if !found {
                 return None;
             }
         }

@@ -96,8 +96,8 @@ fn eyes(models: &impl FaceModels, image: &RgbImage, landmarks: &Landmarks68) -> 
 fn glow(aligned: &GreyCrop, image: &RgbImage) -> Option<f32> {
     let face = mean(aligned.luma().chunks_exact(aligned.width()).skip(24).flat_map(|row| &row[16..96]).copied())?;
     let rows = (0..image.height()).step_by(GLOW_STEP).map(|y| image.row(y));
-    let green = rows.flat_map(|row| row.chunks_exact(3).step_by(GLOW_STEP).map(|pixel| luma(pixel)));
-    mean(green).filter(|picture| *picture >= 1.0).map(|picture| face / picture)
+    let lumas = rows.flat_map(|row| row.chunks_exact(3).step_by(GLOW_STEP).map(luma));
+    mean(lumas).filter(|picture| *picture >= 1.0).map(|picture| face / picture)
 }
 
 fn luma(pixel: &[u8]) -> u8 {
