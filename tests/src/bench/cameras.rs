@@ -4,7 +4,7 @@
 //! Out: one JSON object: waits from outside and by the agent's own clock, calls per visit, processor time, and a count of
 //! everything that was acted upon although it was too old (which must be 0).
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
