@@ -4,7 +4,7 @@
 //! Out: one JSON object: waits from outside and by the agent's own clock, calls per visit, processor time, and a count of
 //! everything that was acted upon although it was too old (which must be 0).
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -85,7 +85,7 @@ fn visitor(places: &Places, index: usize, visits: u32) -> Visitor {
     };
     let (present, whole) = (Duration::from_secs_f64(seconds), Duration::from_secs(5));
     Visitor {
-        source: PathBuf::from(places.demo_file(file)),
+        source: places.demo_file(file),
         from: Duration::from_secs(from),
         present,
         absent: ABSENT + (whole - present),

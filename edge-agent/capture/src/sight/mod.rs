@@ -182,7 +182,7 @@ impl Sight {
         if signature.brightest() < DARK {
             return None;
         }
-        let Some(shares) = self.scene.compare(signature, noise, at) else { return None };
+        let shares = self.scene.compare(signature, noise, at)?;
         let gone = shares.structure < COVERED_STRUCTURE && shares.contrast < COVERED_CONTRAST;
         let blurred = shares.structure < DEFOCUSED_STRUCTURE && shares.likeness >= SAME_SCENE;
         if gone {
