@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Result;
 use edge_capture::{CameraConfig, CameraHandle, CameraMonitor};
-use face_core::liveness::LivenessPolicy;
+use face_core::liveness::{Demand, LivenessPolicy};
 use face_core::quality::QualityGate;
 use serde_json::{Value, json};
 
@@ -36,7 +36,8 @@ pub(super) fn open(
     let perceive = Perceive {
         camera: Arc::clone(&id),
         source,
-        perceiver: Perceiver::new(id, gate(config, &camera.id), LivenessPolicy::default()),
+        perceiver: Perceiver::new(id, gate(config, &camera.id), LivenessPolicy::default())
+            .serving(demands(config, &camera.id)),
         config: config.perceive,
         outlets,
         clock: SharedClock::clone(clock),
@@ -52,6 +53,12 @@ fn gate(config: &Config, camera: &str) -> QualityGate {
     let lowest = doors.filter_map(|door| config.policy(&door.policy)).map(|policy| policy.min_face_px).min();
     let gate = QualityGate::matching();
     QualityGate { min_face_height_px: lowest.map_or(gate.min_face_height_px, f32::from), ..gate }
+}
+
+/// What the doors that the camera watches ask for before a face counts as alive; nothing where liveness is off.
+fn demands(config: &Config, camera: &str) -> Vec<Demand> {
+    let doors = config.doors.iter().filter(|door| door.camera == camera);
+    doors.filter_map(|door| config.policy(&door.policy)?.demand()).collect()
 }
 
 impl Running {

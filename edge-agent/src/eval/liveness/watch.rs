@@ -78,7 +78,7 @@ impl<'a> Watching<'a> {
     fn take(&mut self, frame: &Frame, path: &Path) -> Result<(), EvalError> {
         self.seen.n_frames += 1;
         self.seen.length = since_start(frame.captured_at);
-        if !self.cadence.due(frame.captured_at, self.perceiver.somebody()) {
+        if !self.cadence.due(frame.captured_at, self.perceiver.attention()) {
             return Ok(());
         }
         // As on a machine that is quick enough: a look costs no time.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use face_core::liveness::{LivenessEvidence, LivenessPolicy};
+use face_core::liveness::{Demand, Findings, LivenessEvidence, LivenessPolicy, judge};
 use face_core::quality::QualityGate;
 use face_core::track::{Track, TrackPolicy, Tracker};
 use face_core::{Detection, Frame, ModelError, MonoTime, PixelRect, TrackId};
@@ -34,6 +34,7 @@ pub struct Perceiver {
     camera: Arc<str>,
     gate: QualityGate,
     liveness: LivenessPolicy,
+    demands: Vec<Demand>,
     tracker: Tracker,
     faces: HashMap<TrackId, FaceMemory>,
     calm: HashMap<TrackId, Calm>,
@@ -49,11 +50,19 @@ impl Perceiver {
             camera,
             gate,
             liveness,
+            demands: vec![Demand::standard()],
             tracker,
             faces: HashMap::new(),
             calm: HashMap::new(),
             repetition: Repetition::default(),
         }
+    }
+
+    /// For the doors with these demands: a face is alive, and may be looked at less often, when it is to all of them.
+    /// Without this it is the demand that doors have by default.
+    #[must_use]
+    pub fn serving(self, demands: Vec<Demand>) -> Self {
+        Self { demands, ..self }
     }
 
     /// How closely the next frames must be looked at.
@@ -158,7 +167,7 @@ impl Perceiver {
             }
         };
         let (report, wanted) = memory.take(&seen, &examined);
-        if report.liveness.is_live() {
+        if alive_to_all(&self.demands, &report.liveness) {
             self.keep_calm(&seen);
         } else {
             self.calm.remove(&track);
@@ -176,6 +185,10 @@ impl Perceiver {
             }));
         }
     }
+}
+
+fn alive_to_all(demands: &[Demand], findings: &Findings) -> bool {
+    demands.iter().all(|demand| judge(findings, demand).is_live())
 }
 
 #[cfg(test)]

@@ -529,7 +529,7 @@ fn the_same_score_opens_before_a_small_gallery_and_not_before_a_large_one() {
             let found = Identified { n_templates, ..story.found(at, &[(anna(), 0.5), (ben(), 0.1)]) };
             story.tell(DoorInput::Identified(found), at + 15);
         }
-        let outputs = story.frame(400, LIVE, &[100, 300]);
+        let outputs = story.frame(400, live(), &[100, 300]);
         assert_eq!(opens(&outputs), opened, "{n_templates}: {outputs:?}");
         let told = outputs.iter().find_map(|output| match output {
             Output::Event(DoorEvent::Granted(context) | DoorEvent::Denied { context, .. }) => context.identity,

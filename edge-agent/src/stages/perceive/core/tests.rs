@@ -166,7 +166,7 @@ fn a_face_is_settled_a_second_after_it_was_found_alive_and_no_sooner() {
     for n in 0..60 {
         models.show(&[(100.0 + (n % 5) as f32, 60.0, 80.0)]);
         let percepts = perceiver.look(&models, &frame(n, n * 80)).unwrap();
-        if reports(&percepts)[0].liveness.is_live() {
+        if alive_to_all(&[Demand::standard()], &reports(&percepts)[0].liveness) {
             alive_since.get_or_insert(n * 80);
         }
         let settled = alive_since.is_some_and(|since| n * 80 - since >= 1_000);
@@ -272,4 +272,13 @@ fn in_a_crowd_the_nearest_faces_are_examined() {
     models.show(&[(0.0, 0.0, 30.0), (40.0, 0.0, 50.0), (100.0, 0.0, 60.0), (170.0, 0.0, 70.0), (250.0, 0.0, 40.0)]);
     let percepts = perceiver.look(&models, &frame(1, Duration::ZERO.as_secs())).unwrap();
     assert_eq!(reports(&percepts).len(), MAX_EXAMINED);
+}
+
+#[test]
+fn a_face_that_one_of_its_doors_doubts_is_never_settled() {
+    let models = Fakes::default();
+    let mut perceiver = perceiver().serving(vec![Demand::standard(), Demand::strict()]);
+    live_face(&models, &mut perceiver, 0..60, |n| 100.0 + (n % 5) as f32);
+    // It changes as living faces do, but neither blinks nor turns.
+    assert_eq!(perceiver.attention(), Attention::Undecided);
 }
