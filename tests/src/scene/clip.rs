@@ -16,8 +16,8 @@ pub(super) fn write_clip(path: &Path, pictures: impl Iterator<Item = RgbImage>) 
     encode(path, "vp8enc deadline=1 cpu-used=8 threads=2 target-bitrate=3000000 ! webmmux", pictures)
 }
 
-/// Encodes pictures of one size as JPEG in AVI, at [`FPS`]: made twenty times as fast where there is noise in them, and
-/// decoded at the same cost.
+/// Encodes pictures of one size as JPEG in AVI, at [`FPS`]: made in a fraction of the time where there is noise in
+/// them.
 pub(super) fn write_long_clip(path: &Path, pictures: impl Iterator<Item = RgbImage>) -> Result<()> {
     encode(path, "jpegenc quality=80 ! avimux", pictures)
 }
