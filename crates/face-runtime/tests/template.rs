@@ -46,8 +46,8 @@ fn a_face_and_its_mirror_image_have_nearly_one_template() {
         let real = pack.embed(&image, &points).expect("runs");
         let real = real.similarity(&pack.embed(&turned, &turned_points).expect("runs")).value();
         println!("{name}: mirror image at {real:.4}, plainly {plain:.4}");
-        // The two views are aligned apart from each other, and the template of the points is not quite symmetric.
-        assert!(real > 0.98 && real > plain, "{name}: {real} against {plain}");
+        // 0.994 to 0.996; two upright views, aligned apart as these are, reach 0.982 to 0.988.
+        assert!(real > 0.991 && real > plain, "{name}: {real} against {plain}");
     }
 }
 
