@@ -68,11 +68,12 @@ impl Demand {
         }
     }
 
-    /// The passive model, and one sign of life that no flat picture gives: a change or a blink.
+    /// The passive model, and the sign of life that no flat picture gives: a change. A blink is none here: on all that was
+    /// measured it never decided anything (docs/measurements/liveness-2026-11-22.md).
     #[must_use]
     pub fn standard() -> Self {
         Self {
-            signs: Methods::of(&[Method::Temporal, Method::Blink]),
+            signs: Methods::of(&[Method::Temporal]),
             min_signs: 1,
             vetoes: Methods::of(&[Method::Injection, Method::Temporal, Method::Motion]),
             ..Self::basic()
@@ -82,8 +83,8 @@ impl Demand {
     /// As [`Demand::standard`], over twice the frames, and two signs of life: a face that changes must blink or turn too.
     #[must_use]
     pub fn strict() -> Self {
-        let standard = Self::standard();
-        Self { signs: standard.signs.with(Method::Head), min_signs: 2, min_frontal_frames: 20, ..standard }
+        let signs = Methods::of(&[Method::Temporal, Method::Blink, Method::Head]);
+        Self { signs, min_signs: 2, min_frontal_frames: 20, ..Self::standard() }
     }
 
     /// This demand as if a method did not exist: what an ablation asks.

@@ -116,7 +116,7 @@ fn a_flat_picture_that_is_moved_about_is_an_attack_sooner_than_one_that_is_held_
 }
 
 #[test]
-fn a_blink_is_a_sign_of_life_at_once() {
+fn a_blink_is_a_sign_of_life_at_once_where_a_door_takes_it_for_one() {
     let window = watched(1_800, 66, |now| {
         let shut = (2_200..2_400).contains(&now);
         let eyes = if shut {
@@ -126,7 +126,9 @@ fn a_blink_is_a_sign_of_life_at_once() {
         };
         LivenessEvidence { eyes: Some(eyes), ..frame(now, false, 0.9) }
     });
-    assert!(verdict(&window).is_live(), "{:?}", window.findings());
+    let blinks = Demand { signs: Methods::of(&[Method::Blink]), ..Demand::standard() };
+    assert!(window.verdict(&blinks).is_live(), "{:?}", window.findings());
+    assert!(!verdict(&window).is_live(), "a door by default asks for a change");
     assert!(!window.verdict(&Demand::strict()).is_live(), "a strict door asks for two signs");
 }
 

@@ -96,7 +96,7 @@ enum LevelName {
     Basic,
     /// And a sign of life.
     Standard,
-    /// And a blink, over twice the frames.
+    /// And a blink or a turn of the head, over twice the frames.
     Strict,
 }
 

@@ -65,7 +65,7 @@ pub enum LivenessRule {
     /// The passive model and a sign of life that no flat picture gives. Once called `required`.
     #[serde(alias = "required")]
     Standard,
-    /// As standard, over twice the frames, and a blink must be seen.
+    /// As standard, over twice the frames, and a blink or a turn of the head must be seen too.
     Strict,
 }
 

@@ -103,9 +103,9 @@ fn more_signs_than_there_are_methods_for_can_never_be_seen() {
 
 #[test]
 fn an_ablated_method_no_longer_counts() {
-    let demand = Demand::standard().without(Method::Temporal);
+    let demand = Demand::strict().without(Method::Temporal);
     let findings = all(CheckState::Pass).with(Method::Temporal, check(CheckState::Fail));
-    assert_eq!(demand.signs, Methods::of(&[Method::Blink]));
+    assert_eq!(demand.signs, Methods::of(&[Method::Blink, Method::Head]));
     assert!(judge(&findings, &demand).is_live());
-    assert!(!judge(&findings, &Demand::standard()).is_live());
+    assert!(!judge(&findings, &Demand::strict()).is_live());
 }
