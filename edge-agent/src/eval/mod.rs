@@ -3,7 +3,7 @@
 //! In: a folder of pictures and a list of who is on them. Out: [`PairsReport`] (is this the same person?) and
 //! [`IdentifyReport`] (who is this, if anybody?). The modules follow the data: [`lists`] and `csv` read, `people` joins,
 //! [`template`] and `embed_all` run the models, `verification`, `accuracy` and `open_set` count, with `rates` and
-//! `bootstrap` below them; `against` holds two pipelines beside each other; [`liveness`] is a line of its own. Only
+//! `bootstrap` below them, and `curves` is what a report draws; `against` holds two pipelines beside each other; [`liveness`] is a line of its own. Only
 //! `embed_all`, `liveness/media` and this module touch files; everything that counts is pure.
 //!
 //! Deliberately absent: tuning (nothing is written to a manifest), printing (`cli`).
@@ -12,6 +12,7 @@ mod accuracy;
 mod against;
 mod bootstrap;
 mod csv;
+mod curves;
 mod embed_all;
 mod identify;
 pub mod lists;
@@ -36,6 +37,7 @@ use lists::{ListError, ListProblem, Pictures};
 
 pub(crate) use accuracy::Accuracy;
 pub(crate) use against::{AgainstIdentify, AgainstPairs, AtRates, Difference};
+pub(crate) use curves::{Curves, Histogram};
 pub(crate) use identify::{IdentifyReport, identify};
 pub(crate) use open_set::{DRAWS, OpenSet};
 pub(crate) use pairs::{PairsReport, pairs};

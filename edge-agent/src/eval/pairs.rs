@@ -5,10 +5,11 @@
 
 use std::path::{Path, PathBuf};
 
-use face_runtime::ModelPack;
+use face_runtime::{Manifest, ModelPack};
 
 use super::accuracy::{Accuracy, Judged, accuracy, n_right};
 use super::against::{AgainstPairs, accuracy_difference};
+use super::curves::{Curves, GenuinePair, curves};
 use super::embed_all::{Templates, thinking};
 use super::lists::{Labels, ListError, ListProblem, Pair, Pairs, Pictures};
 use super::people::People;
@@ -29,6 +30,7 @@ pub(crate) struct PairsReport {
     pub(crate) listed: Option<Listed>,
     pub(crate) all: Verification,
     pub(crate) manifest: Vec<ManifestPoint>,
+    pub(crate) curves: Curves,
     /// The plain pipeline, where it was asked for.
     pub(crate) against: Option<AgainstPairs>,
 }
@@ -80,12 +82,14 @@ pub(crate) fn pairs(
     let judged = lists.pairs.as_ref().map(|pairs| judged(pairs, &templates));
     let plain = embedded_plainly(question, &pack, &lists.pictures.paths)?;
     let against = plain.map(|plain| against(question, &lists, (&scores, judged.as_deref()), &plain));
+    let curves = drawn(&lists, &templates, &scores, pack.manifest());
     Ok(PairsReport {
         seen: Seen::new(question, &pack, &lists.pictures.paths, &templates),
         labels: lists.labels,
         listed: judged.as_ref().map(|judged| listed(judged)),
         all,
         manifest: manifest_points(&pack, &scores, judged.as_deref()),
+        curves,
         against,
     })
 }
@@ -178,6 +182,20 @@ fn listed(judged: &[Judged]) -> Listed {
         n_folds: judged.iter().filter_map(|pair| pair.fold).max().map_or(0, |last| last + 1),
         accuracy: accuracy(judged),
     }
+}
+
+/// The error-versus-reject curve is drawn at the strictest threshold of the manifest: that of doors by default.
+fn drawn(lists: &Lists, templates: &Templates, scores: &Scores, manifest: &Manifest) -> Curves {
+    let n = lists.pictures.paths.len();
+    let quality =
+        |picture: usize| templates.outcomes[picture].as_ref().map_or(0.0, |made| made.examined.quality.overall());
+    let genuine = (0..n).flat_map(|a| (a + 1..n).map(move |b| (a, b)));
+    let genuine = genuine.filter(|(a, b)| lists.people.same(*a, *b) == Some(true)).map(|(a, b)| GenuinePair {
+        score: templates.embedding(a).zip(templates.embedding(b)).map(|(a, b)| a.similarity(b).value()),
+        quality: quality(a).min(quality(b)),
+    });
+    let genuine: Vec<GenuinePair> = genuine.collect();
+    curves(&genuine, &scores.impostors(), manifest.thresholds[0].score)
 }
 
 fn manifest_points(pack: &ModelPack, scores: &Scores, judged: Option<&[Judged]>) -> Vec<ManifestPoint> {

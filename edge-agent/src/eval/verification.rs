@@ -110,6 +110,11 @@ impl Scores {
         (share(genuine, self.genuine.len()), share(impostors, self.impostors.len()))
     }
 
+    /// The impostors' scores, the highest first.
+    pub(crate) fn impostors(&self) -> Vec<f32> {
+        self.impostors.iter().map(|pair| pair.score).collect()
+    }
+
     /// All figures, with intervals from a bootstrap of people.
     pub(crate) fn verification(&self, seed: u64, threads: usize) -> Verification {
         let genuine: Vec<f32> = self.genuine.iter().map(|pair| pair.score).collect();

@@ -2,15 +2,18 @@
 
 mod print;
 mod print_liveness;
+mod report;
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use face_core::liveness::Demand;
+use serde_json::json;
 
 use super::{Exit, Output, output};
+use crate::clock::SystemClock;
 use crate::config::Config;
-use crate::eval::{self, EvalError, Gate, Question};
+use crate::eval::{self, EvalError, Gate, PairsReport, Question};
 use crate::logging::chain;
 
 const PAIRS_HELP: &str = "\
@@ -59,6 +62,15 @@ challenge (undecided) or insufficient (too little to see). A still picture is ne
 each species. BPCER: living persons called an attack. Arrivals: the watching starts anew at each half second, up to 2.5 s \
 before the end. Ablation: the same findings without each method, and with each method alone.";
 
+const REPORT_HELP: &str = "\
+Examples:
+  edge-agent eval report --images faces --pairs faces/pairs.csv --out report.html
+  edge-agent eval report --images faces --labels labels.csv --liveness-list clips/list.csv --liveness-root clips --out report.html
+
+Writes one HTML page that needs nothing else: the figures of `eval pairs`, ROC, DET, score histograms and the \
+error-versus-reject curve, and with the two liveness arguments the report card of `eval liveness`. It names files and \
+shows no picture.";
+
 /// Verbs of `eval`.
 #[derive(Debug, Subcommand)]
 pub enum EvalCommand {
@@ -71,6 +83,32 @@ pub enum EvalCommand {
     /// Alive or not: attacks called live by kind of attack, living persons refused, time to decision, ablation.
     #[command(after_help = LIVENESS_HELP)]
     Liveness(LivenessArgs),
+    /// All of it on one page, with drawings.
+    #[command(after_help = REPORT_HELP)]
+    Report(ReportArgs),
+}
+
+/// Arguments of `eval report`.
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    #[command(flatten)]
+    pairs: PairsArgs,
+
+    /// List of presentations for the liveness report card: path,label,species.
+    #[arg(long, value_name = "FILE.csv", requires = "liveness_root")]
+    liveness_list: Option<PathBuf>,
+
+    /// The folder that the paths of that list are relative to.
+    #[arg(long, value_name = "DIR", requires = "liveness_list")]
+    liveness_root: Option<PathBuf>,
+
+    /// What a door asks for before a face counts as alive.
+    #[arg(long, value_enum, default_value_t = LevelName::Standard)]
+    level: LevelName,
+
+    /// Where the page is written.
+    #[arg(long, value_name = "FILE.html")]
+    out: PathBuf,
 }
 
 /// Arguments of `eval liveness`.
@@ -189,11 +227,10 @@ impl PicturesArgs {
 
 pub(super) fn eval(command: &EvalCommand, config: &Config, form: Output) -> Exit {
     let told = match command {
-        EvalCommand::Pairs(args) => {
-            eval::pairs(&args.pictures.question(), args.pairs.as_deref(), args.labels.as_deref(), config).map(
-                |report| if form == Output::Json { print::pairs_json(&report) } else { print::pairs_table(&report) },
-            )
-        }
+        EvalCommand::Pairs(args) => args
+            .measured(config)
+            .map(|report| if form == Output::Json { print::pairs_json(&report) } else { print::pairs_table(&report) }),
+        EvalCommand::Report(args) => return report(args, config, form),
         EvalCommand::Identify(args) => eval::identify(&args.pictures.question(), &args.labels, config).map(|report| {
             if form == Output::Json { print::identify_json(&report) } else { print::identify_table(&report) }
         }),
@@ -207,6 +244,42 @@ pub(super) fn eval(command: &EvalCommand, config: &Config, form: Output) -> Exit
     match told {
         Ok(text) => output::text(&text),
         Err(error) => refused(&error),
+    }
+}
+
+impl PairsArgs {
+    fn measured(&self, config: &Config) -> Result<PairsReport, EvalError> {
+        eval::pairs(&self.pictures.question(), self.pairs.as_deref(), self.labels.as_deref(), config)
+    }
+}
+
+fn report(args: &ReportArgs, config: &Config, form: Output) -> Exit {
+    // Found out now, not after minutes of measuring.
+    if args.out.is_dir() || !args.out.parent().is_none_or(|dir| dir.as_os_str().is_empty() || dir.is_dir()) {
+        output::problem(&format!(
+            "{}: cannot be written there; name a file in a folder that exists",
+            args.out.display()
+        ));
+        return Exit::Failure;
+    }
+    let measured = args.pairs.measured(config).and_then(|pairs| {
+        let lists = args.liveness_list.as_deref().zip(args.liveness_root.as_deref());
+        let (level, demand) = args.level.demand();
+        let liveness =
+            lists.map(|(list, root)| eval::liveness::liveness(list, root, level, &demand, config)).transpose()?;
+        Ok((pairs, liveness))
+    });
+    let (pairs, liveness) = match measured {
+        Ok(measured) => measured,
+        Err(error) => return refused(&error),
+    };
+    let page = report::page(&pairs, liveness.as_ref(), &SystemClock::utc().date().to_string());
+    match report::write(&args.out, &page) {
+        Ok(()) => output::object(&json!({"written": args.out.display().to_string(), "bytes": page.len()}), form),
+        Err(error) => {
+            output::problem(&format!("{}: cannot be written: {error}", args.out.display()));
+            Exit::Failure
+        }
     }
 }
 
