@@ -28,7 +28,9 @@ fn a_report_is_one_page_that_needs_nothing_else() {
     let page = std::fs::read_to_string(&out).unwrap();
     assert_eq!(told["bytes"], page.len());
     assert_eq!(page.matches("<svg").count(), 4, "ROC, DET, scores, error versus reject");
-    for part in ["ROC", "DET", "genuine pairs", "BPCER", "RIAPAR", "print &amp; paste", "single_face.mp4", "faceplugin-0.0.1"] {
+    for part in
+        ["ROC", "DET", "genuine pairs", "BPCER", "RIAPAR", "print &amp; paste", "single_face.mp4", "faceplugin-0.0.1"]
+    {
         assert!(page.contains(part), "{part} is missing");
     }
     for foreign in ["<script", "src=", "href=", "http:", "https:", "url(", "data:"] {

@@ -386,6 +386,30 @@ mod tests {
         );
     }
 
+    /// The one that gives a session back is awake and could ask again before the one in line has woken. Twenty times: once
+    /// is enough to be caught, and with a line it never happens.
+    #[test]
+    fn whoever_gives_a_session_back_stands_behind_those_who_wait() {
+        for _ in 0..20 {
+            let queue = FairQueue::new(vec![()]);
+            let order = Mutex::new(Vec::new());
+            let held = queue.check_out();
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    let _turn = queue.check_out();
+                    order.lock().push("waited");
+                });
+                while queue.state.lock().waiting.is_empty() {
+                    std::thread::yield_now();
+                }
+                drop(held);
+                let _turn = queue.check_out();
+                order.lock().push("asked again");
+            });
+            assert_eq!(*order.lock(), ["waited", "asked again"]);
+        }
+    }
+
     #[test]
     fn a_panicking_caller_gives_its_session_back() {
         let queue = FairQueue::new(vec![()]);

@@ -14,7 +14,7 @@ use face_runtime::ModelPack;
 
 use super::media::{Media, MediaError, frame, since_start};
 use crate::eval::EvalError;
-use crate::stages::perceive::{Cadence, PerceiveConfig, Perceiver, Percept};
+use crate::stages::perceive::{Attention, Cadence, PerceiveConfig, Perceiver, Percept};
 
 /// What one look found of one face.
 pub(super) struct Moment {
@@ -78,7 +78,12 @@ impl<'a> Watching<'a> {
     fn take(&mut self, frame: &Frame, path: &Path) -> Result<(), EvalError> {
         self.seen.n_frames += 1;
         self.seen.length = since_start(frame.captured_at);
-        if !self.cadence.due(frame.captured_at, self.perceiver.attention()) {
+        // Every moment may be somebody's arrival, so no face is old enough to be looked at less often.
+        let attention = match self.perceiver.attention() {
+            Attention::Settled => Attention::Undecided,
+            other => other,
+        };
+        if !self.cadence.due(frame.captured_at, attention) {
             return Ok(());
         }
         // As on a machine that is quick enough: a look costs no time.
