@@ -392,3 +392,54 @@ proptest! {
         prop_assert_eq!(support::check_outbox(&outbox), last);
     }
 }
+
+#[test]
+fn writers_on_many_threads_share_commits_and_each_event_has_its_own_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let (outbox, _) = open(dir.path());
+    let ours = stream(&outbox);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..25 {
+                    let position =
+                        outbox.append(at(0), Priority::MustKeep, |position| event_at(position.sequence)).unwrap();
+                    // On disk by the time it is promised, whoever wrote it.
+                    assert_eq!(position.stream, ours);
+                    assert!(outbox.stats().unwrap().last_sequence >= position.sequence);
+                }
+            });
+        }
+    });
+    assert_eq!(support::check_outbox(&outbox), 200);
+    drop(outbox);
+    assert_eq!(support::check_outbox(&open(dir.path()).0), 200);
+}
+
+#[test]
+fn a_new_stream_begins_between_two_events_of_busy_writers() {
+    let dir = tempfile::tempdir().unwrap();
+    let (outbox, _) = open(dir.path());
+    let recorded = std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let append = || outbox.append(at(0), Priority::MustKeep, |position| event_at(position.sequence));
+                    (0..50).map(|_| append().unwrap()).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        for _ in 0..3 {
+            std::thread::sleep(Duration::from_millis(20));
+            outbox.begin_new_stream(at(1)).unwrap();
+        }
+        writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect::<Vec<_>>()
+    });
+    let last = stream(&outbox);
+    let promised = recorded.iter().filter(|position| position.stream == last).count() as u64;
+    assert_eq!(support::check_outbox(&outbox), promised, "a number of one stream was recorded in another");
+    let mut numbers: Vec<_> = recorded.iter().map(|position| (position.stream, position.sequence)).collect();
+    numbers.sort();
+    numbers.dedup();
+    assert_eq!(numbers.len(), recorded.len(), "a number was given out twice");
+}

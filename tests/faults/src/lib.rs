@@ -9,6 +9,7 @@
 //! - [`lab`]: a row's run: how often, where it stands after an interruption, progress.
 //! - [`rows`]: the rows themselves.
 //! - [`rig`]: what they break things with: disks, workers, processes under `strace`, damaged files.
+//! - [`work`]: what the durability rows have the stores do meanwhile, and how they judge what is left.
 //!
 //! Every row has a negative control, a broken variant that its own checker must catch, and counts the faults that were
 //! really there: a row whose control did not fail, or whose fault was not injected, is not in order.
@@ -22,6 +23,7 @@ pub mod outcome;
 pub mod rig;
 pub mod row;
 pub mod rows;
+pub mod work;
 
 pub use lab::Lab;
 pub use outcome::{Control, Outcome, Tally, Verdict};

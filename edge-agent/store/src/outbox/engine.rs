@@ -5,12 +5,14 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use redb::{
     Database, Durability, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, Table, TableDefinition,
 };
 
+use super::line::Waiting;
 use super::sealing::{Head, Sealer, unix_ms};
 use super::types::{Acknowledged, CorruptPart, Entry, OutboxError, StreamId};
 use crate::files;
@@ -116,18 +118,12 @@ impl Engine {
         self.head.bytes
     }
 
-    /// Appends the events in one commit; returns when they are on disk.
-    pub(super) fn append(
-        &mut self,
-        sealer: &Sealer,
-        now: SystemTime,
-        events: &[Vec<u8>],
-        quota_bytes: u64,
-    ) -> Result<std::ops::RangeInclusive<u64>, OutboxError> {
+    /// Appends the events in one commit; returns when they are on disk. They were given the numbers after the last one.
+    pub(super) fn append(&mut self, sealer: &Sealer, events: &[Waiting], quota_bytes: u64) -> Result<(), OutboxError> {
         let first = self.head.last + 1;
         let mut sealed = Vec::with_capacity(events.len());
         for (sequence, event) in (first..).zip(events) {
-            sealed.push(sealer.seal_entry(self.head.stream, sequence, now, event)?);
+            sealed.push(sealer.seal_entry(self.head.stream, sequence, event.at, &event.event)?);
         }
         let mut head = self.head;
         head.last += sealed.len() as u64;
@@ -141,7 +137,7 @@ impl Engine {
             prune(tables, head, prunable, |head| head.bytes > quota_bytes)
         })?;
         self.advance_mark();
-        Ok(first..=self.head.last)
+        Ok(())
     }
 
     /// Moves the acknowledged sequence up and drops what has been kept long enough.
@@ -333,9 +329,9 @@ fn translated(path: &Path, what: &'static str, error: redb::Error) -> OutboxErro
     let path = path.to_path_buf();
     match error {
         redb::Error::Io(source) if files::is_disk_full(&source) => {
-            OutboxError::DiskFull { path, source: Box::new(source) }
+            OutboxError::DiskFull { path, source: Arc::new(source) }
         }
         redb::Error::DatabaseAlreadyOpen => OutboxError::InUse { dir: path },
-        other => OutboxError::Storage { path, what, source: Box::new(other) },
+        other => OutboxError::Storage { path, what, source: Arc::new(other) },
     }
 }

@@ -14,6 +14,7 @@
 
 mod engine;
 mod file;
+mod line;
 mod sealing;
 mod types;
 
@@ -24,6 +25,7 @@ pub use types::{
 
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -31,6 +33,7 @@ use crate::files::{self, DirLock};
 use crate::keys::OutboxKeys;
 use engine::Engine;
 use file::Located;
+use line::{Group, Line, Ticket};
 use sealing::Sealer;
 
 /// One event on the wire is at most this long: a batch is at most 64 KiB, and its envelope needs room too.
@@ -43,14 +46,17 @@ pub struct Outbox {
     dir: PathBuf,
     options: OutboxOptions,
     sealer: Sealer,
+    /// Taken for the time of a commit. Whoever takes both locks takes this one first.
     state: Mutex<State>,
+    /// Taken for moments, also while a commit goes on.
+    line: Mutex<Line>,
+    shed: AtomicU64,
     _lock: DirLock,
 }
 
-/// What the mutex guards: the engine (absent after a full disk, until it can be opened again) and the shed counter.
+/// What the mutex guards: the engine, absent after a full disk until it can be opened again.
 struct State {
     engine: Slot,
-    shed: u64,
 }
 
 enum Slot {
@@ -90,8 +96,9 @@ impl Outbox {
                 (engine, Opened::Renewed(Renewal { reason, moved_to }))
             }
         };
-        let state = Mutex::new(State { engine: Slot::Open(engine), shed: 0 });
-        Ok((Self { dir: dir.to_path_buf(), options, sealer, state, _lock: lock }, opened))
+        let state = Mutex::new(State { engine: Slot::Open(engine) });
+        let (line, shed) = (Mutex::default(), AtomicU64::new(0));
+        Ok((Self { dir: dir.to_path_buf(), options, sealer, state, line, shed, _lock: lock }, opened))
     }
 
     /// Appends one event and returns its position once it is on disk.
@@ -119,35 +126,91 @@ impl Outbox {
 
     /// Appends several events in one durable commit (one fsync for all) and returns their sequences.
     ///
-    /// All or none are recorded; no events give an empty range. `now` is kept with each entry for [`OutboxStats::oldest_pending_at`] and retention.
+    /// All or none are recorded; no events give an empty range. `now` is kept with each entry for
+    /// [`OutboxStats::oldest_pending_at`] and retention. Callers on several threads share commits: what arrives while one
+    /// is written goes into the next together.
     pub fn append_batch<F: FnOnce(Position) -> Vec<u8>>(
         &self,
         now: SystemTime,
         priority: Priority,
         events: impl IntoIterator<Item = F>,
     ) -> Result<RangeInclusive<u64>, OutboxError> {
+        let (range, ticket) = self.join(now, priority, events)?;
+        if range.is_empty() {
+            return Ok(range);
+        }
         let mut state = self.state();
-        let bytes = self.engine(&mut state)?.bytes();
+        if ticket.get().is_none() {
+            let group = self.line().take();
+            self.commit(&mut state, group);
+        }
+        let path = file::database_path(&self.dir);
+        match ticket.get() {
+            Some(Ok(())) => Ok(range),
+            Some(Err(error)) => Err(error.shared(&path)),
+            // Only a panic between the two lines above could leave a ticket empty.
+            None => Err(OutboxError::Failed { path }),
+        }
+    }
+
+    /// Gives the events their numbers and puts them into the line for the next commit.
+    fn join<F: FnOnce(Position) -> Vec<u8>>(
+        &self,
+        now: SystemTime,
+        priority: Priority,
+        events: impl IntoIterator<Item = F>,
+    ) -> Result<(RangeInclusive<u64>, Ticket), OutboxError> {
+        let mut line = self.open_line()?;
+        let (next, bytes) = line.tail().expect("the line was just opened and is locked");
         if let Some(reason) = self.no_room(bytes, priority)? {
-            state.shed += 1;
+            self.shed.fetch_add(1, Ordering::Relaxed);
             return Err(OutboxError::Shed { reason });
         }
-        let engine = self.engine(&mut state)?;
-        let first = engine.last() + 1;
-        let stream = engine.stream();
         let mut encoded = Vec::new();
-        for (sequence, encode) in (first..).zip(events) {
-            let event = encode(Position { stream, sequence });
+        for (sequence, encode) in (next.sequence..).zip(events) {
+            let event = encode(Position { sequence, ..next });
             if event.len() > MAX_EVENT_BYTES {
                 return Err(OutboxError::TooLarge { bytes: event.len() });
             }
             encoded.push(event);
         }
-        if encoded.is_empty() {
-            return Ok(first..=engine.last());
+        let range = next.sequence..=(next.sequence + encoded.len() as u64 - 1);
+        Ok((range, line.join(now, encoded)))
+    }
+
+    /// The line, opened behind the last event on disk if it was closed.
+    fn open_line(&self) -> Result<MutexGuard<'_, Line>, OutboxError> {
+        let line = self.line();
+        if line.tail().is_some() {
+            return Ok(line);
         }
-        let result = engine.append(&self.sealer, now, &encoded, self.options.quota_bytes);
-        self.settle(&mut state, result)
+        drop(line);
+        let mut state = self.state();
+        let engine = self.engine(&mut state)?;
+        let mut line = self.line();
+        line.open(engine.stream(), engine.last(), engine.bytes());
+        Ok(line)
+    }
+
+    /// Writes a group from the line, and tells everybody in it what became of it.
+    fn commit(&self, state: &mut State, group: Group) {
+        if group.waiting.is_empty() {
+            return;
+        }
+        let result =
+            self.engine(state).and_then(|engine| engine.append(&self.sealer, &group.waiting, self.options.quota_bytes));
+        let result = self.settle(state, result);
+        if let Err(error) = &result {
+            self.close_line(error);
+        }
+        // The first word counts; nobody else has one for this group.
+        let _ = group.ticket.set(result);
+    }
+
+    /// Fails everybody in the line: their numbers would leave a hole.
+    fn close_line(&self, error: &OutboxError) {
+        let group = self.line().close();
+        let _ = group.ticket.set(Err(error.shared(&file::database_path(&self.dir))));
     }
 
     /// The events after `after` (exclusive), in order: at most `max_events`, and at most `max_bytes` of event bytes, but
@@ -211,6 +274,9 @@ impl Outbox {
     /// The old file keeps what was pending in it; its place is in the answer. Three such files are kept, the newest.
     pub fn begin_new_stream(&self, now: SystemTime) -> Result<Option<PathBuf>, OutboxError> {
         let mut state = self.state();
+        // Whoever has a number of the old stream is recorded in it, or told that it was not.
+        let group = self.line().close();
+        self.commit(&mut state, group);
         // The file must be closed before it is renamed, or redb would go on writing to it on drop.
         state.engine = Slot::Failed;
         let moved_to = file::set_aside(&self.dir, now)?;
@@ -221,7 +287,6 @@ impl Outbox {
     /// The stream and how far it has come: what `outbox status` prints.
     pub fn stats(&self) -> Result<OutboxStats, OutboxError> {
         let mut state = self.state();
-        let shed = state.shed;
         let engine = self.engine(&mut state)?;
         let oldest = match engine.read(&self.sealer, engine.acknowledged(), 1, 0) {
             // The figures are needed most when an entry is damaged: they say how many are set aside with it.
@@ -237,8 +302,13 @@ impl Outbox {
             oldest_pending_at: oldest.first().map(|entry| entry.recorded_at),
             bytes: engine.bytes(),
             quota_bytes: self.options.quota_bytes,
-            shed,
+            shed: self.shed.load(Ordering::Relaxed),
         })
+    }
+
+    fn line(&self) -> MutexGuard<'_, Line> {
+        // A panic of an encoder leaves the line as it was: events join it only when all are encoded.
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -260,13 +330,19 @@ impl Outbox {
 
     /// Closes the engine after a failed commit, so that no later call builds upon a half-written one.
     fn settle<T>(&self, state: &mut State, result: Result<T, OutboxError>) -> Result<T, OutboxError> {
-        if let (Err(error), Slot::Open(engine)) = (&result, &state.engine) {
-            let (stream, last) = (engine.stream(), engine.last());
-            match error {
-                OutboxError::DiskFull { .. } => state.engine = Slot::Closed { stream, last },
-                OutboxError::Storage { .. } | OutboxError::Corrupt { .. } => state.engine = Slot::Failed,
-                _ => {}
+        let Slot::Open(engine) = &state.engine else { return result };
+        let (stream, last) = (engine.stream(), engine.last());
+        match &result {
+            Ok(_) => {
+                self.line().correct(engine.bytes());
+                return result;
             }
+            Err(OutboxError::DiskFull { .. }) => state.engine = Slot::Closed { stream, last },
+            Err(OutboxError::Storage { .. } | OutboxError::Corrupt { .. }) => state.engine = Slot::Failed,
+            Err(_) => return result,
+        }
+        if let Err(error) = &result {
+            self.close_line(error);
         }
         result
     }

@@ -1,8 +1,9 @@
 //! What the outbox takes and gives: positions, entries, options, figures, errors.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::files::FileError;
@@ -260,7 +261,7 @@ pub enum OutboxError {
         path: PathBuf,
         /// The engine's error.
         #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: Arc<dyn std::error::Error + Send + Sync>,
     },
     /// An event of low priority was refused.
     #[error("event not recorded: {reason}")]
@@ -291,7 +292,7 @@ pub enum OutboxError {
         what: &'static str,
         /// The engine's error.
         #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: Arc<dyn std::error::Error + Send + Sync>,
     },
     /// An earlier commit failed for another reason than a full disk.
     #[error("outbox {path}: an earlier write failed, nothing is recorded until the program is restarted; check the disk", path = .path.display())]
@@ -352,6 +353,20 @@ pub enum CorruptPart {
 }
 
 impl OutboxError {
+    /// The same error for another of those whose events were in the same commit.
+    pub(super) fn shared(&self, path: &Path) -> Self {
+        match self {
+            Self::DiskFull { path, source } => Self::DiskFull { path: path.clone(), source: Arc::clone(source) },
+            Self::Storage { path, what, source } => {
+                Self::Storage { path: path.clone(), what, source: Arc::clone(source) }
+            }
+            Self::Corrupt { path, what } => Self::Corrupt { path: path.clone(), what: *what },
+            Self::Sealing(error) => Self::Sealing(error.clone()),
+            // A commit ends in no other way; whatever it was, nothing is recorded.
+            _ => Self::Failed { path: path.to_path_buf() },
+        }
+    }
+
     /// True when freeing disk space is what helps.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {

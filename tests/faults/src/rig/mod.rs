@@ -1,4 +1,7 @@
 //! What the rows break things with: nothing here knows a store or a protocol.
 
+pub mod disk;
+pub mod ledger;
 pub mod process;
 pub mod random;
+pub mod worker;
