@@ -42,6 +42,7 @@ macro_rules! small_rows {
 
 small_rows! {
     d1_a_killed_process_has_lost_nothing_promised: "D1",
+    d2_a_kill_at_any_call_loses_nothing_promised: "D2",
     d3_a_power_cut_loses_nothing_promised: "D3",
     v1_camera_pipelines_made_anew_leave_nothing_behind: "V1",
 }

@@ -14,6 +14,8 @@ use anyhow::{Context as _, Result, ensure};
 
 /// Lanes: one for each writer, one for the gallery, one for whatever else a worker tells.
 pub const LANES: usize = 16;
+/// Promised there at a worker's own end: the calls by which it has changed its directory.
+pub const CALLS_LANE: usize = LANES - 1;
 const BYTES: usize = LANES * 2 * size_of::<AtomicU64>();
 
 /// The mapped numbers: for each lane how much was begun and how much was promised.

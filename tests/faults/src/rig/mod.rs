@@ -2,6 +2,8 @@
 
 pub mod disk;
 pub mod ledger;
+pub mod plan;
 pub mod process;
 pub mod random;
+pub mod record;
 pub mod worker;

@@ -1,6 +1,5 @@
 //! A `store-worker` that works on the stores until it is killed, and its ledger.
 
-use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -9,6 +8,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::lab::now;
 use crate::rig::ledger::Ledger;
+use crate::rig::plan::Plan;
 
 /// A worker that takes longer than this to be promised anything hangs.
 const FIRST_PROMISE: Duration = Duration::from_secs(30);
@@ -34,17 +34,15 @@ pub struct Task {
 }
 
 impl Task {
-    /// The arguments of the program.
+    /// The command that does it, with something that goes wrong in it.
     #[must_use]
-    pub fn arguments(&self) -> Vec<&OsStr> {
-        vec![OsStr::new(self.job), self.dir.as_os_str(), self.ledger.as_os_str()]
-    }
-
-    /// The command that does it.
-    #[must_use]
-    pub fn command(&self) -> Command {
+    pub fn command(&self, plan: &Plan) -> Command {
         let mut command = Command::new(&self.program);
-        command.args(self.arguments()).arg(self.round.to_string()).stdin(Stdio::null());
+        command.arg(self.job).arg(&self.dir).arg(&self.ledger).arg(self.round.to_string());
+        if *plan != Plan::Nothing {
+            command.arg(plan.to_string());
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command
     }
 }
@@ -52,10 +50,19 @@ impl Task {
 impl Worker {
     /// Starts the task.
     pub fn start(task: &Task) -> Result<Self> {
-        let mut command = task.command();
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn().with_context(|| format!("cannot start {}", task.program.display()))?;
+        Self::start_with(task, &Plan::Nothing)
+    }
+
+    /// Starts the task with something that goes wrong in it.
+    pub fn start_with(task: &Task, plan: &Plan) -> Result<Self> {
+        let child = task.command(plan).spawn().with_context(|| format!("cannot start {}", task.program.display()))?;
         Ok(Self { child })
+    }
+
+    /// Waits for the worker's end. True when SIGKILL ended it.
+    pub fn was_killed(mut self) -> Result<bool> {
+        use std::os::unix::process::ExitStatusExt as _;
+        Ok(self.child.wait()?.signal() == Some(libc::SIGKILL))
     }
 
     /// Waits until the ledger says that at least `number` things were promised.
@@ -75,9 +82,8 @@ impl Worker {
 
     /// SIGKILL. True when it was this that ended the worker.
     pub fn kill(mut self) -> Result<bool> {
-        use std::os::unix::process::ExitStatusExt as _;
         self.child.kill()?;
-        Ok(self.child.wait()?.signal() == Some(libc::SIGKILL))
+        self.was_killed()
     }
 
     /// Waits for the worker's own end.

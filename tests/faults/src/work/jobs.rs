@@ -19,14 +19,21 @@ const BURST: u64 = 32;
 const HUB_PAUSE: Duration = Duration::from_millis(5);
 /// A gallery is written under a new key this often, so that faults hit that too.
 const REWRITE_EVERY: u64 = 20;
+/// The workload whose every call is cut: so many operations of all kinds.
+const OPERATIONS: u64 = 300;
+/// More than any power cut lets it come to; a recording ends with them.
+const BARE_SLED_WRITES: u64 = 100_000;
 
 /// Does a job by its name; returns only when it is done or cannot go on.
-pub fn run(job: &str, dir: &Path, ledger: &Path, round: u64) -> Result<()> {
-    let ledger = Ledger::open(ledger)?;
+///
+/// `mark` notes a promise (lane, everything up to here) in the recording, where one is made.
+pub fn run(job: &str, dir: &Path, ledger: &Ledger, round: u64, mark: fn(usize, u64)) -> Result<()> {
     match job {
-        "load" => load(dir, &ledger, round, Promise::AfterCommit),
-        "promise-early" => load(dir, &ledger, round, Promise::BeforeCommit),
-        "bare-sled" => bare_sled(dir, &ledger),
+        "load" => load(dir, ledger, round, Promise::AfterCommit),
+        "promise-early" => load(dir, ledger, round, Promise::BeforeCommit),
+        "operations" => operations(dir, ledger, round, Promise::AfterCommit, mark),
+        "operations-early" => operations(dir, ledger, round, Promise::BeforeCommit, mark),
+        "bare-sled" => bare_sled(dir, ledger, mark),
         other => bail!("there is no job '{other}'"),
     }
 }
@@ -99,15 +106,58 @@ fn follow(dir: &Path, ledger: &Ledger) -> Result<()> {
     }
 }
 
+/// One thread that does a bit of everything, the same every time. Writer 0 records all its events.
+fn operations(dir: &Path, ledger: &Ledger, round: u64, promise: Promise, mark: fn(usize, u64)) -> Result<()> {
+    let now = at(round * ROUND_SECONDS);
+    let (outbox, _) = outbox::open(dir, round)?;
+    let (mut store, _) = gallery::open(dir)?;
+    let mut hub = Hub::new();
+    let mut recorded = 0;
+    let promised = |lane: usize, through: u64| {
+        ledger.promise(lane, through);
+        mark(lane, through);
+    };
+    for operation in 0..OPERATIONS {
+        match operation % 10 {
+            0..6 => {
+                let more = 1 + operation % 3;
+                let events = (recorded + 1..=recorded + more).map(|n| move |_: Position| outbox::event(round, 0, n));
+                ledger.begin(0, more);
+                recorded += more;
+                if promise == Promise::BeforeCommit {
+                    promised(0, recorded);
+                }
+                outbox.append_batch(now, Priority::MustKeep, events)?;
+                promised(0, recorded);
+            }
+            6 => {
+                let stats = outbox.stats()?;
+                outbox.acknowledge(stats.stream, stats.last_sequence - 1, now)?;
+            }
+            _ => {
+                let (record, root) = hub.publish();
+                ledger.begin(GALLERY_LANE, 1);
+                promised(GALLERY_LANE, store.apply(&[record], root)?.version);
+            }
+        }
+        // Twice in all: what a rewrite does is as many calls as a hundred operations.
+        if operation % 150 == 75 {
+            store.rewrite()?;
+        }
+    }
+    Ok(())
+}
+
 /// sled as it comes: `flush`, then the promise. The control of the power cuts.
-fn bare_sled(dir: &Path, ledger: &Ledger) -> Result<()> {
+fn bare_sled(dir: &Path, ledger: &Ledger, mark: fn(usize, u64)) -> Result<()> {
     let db = sled::Config::new().path(dir.join("sled")).flush_every_ms(None).open()?;
-    for n in 1_u64.. {
+    for n in 1..=BARE_SLED_WRITES {
         ledger.begin(0, 1);
         db.insert(n.to_be_bytes(), [7; 72].as_slice())?;
         #[expect(clippy::disallowed_methods, reason = "this is the control that must lose")]
         db.flush()?;
         ledger.promise(0, n);
+        mark(0, n);
     }
     Ok(())
 }
