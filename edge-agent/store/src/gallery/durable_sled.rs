@@ -84,10 +84,22 @@ impl SledError {
 /// A sled database whose writes are on disk when they return.
 pub(crate) struct DurableSled {
     dir: PathBuf,
-    db: sled::Db,
+    /// Taken when this is dropped, and only then.
+    db: Option<sled::Db>,
     file: File,
     /// Blob files that were fsynced already.
     synced_blobs: HashSet<OsString>,
+}
+
+/// sled writes and fsyncs once more when it is dropped, and panics if the disk refuses. Nothing depends on that write: what
+/// was acknowledged is on disk already.
+impl Drop for DurableSled {
+    fn drop(&mut self) {
+        let db = self.db.take();
+        if catch_unwind(AssertUnwindSafe(|| drop(db))).is_err() {
+            tracing::warn!(dir = %self.dir.display(), "the gallery database could not be closed properly");
+        }
+    }
 }
 
 impl DurableSled {
@@ -111,16 +123,16 @@ impl DurableSled {
         file.sync_all().map_err(FileError::at("fsync", &path))?;
         files::sync_dir(dir)?;
         files::sync_dir(files::parent_of(dir))?;
-        let mut opened = Self { dir: dir.to_path_buf(), db, file, synced_blobs: HashSet::new() };
+        let mut opened = Self { dir: dir.to_path_buf(), db: Some(db), file, synced_blobs: HashSet::new() };
         opened.sync_blobs()?;
         Ok(opened)
     }
 
     /// Writes the batch (all of it or nothing); returns when it is on disk.
     pub(crate) fn commit(&mut self, batch: sled::Batch) -> Result<(), SledError> {
-        guarded(&self.dir, "write", || self.db.apply_batch(batch))?;
+        guarded(&self.dir, "write", || self.db().apply_batch(batch))?;
         #[expect(clippy::disallowed_methods, reason = "this is the wrapper: the fsync follows")]
-        guarded(&self.dir, "flush", || self.db.flush())?;
+        guarded(&self.dir, "flush", || self.db().flush())?;
         self.sync_blobs()?;
         self.file.sync_all().map_err(FileError::at("fsync", &self.dir.join("db")))?;
         Ok(())
@@ -151,18 +163,22 @@ impl DurableSled {
     }
 
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, SledError> {
-        guarded(&self.dir, "read", || self.db.get(key))
+        guarded(&self.dir, "read", || self.db().get(key))
     }
 
     /// Calls `each` with every key and value whose key begins with `prefix`, in key order.
     pub(crate) fn scan(&self, prefix: &[u8], mut each: impl FnMut(&[u8], &[u8])) -> Result<(), SledError> {
         guarded(&self.dir, "read", || {
-            for row in self.db.scan_prefix(prefix) {
+            for row in self.db().scan_prefix(prefix) {
                 let (key, value) = row?;
                 each(&key, &value);
             }
             Ok(())
         })
+    }
+
+    fn db(&self) -> &sled::Db {
+        self.db.as_ref().expect("the database is taken when this is dropped, and not before")
     }
 
     /// Bytes on disk; sled gives none back, so that a store grows until it is rewritten.

@@ -148,12 +148,28 @@ fn try_load(
     gallery: GalleryId,
     gallery_keys: &GalleryKeys,
 ) -> Result<Option<Loaded>, Trouble> {
-    let Some((mut watermark, mark)) = open_mark(dir, keys, gallery)? else {
+    let Some((watermark, mark)) = open_mark(dir, keys, gallery)? else {
         return match generations(dir)?.is_empty() && keys.store_generations(gallery)?.is_empty() {
             true => Ok(None),
             false => Err(Doubt::NoWatermark.into()),
         };
     };
+    match believed(dir, keys, gallery, gallery_keys, watermark, &mark) {
+        // The watermark is made first, so this is a first start that was cut short: nothing had been applied.
+        Err(Trouble::Doubt(_)) if mark.head.version == 0 => Ok(None),
+        result => result.map(Some),
+    }
+}
+
+/// The generation that the watermark names, if it can be believed.
+fn believed(
+    dir: &Path,
+    keys: &DeviceKeys,
+    gallery: GalleryId,
+    gallery_keys: &GalleryKeys,
+    mut watermark: Watermark,
+    mark: &Mark,
+) -> Result<Loaded, Trouble> {
     let generation = mark.generation;
     if mark.head.epoch != gallery_keys.epoch {
         return Err(Doubt::Epoch { expected: gallery_keys.epoch, found: mark.head.epoch }.into());
@@ -176,7 +192,7 @@ fn try_load(
         // A crash between commit and watermark leaves the store ahead; that is no doubt.
         watermark.advance(&Mark { generation, head }.encode())?;
     }
-    Ok(Some(Loaded { log, live, generation, open: Open { db, key, mark: watermark } }))
+    Ok(Loaded { log, live, generation, open: Open { db, key, mark: watermark } })
 }
 
 /// The three that must agree: the root of the entries, the sealed head, and the watermark (which may be behind).
@@ -259,13 +275,14 @@ pub(super) fn begin(
 ) -> Result<Loaded, GalleryError> {
     let mut log = Log::new(gallery, gallery_keys.epoch);
     let head = Head::of(&mut log);
-    let (db, key) = fill(dir, keys, gallery, generation, &head, &[])?;
     let payload = Mark { generation, head }.encode();
+    // First, so that files without a watermark never come of a start that was cut short.
     let mark = Watermark::create(&dir.join(MARK), &keys.watermark()?, gallery.as_bytes(), &payload)?;
+    let (db, key) = fill(dir, keys, gallery, generation, &head, &[])?;
     Ok(Loaded { log, live: [0; 4], generation, open: Open { db, key, mark } })
 }
 
-/// Writes a whole new generation, and only then lets the watermark name it.
+/// Writes a whole new generation. It counts as soon as the watermark names it.
 pub(super) fn copy(
     dir: &Path,
     keys: &DeviceKeys,
@@ -273,12 +290,10 @@ pub(super) fn copy(
     generation: u64,
     log: &mut Log,
     records: &[Record],
-    mut mark: Watermark,
-) -> Result<Open, GalleryError> {
+) -> Result<(DurableSled, SealKey, Head), GalleryError> {
     let head = Head::of(log);
     let (db, key) = fill(dir, keys, gallery, generation, &head, records)?;
-    mark.advance(&Mark { generation, head }.encode())?;
-    Ok(Open { db, key, mark })
+    Ok((db, key, head))
 }
 
 fn fill(

@@ -166,6 +166,8 @@ pub struct GalleryStore {
     live: [u64; 4],
     generation: u64,
     slot: Option<Open>,
+    /// A write failed for another reason than a full disk: see [`GalleryStore::reopen`].
+    disk_may_lie: bool,
     _lock: DirLock,
 }
 
@@ -192,7 +194,8 @@ impl GalleryStore {
         let lock = DirLock::take(dir)?.ok_or_else(|| GalleryError::InUse { dir: dir.to_path_buf() })?;
         let (loaded, opened) = match load::load(dir, keys, gallery, gallery_keys)? {
             Verdict::Intact(loaded) => (*loaded, Opened::Intact),
-            Verdict::Nothing => (load::begin(dir, keys, gallery, gallery_keys, 1)?, Opened::New),
+            // Of a first start that was cut short there may be something, which is worth nothing.
+            Verdict::Nothing => (load::destroy_and_begin(dir, keys, gallery, gallery_keys)?, Opened::New),
             Verdict::Doubtful(reason) => {
                 tracing::error!(gallery = %gallery, reason = %reason, "gallery store cannot be trusted; it is destroyed");
                 (load::destroy_and_begin(dir, keys, gallery, gallery_keys)?, Opened::Rebuilt { reason })
@@ -210,6 +213,7 @@ impl GalleryStore {
             live,
             generation,
             slot: Some(open),
+            disk_may_lie: false,
             _lock: lock,
         };
         Ok((store, opened))
@@ -279,15 +283,20 @@ impl GalleryStore {
         let open = self.slot.as_mut().ok_or_else(|| GalleryError::Closed { dir: self.dir.clone() })?;
         let head = Head::of(log);
         let result = open.commit(gallery, generation, &head, records);
-        if result.is_err() {
+        if let Err(error) = &result {
             // What reached the disk is unknown now; the next write looks.
             self.slot = None;
+            self.disk_may_lie |= !error.is_disk_full();
         }
         result
     }
 
     /// After a failed write: opens the database again, to whatever had reached the disk. Does nothing otherwise; each
     /// write begins with it.
+    ///
+    /// After a failed fsync the kernel calls the pages clean that it could not write, so that they are read back as if they
+    /// were on disk, and the next fsync of the file succeeds without them. What was read (and unsealed, and compared with
+    /// its root) is therefore copied into a new generation, whose files no fsync has failed on yet.
     pub fn reopen(&mut self) -> Result<(), GalleryError> {
         if self.slot.is_some() {
             return Ok(());
@@ -304,6 +313,10 @@ impl GalleryStore {
                 self.live = loaded.live;
                 self.generation = loaded.generation;
                 self.slot = Some(loaded.open);
+                if self.disk_may_lie {
+                    self.copy_to_next_generation()?;
+                    self.disk_may_lie = false;
+                }
                 Ok(())
             }
             Verdict::Nothing => Err(GalleryError::Doubt { dir: self.dir.clone(), reason: Doubt::Gone }),
@@ -342,15 +355,19 @@ impl GalleryStore {
     /// [`GalleryStore::wants_rewrite`]. A crash in the middle leaves the old generation or the new one, whole.
     pub fn rewrite(&mut self) -> Result<(), GalleryError> {
         self.reopen()?;
-        let (dir, keys, gallery, old) = (&self.dir, &self.keys, self.gallery, self.generation);
+        self.copy_to_next_generation()
+    }
+
+    fn copy_to_next_generation(&mut self) -> Result<(), GalleryError> {
+        let (dir, keys, gallery) = (&self.dir, &self.keys, self.gallery);
         let open = self.slot.take().ok_or_else(|| GalleryError::Closed { dir: dir.clone() })?;
         let records = open.records(gallery).map_err(|error| error.into_error(dir))?;
-        let next = load::next_generation(dir, keys, gallery, old)?;
+        let next = load::next_generation(dir, keys, gallery, self.generation)?;
         // Closed before its files go: sled writes once more when it is dropped.
-        let Open { db, mark, .. } = open;
+        let Open { db, mut mark, .. } = open;
         drop(db);
-        match load::copy(dir, keys, gallery, next, &mut self.log, &records, mark) {
-            Ok(fresh) => self.slot = Some(fresh),
+        let (db, key, head) = match load::copy(dir, keys, gallery, next, &mut self.log, &records) {
+            Ok(fresh) => fresh,
             Err(error) => {
                 // The old generation still counts and is opened again by the next call; the half-made one only takes room.
                 if let Err(error) = load::destroy_generation(dir, keys, gallery, next) {
@@ -358,9 +375,15 @@ impl GalleryStore {
                 }
                 return Err(error);
             }
+        };
+        if let Err(error) = mark.advance(&Mark { generation: next, head }.encode()) {
+            // Which of the two the watermark names now is unknown, so both stay until it is read again.
+            self.disk_may_lie = true;
+            return Err(error.into());
         }
+        self.slot = Some(Open { db, key, mark });
         self.generation = next;
-        load::destroy_generation(dir, keys, gallery, old)
+        load::remove_leftovers(dir, keys, gallery, next)
     }
 
     /// True when most of the file is waste.
@@ -383,6 +406,7 @@ impl GalleryStore {
         self.live = loaded.live;
         self.generation = loaded.generation;
         self.slot = Some(loaded.open);
+        self.disk_may_lie = false;
         Ok(())
     }
 
