@@ -16,6 +16,8 @@ use anyhow::{Context as _, Result, ensure};
 pub const LANES: usize = 16;
 /// Promised there at a worker's own end: the calls by which it has changed its directory.
 pub const CALLS_LANE: usize = LANES - 1;
+/// Promised there at a worker's own end: its fsyncs; begun: how many of them were made to fail.
+pub const SYNCS_LANE: usize = LANES - 2;
 const BYTES: usize = LANES * 2 * size_of::<AtomicU64>();
 
 /// The mapped numbers: for each lane how much was begun and how much was promised.

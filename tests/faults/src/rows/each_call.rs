@@ -71,17 +71,17 @@ fn kill_at(program: &Path, job: &'static str, plan: Plan, tally: &mut Tally) -> 
     // It ends by its own hand; one that does not was not killed, and is not counted.
     tally.injected += u64::from(Worker::start_with(&task, &plan)?.was_killed()?);
     let ledger = ledger.copy();
-    let told = tally.breaches;
+    let told = tally.told.len();
     let unpromised = check_outbox(&task.dir, 0, &ledger, tally)?;
     tally.add("between_commit_and_ack", u64::from(unpromised > 0));
     check_gallery(&task.dir, 0, &ledger, tally)?;
-    if tally.breaches > told {
-        tally.told.push(format!("that was {plan}"));
+    for breach in &mut tally.told[told..] {
+        *breach += &format!(" ({plan})");
     }
     Ok(())
 }
 
-fn task(program: &Path, job: &'static str, dir: &Path) -> Result<(Ledger, Task)> {
+pub(super) fn task(program: &Path, job: &'static str, dir: &Path) -> Result<(Ledger, Task)> {
     let path = dir.join("ledger");
     let state = dir.join("state");
     std::fs::create_dir(&state)?;

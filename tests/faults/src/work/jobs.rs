@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use edge_store::{Outbox, Position, Priority};
 
+use super::despite;
 use super::gallery::{self, Hub};
 use super::outbox::{self, ROUND_SECONDS};
 use super::{GALLERY_LANE, WRITERS, at};
@@ -33,6 +34,8 @@ pub fn run(job: &str, dir: &Path, ledger: &Ledger, round: u64, mark: fn(usize, u
         "promise-early" => load(dir, ledger, round, Promise::BeforeCommit),
         "operations" => operations(dir, ledger, round, Promise::AfterCommit, mark),
         "operations-early" => operations(dir, ledger, round, Promise::BeforeCommit, mark),
+        "despite-errors" => despite::run(dir, ledger, despite::Outlet::Kept),
+        "despite-errors-reopened" => despite::run(dir, ledger, despite::Outlet::Reopened),
         "bare-sled" => bare_sled(dir, ledger, mark),
         other => bail!("there is no job '{other}'"),
     }

@@ -21,6 +21,7 @@ use fault_lab::rig::record::Op;
 static ARMED: OnceLock<Armed> = OnceLock::new();
 static CALLS: AtomicU64 = AtomicU64::new(0);
 static SYNCS: AtomicU64 = AtomicU64::new(0);
+static REFUSED: AtomicU64 = AtomicU64::new(0);
 
 struct Armed {
     root: PathBuf,
@@ -57,6 +58,16 @@ pub(crate) fn calls() -> u64 {
     CALLS.load(Ordering::SeqCst)
 }
 
+/// How many of them were fsyncs.
+pub(crate) fn syncs() -> u64 {
+    SYNCS.load(Ordering::SeqCst)
+}
+
+/// How many of them were refused.
+pub(crate) fn refusals() -> u64 {
+    REFUSED.load(Ordering::SeqCst)
+}
+
 /// Notes in the recording what the worker was promised.
 pub(crate) fn mark(lane: usize, through: u64) {
     if let Some(armed) = ARMED.get() {
@@ -80,7 +91,10 @@ impl Armed {
         match self.plan {
             Plan::KillBefore(at) if at == number => die(),
             Plan::KillWithin(at) if at == number => Fate::Last,
-            Plan::FailSync(at) if at == sync => Fate::Refused,
+            Plan::FailSync(at) if at == sync => {
+                REFUSED.fetch_add(1, Ordering::SeqCst);
+                Fate::Refused
+            }
             _ => Fate::Made,
         }
     }

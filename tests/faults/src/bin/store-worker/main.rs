@@ -8,7 +8,7 @@ mod interpose;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use fault_lab::rig::ledger::{CALLS_LANE, Ledger};
+use fault_lab::rig::ledger::{CALLS_LANE, Ledger, SYNCS_LANE};
 use fault_lab::rig::plan::Plan;
 use fault_lab::work::jobs;
 
@@ -23,5 +23,7 @@ fn main() -> Result<()> {
     interpose::arm(Path::new(dir), plan)?;
     let done = jobs::run(job, Path::new(dir), &ledger, round.parse().context("ROUND is a number")?, interpose::mark);
     ledger.promise(CALLS_LANE, interpose::calls());
+    ledger.promise(SYNCS_LANE, interpose::syncs());
+    ledger.begin(SYNCS_LANE, interpose::refusals());
     done
 }
