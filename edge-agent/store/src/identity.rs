@@ -9,6 +9,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use ring::digest;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -25,6 +26,8 @@ const SETTINGS: &str = "identity.json";
 const KEY: &str = "device.key";
 const CHAIN: &str = "chain.pem";
 const ROOT: &str = "root.pem";
+/// SHA-256 over the others, hex: a flipped bit in an address or a certificate is said here, not guessed from a failing link.
+const DIGEST: &str = "identity.sha256";
 const SCHEMA_VERSION: u32 = 1;
 
 /// Where the device's broker listens.
@@ -132,6 +135,12 @@ pub enum IdentityError {
         /// Which.
         field: &'static str,
     },
+    /// The files are not those that were written together.
+    #[error("identity {dir}: its files do not match {DIGEST}; claim the device again", dir = .dir.display())]
+    Damaged {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// The operating system refused.
     #[error(transparent)]
     File(#[from] FileError),
@@ -168,6 +177,12 @@ impl Identity {
             root_pem: read_text(&dir.join(ROOT))?,
         };
         identity.check(&dir)?;
+        // An identity from before there was a digest has none.
+        if let Some(written) = files::read_optional(&dir.join(DIGEST))?
+            && written != digest_of(&dir)?.as_bytes()
+        {
+            return Err(IdentityError::Damaged { dir });
+        }
         Ok(Some(identity))
     }
 
@@ -196,6 +211,7 @@ impl Identity {
         files::write_new(&new.join(CHAIN), self.chain_pem.as_bytes())?;
         files::write_new(&new.join(ROOT), self.root_pem.as_bytes())?;
         files::write_new(&new.join(SETTINGS), &settings)?;
+        files::write_new(&new.join(DIGEST), digest_of(&new)?.as_bytes())?;
         files::sync_dir(&new)?;
         swap(state_dir, &new, &dir)?;
         Ok(())
@@ -279,6 +295,18 @@ fn recover(state_dir: &Path, dir: &Path) -> Result<(), FileError> {
         files::sync_dir(state_dir)?;
     }
     Ok(())
+}
+
+/// The digest of the files of an identity, each with its name and length before it.
+fn digest_of(dir: &Path) -> Result<String, IdentityError> {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for name in [KEY, CHAIN, ROOT, SETTINGS] {
+        let text = Zeroizing::new(read_text(&dir.join(name))?);
+        context.update(name.as_bytes());
+        context.update(&(text.len() as u64).to_be_bytes());
+        context.update(text.as_bytes());
+    }
+    Ok(hex::encode(context.finish()))
 }
 
 fn read_text(path: &Path) -> Result<String, IdentityError> {
@@ -394,6 +422,19 @@ mod tests {
             fs::remove_file(&path).unwrap();
             assert!(Identity::load(dir.path()).unwrap_err().to_string().contains(name));
         }
+    }
+
+    #[test]
+    fn a_change_that_still_reads_well_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        identity(2).store(dir.path()).unwrap();
+        let path = dir.path().join("identity/identity.json");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replace("8883", "8884")).unwrap();
+        assert!(matches!(Identity::load(dir.path()), Err(IdentityError::Damaged { .. })));
+        fs::write(&path, text).unwrap();
+        fs::remove_file(dir.path().join("identity").join(DIGEST)).unwrap();
+        assert!(Identity::load(dir.path()).unwrap().is_some(), "one from before there was a digest");
     }
 
     #[test]
