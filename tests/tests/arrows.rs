@@ -26,7 +26,7 @@ const CRATES: &[(&str, &[&str])] = &[
     // The judge starts the programs and never links them.
     ("system-tests", &[]),
     // It breaks the stores and cameras from inside and the programs from outside.
-    ("fault-lab", &["edge-capture", "edge-store", "face-core", "gallery-log"]),
+    ("fault-lab", &["edge-agent", "edge-capture", "edge-store", "face-core", "gallery-log"]),
     // It calls the parsers of both programs, so it must link them.
     ("fuzz-targets", &["cloud-hub", "edge-agent", "edge-capture", "face-runtime", "gallery-log", "wire-contract"]),
 ];

@@ -45,5 +45,6 @@ small_rows! {
     d2_a_kill_at_any_call_loses_nothing_promised: "D2",
     d3_a_power_cut_loses_nothing_promised: "D3",
     d5_no_promise_rests_on_a_failed_fsync: "D5",
+    d7_every_damage_is_noticed_or_harmless: "D7",
     v1_camera_pipelines_made_anew_leave_nothing_behind: "V1",
 }

@@ -2,6 +2,7 @@
 //! [`ALL`]; `tests/rows.rs` fails until it has a small run too.
 
 mod camera_restarts;
+mod damages;
 mod each_call;
 mod fsyncs;
 mod kills;
@@ -10,7 +11,8 @@ mod power_cuts;
 use crate::row::Row;
 
 /// Every row, in the order in which `scripts/soak all` runs them.
-pub static ALL: &[&Row] = &[&kills::D1, &each_call::D2, &power_cuts::D3, &fsyncs::D5, &camera_restarts::V1];
+pub static ALL: &[&Row] =
+    &[&kills::D1, &each_call::D2, &power_cuts::D3, &fsyncs::D5, &damages::D7, &camera_restarts::V1];
 
 /// The row of this id, in any case; `restarts` is the name that V1 had before there was a matrix.
 #[must_use]

@@ -7,6 +7,7 @@ mod despite;
 pub mod gallery;
 pub mod jobs;
 pub mod outbox;
+pub mod state;
 
 use std::time::{Duration, SystemTime};
 
