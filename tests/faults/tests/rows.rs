@@ -44,6 +44,7 @@ small_rows! {
     d1_a_killed_process_has_lost_nothing_promised: "D1",
     d2_a_kill_at_any_call_loses_nothing_promised: "D2",
     d3_a_power_cut_loses_nothing_promised: "D3",
+    d4_a_modelled_power_cut_loses_nothing_promised: "D4",
     d5_no_promise_rests_on_a_failed_fsync: "D5",
     d7_every_damage_is_noticed_or_harmless: "D7",
     v1_camera_pipelines_made_anew_leave_nothing_behind: "V1",

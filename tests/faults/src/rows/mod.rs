@@ -6,13 +6,14 @@ mod damages;
 mod each_call;
 mod fsyncs;
 mod kills;
+mod modelled_cuts;
 mod power_cuts;
 
 use crate::row::Row;
 
 /// Every row, in the order in which `scripts/soak all` runs them.
 pub static ALL: &[&Row] =
-    &[&kills::D1, &each_call::D2, &power_cuts::D3, &fsyncs::D5, &damages::D7, &camera_restarts::V1];
+    &[&kills::D1, &each_call::D2, &power_cuts::D3, &modelled_cuts::D4, &fsyncs::D5, &damages::D7, &camera_restarts::V1];
 
 /// The row of this id, in any case; `restarts` is the name that V1 had before there was a matrix.
 #[must_use]

@@ -87,7 +87,7 @@ fn cut(
 }
 
 /// Whether bare sled still has everything that it called flushed. It may also refuse to open, or panic.
-fn sled_kept(dir: &Path, acked: u64) -> bool {
+pub(super) fn sled_kept(dir: &Path, acked: u64) -> bool {
     let dir = dir.join("sled");
     catch_unwind(AssertUnwindSafe(|| {
         let Ok(db) = sled::open(dir) else { return false };

@@ -22,8 +22,8 @@ const HUB_PAUSE: Duration = Duration::from_millis(5);
 const REWRITE_EVERY: u64 = 20;
 /// The workload whose every call is cut: so many operations of all kinds.
 const OPERATIONS: u64 = 300;
-/// More than any power cut lets it come to; a recording ends with them.
-const BARE_SLED_WRITES: u64 = 100_000;
+/// Enough for a recording of bare sled.
+const FEW_WRITES: u64 = 300;
 
 /// Does a job by its name; returns only when it is done or cannot go on.
 ///
@@ -36,7 +36,8 @@ pub fn run(job: &str, dir: &Path, ledger: &Ledger, round: u64, mark: fn(usize, u
         "operations-early" => operations(dir, ledger, round, Promise::BeforeCommit, mark),
         "despite-errors" => despite::run(dir, ledger, despite::Outlet::Kept),
         "despite-errors-reopened" => despite::run(dir, ledger, despite::Outlet::Reopened),
-        "bare-sled" => bare_sled(dir, ledger, mark),
+        "bare-sled" => bare_sled(dir, ledger, u64::MAX, mark),
+        "bare-sled-short" => bare_sled(dir, ledger, FEW_WRITES, mark),
         other => bail!("there is no job '{other}'"),
     }
 }
@@ -152,9 +153,9 @@ fn operations(dir: &Path, ledger: &Ledger, round: u64, promise: Promise, mark: f
 }
 
 /// sled as it comes: `flush`, then the promise. The control of the power cuts.
-fn bare_sled(dir: &Path, ledger: &Ledger, mark: fn(usize, u64)) -> Result<()> {
+fn bare_sled(dir: &Path, ledger: &Ledger, writes: u64, mark: fn(usize, u64)) -> Result<()> {
     let db = sled::Config::new().path(dir.join("sled")).flush_every_ms(None).open()?;
-    for n in 1..=BARE_SLED_WRITES {
+    for n in 1..=writes {
         ledger.begin(0, 1);
         db.insert(n.to_be_bytes(), [7; 72].as_slice())?;
         #[expect(clippy::disallowed_methods, reason = "this is the control that must lose")]
