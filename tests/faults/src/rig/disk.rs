@@ -109,14 +109,15 @@ impl SmallDisk {
         run(Command::new("mount").args(["-o", &format!("remount,{options}")]).arg(self.path()))
     }
 
-    /// Takes all its room with a file, as a log that grew does; returns the file's length.
-    pub fn fill(&self) -> Result<u64> {
+    /// Takes all its room but `left` bytes with a file, as a log that grew does.
+    pub fn fill_but(&self, left: u64) -> Result<()> {
         use std::io::Write as _;
-        let path = self.path().join("filler");
-        let mut filler = File::create(&path)?;
+        let mut filler = File::create(self.path().join("filler"))?;
         let block = [0xAA; 4096];
         while filler.write_all(&block).is_ok() {}
-        Ok(fs::metadata(&path)?.len())
+        let length = filler.metadata()?.len();
+        ensure!(length >= left, "the disk had only {length} bytes of room");
+        Ok(filler.set_len(length - left)?)
     }
 
     /// Gives the room back.

@@ -1,5 +1,6 @@
 //! What the rows break things with: nothing here knows a store or a protocol.
 
+pub mod cgroup;
 pub mod crash;
 pub mod damage;
 pub mod disk;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 
 use crate::lab::now;
+use crate::rig::cgroup::MemoryGroup;
 use crate::rig::ledger::Ledger;
 use crate::rig::plan::Plan;
 
@@ -55,7 +56,16 @@ impl Worker {
 
     /// Starts the task with something that goes wrong in it.
     pub fn start_with(task: &Task, plan: &Plan) -> Result<Self> {
-        let child = task.command(plan).spawn().with_context(|| format!("cannot start {}", task.program.display()))?;
+        Self::spawn(task, task.command(plan))
+    }
+
+    /// Starts the task within a control group.
+    pub fn start_in(task: &Task, group: &MemoryGroup) -> Result<Self> {
+        Self::spawn(task, group.entered_by(&task.command(&Plan::Nothing)))
+    }
+
+    fn spawn(task: &Task, mut command: Command) -> Result<Self> {
+        let child = command.spawn().with_context(|| format!("cannot start {}", task.program.display()))?;
         Ok(Self { child })
     }
 

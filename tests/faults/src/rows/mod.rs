@@ -5,15 +5,26 @@ mod camera_restarts;
 mod damages;
 mod each_call;
 mod fsyncs;
+mod full_disks;
 mod kills;
 mod modelled_cuts;
+mod out_of_memory;
 mod power_cuts;
 
 use crate::row::Row;
 
 /// Every row, in the order in which `scripts/soak all` runs them.
-pub static ALL: &[&Row] =
-    &[&kills::D1, &each_call::D2, &power_cuts::D3, &modelled_cuts::D4, &fsyncs::D5, &damages::D7, &camera_restarts::V1];
+pub static ALL: &[&Row] = &[
+    &kills::D1,
+    &each_call::D2,
+    &power_cuts::D3,
+    &modelled_cuts::D4,
+    &fsyncs::D5,
+    &full_disks::D6,
+    &damages::D7,
+    &out_of_memory::D9,
+    &camera_restarts::V1,
+];
 
 /// The row of this id, in any case; `restarts` is the name that V1 had before there was a matrix.
 #[must_use]

@@ -42,15 +42,11 @@ fn cuts(lab: &mut Lab) -> Result<Verdict> {
     own_mounts()?;
     let program = lab.program("store-worker");
     let tally = lab.phase("cuts", lab.count(), |round, tally| {
-        cut(&program, "load", round, tally, |dir, ledger, tally| {
-            let unpromised = check_outbox(dir, round, ledger, tally)?;
-            tally.add("between_commit_and_ack", u64::from(unpromised > 0));
-            check_gallery(dir, 0, ledger, tally).map(drop)
-        })
+        cut(&program, "load", round, tally, Ext4::cut_power, |dir, ledger, tally| kept_after(dir, round, ledger, tally))
     })?;
     let control_cuts = if lab.is_long() { 10 * CONTROL_CUTS } else { CONTROL_CUTS };
     let control = lab.phase("control", control_cuts, |round, tally| {
-        cut(&program, "bare-sled", round, tally, |dir, ledger, tally| {
+        cut(&program, "bare-sled", round, tally, Ext4::cut_power, |dir, ledger, tally| {
             tally.lost += u64::from(!sled_kept(dir, ledger.acked[0]));
             Ok(())
         })
@@ -58,12 +54,20 @@ fn cuts(lab: &mut Lab) -> Result<Verdict> {
     Ok(Verdict { tally, control: Control::of("lost", control.lost) })
 }
 
-/// Cuts the power under a worker, and judges what is left after the reboot.
-fn cut(
+/// Whether both stores open and have what was promised.
+pub(super) fn kept_after(dir: &Path, round: u64, ledger: &Copied, tally: &mut Tally) -> Result<()> {
+    let unpromised = check_outbox(dir, round, ledger, tally)?;
+    tally.add("between_commit_and_ack", u64::from(unpromised > 0));
+    check_gallery(dir, 0, ledger, tally).map(drop)
+}
+
+/// Takes the disk away under a worker, and judges what is left after the reboot. `take` says whether it is really gone.
+pub(super) fn cut(
     program: &Path,
     job: &'static str,
     round: u64,
     tally: &mut Tally,
+    take: impl FnOnce(&Ext4) -> Result<bool>,
     check: impl FnOnce(&Path, &Copied, &mut Tally) -> Result<()>,
 ) -> Result<()> {
     let ledger_dir = tempfile::tempdir()?;
@@ -77,7 +81,7 @@ fn cut(
     // What counts is what was promised before the cut. A real one stops the processor too; this one lets the worker run
     // on, and an fsync that waits while the kernel gives the journal up can be told that all is well.
     let before = ledger.copy();
-    tally.injected += u64::from(disk.cut_power()?);
+    tally.injected += u64::from(take(&disk)?);
     // It may have ended by itself: its disk refuses.
     worker.kill()?;
     let after = ledger.copy();

@@ -22,6 +22,8 @@ const HUB_PAUSE: Duration = Duration::from_millis(5);
 const REWRITE_EVERY: u64 = 20;
 /// The workload whose every call is cut: so many operations of all kinds.
 const OPERATIONS: u64 = 300;
+/// What a growing worker takes every millisecond.
+const GROWTH_BYTES: usize = 256 << 10;
 /// Enough for a recording of bare sled.
 const FEW_WRITES: u64 = 300;
 
@@ -32,6 +34,8 @@ pub fn run(job: &str, dir: &Path, ledger: &Ledger, round: u64, mark: fn(usize, u
     match job {
         "load" => load(dir, ledger, round, Promise::AfterCommit),
         "promise-early" => load(dir, ledger, round, Promise::BeforeCommit),
+        "load-growing" => growing(|| load(dir, ledger, round, Promise::AfterCommit)),
+        "promise-early-growing" => growing(|| load(dir, ledger, round, Promise::BeforeCommit)),
         "operations" => operations(dir, ledger, round, Promise::AfterCommit, mark),
         "operations-early" => operations(dir, ledger, round, Promise::BeforeCommit, mark),
         "despite-errors" => despite::run(dir, ledger, despite::Outlet::Kept),
@@ -61,6 +65,20 @@ fn load(dir: &Path, ledger: &Ledger, round: u64, promise: Promise) -> Result<()>
         scope.spawn(|| acknowledge(&outbox, round));
         scope.spawn(|| follow(dir, ledger)).join().map_err(|_| anyhow::anyhow!("the gallery's thread panicked"))?
     })
+}
+
+/// Works while a thread takes memory until somebody puts an end to it.
+fn growing(work: impl FnOnce() -> Result<()>) -> Result<()> {
+    std::thread::spawn(|| {
+        let mut taken = Vec::new();
+        loop {
+            // Not zero, or the pages would never be there.
+            taken.push(vec![1_u8; GROWTH_BYTES]);
+            std::hint::black_box(&taken);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+    work()
 }
 
 /// Records events until the outbox refuses.
