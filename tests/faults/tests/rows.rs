@@ -48,6 +48,7 @@ small_rows! {
     d5_no_promise_rests_on_a_failed_fsync: "D5",
     d6_a_full_disk_stops_no_door_and_loses_no_access_event: "D6",
     d7_every_damage_is_noticed_or_harmless: "D7",
+    d8_a_start_with_damaged_stores_and_no_hub_is_decided_in_time: "D8",
     d9_a_process_out_of_memory_is_back_soon_and_has_lost_nothing: "D9",
     v1_camera_pipelines_made_anew_leave_nothing_behind: "V1",
 }

@@ -10,6 +10,7 @@ mod kills;
 mod modelled_cuts;
 mod out_of_memory;
 mod power_cuts;
+mod starts;
 
 use crate::row::Row;
 
@@ -22,6 +23,7 @@ pub static ALL: &[&Row] = &[
     &fsyncs::D5,
     &full_disks::D6,
     &damages::D7,
+    &starts::D8,
     &out_of_memory::D9,
     &camera_restarts::V1,
 ];

@@ -121,6 +121,25 @@ pub fn make(dir: &Path, older: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Makes a state in `dir` with an identity and `people` in its gallery, and nothing else.
+pub fn make_crowd(dir: &Path, people: u64) -> Result<()> {
+    let keys = DeviceKeys::open(&dir.join("keys"), None)?;
+    identity().store(dir)?;
+    keys.set_gallery(gallery::id(), &gallery::keys())?;
+    let (galleries, _) = open_galleries(dir, &keys)?;
+    let mut log = People::new();
+    for first in (1..=people).step_by(500) {
+        let mut records = Vec::new();
+        for number in first..people.min(first + 499) + 1 {
+            records.extend(log.enrol(number)?);
+        }
+        galleries.apply(gallery::id(), &records, log.root())?;
+    }
+    let (outbox, _) = outbox::open(dir, 0)?;
+    outbox.append(at(0), Priority::MustKeep, |_| outbox::event(0, 0, 1))?;
+    Ok(())
+}
+
 /// The galleries below `dir`, as the agent opens them at its start.
 pub fn open_galleries(dir: &Path, keys: &DeviceKeys) -> Result<(Galleries, bool)> {
     let (galleries, rebuilt) = Galleries::open(&dir.join("galleries"), keys.clone(), SPACE)?;
