@@ -443,3 +443,12 @@ fn a_new_stream_begins_between_two_events_of_busy_writers() {
     numbers.dedup();
     assert_eq!(numbers.len(), recorded.len(), "a number was given out twice");
 }
+
+#[test]
+fn a_directory_that_cannot_be_written_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    fs::write(&path, "not a directory").unwrap();
+    let error = Outbox::open(&path, &keys(dir.path()), ROOMY, at(0)).err().unwrap();
+    assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+}

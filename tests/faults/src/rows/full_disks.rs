@@ -10,6 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
+use edge_store::{ApplyError, GalleryOpened, OutboxOpened, Priority};
 use serde_json::Value;
 
 use super::power_cuts::{cut, kept_after};
@@ -19,6 +20,8 @@ use crate::rig::disk::{Ext4, SmallDisk, own_mounts};
 use crate::rig::process::run;
 use crate::row::{Need, Row};
 use crate::work::door::{LOW_SPACE, MISSED, Relay, Site, Told};
+use crate::work::gallery::{self, Hub};
+use crate::work::{at, outbox};
 
 /// The row.
 pub(super) static D6: Row = Row {
@@ -42,6 +45,8 @@ const VISITS: u64 = 8;
 const FACES: u64 = 12;
 /// In a cycle, until the disk is felt.
 const MOST_VISITS: u64 = 1000;
+/// Visits of which nothing can be written before there is room again.
+const VISITS_UNRECORDED: u64 = 3;
 /// After more cycles the outbox's file has so much room within that a full disk is no fault for a long time.
 const CYCLES_A_DISK: u64 = 4;
 /// A decision later than this would be noticed at the door, where 300 ms from arrival is the promise.
@@ -63,6 +68,10 @@ fn cycles(lab: &mut Lab) -> Result<Verdict> {
     })?;
     drop((site, disk));
     judge_times(&mut tally);
+    tally.merge(lab.phase("stores", 1, |_, tally| {
+        outbox_refuses_and_goes_on(tally)?;
+        gallery_refuses_and_goes_on(tally)
+    })?);
     let program = lab.program("store-worker");
     let rounds = if lab.is_long() { 20 } else { 2 };
     let read_only = lab.phase("read-only", rounds, |round, tally| {
@@ -106,6 +115,10 @@ fn cycle(disk: &SmallDisk, site: &mut Site, tally: &mut Tally) -> Result<()> {
         visits += 1;
     }
     tally.injected += u64::from(!site.recording());
+    for _ in 0..VISITS_UNRECORDED {
+        visit(site, "full", tally)?;
+        visits += 1;
+    }
     disk.free()?;
     tally.require(site.settled(RECOVERY), || "recording does not recover by itself".to_owned());
     judge(&site.deliver()?, visits, tally);
@@ -166,6 +179,52 @@ fn judge_times(tally: &mut Tally) {
     // Ten per cent; and as these are fractions of a millisecond on a shared machine, at least what its scheduler takes.
     let allowed = (roomy + roomy / 10).max(roomy + NOISE_US);
     tally.require(full <= allowed, || format!("decisions take {full} us on a full disk, {roomy} us on a roomy one"));
+}
+
+/// A full disk is an error that says so, nothing is promised on it, and the same outbox goes on when there is room.
+fn outbox_refuses_and_goes_on(tally: &mut Tally) -> Result<()> {
+    let disk = SmallDisk::new(2048)?;
+    let (outbox, _) = outbox::open(disk.path(), 0)?;
+    let append = |n| outbox.append(at(0), Priority::MustKeep, |_| outbox::event(0, 0, n));
+    let mut recorded = 0;
+    let error = loop {
+        match append(recorded + 1) {
+            Ok(_) => recorded += 1,
+            Err(error) => break error,
+        }
+    };
+    tally.require(error.is_disk_full() && recorded > 100, || format!("after {recorded} events: {error}"));
+    tally.require(append(recorded + 1).is_err_and(|error| error.is_disk_full()), || "it is full no more".to_owned());
+    disk.remount("size=16384k")?;
+    append(recorded + 1)?;
+    drop(outbox);
+    let (outbox, opened) = outbox::open(disk.path(), 0)?;
+    tally.require(matches!(opened, OutboxOpened::Intact), || format!("{opened:?}"));
+    let last = outbox.stats()?.last_sequence;
+    tally.require(last == recorded + 1, || format!("{} events were recorded, {last} are there", recorded + 1));
+    Ok(())
+}
+
+/// The same of the gallery: the refused record is applied when there is room.
+fn gallery_refuses_and_goes_on(tally: &mut Tally) -> Result<()> {
+    let disk = SmallDisk::new(4096)?;
+    let (mut store, _) = gallery::open(disk.path())?;
+    let mut hub = Hub::new();
+    let (record, root, error) = loop {
+        let (record, root) = hub.publish();
+        if let Err(error) = store.apply(std::slice::from_ref(&record), root) {
+            break (record, root, error);
+        }
+    };
+    let full = matches!(&error, ApplyError::Store(error) if error.is_disk_full());
+    tally.require(full && store.version() == record.version - 1, || format!("at {}: {error}", store.version()));
+    disk.remount("size=65536k")?;
+    store.apply(std::slice::from_ref(&record), root)?;
+    drop(store);
+    let (store, opened) = gallery::open(disk.path())?;
+    tally.require(matches!(opened, GalleryOpened::Intact), || format!("{opened:?}"));
+    tally.require((store.version(), store.root()) == (record.version, root), || "a version is gone".to_owned());
+    Ok(())
 }
 
 /// Turns the file system read-only, as an error on its device does.
