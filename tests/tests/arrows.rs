@@ -25,6 +25,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("cloud-hub", &["face-core", "face-index", "face-runtime", "gallery-log", "wire-contract"]),
     // The judge starts the programs and never links them.
     ("system-tests", &[]),
+    // It breaks the stores and cameras from inside and the programs from outside.
+    ("fault-lab", &["edge-capture", "edge-store", "face-core", "gallery-log"]),
     // It calls the parsers of both programs, so it must link them.
     ("fuzz-targets", &["cloud-hub", "edge-agent", "edge-capture", "face-runtime", "gallery-log", "wire-contract"]),
 ];

@@ -20,6 +20,7 @@ mod page;
 mod peer;
 mod people;
 mod problem;
+mod renewals;
 mod sites;
 mod state;
 mod webhooks;
@@ -88,6 +89,7 @@ fn ordinary() -> Router<Arc<Api>> {
         .route("/v1/webhooks/{id}", delete(webhooks::delete))
         .route(paths::CLAIMS, post(claims::claim))
         .route(paths::DEVICE_LINK, get(claims::link))
+        .route(paths::DEVICE_RENEWAL, post(renewals::renew))
         .layer(DefaultBodyLimit::max(MAX_JSON_BYTES));
     let photographs = Router::new()
         .route("/v1/people/{id}/enrolments", post(enrolments::create))

@@ -12,5 +12,6 @@ mod enrolment;
 mod events;
 mod life;
 mod process;
+mod renewals;
 mod transport;
 mod webhooks;

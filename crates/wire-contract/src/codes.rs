@@ -181,6 +181,8 @@ register! {
     ClaimUnknown, "claim_unknown", Api, "hint.new_claim_token", Some(404);
     /// The certificate request is not acceptable.
     CsrInvalid, "csr_invalid", Api, "hint.check_request", Some(422);
+    /// The device's certificate is too old for anything but its renewal.
+    CertificateExpired, "certificate_expired", Api, "hint.check_clock", Some(403);
     /// The device was revoked, or its certificate replaced.
     DeviceRevoked, "device_revoked", Api, "hint.new_claim_token", Some(403);
     /// The request is larger than accepted.

@@ -37,7 +37,7 @@ pub mod topic;
 pub mod webhook;
 
 pub use batch::{Batch, BatchBuilder, BatchError};
-pub use claim::{ClaimAnswer, ClaimRequest, ClaimToken};
+pub use claim::{ClaimAnswer, ClaimRequest, ClaimToken, RenewalRequest};
 pub use codes::{Code, Stage};
 pub use encoding::{Bytes, Hash32, Score, SecretBytes, V1};
 pub use event::{CloudEvent, EventData};

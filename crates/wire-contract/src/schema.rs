@@ -4,7 +4,7 @@ use schemars::{Schema, schema_for};
 
 use crate::{
     Batch, ClaimAnswer, ClaimRequest, ClaimToken, CloudEvent, EventData, EvtAck, EvtRefusal, GalleryDown, GalleryUp,
-    LinkAnswer, Problem, Status, webhook::WebhookBody,
+    LinkAnswer, Problem, RenewalRequest, Status, webhook::WebhookBody,
 };
 
 /// Every schema with the name of its file (without `.json`).
@@ -22,6 +22,7 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("gallery_up", schema_for!(GalleryUp)),
         ("link_answer", schema_for!(LinkAnswer)),
         ("problem", schema_for!(Problem)),
+        ("renewal_request", schema_for!(RenewalRequest)),
         ("status", schema_for!(Status)),
         ("webhook", schema_for!(WebhookBody)),
     ]

@@ -272,6 +272,7 @@ fn claim_and_link_are_as_in_the_golden_files() {
         csr: "-----BEGIN CERTIFICATE REQUEST-----\n…\n-----END CERTIFICATE REQUEST-----\n".into(),
     };
     check("claim_request", &request);
+    check("renewal_request", &RenewalRequest { v: V1, csr: request.csr.clone() });
     let answer = ClaimAnswer {
         v: V1,
         tenant: TenantId(uuid(1)),

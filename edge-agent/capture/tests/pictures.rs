@@ -123,38 +123,3 @@ fn a_stream_that_breaks_every_few_seconds_is_made_anew_each_time() {
         await_event(&events, SOON, |happening| matches!(happening, Happening::Recovered { .. }));
     }
 }
-
-/// How often the pipeline is made anew: `scripts/soak restarts` asks for 500.
-fn restarts() -> u64 {
-    std::env::var("LINTEL_SOAK_RESTARTS").ok().and_then(|text| text.parse().ok()).unwrap_or(30)
-}
-
-#[test]
-fn pipelines_made_anew_leave_no_memory_behind() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("short.avi");
-    make_exact_clip(&path, "videotestsrc pattern=snow", 2);
-    // Every time round is a pipeline of its own, decoder and threads included.
-    let path = path.display();
-    let handle = open(camera(&format!("source = \"file\"\npath = \"{path}\"\nfps = 30")));
-    let played = |rounds: u64| {
-        let until = handle.monitor().stats().frames + rounds * 2;
-        let begun = now();
-        while handle.monitor().stats().frames < until {
-            assert!(now().since(begun) < Duration::from_secs(60 + rounds * 2), "it stopped playing");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    };
-    // The allocator and GStreamer's caches have taken what they keep.
-    played(20);
-    let before = resident_kib();
-    played(restarts());
-    let grown = resident_kib().saturating_sub(before);
-    assert!(grown < 5 * 1024, "{} restarts left {grown} KiB behind", restarts());
-}
-
-fn resident_kib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}

@@ -5,12 +5,13 @@
 //! applied by a task of their own ([`gallery_task`]), so that a long first fill does not delay events.
 
 mod events;
+mod renewing;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use edge_store::Outbox;
+use edge_store::{Identity, Outbox};
 use face_core::MonoTime;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -22,6 +23,7 @@ use wire_contract::envelope::UP_OVERHEAD;
 use wire_contract::status::Presence;
 use wire_contract::{Code, DownChannel, EvtAck, GalleryDown, LinkAnswer, Timestamp, UpChannel};
 
+use self::renewing::Renewing;
 use super::backoff::Backoff;
 use super::https::{HttpsError, Hub};
 use super::link::{self, LinkError, LinkRing, OpenError};
@@ -76,6 +78,9 @@ enum Connection {
 
 pub(super) struct Driver<C> {
     sync: Arc<Sync>,
+    /// Who this device is now.
+    identity: Arc<Identity>,
+    renewing: Renewing,
     recorded: watch::Receiver<u64>,
     /// The last sequence known to be in the outbox. The watch alone says nothing of what an earlier run left there.
     last_recorded: u64,
@@ -101,7 +106,12 @@ impl<C: Connect> Driver<C> {
         let backoff = Backoff::new(timing.backoff_first, timing.backoff_longest);
         let broker = format!("{}:{}", sync.identity.broker.host, sync.identity.broker.port);
         status.send_modify(|status| status.broker = broker);
+        let identity = Arc::new(sync.identity.clone());
+        let renewing = Renewing::new(&identity, timing);
+        renewing.show(&status);
         Self {
+            identity,
+            renewing,
             recorded: sync.recorded.clone(),
             last_recorded: 0,
             status,
@@ -136,6 +146,7 @@ impl<C: Connect> Driver<C> {
             tokio::select! {
                 event = next_event(&mut self.connection) => self.on_line(event, &messages).await,
                 answer = next_answer(&mut self.fetching) => self.on_link(answer).await,
+                renewed = self.renewing.done() => self.on_renewed(renewed),
                 Some(outcome) = decided.recv() => self.on_outcome(outcome),
                 Ok(()) = changes.changed() => self.on_galleries(),
                 Ok(()) = self.recorded.changed() => {}
@@ -149,6 +160,7 @@ impl<C: Connect> Driver<C> {
         if let Some(fetching) = self.fetching.take() {
             fetching.abort();
         }
+        self.renewing.abandon();
         // What was handed over is applied before the stores are closed.
         drop(messages);
         drop(decided);
@@ -172,8 +184,9 @@ impl<C: Connect> Driver<C> {
         }
         if self.fetching.is_none() && self.fetch_at.is_some_and(|at| at <= now) {
             self.fetch_at = None;
-            self.fetching = Some(tokio::spawn(fetch(Arc::clone(&self.sync))));
+            self.fetching = Some(tokio::spawn(fetch(Arc::clone(&self.identity), self.sync.timing.connect_timeout)));
         }
+        self.renew_when_due();
         if let Connection::Down(at) = self.connection
             && at <= now
             && self.ring.is_some()
@@ -185,8 +198,8 @@ impl<C: Connect> Driver<C> {
     // ---- link keys
 
     async fn load_ring(&mut self) {
-        let sync = Arc::clone(&self.sync);
-        let loaded = blocking(move || LinkRing::load(&sync.keys, &sync.identity)).await;
+        let (sync, identity) = (Arc::clone(&self.sync), Arc::clone(&self.identity));
+        let loaded = blocking(move || LinkRing::load(&sync.keys, &identity)).await;
         match loaded {
             Ok(ring) => {
                 let epoch = ring.as_ref().map(LinkRing::epoch);
@@ -208,8 +221,8 @@ impl<C: Connect> Driver<C> {
         self.fetched_at = Some(self.now());
         let taken = match answer {
             Ok(answer) => {
-                let sync = Arc::clone(&self.sync);
-                blocking(move || link::take_in(&answer, &sync.identity, &sync.keys, &sync.galleries))
+                let (sync, identity) = (Arc::clone(&self.sync), Arc::clone(&self.identity));
+                blocking(move || link::take_in(&answer, &identity, &sync.keys, &sync.galleries))
                     .await
                     .map_err(FetchError::from)
             }
@@ -245,7 +258,7 @@ impl<C: Connect> Driver<C> {
         self.counter = counter;
         let Some(will) = self.status_payload(Presence::Offline, epoch, since) else { return };
         self.status.send_modify(|status| status.connection_epoch = epoch);
-        match self.connector.connect(Will { topic: will.0, payload: will.1 }) {
+        match self.connector.connect(&self.identity, Will { topic: will.0, payload: will.1 }) {
             Ok(line) => self.connection = Connection::Opening(line, epoch, since),
             Err(error) => self.lost(&error, now),
         }
@@ -475,10 +488,10 @@ async fn gallery_task(sync: Arc<Sync>, mut waiting: mpsc::Receiver<GalleryDown>,
     }
 }
 
-async fn fetch(sync: Arc<Sync>) -> Result<LinkAnswer, FetchError> {
-    let found = &sync.identity.hub_url;
+async fn fetch(identity: Arc<Identity>, timeout: Duration) -> Result<LinkAnswer, FetchError> {
+    let found = &identity.hub_url;
     let base: Url = found.parse().map_err(|source| FetchError::Address { found: found.clone(), source })?;
-    let hub = Hub::new(tls::mutual(&sync.identity)?, base, sync.timing.connect_timeout)?;
+    let hub = Hub::new(tls::mutual(&identity)?, base, timeout)?;
     Ok(hub.link().await?)
 }
 

@@ -1,5 +1,7 @@
 //! The driver with the test holding the other end of the line, and the whole of sync with a real broker and HTTPS.
 
+mod renewal;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -82,7 +84,7 @@ struct Far {
 struct ByHand(mpsc::Sender<Far>);
 
 impl Connect for ByHand {
-    fn connect(&mut self, will: Will) -> Result<Line, LineError> {
+    fn connect(&mut self, _: &Identity, will: Will) -> Result<Line, LineError> {
         let (shipments, received) = mpsc::channel(32);
         let (events, waiting) = mpsc::channel(64);
         self.0.try_send(Far { will, shipments: received, events }).unwrap();

@@ -1,0 +1,28 @@
+//! The fault lab: each row of the fault matrix as a program that injects the fault, counts it, and judges what is left.
+//!
+//! In: the real stores and programs, and the machine's own means of breaking things (signals, `strace`, loop mounts, control
+//! groups). Out: one [`Outcome`] a row, the JSON line that `scripts/soak` prints. The same rows run with a small count in
+//! `tests/` on every run of `scripts/test`.
+//!
+//! - [`row`]: what a row is, and what it needs of the machine.
+//! - [`outcome`]: what a row counts, and the one place that decides whether it is in order.
+//! - [`lab`]: a row's run: how often, where it stands after an interruption, progress.
+//! - [`rows`]: the rows themselves.
+//! - [`rig`]: what they break things with: disks, workers, processes under `strace`, damaged files.
+//!
+//! Every row has a negative control, a broken variant that its own checker must catch, and counts the faults that were
+//! really there: a row whose control did not fail, or whose fault was not injected, is not in order.
+//! Rows are tests: they report with `anyhow`, since nobody acts upon the kind of their errors.
+//!
+//! Invariant: everything here touches only temporary directories, loopback, and mounts, namespaces and control groups that
+//! it made itself, and ends only processes that it started.
+
+pub mod lab;
+pub mod outcome;
+pub mod rig;
+pub mod row;
+pub mod rows;
+
+pub use lab::Lab;
+pub use outcome::{Control, Outcome, Tally, Verdict};
+pub use row::{Need, Row};

@@ -1,0 +1,16 @@
+//! The rows of the fault matrix, in its order. A new row is one module (or its place in a family's module) and one line in
+//! [`ALL`]; `tests/rows.rs` fails until it has a small run too.
+
+mod camera_restarts;
+
+use crate::row::Row;
+
+/// Every row, in the order in which `scripts/soak all` runs them.
+pub static ALL: &[&Row] = &[&camera_restarts::V1];
+
+/// The row of this id, in any case; `restarts` is the name that V1 had before there was a matrix.
+#[must_use]
+pub fn find(id: &str) -> Option<&'static Row> {
+    let id = if id == "restarts" { "V1" } else { id };
+    ALL.iter().find(|row| row.id.eq_ignore_ascii_case(id)).copied()
+}

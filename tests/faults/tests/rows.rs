@@ -1,0 +1,45 @@
+//! Each row of the fault lab with its small count, on every run of the tests. `scripts/soak` runs the same code for long.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::Write as _;
+use std::path::Path;
+
+use fault_lab::lab::Setting;
+use fault_lab::{Lab, rows};
+
+/// Runs a row with its small count; a row that lacks something says so and is listed by scripts/test.
+fn small(id: &str) {
+    let row = rows::find(id).unwrap();
+    let bin_dir = Path::new(env!("CARGO_BIN_EXE_store-worker")).parent().unwrap().to_path_buf();
+    let setting = Setting { bin_dir, state: None, resume: false, progress: false };
+    let outcome = Lab::run(row, row.small, setting);
+    let line = serde_json::to_string(&outcome).unwrap();
+    if outcome.skipped {
+        let _ = writeln!(std::io::stderr(), "SKIPPED row {id}: {}", outcome.why[0]);
+        return;
+    }
+    let _ = writeln!(std::io::stderr(), "{line}");
+    assert!(outcome.ok, "{line}");
+}
+
+/// One test a row; and none is forgotten.
+macro_rules! small_rows {
+    ($($name:ident: $id:literal,)*) => {
+        $(#[test]
+        fn $name() {
+            small($id);
+        })*
+
+        #[test]
+        fn every_row_has_its_small_run() {
+            let tested = [$($id),*];
+            let listed: Vec<_> = rows::ALL.iter().map(|row| row.id).collect();
+            assert_eq!(listed, tested);
+        }
+    };
+}
+
+small_rows! {
+    v1_camera_pipelines_made_anew_leave_nothing_behind: "V1",
+}
