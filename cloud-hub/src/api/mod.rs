@@ -7,6 +7,7 @@
 mod auth;
 mod body;
 mod claims;
+mod commands;
 pub mod control;
 mod devices;
 pub mod enroller;
@@ -82,6 +83,9 @@ fn ordinary() -> Router<Arc<Api>> {
         .route("/v1/devices", post(devices::create).get(devices::list))
         .route("/v1/devices/{id}", get(devices::get).delete(devices::revoke))
         .route("/v1/devices/{id}/claim-tokens", post(devices::create_claim_token))
+        .route("/v1/devices/{id}/commands", post(commands::create).get(commands::list))
+        .route("/v1/doors/{id}/unlock", post(commands::unlock))
+        .route("/v1/commands/{id}", get(commands::get))
         .route("/v1/people", post(people::create).get(people::list))
         .route("/v1/people/{id}", get(people::get).delete(people::delete))
         .route("/v1/events", get(events::list))

@@ -12,6 +12,7 @@
 pub mod api_key;
 pub mod certificate;
 pub mod claim;
+pub mod command;
 pub mod cursor;
 pub mod enrolment;
 pub mod event;

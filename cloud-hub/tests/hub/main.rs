@@ -7,6 +7,7 @@
 )]
 
 mod access;
+mod commands;
 mod devices;
 mod enrolment;
 mod events;

@@ -3,8 +3,8 @@
 use schemars::{Schema, schema_for};
 
 use crate::{
-    Batch, ClaimAnswer, ClaimRequest, ClaimToken, CloudEvent, EventData, EvtAck, EvtRefusal, GalleryDown, GalleryUp,
-    LinkAnswer, Problem, RenewalRequest, Status, webhook::WebhookBody,
+    Batch, ClaimAnswer, ClaimRequest, ClaimToken, CloudEvent, CommandDown, CommandUp, EventData, EvtAck, EvtRefusal,
+    GalleryDown, GalleryUp, LinkAnswer, Problem, RenewalRequest, Status, webhook::WebhookBody,
 };
 
 /// Every schema with the name of its file (without `.json`).
@@ -15,6 +15,8 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("claim_request", schema_for!(ClaimRequest)),
         ("claim_token", schema_for!(ClaimToken)),
         ("cloud_event", schema_for!(CloudEvent)),
+        ("command_down", schema_for!(CommandDown)),
+        ("command_up", schema_for!(CommandUp)),
         ("event_data", schema_for!(EventData)),
         ("evtack", schema_for!(EvtAck)),
         ("evtack_refusal", schema_for!(EvtRefusal)),

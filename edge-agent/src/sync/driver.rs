@@ -4,6 +4,7 @@
 //! and gallery messages taken in. Store calls block and run on blocking threads, one at a time from here; galleries are
 //! applied by a task of their own ([`gallery_task`]), so that a long first fill does not delay events.
 
+mod commanding;
 mod events;
 mod renewing;
 
@@ -25,6 +26,7 @@ use wire_contract::{Code, DownChannel, EvtAck, GalleryDown, LinkAnswer, Timestam
 
 use self::renewing::Renewing;
 use super::backoff::Backoff;
+use super::commands::Commands;
 use super::https::{HttpsError, Hub};
 use super::link::{self, LinkError, LinkRing, OpenError};
 use super::presence::ConnectionCounter;
@@ -32,7 +34,7 @@ use super::receiver::{self, Outcome};
 use super::reports::{RebuildPace, Reports};
 use super::sender::Sender;
 use super::transport::{Connect, Line, LineError, LineEvent, Parcel, Shipment, Will};
-use super::{Sync, SyncStatus, TlsError, tls};
+use super::{Orders, Sync, SyncStatus, TlsError, tls};
 use crate::gallery::Rebuilt;
 use crate::logging::chain;
 use crate::stages::record::Happening;
@@ -81,6 +83,8 @@ pub(super) struct Driver<C> {
     /// Who this device is now.
     identity: Arc<Identity>,
     renewing: Renewing,
+    commands: Commands,
+    orders: Orders,
     recorded: watch::Receiver<u64>,
     /// The last sequence known to be in the outbox. The watch alone says nothing of what an earlier run left there.
     last_recorded: u64,
@@ -101,17 +105,20 @@ pub(super) struct Driver<C> {
 }
 
 impl<C: Connect> Driver<C> {
-    pub(super) fn new(sync: Sync, status: watch::Sender<SyncStatus>, connector: C) -> Self {
+    pub(super) fn new(mut sync: Sync, status: watch::Sender<SyncStatus>, connector: C) -> Self {
         let (timing, now) = (sync.timing, sync.clock.now());
         let backoff = Backoff::new(timing.backoff_first, timing.backoff_longest);
         let broker = format!("{}:{}", sync.identity.broker.host, sync.identity.broker.port);
         status.send_modify(|status| status.broker = broker);
         let identity = Arc::new(sync.identity.clone());
+        let orders = std::mem::replace(&mut sync.orders, Orders::none());
         let renewing = Renewing::new(&identity, timing);
         renewing.show(&status);
         Self {
             identity,
             renewing,
+            commands: Commands::new(now),
+            orders,
             recorded: sync.recorded.clone(),
             last_recorded: 0,
             status,
@@ -146,6 +153,7 @@ impl<C: Connect> Driver<C> {
             tokio::select! {
                 event = next_event(&mut self.connection) => self.on_line(event, &messages).await,
                 answer = next_answer(&mut self.fetching) => self.on_link(answer).await,
+                told = self.orders.answer() => self.on_order_told(told),
                 renewed = self.renewing.done() => self.on_renewed(renewed),
                 Some(outcome) = decided.recv() => self.on_outcome(outcome),
                 Ok(()) = changes.changed() => self.on_galleries(),
@@ -187,6 +195,7 @@ impl<C: Connect> Driver<C> {
             self.fetching = Some(tokio::spawn(fetch(Arc::clone(&self.identity), self.sync.timing.connect_timeout)));
         }
         self.renew_when_due();
+        self.ask_the_time_again();
         if let Connection::Down(at) = self.connection
             && at <= now
             && self.ring.is_some()
@@ -313,6 +322,7 @@ impl<C: Connect> Driver<C> {
         if let Some((topic, payload)) = self.status_payload(Presence::Online, epoch, since) {
             self.publish(Shipment { topic, payload, retain: true, parcel: Parcel::Status });
         }
+        self.ask_the_time();
     }
 
     fn lost(&mut self, error: &LineError, now: MonoTime) {
@@ -401,7 +411,8 @@ impl<C: Connect> Driver<C> {
                 }
                 Err(error) => malformed(topic, &error),
             },
-            DownChannel::Twin | DownChannel::Cmd | DownChannel::Rtc => {
+            DownChannel::Cmd => self.on_cmd(topic, &payload),
+            DownChannel::Twin | DownChannel::Rtc => {
                 tracing::debug!(event = "message_not_acted_upon", topic, "this agent does not act on this channel");
             }
         }

@@ -5,16 +5,17 @@
 //!
 //! Where to start: [`driver`] is the loop; what it should do is decided by small pure machines that take the time as an
 //! argument: [`sender`] (which batch next), [`reports`] (when to say where the galleries stand), [`backoff`] (when to
-//! connect again). [`receiver`] applies gallery messages, [`link`] holds the keys of the wire, [`presence`] the status,
+//! connect again), [`commands`] (which of the hub's orders are carried out). [`receiver`] applies gallery messages, [`link`] holds the keys of the wire, [`presence`] the status,
 //! [`transport`] is the only file that knows the MQTT client, [`tls`] how certificates are judged, [`https`] the hub's
 //! device calls, [`renewal`] when and how this device gets its next certificate. [`claim`] gives the device its identity in the first place.
 //!
 //! Invariants: an entry leaves the outbox on a verified evtack and on nothing else; a gallery whose root is not the
 //! hub's is destroyed before anything can search it; nothing read from the broker is used before its seal was opened.
-//! Deliberately absent: commands, configuration twin, video; no topic of theirs is acted upon.
+//! Deliberately absent: configuration twin, video; no topic of theirs is acted upon.
 
 mod backoff;
 pub mod claim;
+mod commands;
 mod driver;
 mod https;
 mod link;
@@ -26,18 +27,20 @@ mod sender;
 mod tls;
 mod transport;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use edge_store::{DeviceKeys, Identity, Outbox};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use wire_contract::Timestamp;
 
 use crate::clock::SharedClock;
 use crate::gallery::Galleries;
+use crate::stages::decide::{DoorInput, OrderTold};
 use crate::stages::record::Recorder;
 
 pub use claim::{ClaimError, Claimed, claim};
@@ -62,6 +65,8 @@ pub struct Sync {
     pub recorded: watch::Receiver<u64>,
     /// For `system.gallery_rebuilt`.
     pub recorder: Recorder,
+    /// The doors that the hub may open.
+    pub orders: Orders,
     /// What the status says of this agent.
     pub about: About,
     /// The clock.
@@ -70,6 +75,40 @@ pub struct Sync {
     pub turns: Arc<AtomicU64>,
     /// How long to wait for what.
     pub timing: Timing,
+}
+
+/// The way of an operator's order to a door, and of the door's answer.
+#[derive(Debug)]
+pub struct Orders {
+    /// By the door's id. Weak: a door ends when the stages before it have ended, whoever might still give orders.
+    doors: HashMap<String, mpsc::WeakSender<DoorInput>>,
+    told: mpsc::Receiver<OrderTold>,
+}
+
+impl Orders {
+    /// Orders for these doors, and what they answer.
+    #[must_use]
+    pub fn new(doors: HashMap<String, mpsc::WeakSender<DoorInput>>, told: mpsc::Receiver<OrderTold>) -> Self {
+        Self { doors, told }
+    }
+
+    /// For a device without doors.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { doors: HashMap::new(), told: mpsc::channel(1).1 }
+    }
+
+    fn door(&self, id: &str) -> Option<mpsc::Sender<DoorInput>> {
+        self.doors.get(id)?.upgrade()
+    }
+
+    /// The next answer of a door; never, when there are none to come.
+    async fn answer(&mut self) -> OrderTold {
+        match self.told.recv().await {
+            Some(told) => told,
+            None => std::future::pending().await,
+        }
+    }
 }
 
 /// How long to wait for what. The defaults are for real devices; tests shorten them.

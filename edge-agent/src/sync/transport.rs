@@ -50,6 +50,8 @@ pub(super) enum Parcel {
     Events,
     /// State of the galleries.
     Report,
+    /// A word on a command, or the question for the hub's time.
+    Command,
     /// Online.
     Status,
     /// The last word before a stop.
