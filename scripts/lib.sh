@@ -62,5 +62,49 @@ lintel_target() {
   fi
 }
 
+# Makes folder $2 equal to the sources in clone $1 and touches only what differs, so that cargo rebuilds only that.
+copy_sources() {
+  local from="$1" to="$2" wanted file
+  wanted=$(git -C "$from" ls-files --cached --others --exclude-standard)
+  while IFS= read -r file; do
+    [[ -f "$from/$file" ]] || continue
+    cmp -s -- "$from/$file" "$to/$file" && continue
+    mkdir -p -- "$to/$(dirname -- "$file")"
+    cp -- "$from/$file" "$to/$file"
+  done <<<"$wanted"
+  comm -13 <(sort <<<"$wanted") <(cd "$to" && find . -type f ! -path ./.git -printf '%P\n' | sort) | while IFS= read -r file; do
+    rm -- "$to/$file"
+  done
+}
+
+# Goes on in one fixed copy of the sources, whichever clone this is: cargo goes by the times of files, and in a fresh clone
+# every file is new. Not when builds go elsewhere (CARGO_TARGET_DIR, or a `target` folder of the clone's own), when
+# another run has the copy, and without git, which lists the sources.
+run_from_copy() { # script, arguments...
+  local script="$1" copy="$LINTEL_CACHE/source" lock
+  shift
+  [[ -z "${LINTEL_COPY:-}" && -z "${CARGO_TARGET_DIR:-}" ]] || return 0
+  [[ -L "$LINTEL_ROOT/target" || ! -e "$LINTEL_ROOT/target" ]] || return 0
+  git -C "$LINTEL_ROOT" rev-parse --git-dir >/dev/null 2>&1 || return 0
+  mkdir -p -- "$copy"
+  exec {lock}>"$copy.lock"
+  if ! flock --nonblock "$lock"; then
+    exec {lock}>&-
+    return 0
+  fi
+  lintel_target
+  copy_sources "$LINTEL_ROOT" "$copy"
+  # Some scripts ask git which commit this is.
+  printf 'gitdir: %s\n' "$(git -C "$LINTEL_ROOT" rev-parse --absolute-git-dir)" >"$copy/.git"
+  # Somebody else built there since: then the times of the copy's files say nothing.
+  if [[ ! -e "$copy.built" || -n "$(find "$LINTEL_CACHE/target/" -path '*/.fingerprint/*' -newer "$copy.built" -print -quit)" ]]; then
+    find "$copy" -type f -exec touch -- {} +
+  fi
+  LINTEL_COPY="$copy" exec "$copy/scripts/$script" "$@"
+}
+
+# After a build in the copy: what lies in the build folder is the copy's.
+built() { [[ -z "${LINTEL_COPY:-}" ]] || touch -- "$LINTEL_COPY.built"; }
+
 # Where the built programs are.
 lintel_bin_dir() { printf '%s/release' "${CARGO_TARGET_DIR:-$LINTEL_ROOT/target}"; }

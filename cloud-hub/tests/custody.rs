@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use cloud_hub::clock::Clock;
+use cloud_hub::domain::certificate::DeviceCertificate;
 use cloud_hub::domain::claim::LIFETIME;
 use cloud_hub::domain::ids::{ClaimId, PersonId, SiteId, TemplateId, TenantId};
 use cloud_hub::domain::people::Profile;
@@ -526,9 +527,7 @@ async fn a_new_claim_begins_with_its_connections_and_galleries_anew() {
         .unwrap();
     let claimed = cloud_hub::keys::Claimed {
         hardware_serial: "another".to_owned(),
-        spki_sha256: [2; 32],
-        certificate_serial: "01".to_owned(),
-        expires_at: now,
+        certificate: DeviceCertificate { spki_sha256: [2; 32], serial: "01".to_owned(), expires_at: now },
     };
     hub.custody.device_claimed(tenant, device, claimed).await.unwrap();
     let held = hub.db.tenant(tenant, move |tx| Box::pin(devices::galleries(tx, device))).await.unwrap();
@@ -547,9 +546,11 @@ async fn a_replaced_certificate_is_on_the_revocation_list_until_it_expires() {
     let claim = async |serial: &str, key: u8| {
         let claimed = cloud_hub::keys::Claimed {
             hardware_serial: "hardware".to_owned(),
-            spki_sha256: [key; 32],
-            certificate_serial: serial.to_owned(),
-            expires_at: now + Duration::days(90),
+            certificate: DeviceCertificate {
+                spki_sha256: [key; 32],
+                serial: serial.to_owned(),
+                expires_at: now + Duration::days(90),
+            },
         };
         hub.custody.device_claimed(tenant, device, claimed).await.unwrap();
     };
@@ -596,9 +597,11 @@ async fn a_new_claim_ends_the_old_link_key_and_a_renewal_keeps_it_a_day() {
     assert_eq!(epochs(now + Duration::hours(25)).await, [2]);
     let claimed = cloud_hub::keys::Claimed {
         hardware_serial: "another".to_owned(),
-        spki_sha256: [2; 32],
-        certificate_serial: "01".to_owned(),
-        expires_at: OffsetDateTime::UNIX_EPOCH,
+        certificate: DeviceCertificate {
+            spki_sha256: [2; 32],
+            serial: "01".to_owned(),
+            expires_at: OffsetDateTime::UNIX_EPOCH,
+        },
     };
     hub.custody.device_claimed(tenant, device, claimed).await.unwrap();
     assert_eq!(epochs(now).await, [3], "whoever held the old keys is another device now");

@@ -222,7 +222,11 @@ async fn migrations_run_twice_and_the_start_checks_what_the_design_relies_on() {
             "ALTER ROLE lintel_app RESET synchronous_commit",
             "synchronous_commit",
         ),
-        ("UPDATE schema_version SET version = 2", "UPDATE schema_version SET version = 1", "version 2"),
+        (
+            "UPDATE schema_version SET version = version + 1",
+            "UPDATE schema_version SET version = version - 1",
+            &format!("version {}", cloud_hub::store::SCHEMA_VERSION + 1),
+        ),
     ] {
         connection.execute(change).await.unwrap();
         let error = Database::new(hub.postgres.app(), 1).check().await.unwrap_err().to_string();

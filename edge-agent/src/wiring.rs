@@ -162,6 +162,9 @@ struct Agent {
     recorder: Recorder,
     messages: Option<mpsc::Receiver<record::Message>>,
     recorded: watch::Sender<u64>,
+    /// The doors that the hub may open, and what they answer.
+    ordered: HashMap<String, mpsc::WeakSender<DoorInput>>,
+    orders_told: (mpsc::Sender<decide::OrderTold>, Option<mpsc::Receiver<decide::OrderTold>>),
     origin: Origin,
     run: Uuid,
     link: watch::Sender<SyncStatus>,
@@ -202,7 +205,10 @@ impl Agent {
             let (utc, count) = (clock.wall().utc, renewal.may_lack().unwrap_or(0));
             recorder.try_record(Happening::StreamRenewed { from: utc, until: utc, count, at: clock.now() });
         }
+        let (told, tells) = mpsc::channel(decide::ORDERS_TOLD);
         Self {
+            ordered: HashMap::new(),
+            orders_told: (told, Some(tells)),
             tasks: JoinSet::new(),
             parts: HashMap::new(),
             pack,
@@ -243,6 +249,7 @@ impl Agent {
         let mut inputs: DoorInputs = HashMap::new();
         for relay in relays {
             let (sender, receiver) = mpsc::channel(decide::DOOR_INPUTS);
+            self.ordered.insert(relay.config.id.clone(), sender.downgrade());
             let turns = self.beat(format!("door {}", relay.config.id));
             let camera: Arc<str> = relay.config.camera.as_str().into();
             let door = decide::Decide {
@@ -254,6 +261,7 @@ impl Agent {
                 inputs: receiver,
                 roster: self.galleries.roster(),
                 gallery_changes: self.galleries.changes(),
+                orders_told: self.orders_told.0.clone(),
                 recorder: self.recorder.clone(),
                 clock: Arc::clone(&self.clock),
                 turns,
@@ -336,7 +344,7 @@ impl Agent {
 
     /// The link to the hub, for a device that has one.
     fn sync(&mut self) {
-        let Some(identity) = self.identity.clone() else { return };
+        let (Some(identity), Some(told)) = (self.identity.clone(), self.orders_told.1.take()) else { return };
         let sync = Sync {
             identity,
             state_dir: self.state_dir.clone(),
@@ -345,6 +353,7 @@ impl Agent {
             galleries: Arc::clone(&self.galleries),
             recorded: self.recorded.subscribe(),
             recorder: self.recorder.clone(),
+            orders: sync::Orders::new(std::mem::take(&mut self.ordered), told),
             about: sync::About {
                 boot: self.run,
                 agent_version: self.origin.agent_version.clone(),

@@ -1,7 +1,8 @@
 //! Who calls: an API key (`Authorization: ApiKey id:secret`) or a device (its certificate). Checked here and nowhere else.
 //!
 //! An API key is looked up by its id, and its secret's MAC under the hub's pepper is compared in constant time. A device's certificate was verified by the handshake; here its
-//! serial must be the registry's present one, on every request, so that a replaced or revoked certificate ends at once.
+//! serial must be the registry's present one, or the one that a renewal offered, on every request, so that a replaced or
+//! revoked certificate ends at once.
 
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use super::peer::Peer;
 use super::problem::ApiError;
 use super::state::Api;
 use crate::domain::api_key::ApiKey;
+use crate::domain::certificate::{Held, Shown, Standing, standing};
 use crate::domain::ids::{ApiKeyId, DeviceId, TenantId};
 use crate::store::devices::DeviceState;
 use crate::store::{devices, routes};
@@ -60,18 +62,66 @@ impl FromRequestParts<Arc<Api>> for CallingDevice {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, ApiError> {
-        let shown = parts.extensions.get::<Peer>().and_then(|peer| peer.device.clone());
-        let shown = shown.ok_or_else(|| ApiError::because(Code::Unauthorized, "a device certificate is needed"))?;
-        let refused = || ApiError::of(Code::DeviceRevoked);
-        let tenant = routes::tenant_of_device(&api.db, shown.id).await?.ok_or_else(refused)?;
-        let device = api.db.tenant(tenant, move |tx| Box::pin(devices::get(tx, shown.id))).await?;
-        let present = device.certificate_serial.as_deref() == Some(shown.serial.as_str());
-        if device.state == DeviceState::Claimed && present {
-            return Ok(Self { tenant, device: device.id });
+        match calling(parts, api).await? {
+            (caller, Standing::Ended) => {
+                tracing::warn!(event = "device_refused", client_id = %caller.tenant, device = %caller.device, "its certificate has ended; it may only renew it");
+                Err(ApiError::of(Code::CertificateExpired))
+            }
+            (caller, _) => Ok(caller),
         }
-        tracing::warn!(event = "device_refused", client_id = %tenant, device = %device.id, "an old or revoked certificate was shown");
-        Err(refused())
     }
+}
+
+/// A device whose certificate is good for its renewal at least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RenewingDevice(pub(super) CallingDevice);
+
+impl FromRequestParts<Arc<Api>> for RenewingDevice {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, ApiError> {
+        calling(parts, api).await.map(|(caller, _)| Self(caller))
+    }
+}
+
+/// The device behind a certificate, and what the certificate is worth: anything but nothing.
+async fn calling(parts: &Parts, api: &Arc<Api>) -> Result<(CallingDevice, Standing), ApiError> {
+    let shown = parts.extensions.get::<Peer>().and_then(|peer| peer.device.clone());
+    let shown = shown.ok_or_else(|| ApiError::because(Code::Unauthorized, "a device certificate is needed"))?;
+    let refused = || ApiError::of(Code::DeviceRevoked);
+    let tenant = routes::tenant_of_device(&api.db, shown.id).await?.ok_or_else(refused)?;
+    let device = api.db.tenant(tenant, move |tx| Box::pin(devices::get(tx, shown.id))).await?;
+    let held = Held {
+        claimed: device.state == DeviceState::Claimed,
+        present: device.certificate_serial.as_deref(),
+        next: device.next_certificate_serial.as_deref(),
+    };
+    let caller = CallingDevice { tenant, device: device.id };
+    let standing = standing(held, Shown { serial: &shown.serial, expires_at: shown.expires_at }, api.clock.now());
+    match standing {
+        Standing::Nothing => {
+            tracing::warn!(event = "device_refused", client_id = %tenant, device = %device.id, "an old or revoked certificate was shown");
+            return Err(refused());
+        }
+        Standing::Next => take_up(api, caller, shown.serial).await?,
+        Standing::Present | Standing::Ended => {}
+    }
+    Ok((caller, standing))
+}
+
+/// The first use of a renewed certificate ends the one before, here and at the broker.
+async fn take_up(api: &Arc<Api>, caller: CallingDevice, serial: String) -> Result<(), ApiError> {
+    let api = Arc::clone(api);
+    // A task of its own: a device that goes away must not leave the registry and the broker in disagreement.
+    let taken_up = tokio::spawn(async move {
+        if !api.custody.certificate_taken_up(caller.tenant, caller.device, serial).await? {
+            return Ok(());
+        }
+        tracing::info!(event = "certificate_renewed", client_id = %caller.tenant, device = %caller.device, "a device uses its next certificate; the one before has ended");
+        api.broker.refresh().await.map_err(|error| ApiError::internal(&error))
+    })
+    .await;
+    taken_up.map_err(|error| ApiError::internal(&error))?
 }
 
 impl Api {

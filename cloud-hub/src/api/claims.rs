@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use uuid::Uuid;
 use wire_contract::claim::{BrokerAddress, ClaimRequest};
 use wire_contract::encoding::{SecretBytes, V1};
 use wire_contract::{ClaimAnswer, Code, LinkAnswer};
@@ -14,7 +15,7 @@ use super::problem::ApiError;
 use super::state::Api;
 use crate::domain::ids::{ClaimId, DeviceId, TenantId};
 use crate::keys::{Claimed, LinkGallery, Redeemed};
-use crate::pki::{DeviceRequest, IssuedDevice};
+use crate::pki::DeviceRequest;
 
 impl Fields for ClaimRequest {
     const KNOWN: &'static [&'static str] = &["v", "claim_id", "secret", "serial", "csr"];
@@ -40,18 +41,13 @@ pub(super) async fn claim(
         Redeemed::Used => return Err(refused(id, Code::ClaimUsed)),
     };
     let issued = api.pki.issue_device(csr, device, api.clock.now()).map_err(|error| ApiError::internal(&error))?;
-    let claimed = Claimed {
-        hardware_serial: request.serial,
-        spki_sha256: issued.spki_sha256,
-        certificate_serial: issued.serial.clone(),
-        expires_at: issued.expires_at,
-    };
+    let claimed = Claimed { hardware_serial: request.serial, certificate: issued.certificate };
     let admitting = Arc::clone(&api);
     // A task of its own: a device that goes away must not leave the registry and the broker in disagreement.
     let admitted = tokio::spawn(async move { admit(&admitting, tenant, device, claimed).await }).await;
     admitted.map_err(|error| ApiError::internal(&error))??;
     tracing::info!(event = "device_claimed", client_id = %tenant, device = %device, "a device has claimed its identity");
-    Ok((StatusCode::OK, axum::Json(answer(&api, tenant, device, &issued, id))))
+    Ok((StatusCode::OK, axum::Json(answer(&api, tenant, device, issued.chain_pem, id.0))))
 }
 
 /// Notes the certificate, writes the access lines, and ends whatever session an older identity has.
@@ -68,18 +64,19 @@ fn refused(claim: ClaimId, code: Code) -> ApiError {
     ApiError::of(code)
 }
 
-fn answer(api: &Api, tenant: TenantId, device: DeviceId, issued: &IssuedDevice, claim: ClaimId) -> ClaimAnswer {
+/// What a device needs to know; the time in it is signed for `nonce`.
+pub(super) fn answer(api: &Api, tenant: TenantId, device: DeviceId, chain_pem: String, nonce: Uuid) -> ClaimAnswer {
     let signing = api.custody.keyring().signing();
     ClaimAnswer {
         v: V1,
         tenant: wire_contract::TenantId(tenant.0),
         device: wire_contract::DeviceId(device.0),
-        certificate_chain: issued.chain_pem.clone(),
+        certificate_chain: chain_pem,
         root: api.pki.root_pem().to_owned(),
         hub_keys: vec![signing.public()],
         hub_url: api.settings.public_url.clone(),
         broker: BrokerAddress { host: api.settings.broker_host.clone(), port: api.settings.broker_port },
-        server_time: signing.sign_time(claim.0, api.clock.now()),
+        server_time: signing.sign_time(nonce, api.clock.now()),
     }
 }
 

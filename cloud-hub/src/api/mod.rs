@@ -7,6 +7,7 @@
 mod auth;
 mod body;
 mod claims;
+mod commands;
 pub mod control;
 mod devices;
 pub mod enroller;
@@ -20,6 +21,7 @@ mod page;
 mod peer;
 mod people;
 mod problem;
+mod renewals;
 mod sites;
 mod state;
 mod webhooks;
@@ -81,6 +83,9 @@ fn ordinary() -> Router<Arc<Api>> {
         .route("/v1/devices", post(devices::create).get(devices::list))
         .route("/v1/devices/{id}", get(devices::get).delete(devices::revoke))
         .route("/v1/devices/{id}/claim-tokens", post(devices::create_claim_token))
+        .route("/v1/devices/{id}/commands", post(commands::create).get(commands::list))
+        .route("/v1/doors/{id}/unlock", post(commands::unlock))
+        .route("/v1/commands/{id}", get(commands::get))
         .route("/v1/people", post(people::create).get(people::list))
         .route("/v1/people/{id}", get(people::get).delete(people::delete))
         .route("/v1/events", get(events::list))
@@ -88,6 +93,7 @@ fn ordinary() -> Router<Arc<Api>> {
         .route("/v1/webhooks/{id}", delete(webhooks::delete))
         .route(paths::CLAIMS, post(claims::claim))
         .route(paths::DEVICE_LINK, get(claims::link))
+        .route(paths::DEVICE_RENEWAL, post(renewals::renew))
         .layer(DefaultBodyLimit::max(MAX_JSON_BYTES));
     let photographs = Router::new()
         .route("/v1/people/{id}/enrolments", post(enrolments::create))

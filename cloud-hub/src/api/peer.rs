@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use rustls_pki_types::CertificateDer;
+use time::OffsetDateTime;
 use uuid::Uuid;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -25,6 +26,8 @@ pub(super) struct PeerDevice {
     pub id: DeviceId,
     /// The serial number, lower-case hex without leading zeros.
     pub serial: String,
+    /// Its end. The handshake lets a certificate in that ended lately: it may still renew itself.
+    pub expires_at: OffsetDateTime,
 }
 
 impl Peer {
@@ -39,6 +42,9 @@ fn device_of(leaf: &CertificateDer<'_>) -> Option<PeerDevice> {
     let name = certificate.subject().iter_common_name().next()?.as_str().ok()?;
     let id = Uuid::parse_str(name).ok()?;
     // The registry's spelling is the hyphenated lower-case one; another would be a second name for one device.
-    (id.hyphenated().to_string() == name)
-        .then(|| PeerDevice { id: DeviceId(id), serial: certificate.tbs_certificate.serial.to_str_radix(16) })
+    (id.hyphenated().to_string() == name).then(|| PeerDevice {
+        id: DeviceId(id),
+        serial: certificate.tbs_certificate.serial.to_str_radix(16),
+        expires_at: certificate.validity().not_after.to_datetime(),
+    })
 }

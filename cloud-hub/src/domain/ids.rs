@@ -57,6 +57,10 @@ id!(
     DoorId
 );
 id!(
+    /// A command to a device, version 7.
+    CommandId
+);
+id!(
     /// A site's log of people, templates and rules.
     GalleryId
 );

@@ -10,7 +10,9 @@
 //! come from (files, the key store, wrapped rows) is the business of `keys`.
 
 pub mod api_key;
+pub mod certificate;
 pub mod claim;
+pub mod command;
 pub mod cursor;
 pub mod enrolment;
 pub mod event;

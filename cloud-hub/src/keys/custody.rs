@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 use super::{Keyring, KeysError};
 use crate::clock::Clock;
 use crate::domain::api_key::ApiKey;
+use crate::domain::certificate::DeviceCertificate;
 use crate::domain::claim::{self, Ruling};
 use crate::domain::event::NewEvent;
 use crate::domain::ids::{ApiKeyId, ClaimId, DeviceId, EndpointId, EventId, GalleryId, PersonId, SiteId, TenantId};
@@ -24,8 +25,8 @@ use crate::domain::people::Profile;
 use crate::domain::vault::{PersonKey, TenantKeys};
 use crate::store::audit::Entry;
 use crate::store::{
-    Database, StoreError, TenantTx, audit, claims, credentials, devices, events, galleries, people, places, routes,
-    webhooks,
+    Database, StoreError, TenantTx, audit, certificates, claims, credentials, devices, events, galleries, people,
+    places, routes, webhooks,
 };
 
 /// The keyring and the database, together. Cheap to clone.
@@ -77,12 +78,8 @@ pub enum Redeemed {
 pub struct Claimed {
     /// The hardware's serial number, as it said.
     pub hardware_serial: String,
-    /// SHA-256 of its public key.
-    pub spki_sha256: [u8; 32],
-    /// The certificate's serial number, lower-case hex.
-    pub certificate_serial: String,
-    /// The certificate's end.
-    pub expires_at: OffsetDateTime,
+    /// The certificate.
+    pub certificate: DeviceCertificate,
 }
 
 /// What a device fetches over mutual TLS.
@@ -411,21 +408,16 @@ impl Custody {
                 Box::pin(async move {
                     devices::lock_for_claim(tx, device).await?;
                     let before = devices::get(tx, device).await?;
-                    let issued = devices::Issued {
-                        hardware_serial: &claimed.hardware_serial,
-                        spki_sha256: claimed.spki_sha256,
-                        certificate_serial: &claimed.certificate_serial,
-                        expires_at: claimed.expires_at,
-                    };
-                    devices::claimed(tx, device, &issued).await?;
+                    let Claimed { hardware_serial, certificate } = claimed;
+                    certificates::claimed(tx, device, &hardware_serial, &certificate).await?;
                     let repeated =
-                        before.spki_sha256.as_deref() == Some(&claimed.spki_sha256[..]) && before.link_epoch > 0;
+                        before.spki_sha256.as_deref() == Some(&certificate.spki_sha256[..]) && before.link_epoch > 0;
                     if !repeated {
                         let number = devices::next_link_epoch(tx, device).await?;
                         let sealed = keyring.tenant(tx).await?.seal_link(device, number, &*random_key()?)?;
                         devices::replace_link(tx, device, number, &sealed, now).await?;
                     }
-                    let detail = json!({ "certificate_serial": claimed.certificate_serial, "repeated": repeated });
+                    let detail = json!({ "certificate_serial": certificate.serial, "repeated": repeated });
                     log(tx, &format!("device:{device}"), "device.claim", "device", device.0, detail).await
                 })
             })
@@ -471,7 +463,7 @@ fn told_missing(tenant: TenantId, person: PersonId) {
     );
 }
 
-async fn log(
+pub(super) async fn log(
     tx: &mut TenantTx,
     actor: &str,
     action: &'static str,

@@ -19,6 +19,7 @@ mod error;
 mod keyring;
 mod link;
 mod persons;
+mod renewal;
 mod signing;
 
 pub use custody::{Claimed, Custody, IssuedClaim, LinkGallery, LinkMaterial, NewSite, Redeemed};

@@ -19,6 +19,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use time::{Duration, OffsetDateTime};
 use zeroize::Zeroizing;
 
+use crate::domain::certificate::DeviceCertificate;
 use crate::domain::ids::DeviceId;
 use crate::secret_file::{self, SecretFileError};
 
@@ -97,12 +98,8 @@ struct Authority {
 pub struct IssuedDevice {
     /// The device's certificate and the device authority's, PEM, leaf first.
     pub chain_pem: String,
-    /// SHA-256 of the device's SubjectPublicKeyInfo.
-    pub spki_sha256: [u8; 32],
-    /// The certificate's serial number, lower-case hex without leading zeros' loss: 40 digits.
-    pub serial: String,
-    /// Its end.
-    pub expires_at: OffsetDateTime,
+    /// What identifies it.
+    pub certificate: DeviceCertificate,
 }
 
 /// A request that has been checked: signed by its own key, which is ECDSA P-256.
@@ -214,12 +211,10 @@ impl Pki {
         let serial = random_serial()?;
         let expires_at = now + LEAF_LIFETIME - BACKDATE;
         inner.params = leaf(&device.to_string(), ExtendedKeyUsagePurpose::ClientAuth, &serial, now, expires_at);
-        let certificate = inner.signed_by(&self.devices.issuer).map_err(PkiError::Make)?;
+        let signed = inner.signed_by(&self.devices.issuer).map_err(PkiError::Make)?;
         Ok(IssuedDevice {
-            chain_pem: format!("{}{}", certificate.pem(), self.devices.pem),
-            spki_sha256,
-            serial: hex::encode(serial),
-            expires_at,
+            chain_pem: format!("{}{}", signed.pem(), self.devices.pem),
+            certificate: DeviceCertificate { spki_sha256, serial: hex::encode(serial), expires_at },
         })
     }
 

@@ -59,12 +59,12 @@ fn a_device_certificate_names_the_device_and_serves_clients_only() {
     let request = DeviceRequest::parse(&request()).unwrap();
     let spki = request.spki_sha256();
     let issued = pki.issue_device(request, DEVICE, NOW).unwrap();
-    assert_eq!(issued.spki_sha256, spki);
-    assert!(issued.expires_at <= NOW + LEAF_LIFETIME);
+    assert_eq!(issued.certificate.spki_sha256, spki);
+    assert!(issued.certificate.expires_at <= NOW + LEAF_LIFETIME);
     let leaf = certificates(&issued.chain_pem).remove(0);
     let (_, parsed) = x509_parser::parse_x509_certificate(&leaf).unwrap();
     assert_eq!(parsed.subject().to_string(), format!("CN={DEVICE}"), "the request's subject is ignored");
-    assert_eq!(parsed.raw_serial_as_string().replace(':', ""), issued.serial);
+    assert_eq!(parsed.raw_serial_as_string().replace(':', ""), issued.certificate.serial);
     assert!(
         parsed.validity().not_after.timestamp() - parsed.validity().not_before.timestamp()
             <= LEAF_LIFETIME.whole_seconds()
@@ -149,8 +149,8 @@ fn each_revocation_list_is_newer_than_the_one_before_and_names_the_serials() {
     let issued = pki.issue_device(DeviceRequest::parse(&request()).unwrap(), DEVICE, NOW).unwrap();
     let first = pki.client_crl([], None, NOW).unwrap();
     // Within the same second.
-    let second = pki.client_crl([(issued.serial.as_str(), NOW)], Some(&first), NOW).unwrap();
-    let third = pki.client_crl([(issued.serial.as_str(), NOW)], Some(&second), NOW).unwrap();
+    let second = pki.client_crl([(issued.certificate.serial.as_str(), NOW)], Some(&first), NOW).unwrap();
+    let third = pki.client_crl([(issued.certificate.serial.as_str(), NOW)], Some(&second), NOW).unwrap();
     let (positions, serials): (Vec<_>, Vec<_>) = [&first, &second, &third]
         .map(|pem| {
             let (_, parsed) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap();
@@ -165,7 +165,7 @@ fn each_revocation_list_is_newer_than_the_one_before_and_names_the_serials() {
         .unzip();
     assert!(positions.is_sorted_by(|a, b| a.0 < b.0 && a.1 < b.1), "{positions:?}");
     assert!(positions[2].0 < NOW, "a list that begins in the future would lock every device out");
-    assert_eq!(serials, [vec![], vec![issued.serial.clone()], vec![issued.serial]]);
+    assert_eq!(serials, [vec![], vec![issued.certificate.serial.clone()], vec![issued.certificate.serial]]);
     // Damage to the file that lies there is no reason to write none.
     assert!(pki.client_crl([], Some("rubbish"), NOW).is_ok());
 }

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use wire_contract::{UpChannel, topic};
 
 use super::outbox::Parcel;
-use super::{Inboxes, Publisher, feed, galleries};
+use super::{Inboxes, Publisher, commands, feed, galleries};
 use crate::domain::message::Incoming;
 
 /// Publishes under way at once. Below the broker's receive maximum (20 at the embedded one).
@@ -37,7 +37,7 @@ const MAX_PACKET_BYTES: u32 = 80 * 1024;
 /// First and longest pause between attempts; it doubles in between. Short, because doors wait for their acks.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
 /// The channels that the hub reads at present.
-const CHANNELS: [UpChannel; 3] = [UpChannel::Evt, UpChannel::Gallery, UpChannel::Status];
+const CHANNELS: [UpChannel; 4] = [UpChannel::Evt, UpChannel::Gallery, UpChannel::Status, UpChannel::Cmd];
 
 /// Where the broker is and how the hub logs in.
 #[derive(Clone, Debug)]
@@ -257,6 +257,7 @@ fn deliver(topic: &[u8], payload: &[u8], inboxes: &Inboxes) {
     let full = match channel {
         UpChannel::Evt => inboxes.batches.try_send(message).is_err(),
         UpChannel::Gallery => inboxes.galleries.try_send(galleries::Input::Report(message)).is_err(),
+        UpChannel::Cmd => inboxes.commands.try_send(commands::Input::Said(message)).is_err(),
         UpChannel::Status => inboxes.presence.try_send(message).is_err(),
         _ => false,
     };

@@ -7,16 +7,18 @@
 //! ```text
 //!              ┌ up/evt ─────► batches ──► (ingest) ──► acks ─┐
 //! broker ─► connection ─ up/gallery ─► galleries ────────────┤► outbox ─► connection ─► broker
+//!              ├ up/cmd ─────► commands ──────────────────────┤
 //!              └ up/status ─► presence       ▲      feed ─────┘
 //!                        NOTIFY at commit ───┴────────┘
 //! ```
 //!
 //! Nothing here keeps what it could not send: a lost evtack is asked for again by the device's resend, lost records by
 //! its next report, the feed goes on from its cursor in the database.
-//! Deliberately absent: `down/twin`, commands and video signalling.
+//! Deliberately absent: `down/twin` and video signalling.
 
 mod access;
 mod announce;
+mod commands;
 mod connection;
 mod feed;
 mod galleries;
@@ -76,6 +78,7 @@ struct Inboxes {
     batches: mpsc::Sender<Incoming>,
     presence: mpsc::Sender<Incoming>,
     galleries: mpsc::Sender<galleries::Input>,
+    commands: mpsc::Sender<commands::Input>,
     feed: mpsc::Sender<feed::Input>,
 }
 
@@ -87,13 +90,15 @@ impl Publisher {
         let (presence, presence_inbox) = mpsc::channel(QUEUE);
         let (galleries, gallery_inbox) = mpsc::channel(QUEUE);
         let (feed, feed_inbox) = mpsc::channel(QUEUE);
-        let inboxes = Inboxes { batches, presence, galleries, feed };
+        let (commands, command_inbox) = mpsc::channel(QUEUE);
+        let inboxes = Inboxes { batches, presence, galleries, commands, feed };
         let mut tasks = JoinSet::new();
         tasks.spawn(connection::run(self.clone(), parcels, inboxes.clone(), connected.clone()));
         tasks.spawn(forward(acks, outbox.clone()));
         tasks.spawn(announce::run(self.clone(), outbox.clone(), connected.subscribe()));
         tasks.spawn(presence::run(self.clone(), presence_inbox));
         tasks.spawn(galleries::run(self.clone(), gallery_inbox, outbox.clone(), connected.subscribe()));
+        tasks.spawn(commands::run(self.clone(), command_inbox, outbox.clone(), connected.subscribe()));
         tasks.spawn(feed::run(self.clone(), feed_inbox, outbox, connected.subscribe()));
         tasks.spawn(listen(self.db.clone(), inboxes));
         tokio::select! {
@@ -144,9 +149,13 @@ async fn dispatch(notice: Notice, inboxes: &Inboxes) {
         Notice::Gallery(tenant, gallery) => {
             let _ = inboxes.galleries.send(galleries::Input::Changed(tenant, gallery)).await;
         }
+        Notice::Command(tenant, command) => {
+            let _ = inboxes.commands.send(commands::Input::Given(tenant, command)).await;
+        }
         Notice::Event(tenant) => drop(inboxes.feed.send(feed::Input::News(tenant)).await),
         Notice::Reconnected => {
             let _ = inboxes.galleries.send(galleries::Input::LookAtAll).await;
+            let _ = inboxes.commands.send(commands::Input::LookAtAll).await;
             let _ = inboxes.feed.send(feed::Input::LookAtAll).await;
         }
     }

@@ -14,7 +14,7 @@ use sqlx::{Row as _, Transaction};
 use uuid::Uuid;
 
 use super::{SCHEMA_VERSION, StoreError};
-use crate::domain::ids::{GalleryId, TenantId};
+use crate::domain::ids::{CommandId, GalleryId, TenantId};
 
 /// How long a caller waits for a free connection before it is told that the hub is busy. Longer than any healthy
 /// transaction (milliseconds), shorter than a client's patience.
@@ -140,7 +140,7 @@ impl Database {
     /// ([`Notice::Reconnected`]), since notices may have been missed meanwhile.
     pub async fn listen(&self) -> Result<Listener, StoreError> {
         let mut inner = PgListener::connect_with(&self.pool).await?;
-        inner.listen_all([GALLERY_CHANNEL, EVENT_CHANNEL]).await?;
+        inner.listen_all([GALLERY_CHANNEL, EVENT_CHANNEL, COMMAND_CHANNEL]).await?;
         Ok(Listener { inner })
     }
 
@@ -195,6 +195,7 @@ pub async fn migrate(owner: &PgConnectOptions) -> Result<(), StoreError> {
 
 pub(super) const GALLERY_CHANNEL: &str = "lintel_gallery";
 pub(super) const EVENT_CHANNEL: &str = "lintel_event";
+pub(super) const COMMAND_CHANNEL: &str = "lintel_command";
 
 /// Receives [`Notice`]s.
 pub struct Listener {
@@ -206,6 +207,8 @@ pub struct Listener {
 pub enum Notice {
     /// A gallery has new records.
     Gallery(TenantId, GalleryId),
+    /// A command was given.
+    Command(TenantId, CommandId),
     /// A tenant has new events (and perhaps webhook deliveries).
     Event(TenantId),
     /// The connection was lost and is back: look at everything once.
@@ -230,6 +233,10 @@ fn parse(channel: &str, payload: &str) -> Option<Notice> {
         GALLERY_CHANNEL => {
             let (tenant, gallery) = payload.split_once('/')?;
             Some(Notice::Gallery(tenant.parse().ok()?, gallery.parse().ok()?))
+        }
+        COMMAND_CHANNEL => {
+            let (tenant, command) = payload.split_once('/')?;
+            Some(Notice::Command(tenant.parse().ok()?, command.parse().ok()?))
         }
         _ => None,
     }

@@ -5,7 +5,7 @@ use sqlx::FromRow;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use super::{StoreError, TenantTx, routes};
+use super::{StoreError, TenantTx, certificates, routes};
 use crate::domain::ids::{DeviceId, GalleryId, SiteId};
 
 /// How long the link key before the present one is still accepted, by protocol.md.
@@ -39,6 +39,8 @@ pub struct Device {
     pub certificate_serial: Option<String>,
     /// End of its present certificate.
     pub certificate_expires_at: Option<OffsetDateTime>,
+    /// Serial number of the certificate that a renewal gave it and that it has not shown yet.
+    pub next_certificate_serial: Option<String>,
     /// The present link key's number; 0 before the first.
     pub link_epoch: u32,
     /// Whether it is connected to the broker, as far as the broker told.
@@ -60,6 +62,7 @@ struct DeviceRow {
     spki_sha256: Option<Vec<u8>>,
     certificate_serial: Option<String>,
     certificate_expires_at: Option<OffsetDateTime>,
+    next_certificate_serial: Option<String>,
     link_epoch: i64,
     online: bool,
     versions: Option<Value>,
@@ -85,6 +88,7 @@ impl TryFrom<DeviceRow> for Device {
             spki_sha256: row.spki_sha256,
             certificate_serial: row.certificate_serial,
             certificate_expires_at: row.certificate_expires_at,
+            next_certificate_serial: row.next_certificate_serial,
             link_epoch: epoch("device.link_epoch", row.link_epoch)?,
             online: row.online,
             versions: row.versions,
@@ -115,8 +119,8 @@ pub async fn create(tx: &mut TenantTx, id: DeviceId, site: SiteId, name: &str) -
 pub async fn list(tx: &mut TenantTx) -> Result<Vec<Device>, StoreError> {
     let tenant = tx.tenant_uuid();
     let rows: Vec<DeviceRow> = sqlx::query_as(
-        "SELECT id, site_id, name, state, spki_sha256, certificate_serial, certificate_expires_at, link_epoch, online,
-                versions, last_seen_at, created_at
+        "SELECT id, site_id, name, state, spki_sha256, certificate_serial, certificate_expires_at,
+                next_certificate_serial, link_epoch, online, versions, last_seen_at, created_at
          FROM device WHERE tenant_id = $1 ORDER BY id",
     )
     .bind(tenant)
@@ -129,8 +133,8 @@ pub async fn list(tx: &mut TenantTx) -> Result<Vec<Device>, StoreError> {
 pub async fn get(tx: &mut TenantTx, id: DeviceId) -> Result<Device, StoreError> {
     let tenant = tx.tenant_uuid();
     let row: Option<DeviceRow> = sqlx::query_as(
-        "SELECT id, site_id, name, state, spki_sha256, certificate_serial, certificate_expires_at, link_epoch, online,
-                versions, last_seen_at, created_at
+        "SELECT id, site_id, name, state, spki_sha256, certificate_serial, certificate_expires_at,
+                next_certificate_serial, link_epoch, online, versions, last_seen_at, created_at
          FROM device WHERE tenant_id = $1 AND id = $2",
     )
     .bind(tenant)
@@ -152,42 +156,6 @@ pub async fn lock_for_claim(tx: &mut TenantTx, id: DeviceId) -> Result<(), Store
     found.map(|_| ()).ok_or(StoreError::NotFound { what: "device", id: id.0 })
 }
 
-/// A certificate that was issued to a device.
-#[derive(Clone, Debug)]
-pub struct Issued<'a> {
-    /// The hardware's serial number, as it said.
-    pub hardware_serial: &'a str,
-    /// SHA-256 of the public key.
-    pub spki_sha256: [u8; 32],
-    /// The certificate's serial number, lower-case hex.
-    pub certificate_serial: &'a str,
-    /// The certificate's end.
-    pub expires_at: OffsetDateTime,
-}
-
-/// Notes the certificate, makes the device known to topics and broker, and so ends an older certificate's use.
-pub async fn claimed(tx: &mut TenantTx, id: DeviceId, issued: &Issued<'_>) -> Result<(), StoreError> {
-    let tenant = tx.tenant_uuid();
-    lock_for_claim(tx, id).await?;
-    revoke_certificate(tx, id, Some(issued.certificate_serial)).await?;
-    let done = sqlx::query(
-        "UPDATE device SET state = 'claimed', serial = $3, spki_sha256 = $4, certificate_serial = $5, certificate_expires_at = $6
-         WHERE tenant_id = $1 AND id = $2 AND state <> 'revoked'",
-    )
-    .bind(tenant)
-    .bind(id.0)
-    .bind(issued.hardware_serial)
-    .bind(issued.spki_sha256.as_slice())
-    .bind(issued.certificate_serial)
-    .bind(issued.expires_at)
-    .execute(tx.conn())
-    .await?;
-    if done.rows_affected() == 0 {
-        return Err(StoreError::NotFound { what: "device", id: id.0 });
-    }
-    routes::add(tx, "device", id.0).await
-}
-
 /// Ends a device: its topics are refused, its certificate serves for nothing, its doors decide on their own policy.
 pub async fn revoke(tx: &mut TenantTx, id: DeviceId) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();
@@ -201,27 +169,8 @@ pub async fn revoke(tx: &mut TenantTx, id: DeviceId) -> Result<(), StoreError> {
     if done.rows_affected() == 0 {
         return Err(StoreError::NotFound { what: "device", id: id.0 });
     }
-    revoke_certificate(tx, id, None).await?;
+    certificates::revoke(tx, id, None).await?;
     routes::deactivate(tx, "device", id.0).await
-}
-
-/// Puts the device's present certificate on the list of those that are good for nothing, unless it is `kept`.
-/// The caller has the device locked.
-async fn revoke_certificate(tx: &mut TenantTx, id: DeviceId, kept: Option<&str>) -> Result<(), StoreError> {
-    let tenant = tx.tenant_uuid();
-    sqlx::query(
-        "INSERT INTO revoked_certificate (serial, expires_at)
-         SELECT certificate_serial, certificate_expires_at FROM device
-         WHERE tenant_id = $1 AND id = $2 AND certificate_serial IS NOT NULL AND certificate_expires_at IS NOT NULL
-           AND certificate_serial IS DISTINCT FROM $3
-         ON CONFLICT DO NOTHING",
-    )
-    .bind(tenant)
-    .bind(id.0)
-    .bind(kept)
-    .execute(tx.conn())
-    .await?;
-    Ok(())
 }
 
 /// A link key that is accepted now.

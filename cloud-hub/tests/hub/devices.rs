@@ -39,7 +39,7 @@ impl Device {
         Self { key: KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap() }
     }
 
-    fn csr(&self) -> String {
+    pub(crate) fn csr(&self) -> String {
         let mut params = CertificateParams::default();
         // The hub ignores what a request says of itself.
         params.distinguished_name.push(DnType::CommonName, "somebody else");
@@ -58,13 +58,13 @@ impl Device {
     }
 
     /// A client that shows this certificate.
-    fn client(&self, hub: &Hub, chain: &str) -> reqwest::Client {
+    pub(crate) fn client(&self, hub: &Hub, chain: &str) -> reqwest::Client {
         let pem = format!("{}{chain}", self.key.serialize_pem());
         hub.client_builder().identity(reqwest::Identity::from_pem(pem.as_bytes()).unwrap()).build().unwrap()
     }
 
     /// Whether the broker lets this certificate in: it answers a CONNECT, or ends the connection.
-    async fn is_let_in(&self, hub: &Hub, chain: &str, id: &str) -> bool {
+    pub(crate) async fn is_let_in(&self, hub: &Hub, chain: &str, id: &str) -> bool {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(&hub.root()).unwrap()).unwrap();
         let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<Vec<_>, _>>().unwrap();
@@ -88,13 +88,13 @@ impl Device {
             && answer == [0x20, 2, 0, 0]
     }
 
-    async fn link(&self, hub: &Hub, chain: &str) -> (StatusCode, Value) {
+    pub(crate) async fn link(&self, hub: &Hub, chain: &str) -> (StatusCode, Value) {
         let request = self.client(hub, chain).get(format!("{}/v1/device/link", hub.https()));
         read(request.send().await.unwrap()).await
     }
 }
 
-fn code(answer: &(StatusCode, Value)) -> (u16, &str) {
+pub(crate) fn code(answer: &(StatusCode, Value)) -> (u16, &str) {
     (answer.0.as_u16(), answer.1["code"].as_str().unwrap_or_default())
 }
 

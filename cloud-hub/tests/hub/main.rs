@@ -7,10 +7,12 @@
 )]
 
 mod access;
+mod commands;
 mod devices;
 mod enrolment;
 mod events;
 mod life;
 mod process;
+mod renewals;
 mod transport;
 mod webhooks;

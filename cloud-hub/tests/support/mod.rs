@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use cloud_hub::clock::Clock;
+use cloud_hub::domain::certificate::DeviceCertificate;
 use cloud_hub::domain::ids::{DeviceId, PersonId, SiteId, TemplateId, TenantId};
 use cloud_hub::domain::people::Profile;
 use cloud_hub::embedded::parts;
@@ -95,9 +96,11 @@ impl TestHub {
             .unwrap();
         let claimed = Claimed {
             hardware_serial: "serial".to_owned(),
-            spki_sha256: [1; 32],
-            certificate_serial: "00".to_owned(),
-            expires_at: OffsetDateTime::UNIX_EPOCH,
+            certificate: DeviceCertificate {
+                spki_sha256: [1; 32],
+                serial: "00".to_owned(),
+                expires_at: OffsetDateTime::UNIX_EPOCH,
+            },
         };
         self.custody.device_claimed(tenant, device, claimed).await.unwrap();
         device

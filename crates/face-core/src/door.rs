@@ -98,6 +98,29 @@ pub struct Refusal {
     pub reason: DenyReason,
 }
 
+/// An operator's order to open, on its way to the relay. It names no person and needs no evidence: whoever gave it answers
+/// for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DoorOrder {
+    /// Names the command in events and at the relay.
+    pub command: Uuid,
+    /// After this time it must not move the relay any more.
+    pub not_after: MonoTime,
+    /// How long to hold the door; none for the policy's hold.
+    pub hold: Option<Duration>,
+}
+
+/// What became of an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OrderOutcome {
+    /// The door is open by it.
+    Done,
+    /// It came too late.
+    Late,
+    /// The door is in a fault or was tampered with.
+    Fault,
+}
+
 /// Why a door stays shut. Each has one code in the wire contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DenyReason {
@@ -149,6 +172,8 @@ pub enum Input {
     Granted(Grant),
     /// Somebody may not enter.
     Refused(Refusal),
+    /// An operator opens the door.
+    Ordered(DoorOrder),
     /// The person left the gallery (deleted, expired, suspended). On each new snapshot the driver asks it about
     /// [`Door::held_for`] and sends this for those it no longer contains.
     Revoked {
@@ -188,6 +213,11 @@ pub enum UnlockCause {
         /// Who.
         person: PersonId,
     },
+    /// An operator ordered it.
+    Ordered {
+        /// The command.
+        command: Uuid,
+    },
     /// A fault, in a door that fails safe.
     FailSafe,
 }
@@ -226,6 +256,13 @@ pub enum Effect {
     WakeAt(MonoTime),
     /// Write an event.
     Record(Record),
+    /// Tell the operator.
+    Answer {
+        /// The command.
+        command: Uuid,
+        /// What became of it.
+        outcome: OrderOutcome,
+    },
 }
 
 /// The state of one door. Changed by [`step`] alone.
@@ -233,6 +270,8 @@ pub enum Effect {
 pub struct Door {
     /// For whom it is open, and until when. More than one when people enter together.
     holders: Vec<Holder>,
+    /// Held open by an operator's order until this time.
+    ordered_until: Option<MonoTime>,
     /// Whose hold ended when: they wait for the re-grant interval.
     recent: Vec<(PersonId, MonoTime)>,
     /// What was denied last, for throttling.
@@ -269,7 +308,7 @@ impl Door {
     /// Whether the relay should be energised.
     #[must_use]
     pub fn is_unlocked(&self) -> bool {
-        self.escape || !self.holders.is_empty()
+        self.escape || self.ordered_until.is_some() || !self.holders.is_empty()
     }
 
     /// For whom it is held open; empty when it is locked.
@@ -278,7 +317,7 @@ impl Door {
     }
 
     fn relock_at(&self) -> Option<MonoTime> {
-        self.holders.iter().map(|holder| holder.until).max()
+        self.holders.iter().map(|holder| holder.until).chain(self.ordered_until).max()
     }
 
     /// Ends the holds whose time is over; locks when the last one ended.
@@ -287,6 +326,7 @@ impl Door {
         let over = self.holders.iter().filter(|holder| holder.until <= now);
         self.recent.extend(over.map(|holder| (holder.person, now)));
         self.holders.retain(|holder| holder.until > now);
+        self.ordered_until = self.ordered_until.filter(|until| *until > now);
         self.recent.retain(|(_, ended_at)| now.since(*ended_at) < policy.regrant);
         self.denials.retain(|denial| now.since(denial.recorded_at) < policy.denial_interval);
         if was_unlocked && !self.is_unlocked() {
@@ -312,6 +352,25 @@ impl Door {
         }
         effects.push(Effect::WakeAt(self.relock_at().unwrap_or(until)));
         effects.push(Effect::Record(Record::Granted { grant, frame_age: now.since(grant.evidence.newest_frame_at) }));
+    }
+
+    /// Opens by an order. A second one prolongs the first, and never shortens it.
+    fn order(&mut self, order: DoorOrder, now: MonoTime, policy: &DoorPolicy, effects: &mut Vec<Effect>) {
+        let outcome = if now > order.not_after {
+            OrderOutcome::Late
+        } else if self.controller_fault || self.tamper {
+            OrderOutcome::Fault
+        } else {
+            let until = (now + order.hold.unwrap_or(policy.hold)).max(self.ordered_until.unwrap_or(now));
+            let was_unlocked = self.is_unlocked();
+            self.ordered_until = Some(until);
+            if !was_unlocked {
+                effects.push(Effect::Unlock(UnlockCause::Ordered { command: order.command }));
+            }
+            effects.push(Effect::WakeAt(self.relock_at().unwrap_or(until)));
+            OrderOutcome::Done
+        };
+        effects.push(Effect::Answer { command: order.command, outcome });
     }
 
     /// What speaks against a grant at this very moment.
@@ -364,6 +423,7 @@ impl Door {
     fn fail(&mut self, fault: Fault, policy: &DoorPolicy, effects: &mut Vec<Effect>) {
         let was_unlocked = self.is_unlocked();
         self.holders.clear();
+        self.ordered_until = None;
         let cause = match fault {
             Fault::Controller => {
                 self.controller_fault = true;
@@ -418,6 +478,7 @@ pub fn step(mut door: Door, input: Input, now: MonoTime, policy: &DoorPolicy) ->
         Input::Refused(refusal) => {
             door.deny(refusal.decision, refusal.track, refusal.reason, None, now, &mut effects);
         }
+        Input::Ordered(order) => door.order(order, now, policy, &mut effects),
         Input::Revoked { person } => door.revoke(person, &mut effects),
         // A tick that came early is sent back for the time that counts.
         Input::Tick => effects.extend(door.relock_at().map(Effect::WakeAt)),

@@ -1,4 +1,4 @@
-//! How a device gets its identity: the token that an operator carries to it, its request, and the hub's answer.
+//! How a device gets its identity and keeps it: the token that an operator carries to it, its requests, the hub's answer.
 //!
 //! In: the token's text, and JSON over TLS 1.3. Out: typed values whose secrets do not print.
 //! The device checks that the hub's chain ends in the root that the token names *before* it sends the secret.
@@ -129,9 +129,9 @@ pub struct ClaimRequest {
     pub csr: String,
 }
 
-/// A claim request with a field of a wrong size.
+/// A request with a field of a wrong size.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("claim request: {field} has {found} bytes, 1 to {max} are allowed")]
+#[error("{field} has {found} bytes, 1 to {max} are allowed")]
 pub struct ClaimRequestError {
     /// The field.
     pub field: &'static str,
@@ -144,15 +144,31 @@ pub struct ClaimRequestError {
 impl ClaimRequest {
     /// Checks the sizes; signature and key of the request are the hub's to check.
     pub fn check(&self) -> Result<(), ClaimRequestError> {
-        for (field, found, max) in
-            [("serial", self.serial.len(), MAX_SERIAL_BYTES), ("csr", self.csr.len(), MAX_CSR_BYTES)]
-        {
-            if found == 0 || found > max {
-                return Err(ClaimRequestError { field, found, max });
-            }
-        }
-        Ok(())
+        check_size("serial", &self.serial, MAX_SERIAL_BYTES)?;
+        check_size("csr", &self.csr, MAX_CSR_BYTES)
     }
+}
+
+/// `POST /v1/device/renewal`, with the device's present certificate. Unknown fields are rejected.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RenewalRequest {
+    /// Payload version.
+    pub v: V1,
+    /// PKCS#10 in PEM, P-256, self-signed, for a new key. Its subject is ignored.
+    pub csr: String,
+}
+
+impl RenewalRequest {
+    /// Checks the size; signature and key of the request are the hub's to check.
+    pub fn check(&self) -> Result<(), ClaimRequestError> {
+        check_size("csr", &self.csr, MAX_CSR_BYTES)
+    }
+}
+
+fn check_size(field: &'static str, text: &str, max: usize) -> Result<(), ClaimRequestError> {
+    let found = text.len();
+    if (1..=max).contains(&found) { Ok(()) } else { Err(ClaimRequestError { field, found, max }) }
 }
 
 /// Where the broker listens for devices. Its certificate is for `host`.
@@ -179,7 +195,7 @@ pub struct HubKey {
     pub public_key: Bytes,
 }
 
-/// The hub's answer to a claim.
+/// The hub's answer to a claim, and to a renewal.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ClaimAnswer {
     /// Payload version.
@@ -199,7 +215,7 @@ pub struct ClaimAnswer {
     pub hub_url: Url,
     /// Where the broker is.
     pub broker: BrokerAddress,
-    /// The hub's time, signed for this claim (nonce = claim id).
+    /// The hub's time, signed for this claim (nonce = claim id), or for this device's renewal (nonce = device id).
     pub server_time: SignedTime,
 }
 

@@ -181,6 +181,14 @@ register! {
     ClaimUnknown, "claim_unknown", Api, "hint.new_claim_token", Some(404);
     /// The certificate request is not acceptable.
     CsrInvalid, "csr_invalid", Api, "hint.check_request", Some(422);
+    /// The device's certificate is too old for anything but its renewal.
+    CertificateExpired, "certificate_expired", Api, "hint.check_clock", Some(403);
+    /// The command came too late, or before the agent's present run; it was not carried out.
+    CommandExpired, "command_expired", Sync, "hint.order_again", None;
+    /// The agent does not know the kind of command, or the door that it names.
+    CommandUnknown, "command_unknown", Sync, "hint.check_configuration", None;
+    /// The device is not connected, so that it could not carry the command out in time.
+    DeviceOffline, "device_offline", Api, "hint.device_not_ready", Some(409);
     /// The device was revoked, or its certificate replaced.
     DeviceRevoked, "device_revoked", Api, "hint.new_claim_token", Some(403);
     /// The request is larger than accepted.

@@ -363,7 +363,7 @@ pub struct DoorData {
     pub door: String,
     /// Why.
     pub cause: DoorCause,
-    /// The decision behind it, if one was.
+    /// The decision behind it, or the operator's command.
     pub decision: Option<Uuid>,
     /// The person let in, if one was.
     pub person: Option<PersonId>,

@@ -53,6 +53,10 @@ id! {
     EventId
 }
 id! {
+    /// A command to a device, UUIDv7.
+    CommandId
+}
+id! {
     /// One issue of a claim token.
     ClaimId
 }

@@ -20,6 +20,7 @@
 pub mod batch;
 pub mod claim;
 pub mod codes;
+pub mod command;
 pub mod encoding;
 pub mod envelope;
 pub mod event;
@@ -37,13 +38,14 @@ pub mod topic;
 pub mod webhook;
 
 pub use batch::{Batch, BatchBuilder, BatchError};
-pub use claim::{ClaimAnswer, ClaimRequest, ClaimToken};
+pub use claim::{ClaimAnswer, ClaimRequest, ClaimToken, RenewalRequest};
 pub use codes::{Code, Stage};
+pub use command::{Command, CommandDown, CommandProgress, CommandState, CommandUp, Order};
 pub use encoding::{Bytes, Hash32, Score, SecretBytes, V1};
 pub use event::{CloudEvent, EventData};
 pub use evtack::{EvtAck, EvtRefusal, Verdict};
 pub use gallery::{GalleryDown, GalleryUp};
-pub use ids::{ClaimId, DeviceId, EventId, GalleryId, PersonId, Sequence, StreamId, TenantId};
+pub use ids::{ClaimId, CommandId, DeviceId, EventId, GalleryId, PersonId, Sequence, StreamId, TenantId};
 pub use link::{LinkAnswer, LinkKeys};
 pub use problem::Problem;
 pub use status::Status;

@@ -4,3 +4,6 @@
 pub const CLAIMS: &str = "/v1/claims";
 /// `GET`, with the device's certificate: link keys and galleries ([`crate::link`]).
 pub const DEVICE_LINK: &str = "/v1/device/link";
+/// `POST`, with the device's certificate, even one that expired lately: the next certificate, for a new key
+/// ([`crate::claim::RenewalRequest`]).
+pub const DEVICE_RENEWAL: &str = "/v1/device/renewal";

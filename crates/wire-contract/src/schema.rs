@@ -3,8 +3,8 @@
 use schemars::{Schema, schema_for};
 
 use crate::{
-    Batch, ClaimAnswer, ClaimRequest, ClaimToken, CloudEvent, EventData, EvtAck, EvtRefusal, GalleryDown, GalleryUp,
-    LinkAnswer, Problem, Status, webhook::WebhookBody,
+    Batch, ClaimAnswer, ClaimRequest, ClaimToken, CloudEvent, CommandDown, CommandUp, EventData, EvtAck, EvtRefusal,
+    GalleryDown, GalleryUp, LinkAnswer, Problem, RenewalRequest, Status, webhook::WebhookBody,
 };
 
 /// Every schema with the name of its file (without `.json`).
@@ -15,6 +15,8 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("claim_request", schema_for!(ClaimRequest)),
         ("claim_token", schema_for!(ClaimToken)),
         ("cloud_event", schema_for!(CloudEvent)),
+        ("command_down", schema_for!(CommandDown)),
+        ("command_up", schema_for!(CommandUp)),
         ("event_data", schema_for!(EventData)),
         ("evtack", schema_for!(EvtAck)),
         ("evtack_refusal", schema_for!(EvtRefusal)),
@@ -22,6 +24,7 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("gallery_up", schema_for!(GalleryUp)),
         ("link_answer", schema_for!(LinkAnswer)),
         ("problem", schema_for!(Problem)),
+        ("renewal_request", schema_for!(RenewalRequest)),
         ("status", schema_for!(Status)),
         ("webhook", schema_for!(WebhookBody)),
     ]

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use wire_contract::claim::{BrokerAddress, HubKey, SignedTime};
+use wire_contract::command::{TimeAnswer, TimeRequest};
 use wire_contract::event::{
     AccessData, CameraRecoveredData, CameraStalledData, ClaimReusedData, ClockQuality, DoorCause, DoorData,
     EnrolmentCompletedData, FaceAppearedData, GalleryDivergedData, GalleryPoint, GalleryRebuiltData, IdentityScores,
@@ -272,6 +273,7 @@ fn claim_and_link_are_as_in_the_golden_files() {
         csr: "-----BEGIN CERTIFICATE REQUEST-----\n…\n-----END CERTIFICATE REQUEST-----\n".into(),
     };
     check("claim_request", &request);
+    check("renewal_request", &RenewalRequest { v: V1, csr: request.csr.clone() });
     let answer = ClaimAnswer {
         v: V1,
         tenant: TenantId(uuid(1)),
@@ -299,6 +301,21 @@ fn claim_and_link_are_as_in_the_golden_files() {
         server_time: server_time(),
     };
     check("link_answer", &link);
+}
+
+#[test]
+fn commands_are_as_in_the_golden_files() {
+    let id = CommandId(uuid(60));
+    let unlock = Order::Unlock { door: "main".into(), hold_ms: Some(5_000) };
+    let command = |order| CommandDown::Command(Command { v: V1, id, order, issued_at: at(0), expires_at: at(10_000) });
+    check("command_unlock", &command(unlock));
+    check("command_refresh", &command(Order::Refresh));
+    check("command_time_answer", &CommandDown::Time(TimeAnswer { v: V1, nonce: uuid(61), at: at(5) }));
+    check("command_time_request", &CommandUp::Time(TimeRequest { v: V1, nonce: uuid(61) }));
+    let expired = CommandProgress { v: V1, id, state: CommandState::Expired, code: Some(Code::CommandExpired) };
+    check("command_progress", &CommandUp::Progress(expired));
+    let later = json!({ "kind": "dance", "door": "main" });
+    assert_eq!(serde_json::from_value::<Order>(later).unwrap(), Order::Unknown);
 }
 
 #[test]

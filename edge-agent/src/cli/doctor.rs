@@ -23,8 +23,10 @@ use crate::{models, wiring};
 
 /// Below this the outbox begins to shed what is not an access event.
 const LOW_SPACE_BYTES: u64 = 256 << 20;
-/// A certificate that ends sooner is past half its 90 days; there is no renewal yet, so a person must claim again.
+/// A certificate renews itself in the sixth tenth of its 90 days; one that ends sooner has failed to for a week at least.
 const RENEWAL_OVERDUE_S: i64 = 30 * 86_400;
+/// How long after its end the hub still renews a certificate.
+const RENEWABLE_AFTER_END_S: i64 = 30 * 86_400;
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 const CAMERA_LIMIT: Duration = Duration::from_secs(10);
 
@@ -237,11 +239,22 @@ fn certificate(identity: &Identity) -> Finding {
     if now < from.timestamp() {
         return Finding::bad(subject, found, "it is not valid yet: set the clock");
     }
+    if now >= until.timestamp() + RENEWABLE_AFTER_END_S {
+        return Finding::bad(subject, found, "it ended more than 30 days ago: claim the device again");
+    }
     if now >= until.timestamp() {
-        return Finding::bad(subject, found, "it is over: claim the device again");
+        return Finding::bad(
+            subject,
+            found,
+            "it is over: the agent renews it once it reaches the hub; check the clock and the network",
+        );
     }
     if until.timestamp() - now < RENEWAL_OVERDUE_S {
-        return Finding::mind(subject, found, "it ends soon: claim the device again before that");
+        return Finding::mind(
+            subject,
+            found,
+            "its renewal is overdue: is the agent running, and does it reach the hub? `edge-agent status` says why not",
+        );
     }
     Finding::good(subject, found)
 }

@@ -18,8 +18,9 @@ use edge_store::{
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use uuid::Uuid;
 use wire_contract::claim::{ClaimAnswer, ClaimRequest, ClaimRequestError, SignedTimeError, TokenError};
-use wire_contract::{ClaimToken, LinkAnswer, Timestamp, V1};
+use wire_contract::{ClaimToken, Hash32, LinkAnswer, Timestamp, V1};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 use zeroize::Zeroizing;
 
@@ -69,8 +70,8 @@ pub enum ClaimError {
 /// What can be wrong with the hub's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AnswerProblem {
-    /// The root is another one than the token names.
-    #[error("its root is not the one that the token names")]
+    /// The root is another one than the token names, or than the one pinned at the claim.
+    #[error("its root is not the one that this device trusts")]
     OtherRoot,
     /// No certificate in it, or none that can be read.
     #[error("its certificate cannot be read")]
@@ -78,8 +79,8 @@ pub enum AnswerProblem {
     /// The certificate is for another key.
     #[error("its certificate is for another key")]
     OtherKey,
-    /// The certificate is for another device than the answer.
-    #[error("its certificate names another device")]
+    /// The certificate, or the answer, is for another device.
+    #[error("it is for another device")]
     OtherDevice,
     /// The chain does not lead to the root.
     #[error("its certificate chain does not lead to the root")]
@@ -162,7 +163,7 @@ async fn patiently<T, F: Future<Output = Result<T, HttpsError>>>(
     }
 }
 
-fn request_pem(key: &KeyPair, serial: &str) -> Result<String, rcgen::Error> {
+pub(super) fn request_pem(key: &KeyPair, serial: &str) -> Result<String, rcgen::Error> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     // The hub ignores it; it helps whoever looks at a captured request.
@@ -173,7 +174,7 @@ fn request_pem(key: &KeyPair, serial: &str) -> Result<String, rcgen::Error> {
 /// Checks that the answer is for this token and key, and makes an identity of it.
 fn identity_of(answer: &ClaimAnswer, token: &ClaimToken, key: &KeyPair) -> Result<Identity, ClaimError> {
     let problem = |problem| ClaimError::Answer { problem };
-    check_certificates(answer, token, key).map_err(problem)?;
+    check_certificates(answer, Some(token.root_spki_sha256), key)?;
     let mut hub_keys = Vec::new();
     for hub_key in &answer.hub_keys {
         let public_key = hub_key.public_key.0.as_slice().try_into().map_err(|_| problem(AnswerProblem::SigningKeys))?;
@@ -196,10 +197,31 @@ fn identity_of(answer: &ClaimAnswer, token: &ClaimToken, key: &KeyPair) -> Resul
     })
 }
 
-fn check_certificates(answer: &ClaimAnswer, token: &ClaimToken, key: &KeyPair) -> Result<(), AnswerProblem> {
+/// Checks that the answer's certificate is for our key and the device it names, under the root whose key has this hash.
+pub(super) fn check_certificates(
+    answer: &ClaimAnswer,
+    root_spki_sha256: Option<Hash32>,
+    key: &KeyPair,
+) -> Result<(), ClaimError> {
+    certificates_hold(answer, root_spki_sha256, key).map_err(|problem| ClaimError::Answer { problem })
+}
+
+/// Checks that the answer is for this device of this tenant.
+pub(super) fn check_owner(answer: &ClaimAnswer, tenant: Uuid, device: Uuid) -> Result<(), ClaimError> {
+    if (answer.tenant.0, answer.device.0) == (tenant, device) {
+        return Ok(());
+    }
+    Err(ClaimError::Answer { problem: AnswerProblem::OtherDevice })
+}
+
+fn certificates_hold(
+    answer: &ClaimAnswer,
+    root_spki_sha256: Option<Hash32>,
+    key: &KeyPair,
+) -> Result<(), AnswerProblem> {
     let root = certificates(&answer.root)?;
     let [root] = root.as_slice() else { return Err(AnswerProblem::OtherRoot) };
-    if tls::spki_sha256(root) != Some(token.root_spki_sha256) {
+    if root_spki_sha256.is_none() || tls::spki_sha256(root) != root_spki_sha256 {
         return Err(AnswerProblem::OtherRoot);
     }
     let chain = certificates(&answer.certificate_chain)?;

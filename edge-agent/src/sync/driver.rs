@@ -4,13 +4,15 @@
 //! and gallery messages taken in. Store calls block and run on blocking threads, one at a time from here; galleries are
 //! applied by a task of their own ([`gallery_task`]), so that a long first fill does not delay events.
 
+mod commanding;
 mod events;
+mod renewing;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use edge_store::Outbox;
+use edge_store::{Identity, Outbox};
 use face_core::MonoTime;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -22,7 +24,9 @@ use wire_contract::envelope::UP_OVERHEAD;
 use wire_contract::status::Presence;
 use wire_contract::{Code, DownChannel, EvtAck, GalleryDown, LinkAnswer, Timestamp, UpChannel};
 
+use self::renewing::Renewing;
 use super::backoff::Backoff;
+use super::commands::Commands;
 use super::https::{HttpsError, Hub};
 use super::link::{self, LinkError, LinkRing, OpenError};
 use super::presence::ConnectionCounter;
@@ -30,7 +34,7 @@ use super::receiver::{self, Outcome};
 use super::reports::{RebuildPace, Reports};
 use super::sender::Sender;
 use super::transport::{Connect, Line, LineError, LineEvent, Parcel, Shipment, Will};
-use super::{Sync, SyncStatus, TlsError, tls};
+use super::{Orders, Sync, SyncStatus, TlsError, tls};
 use crate::gallery::Rebuilt;
 use crate::logging::chain;
 use crate::stages::record::Happening;
@@ -76,6 +80,11 @@ enum Connection {
 
 pub(super) struct Driver<C> {
     sync: Arc<Sync>,
+    /// Who this device is now.
+    identity: Arc<Identity>,
+    renewing: Renewing,
+    commands: Commands,
+    orders: Orders,
     recorded: watch::Receiver<u64>,
     /// The last sequence known to be in the outbox. The watch alone says nothing of what an earlier run left there.
     last_recorded: u64,
@@ -96,12 +105,20 @@ pub(super) struct Driver<C> {
 }
 
 impl<C: Connect> Driver<C> {
-    pub(super) fn new(sync: Sync, status: watch::Sender<SyncStatus>, connector: C) -> Self {
+    pub(super) fn new(mut sync: Sync, status: watch::Sender<SyncStatus>, connector: C) -> Self {
         let (timing, now) = (sync.timing, sync.clock.now());
         let backoff = Backoff::new(timing.backoff_first, timing.backoff_longest);
         let broker = format!("{}:{}", sync.identity.broker.host, sync.identity.broker.port);
         status.send_modify(|status| status.broker = broker);
+        let identity = Arc::new(sync.identity.clone());
+        let orders = std::mem::replace(&mut sync.orders, Orders::none());
+        let renewing = Renewing::new(&identity, timing);
+        renewing.show(&status);
         Self {
+            identity,
+            renewing,
+            commands: Commands::new(now),
+            orders,
             recorded: sync.recorded.clone(),
             last_recorded: 0,
             status,
@@ -136,6 +153,8 @@ impl<C: Connect> Driver<C> {
             tokio::select! {
                 event = next_event(&mut self.connection) => self.on_line(event, &messages).await,
                 answer = next_answer(&mut self.fetching) => self.on_link(answer).await,
+                told = self.orders.answer() => self.on_order_told(told),
+                renewed = self.renewing.done() => self.on_renewed(renewed),
                 Some(outcome) = decided.recv() => self.on_outcome(outcome),
                 Ok(()) = changes.changed() => self.on_galleries(),
                 Ok(()) = self.recorded.changed() => {}
@@ -149,6 +168,7 @@ impl<C: Connect> Driver<C> {
         if let Some(fetching) = self.fetching.take() {
             fetching.abort();
         }
+        self.renewing.abandon();
         // What was handed over is applied before the stores are closed.
         drop(messages);
         drop(decided);
@@ -172,8 +192,10 @@ impl<C: Connect> Driver<C> {
         }
         if self.fetching.is_none() && self.fetch_at.is_some_and(|at| at <= now) {
             self.fetch_at = None;
-            self.fetching = Some(tokio::spawn(fetch(Arc::clone(&self.sync))));
+            self.fetching = Some(tokio::spawn(fetch(Arc::clone(&self.identity), self.sync.timing.connect_timeout)));
         }
+        self.renew_when_due();
+        self.ask_the_time_again();
         if let Connection::Down(at) = self.connection
             && at <= now
             && self.ring.is_some()
@@ -185,8 +207,8 @@ impl<C: Connect> Driver<C> {
     // ---- link keys
 
     async fn load_ring(&mut self) {
-        let sync = Arc::clone(&self.sync);
-        let loaded = blocking(move || LinkRing::load(&sync.keys, &sync.identity)).await;
+        let (sync, identity) = (Arc::clone(&self.sync), Arc::clone(&self.identity));
+        let loaded = blocking(move || LinkRing::load(&sync.keys, &identity)).await;
         match loaded {
             Ok(ring) => {
                 let epoch = ring.as_ref().map(LinkRing::epoch);
@@ -208,8 +230,8 @@ impl<C: Connect> Driver<C> {
         self.fetched_at = Some(self.now());
         let taken = match answer {
             Ok(answer) => {
-                let sync = Arc::clone(&self.sync);
-                blocking(move || link::take_in(&answer, &sync.identity, &sync.keys, &sync.galleries))
+                let (sync, identity) = (Arc::clone(&self.sync), Arc::clone(&self.identity));
+                blocking(move || link::take_in(&answer, &identity, &sync.keys, &sync.galleries))
                     .await
                     .map_err(FetchError::from)
             }
@@ -245,7 +267,7 @@ impl<C: Connect> Driver<C> {
         self.counter = counter;
         let Some(will) = self.status_payload(Presence::Offline, epoch, since) else { return };
         self.status.send_modify(|status| status.connection_epoch = epoch);
-        match self.connector.connect(Will { topic: will.0, payload: will.1 }) {
+        match self.connector.connect(&self.identity, Will { topic: will.0, payload: will.1 }) {
             Ok(line) => self.connection = Connection::Opening(line, epoch, since),
             Err(error) => self.lost(&error, now),
         }
@@ -300,6 +322,7 @@ impl<C: Connect> Driver<C> {
         if let Some((topic, payload)) = self.status_payload(Presence::Online, epoch, since) {
             self.publish(Shipment { topic, payload, retain: true, parcel: Parcel::Status });
         }
+        self.ask_the_time();
     }
 
     fn lost(&mut self, error: &LineError, now: MonoTime) {
@@ -388,7 +411,8 @@ impl<C: Connect> Driver<C> {
                 }
                 Err(error) => malformed(topic, &error),
             },
-            DownChannel::Twin | DownChannel::Cmd | DownChannel::Rtc => {
+            DownChannel::Cmd => self.on_cmd(topic, &payload),
+            DownChannel::Twin | DownChannel::Rtc => {
                 tracing::debug!(event = "message_not_acted_upon", topic, "this agent does not act on this channel");
             }
         }
@@ -475,10 +499,10 @@ async fn gallery_task(sync: Arc<Sync>, mut waiting: mpsc::Receiver<GalleryDown>,
     }
 }
 
-async fn fetch(sync: Arc<Sync>) -> Result<LinkAnswer, FetchError> {
-    let found = &sync.identity.hub_url;
+async fn fetch(identity: Arc<Identity>, timeout: Duration) -> Result<LinkAnswer, FetchError> {
+    let found = &identity.hub_url;
     let base: Url = found.parse().map_err(|source| FetchError::Address { found: found.clone(), source })?;
-    let hub = Hub::new(tls::mutual(&sync.identity)?, base, sync.timing.connect_timeout)?;
+    let hub = Hub::new(tls::mutual(&identity)?, base, timeout)?;
     Ok(hub.link().await?)
 }
 

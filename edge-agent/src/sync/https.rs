@@ -1,4 +1,4 @@
-//! The two HTTPS calls of a device: the claim and the link. TLS 1.3, no redirects, no proxy, bounded answers.
+//! The three HTTPS calls of a device: the claim, the link and the renewal. TLS 1.3, no redirects, no proxy, bounded answers.
 //!
 //! In: a rustls configuration and the hub's address. Out: a typed answer, or an error that carries the hub's own code.
 
@@ -10,7 +10,7 @@ use rustls::ClientConfig;
 use serde::de::DeserializeOwned;
 use url::Url;
 use wire_contract::claim::{ClaimAnswer, ClaimRequest};
-use wire_contract::{Code, LinkAnswer, Problem, paths};
+use wire_contract::{Code, LinkAnswer, Problem, RenewalRequest, paths};
 
 /// Longest answer, in bytes: a link with a thousand galleries has about 200 KiB.
 const MAX_ANSWER: usize = 1024 * 1024;
@@ -78,7 +78,7 @@ impl HttpsError {
     }
 }
 
-/// Makes both calls under one TLS configuration.
+/// Makes the calls under one TLS configuration.
 #[derive(Clone, Debug)]
 pub(super) struct Hub {
     client: Client,
@@ -109,6 +109,13 @@ impl Hub {
     pub(super) async fn link(&self) -> Result<LinkAnswer, HttpsError> {
         let url = self.url(paths::DEVICE_LINK)?;
         answer(self.client.get(url.clone()).send().await, url).await
+    }
+
+    /// `POST /v1/device/renewal`.
+    pub(super) async fn renew(&self, request: &RenewalRequest) -> Result<ClaimAnswer, HttpsError> {
+        let url = self.url(paths::DEVICE_RENEWAL)?;
+        let call = self.client.post(url.clone()).json(request);
+        answer(call.send().await, url).await
     }
 
     fn url(&self, path: &str) -> Result<Url, HttpsError> {

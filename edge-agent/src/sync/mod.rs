@@ -5,38 +5,42 @@
 //!
 //! Where to start: [`driver`] is the loop; what it should do is decided by small pure machines that take the time as an
 //! argument: [`sender`] (which batch next), [`reports`] (when to say where the galleries stand), [`backoff`] (when to
-//! connect again). [`receiver`] applies gallery messages, [`link`] holds the keys of the wire, [`presence`] the status,
-//! [`transport`] is the only file that knows the MQTT client, [`tls`] the only one that knows certificates, [`https`] the
-//! hub's two device calls. [`claim`] gives the device its identity in the first place.
+//! connect again), [`commands`] (which of the hub's orders are carried out). [`receiver`] applies gallery messages, [`link`] holds the keys of the wire, [`presence`] the status,
+//! [`transport`] is the only file that knows the MQTT client, [`tls`] how certificates are judged, [`https`] the hub's
+//! device calls, [`renewal`] when and how this device gets its next certificate. [`claim`] gives the device its identity in the first place.
 //!
 //! Invariants: an entry leaves the outbox on a verified evtack and on nothing else; a gallery whose root is not the
 //! hub's is destroyed before anything can search it; nothing read from the broker is used before its seal was opened.
-//! Deliberately absent: commands, configuration twin, video; no topic of theirs is acted upon.
+//! Deliberately absent: configuration twin, video; no topic of theirs is acted upon.
 
 mod backoff;
 pub mod claim;
+mod commands;
 mod driver;
 mod https;
 mod link;
 mod presence;
 mod receiver;
+mod renewal;
 mod reports;
 mod sender;
 mod tls;
 mod transport;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use edge_store::{DeviceKeys, Identity, Outbox};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use wire_contract::Timestamp;
 
 use crate::clock::SharedClock;
 use crate::gallery::Galleries;
+use crate::stages::decide::{DoorInput, OrderTold};
 use crate::stages::record::Recorder;
 
 pub use claim::{ClaimError, Claimed, claim};
@@ -47,7 +51,7 @@ pub use tls::TlsError;
 
 /// Everything that the connection to the hub works with.
 pub struct Sync {
-    /// Who this device is. Without one there is nothing to connect to: do not start sync.
+    /// Who this device is, at the start; renewals replace it. Without one there is nothing to connect to: do not start sync.
     pub identity: Identity,
     /// Where the connection counter is kept (the same directory that holds the identity).
     pub state_dir: PathBuf,
@@ -61,6 +65,8 @@ pub struct Sync {
     pub recorded: watch::Receiver<u64>,
     /// For `system.gallery_rebuilt`.
     pub recorder: Recorder,
+    /// The doors that the hub may open.
+    pub orders: Orders,
     /// What the status says of this agent.
     pub about: About,
     /// The clock.
@@ -69,6 +75,40 @@ pub struct Sync {
     pub turns: Arc<AtomicU64>,
     /// How long to wait for what.
     pub timing: Timing,
+}
+
+/// The way of an operator's order to a door, and of the door's answer.
+#[derive(Debug)]
+pub struct Orders {
+    /// By the door's id. Weak: a door ends when the stages before it have ended, whoever might still give orders.
+    doors: HashMap<String, mpsc::WeakSender<DoorInput>>,
+    told: mpsc::Receiver<OrderTold>,
+}
+
+impl Orders {
+    /// Orders for these doors, and what they answer.
+    #[must_use]
+    pub fn new(doors: HashMap<String, mpsc::WeakSender<DoorInput>>, told: mpsc::Receiver<OrderTold>) -> Self {
+        Self { doors, told }
+    }
+
+    /// For a device without doors.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { doors: HashMap::new(), told: mpsc::channel(1).1 }
+    }
+
+    fn door(&self, id: &str) -> Option<mpsc::Sender<DoorInput>> {
+        self.doors.get(id)?.upgrade()
+    }
+
+    /// The next answer of a door; never, when there are none to come.
+    async fn answer(&mut self) -> OrderTold {
+        match self.told.recv().await {
+            Some(told) => told,
+            None => std::future::pending().await,
+        }
+    }
 }
 
 /// How long to wait for what. The defaults are for real devices; tests shorten them.
@@ -90,6 +130,10 @@ pub struct Timing {
     pub connect_timeout: Duration,
     /// How long a stop waits for the last status to be taken.
     pub stop_timeout: Duration,
+    /// The first wait after a renewal of the certificate that failed.
+    pub renewal_first: Duration,
+    /// The longest wait between two attempts to renew it: half of ninety days is left for some hundred and eighty.
+    pub renewal_longest: Duration,
 }
 
 impl Default for Timing {
@@ -102,6 +146,8 @@ impl Default for Timing {
             backoff_longest: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(10),
             stop_timeout: Duration::from_secs(1),
+            renewal_first: Duration::from_secs(60),
+            renewal_longest: Duration::from_secs(6 * 3600),
         }
     }
 }
@@ -123,12 +169,16 @@ pub struct SyncStatus {
     pub last_error: Option<String>,
     /// When the hub last acknowledged events.
     pub last_acknowledged_at: Option<Timestamp>,
+    /// When this device's certificate ends.
+    pub certificate_expires_at: Option<Timestamp>,
+    /// When its renewal is due.
+    pub certificate_renewal_at: Option<Timestamp>,
 }
 
 /// Runs until `stop` is cancelled, then says "offline" and returns within [`Timing::stop_timeout`] and what the disk
 /// takes. Never returns before: every trouble is logged, shown in `status`, and tried again.
 pub async fn run(sync: Sync, status: watch::Sender<SyncStatus>, stop: CancellationToken) {
-    let connector = transport::Mqtt::new(&sync.identity, sync.timing);
+    let connector = transport::Mqtt::new(sync.timing);
     driver::Driver::new(sync, status, connector).run(stop).await;
 }
 

@@ -1,5 +1,8 @@
 //! The driver with the test holding the other end of the line, and the whole of sync with a real broker and HTTPS.
 
+mod commands;
+mod renewal;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -82,7 +85,7 @@ struct Far {
 struct ByHand(mpsc::Sender<Far>);
 
 impl Connect for ByHand {
-    fn connect(&mut self, will: Will) -> Result<Line, LineError> {
+    fn connect(&mut self, _: &Identity, will: Will) -> Result<Line, LineError> {
         let (shipments, received) = mpsc::channel(32);
         let (events, waiting) = mpsc::channel(64);
         self.0.try_send(Far { will, shipments: received, events }).unwrap();
@@ -131,6 +134,7 @@ fn inputs(device: &Device, clock: SharedClock, recorded: watch::Receiver<u64>, r
         galleries: Arc::clone(&device.galleries),
         recorded,
         recorder,
+        orders: Orders::none(),
         about: About { boot: Uuid::from_u128(9), agent_version: "0.1.0".into(), pack: None, space_id: None },
         clock,
         turns: Arc::default(),
@@ -140,6 +144,10 @@ fn inputs(device: &Device, clock: SharedClock, recorded: watch::Receiver<u64>, r
 
 impl Rig {
     fn start(device: Device) -> Self {
+        Self::start_with(device, Orders::none())
+    }
+
+    fn start_with(device: Device, orders: Orders) -> Self {
         let clock = Arc::new(HandClock::default());
         let (recorded, watching) = watch::channel(0);
         let (status, shown) = watch::channel(SyncStatus::default());
@@ -147,7 +155,7 @@ impl Rig {
         let (far, lines) = mpsc::channel(8);
         let stop = CancellationToken::new();
         let shared: SharedClock = Arc::<HandClock>::clone(&clock);
-        let sync = inputs(&device, shared, watching, recorder);
+        let sync = Sync { orders, ..inputs(&device, shared, watching, recorder) };
         let task = tokio::spawn(Driver::new(sync, status, ByHand(far)).run(stop.clone()));
         Self { device, clock, recorded, status: shown, stop, lines, happenings, task }
     }
@@ -486,6 +494,8 @@ impl SmallHub {
                 self.statuses.lock().push(status.state);
                 Vec::new()
             }
+            // The question for the hub's time: this hub gives no commands.
+            UpChannel::Cmd => Vec::new(),
             other => panic!("{other}"),
         }
     }

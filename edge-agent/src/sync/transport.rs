@@ -50,6 +50,8 @@ pub(super) enum Parcel {
     Events,
     /// State of the galleries.
     Report,
+    /// A word on a command, or the question for the hub's time.
+    Command,
     /// Online.
     Status,
     /// The last word before a stop.
@@ -159,7 +161,7 @@ fn certificate_alert(error: &ConnectionError) -> Option<AlertDescription> {
 /// Opens lines. The real one is [`Mqtt`]; tests of the driver hold the other end themselves.
 pub(super) trait Connect: Send {
     /// Begins to connect; what becomes of it comes as events.
-    fn connect(&mut self, will: Will) -> Result<Line, LineError>;
+    fn connect(&mut self, identity: &Identity, will: Will) -> Result<Line, LineError>;
 }
 
 /// One publish on its way to the line.
@@ -203,19 +205,18 @@ impl Drop for Line {
 
 /// Connects to the identity's broker.
 pub(super) struct Mqtt {
-    identity: Identity,
     timing: Timing,
 }
 
 impl Mqtt {
-    pub(super) fn new(identity: &Identity, timing: Timing) -> Self {
-        Self { identity: identity.clone(), timing }
+    pub(super) fn new(timing: Timing) -> Self {
+        Self { timing }
     }
 
-    fn options(&self, will: Will) -> Result<MqttOptions, TlsError> {
-        let Identity { broker, device, .. } = &self.identity;
+    fn options(&self, identity: &Identity, will: Will) -> Result<MqttOptions, TlsError> {
+        let Identity { broker, device, .. } = identity;
         let mut options = MqttOptions::new(device.to_string(), broker.host.clone(), broker.port);
-        let tls = tls::mutual(&self.identity)?;
+        let tls = tls::mutual(identity)?;
         let max_packet = u32::try_from(MAX_PAYLOAD_BYTES + PACKET_OVERHEAD).expect("65 KiB fit 32 bits");
         let mut properties = ConnectProperties::new();
         properties.session_expiry_interval = Some(SESSION_EXPIRY_SECONDS);
@@ -234,10 +235,10 @@ impl Mqtt {
 }
 
 impl Connect for Mqtt {
-    fn connect(&mut self, will: Will) -> Result<Line, LineError> {
-        let options = self.options(will)?;
+    fn connect(&mut self, identity: &Identity, will: Will) -> Result<Line, LineError> {
+        let options = self.options(identity, will)?;
         let stall_after = options.keep_alive() * 2;
-        let filter = topic::device_filter(TenantId(self.identity.tenant), DeviceId(self.identity.device));
+        let filter = topic::device_filter(TenantId(identity.tenant), DeviceId(identity.device));
         Ok(open(options, filter, stall_after))
     }
 }

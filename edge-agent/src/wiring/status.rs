@@ -63,6 +63,8 @@ impl Board {
             "connected": self.link.borrow().connected,
             "last_error": self.link.borrow().last_error,
             "connected_since": self.link.borrow().connected_since.map(|at| at.to_string()),
+            "certificate_expires_at": self.link.borrow().certificate_expires_at.map(|at| at.to_string()),
+            "certificate_renewal_at": self.link.borrow().certificate_renewal_at.map(|at| at.to_string()),
             "ready": self.roster.load().ready(),
             "recording": self.health.recording(),
             "recorded": self.health.recorded(),

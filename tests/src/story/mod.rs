@@ -6,6 +6,7 @@
 
 mod arrivals;
 mod deletion;
+mod orders;
 mod outages;
 mod preparation;
 mod report;
@@ -117,6 +118,7 @@ impl Story {
         step!(self, known_opens);
         step!(self, stranger_refused);
         step!(self, photo_refused);
+        step!(self, unlocked_from_afar);
         step!(self, offline_opens);
         step!(self, events_once);
         step!(self, edge_killed_recovers);

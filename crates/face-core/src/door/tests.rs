@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 const ANNA: u128 = 1;
 const BEN: u128 = 2;
+const ORDER: Uuid = Uuid::from_u128(77);
 
 fn person(number: u128) -> PersonId {
     PersonId(Uuid::from_u128(number))
@@ -69,6 +70,18 @@ impl Story {
         self.told(millis, Input::Revoked { person: person(who) })
     }
 
+    /// An order that must be carried out within a second.
+    fn ordered(self, millis: u64, not_after: u64, hold: Option<u64>) -> Self {
+        let hold = hold.map(Duration::from_millis);
+        self.told(millis, Input::Ordered(DoorOrder { command: ORDER, not_after: at(not_after), hold }))
+    }
+
+    #[track_caller]
+    fn answers(self, wanted: OrderOutcome) -> Self {
+        assert_eq!(self.effects.last(), Some(&Effect::Answer { command: ORDER, outcome: wanted }));
+        self
+    }
+
     #[track_caller]
     fn unlocks(self) -> Self {
         assert!(matches!(self.effects.first(), Some(Effect::Unlock(_))), "{:?}", self.effects);
@@ -105,6 +118,32 @@ fn a_grant_opens_holds_and_relocks() {
     let story = story.tick(3_999);
     assert_eq!(story.effects, [Effect::WakeAt(at(4_000))]);
     story.tick(4_000).locks(LockCause::HoldElapsed).tick(4_001).does_nothing();
+}
+
+#[test]
+fn an_order_opens_for_its_own_time_and_for_nobody_in_particular() {
+    let story = Story::new().ordered(1_000, 2_000, None).unlocks().answers(OrderOutcome::Done);
+    assert_eq!(story.door.held_for().count(), 0);
+    // Whoever is granted entry meanwhile goes on record; nobody's removal shuts the door on the others.
+    let story = story.granted_to(2_000, ANNA).revoked(2_100, ANNA);
+    assert!(story.door.is_unlocked());
+    story.tick(4_000).locks(LockCause::HoldElapsed);
+    let story = Story::new().ordered(1_000, 2_000, Some(9_000)).ordered(2_000, 3_000, None).answers(OrderOutcome::Done);
+    story.tick(9_999).tick(10_000).locks(LockCause::HoldElapsed);
+}
+
+#[test]
+fn an_order_that_is_late_or_meets_a_fault_moves_nothing() {
+    let late = Story::new().ordered(2_001, 2_000, None).answers(OrderOutcome::Late);
+    assert!(!late.door.is_unlocked() && late.effects.len() == 1);
+    for fault in [Fault::Controller, Fault::Tamper] {
+        let story =
+            Story::new().told(500, Input::Fault(fault)).ordered(1_000, 2_000, None).answers(OrderOutcome::Fault);
+        assert!(!story.door.is_unlocked());
+        Story::new().ordered(1_000, 2_000, None).told(1_500, Input::Fault(fault));
+    }
+    let shut = Story::new().ordered(1_000, 2_000, None).told(1_500, Input::Fault(Fault::Tamper));
+    shut.locks(LockCause::Tamper).tick(1_600).does_nothing();
 }
 
 #[test]
@@ -258,6 +297,10 @@ fn inputs() -> impl Strategy<Value = Vec<(u64, Input)>> {
         }),
         2 => (0u128..3).prop_map(|who| Input::Revoked { person: person(who) }),
         2 => Just(Input::Tick),
+        // The age of an order becomes its last moment when the sequence is played.
+        1 => (0u64..2_000).prop_map(|age| {
+            Input::Ordered(DoorOrder { command: ORDER, not_after: at(age), hold: None })
+        }),
         1 => Just(Input::Fault(Fault::Controller)),
         1 => Just(Input::Fault(Fault::Tamper)),
         1 => Just(Input::FaultCleared(Fault::Controller)),
@@ -286,6 +329,10 @@ proptest! {
                     ..e
                 };
             }
+            if let Input::Ordered(order) = &mut input {
+                // Half of them are late.
+                order.not_after = at(now + 1_000 - order.not_after.as_millis());
+            }
             let (next, effects) = step(door, input, at(now), &policy);
             for effect in &effects {
                 match effect {
@@ -300,6 +347,9 @@ proptest! {
                             prop_assert!(now - e.best_shot_at.as_millis() <= 3_000);
                             prop_assert!(e.newest_frame_at >= e.liveness_at);
                             prop_assert_eq!(e.track, e.best_shot_track);
+                        } else if let UnlockCause::Ordered { .. } = cause {
+                            let Input::Ordered(order) = input else { panic!("unlocked by {input:?}") };
+                            prop_assert!(at(now) <= order.not_after);
                         } else {
                             prop_assert!(safe);
                         }
@@ -308,7 +358,7 @@ proptest! {
                         prop_assert!(energised, "locked twice");
                         energised = false;
                     }
-                    Effect::WakeAt(_) | Effect::Record(_) => {}
+                    Effect::WakeAt(_) | Effect::Record(_) | Effect::Answer { .. } => {}
                 }
             }
             prop_assert_eq!(next.is_unlocked(), energised);

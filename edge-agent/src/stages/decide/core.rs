@@ -16,7 +16,7 @@ use face_core::{MonoTime, PersonId, TrackId};
 use uuid::Uuid;
 
 use super::context::{AccessContext, Identity, LivenessSeen};
-use super::{DoorEvent, DoorInput};
+use super::{DoorEvent, DoorInput, OrderTold};
 use crate::door::RelayState;
 use crate::gallery::Standing;
 use crate::stages::identify::Identified;
@@ -83,6 +83,8 @@ pub enum Output {
     WakeAt(MonoTime),
     /// Put on record.
     Event(DoorEvent),
+    /// Tell the operator what became of an order.
+    Answer(OrderTold),
 }
 
 /// What is known of one face.
@@ -142,6 +144,7 @@ impl Decider {
             }
             DoorInput::Left { track } => self.left(track, now, around),
             DoorInput::DetectorFailed { .. } => self.refuse(None, DenyReason::ModelsUnavailable, now, around),
+            DoorInput::Ordered(order) => self.step(Input::Ordered(order), now),
             DoorInput::GalleryChanged => self.gallery_changed(now, around),
             DoorInput::CameraStalled => {
                 let mut waiting: Vec<TrackId> = self.cases.keys().copied().collect();
@@ -257,13 +260,14 @@ impl Decider {
     fn outputs(&self, effect: Effect, now: MonoTime) -> Vec<Output> {
         match effect {
             Effect::Unlock(cause) => {
-                let (decision, person) = match cause {
-                    UnlockCause::Granted { decision, person } => (Some(decision), Some(person)),
-                    UnlockCause::FailSafe => (None, None),
+                let (decision, person, command) = match cause {
+                    UnlockCause::Granted { decision, person } => (Some(decision), Some(person), None),
+                    UnlockCause::Ordered { command } => (None, None, Some(command)),
+                    UnlockCause::FailSafe => (None, None, None),
                 };
                 vec![
-                    Output::Relay { to: RelayState::Unlocked, decision },
-                    Output::Event(DoorEvent::Unlocked { decision, person }),
+                    Output::Relay { to: RelayState::Unlocked, decision: decision.or(command) },
+                    Output::Event(DoorEvent::Unlocked { decision, person, command }),
                 ]
             }
             Effect::Lock(cause) => vec![
@@ -272,6 +276,7 @@ impl Decider {
             ],
             Effect::WakeAt(at) => vec![Output::WakeAt(at)],
             Effect::Record(record) => vec![Output::Event(self.event(record, now))],
+            Effect::Answer { command, outcome } => vec![Output::Answer(OrderTold { command, outcome })],
         }
     }
 

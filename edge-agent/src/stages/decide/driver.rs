@@ -11,14 +11,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use face_core::door::{DenyReason, LockCause};
+use face_core::door::{DenyReason, LockCause, OrderOutcome};
 use face_core::{MonoTime, PersonId};
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
 use uuid::{NoContext, Uuid};
 
 use super::core::{Decider, Output, Surroundings};
-use super::{DoorEvent, DoorInput};
+use super::{DoorEvent, DoorInput, OrderTold};
 use crate::clock::SharedClock;
 use crate::door::{ActuatorError, DoorActuator, FailMode, Order, RelayState};
 use crate::gallery::{Roster, Standing};
@@ -50,6 +50,8 @@ pub struct Decide {
     pub roster: Arc<ArcSwap<Roster>>,
     /// Changes with each new roster.
     pub gallery_changes: watch::Receiver<u64>,
+    /// Where answers to an operator's orders go.
+    pub orders_told: mpsc::Sender<OrderTold>,
     /// Where events go.
     pub recorder: Recorder,
     /// The clock.
@@ -161,7 +163,16 @@ impl Decide {
                 }
                 Output::WakeAt(at) => *wake_at = Some(wake_at.map_or(at, |earlier| earlier.min(at))),
                 Output::Event(event) => waiting.extend(as_it_happened(event, moved_at)),
+                Output::Answer(told) => self.answer(told, moved_at.is_some()),
             }
+        }
+    }
+
+    /// Tells the operator. An order that the relay did not take was not carried out.
+    fn answer(&self, told: OrderTold, moved: bool) {
+        let outcome = if moved { told.outcome } else { OrderOutcome::Fault };
+        if self.orders_told.try_send(OrderTold { outcome, ..told }).is_err() {
+            tracing::warn!(event = "order_not_told", door = %self.door, command = %told.command, ?outcome, "nobody takes the answer to an order");
         }
     }
 
@@ -182,7 +193,7 @@ impl Decide {
         tracing::info!(event = "relay_recovered", door = %self.door, "the relay takes orders again");
         if owes_edge {
             let event = match to {
-                RelayState::Unlocked => DoorEvent::Unlocked { decision: None, person: None },
+                RelayState::Unlocked => DoorEvent::Unlocked { decision: None, person: None, command: None },
                 RelayState::Locked => DoorEvent::Locked { cause: LockCause::Fault },
             };
             waiting.push_back(Waiting { event, at });
@@ -205,7 +216,9 @@ impl Decide {
     async fn finish(self, mut waiting: VecDeque<Waiting>) {
         let last = match (self.actuator.state(), self.fail) {
             (RelayState::Unlocked, FailMode::Secure) => Some(DoorEvent::Locked { cause: LockCause::Fault }),
-            (RelayState::Locked, FailMode::Safe) => Some(DoorEvent::Unlocked { decision: None, person: None }),
+            (RelayState::Locked, FailMode::Safe) => {
+                Some(DoorEvent::Unlocked { decision: None, person: None, command: None })
+            }
             _ => None,
         };
         let at = self.clock.now();

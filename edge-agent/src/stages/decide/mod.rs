@@ -9,7 +9,7 @@ mod context;
 mod core;
 mod driver;
 
-use face_core::door::DenyReason;
+use face_core::door::{DenyReason, DoorOrder, OrderOutcome};
 use face_core::liveness::{Demand, Method};
 use face_core::{MonoTime, PersonId, TrackId};
 use face_runtime::FalseAcceptRate;
@@ -133,11 +133,26 @@ pub enum DoorInput {
         /// Its capture time.
         at: MonoTime,
     },
+    /// An operator opens the door.
+    Ordered(DoorOrder),
     /// There is a new gallery snapshot.
     GalleryChanged,
     /// The camera gives no frames any more.
     CameraStalled,
 }
+
+/// What a door says of an operator's order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OrderTold {
+    /// The command.
+    pub command: uuid::Uuid,
+    /// What became of it.
+    pub outcome: OrderOutcome,
+}
+
+/// Answers that may wait for the line to the hub. An operator gives orders one at a time; what finds no room is not told,
+/// and the hub shows the command as unanswered.
+pub const ORDERS_TOLD: usize = 16;
 
 /// What goes on record about a door.
 #[derive(Debug, Clone, PartialEq)]
@@ -157,6 +172,8 @@ pub enum DoorEvent {
         decision: Option<uuid::Uuid>,
         /// For whom.
         person: Option<PersonId>,
+        /// By which command of an operator.
+        command: Option<uuid::Uuid>,
     },
     /// The relay shut.
     Locked {

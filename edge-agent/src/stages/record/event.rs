@@ -106,10 +106,14 @@ fn door_event(door: &str, camera: &str, event: &DoorEvent, origin: &Origin) -> T
             let data = access(door, camera, context, reason, timing, origin);
             Told { subject: Some(door.to_owned()), data: EventData::AccessDenied(data) }
         }
-        DoorEvent::Unlocked { decision, person } => {
-            let cause = if decision.is_some() { DoorCause::Granted } else { DoorCause::Agent };
+        DoorEvent::Unlocked { decision, person, command } => {
+            let cause = match (decision, command) {
+                (Some(_), _) => DoorCause::Granted,
+                (None, Some(_)) => DoorCause::Command,
+                (None, None) => DoorCause::Agent,
+            };
             let person = person.map(|person| PersonId(person.0));
-            let data = DoorData { door: door.to_owned(), cause, decision: *decision, person };
+            let data = DoorData { door: door.to_owned(), cause, decision: decision.or(*command), person };
             Told { data: EventData::DoorUnlocked(data), subject: Some(door.to_owned()) }
         }
         DoorEvent::Locked { cause } => {

@@ -27,8 +27,20 @@ fn access_lines() -> String {
     acl::device(TenantId(TENANT), DeviceId(DEVICE))
 }
 
-fn mqtt(pki: &Pki, port: u16) -> Mqtt {
-    Mqtt::new(&pki.identity("https://127.0.0.1:1/", port), Timing::default())
+/// A device of this authority, before the broker at this port.
+struct Caller {
+    mqtt: Mqtt,
+    identity: Identity,
+}
+
+impl Caller {
+    fn connect(&mut self, will: Will) -> Result<Line, LineError> {
+        self.mqtt.connect(&self.identity, will)
+    }
+}
+
+fn mqtt(pki: &Pki, port: u16) -> Caller {
+    Caller { mqtt: Mqtt::new(Timing::default()), identity: pki.identity("https://127.0.0.1:1/", port) }
 }
 
 async fn next(line: &mut Line) -> LineEvent {
@@ -36,7 +48,7 @@ async fn next(line: &mut Line) -> LineEvent {
 }
 
 /// Connects, trying again while the broker is still starting.
-async fn ready(connector: &mut Mqtt) -> Line {
+async fn ready(connector: &mut Caller) -> Line {
     let give_up = tokio::time::Instant::now() + PATIENCE;
     loop {
         let mut line = connector.connect(will()).unwrap();
@@ -169,7 +181,7 @@ async fn a_refused_certificate_is_told_with_what_to_do() {
     let (ours, theirs) = (pki.identity("https://127.0.0.1:1/", 1), foreign.identity("https://127.0.0.1:1/", 1));
     let identity = Identity { root_pem: ours.root_pem, ..theirs };
     let identity = Identity { broker: BrokerAddress { port: broker.device_port, ..identity.broker }, ..identity };
-    let mut line = Mqtt::new(&identity, Timing::default()).connect(will()).unwrap();
+    let mut line = Mqtt::new(Timing::default()).connect(&identity, will()).unwrap();
     let LineEvent::Lost(error) = next(&mut line).await else { panic!("a stranger was let in") };
     assert!(matches!(error, LineError::CertificateRefused { .. }), "{error:?}");
     assert!(error.to_string().contains("edge-agent claim"), "{error}");

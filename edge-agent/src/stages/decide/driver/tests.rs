@@ -1,6 +1,7 @@
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use face_core::door::DoorOrder;
 use face_core::identify::OpenSetRules;
 use face_core::liveness::{Check, CheckState, Demand, Findings, Method};
 use face_core::{Embedding, Similarity, TrackId};
@@ -49,6 +50,7 @@ impl DoorActuator for Notebook {
 /// A door task with a gallery of one person; nobody reads its events unless the test does.
 struct Site {
     inputs: mpsc::Sender<DoorInput>,
+    told: mpsc::Receiver<OrderTold>,
     messages: mpsc::Receiver<Message>,
     recorder: Recorder,
     relay: Notebook,
@@ -97,6 +99,7 @@ fn site(hold: Duration) -> Site {
         min_face_px: 80.0,
         deny_unrecorded: true,
     };
+    let (orders_told, told) = mpsc::channel(super::super::ORDERS_TOLD);
     let decide = Decide {
         door: "main".into(),
         camera: "front".into(),
@@ -106,13 +109,14 @@ fn site(hold: Duration) -> Site {
         inputs,
         roster: galleries.roster(),
         gallery_changes: galleries.changes(),
+        orders_told,
         recorder: recorder.clone(),
         clock: Arc::new(SystemClock::default()),
         turns: Arc::default(),
     };
     let task = tokio::spawn(run(decide));
     let clock = SystemClock::default();
-    Site { inputs: sender, messages, recorder, relay, galleries, log, keys, clock, task, _dir: dir }
+    Site { inputs: sender, told, messages, recorder, relay, galleries, log, keys, clock, task, _dir: dir }
 }
 
 impl Site {
@@ -160,7 +164,7 @@ impl Site {
     }
 
     /// The next event of the door, in a word, with its time.
-    async fn told(&mut self) -> (&'static str, MonoTime) {
+    async fn event(&mut self) -> (&'static str, MonoTime) {
         let next = async {
             loop {
                 match self.messages.recv().await {
@@ -250,7 +254,7 @@ async fn an_edge_is_told_with_the_time_of_the_relay_however_long_the_disk_takes(
     site.person_stands_there().await;
     site.moved(&[RelayState::Unlocked]).await;
     let moved_by = site.clock.now();
-    let (event, at) = site.told().await;
+    let (event, at) = site.event().await;
     assert_eq!(event, "unlocked");
     assert!(at <= moved_by, "told as of {at:?}, but it had moved by {moved_by:?}");
 }
@@ -260,12 +264,12 @@ async fn a_relay_that_refuses_to_open_is_told_and_nobody_counts_as_let_in() {
     let mut site = site(Duration::from_secs(60));
     site.relay.1.store(true, Ordering::Relaxed);
     site.person_stands_there().await;
-    assert_eq!([site.told().await.0, site.told().await.0], ["fault", "fault"], "the person's, and the door's own");
+    assert_eq!([site.event().await.0, site.event().await.0], ["fault", "fault"], "the person's, and the door's own");
     assert!(site.relay.0.lock().is_empty());
     site.relay.1.store(false, Ordering::Relaxed);
-    assert_eq!(site.told().await.0, "locked", "the first order that the relay takes again");
+    assert_eq!(site.event().await.0, "locked", "the first order that the relay takes again");
     site.person_stands_there().await;
-    assert_eq!([site.told().await.0, site.told().await.0], ["unlocked", "granted"]);
+    assert_eq!([site.event().await.0, site.event().await.0], ["unlocked", "granted"]);
     site.moved(&[RelayState::Locked, RelayState::Unlocked]).await;
 }
 
@@ -273,11 +277,32 @@ async fn a_relay_that_refuses_to_open_is_told_and_nobody_counts_as_let_in() {
 async fn a_relay_that_refuses_to_lock_is_told_and_ordered_until_it_does() {
     let mut site = site(Duration::from_secs(60));
     site.person_stands_there().await;
-    assert_eq!([site.told().await.0, site.told().await.0], ["unlocked", "granted"]);
+    assert_eq!([site.event().await.0, site.event().await.0], ["unlocked", "granted"]);
     site.relay.1.store(true, Ordering::Relaxed);
     site.delete_the_person();
-    assert_eq!(site.told().await.0, "fault", "no edge is told that did not happen");
+    assert_eq!(site.event().await.0, "fault", "no edge is told that did not happen");
     site.relay.1.store(false, Ordering::Relaxed);
-    assert_eq!(site.told().await.0, "locked");
+    assert_eq!(site.event().await.0, "locked");
+    site.moved(&[RelayState::Unlocked, RelayState::Locked]).await;
+}
+
+#[tokio::test]
+async fn an_order_opens_the_door_and_is_answered_and_a_relay_that_refuses_it_too() {
+    use crate::clock::Clock;
+    let mut site = site(Duration::from_secs(60));
+    let order = |command: u128, not_after| DoorOrder {
+        command: Uuid::from_u128(command),
+        not_after,
+        hold: Some(Duration::from_millis(50)),
+    };
+    let soon = site.clock.now() + Duration::from_secs(60);
+    site.inputs.send(DoorInput::Ordered(order(1, soon))).await.unwrap();
+    assert_eq!(site.told.recv().await.unwrap(), OrderTold { command: Uuid::from_u128(1), outcome: OrderOutcome::Done });
+    assert_eq!([site.event().await.0, site.event().await.0], ["unlocked", "locked"]);
+    site.inputs.send(DoorInput::Ordered(order(2, site.clock.now()))).await.unwrap();
+    assert_eq!(site.told.recv().await.unwrap().outcome, OrderOutcome::Late);
+    site.relay.1.store(true, Ordering::Relaxed);
+    site.inputs.send(DoorInput::Ordered(order(3, soon))).await.unwrap();
+    assert_eq!(site.told.recv().await.unwrap().outcome, OrderOutcome::Fault);
     site.moved(&[RelayState::Unlocked, RelayState::Locked]).await;
 }

@@ -111,10 +111,16 @@ fn every_reason_has_a_listed_code_and_a_hint() {
 
 #[test]
 fn relay_edges_say_why() {
-    let unlocked = told(DoorEvent::Unlocked { decision: Some(Uuid::from_u128(5)), person: None });
+    let unlocked = told(DoorEvent::Unlocked { decision: Some(Uuid::from_u128(5)), person: None, command: None });
     assert_eq!(
         (unlocked["type"].as_str(), unlocked["cause"].as_str()),
         (Some("lintel.door.unlocked.v1"), Some("granted"))
+    );
+    let command = Uuid::from_u128(6);
+    let ordered = told(DoorEvent::Unlocked { decision: None, person: None, command: Some(command) });
+    assert_eq!(
+        (ordered["cause"].as_str(), ordered["decision"].as_str()),
+        (Some("command"), Some(&*command.to_string()))
     );
     let locked = told(DoorEvent::Locked { cause: LockCause::PersonRevoked });
     assert_eq!(locked["cause"], "person_removed");

@@ -1,0 +1,45 @@
+//! `POST /v1/device/renewal`: a device's next certificate, for a new key, before the present one ends.
+//!
+//! In: the device's certificate, present or ended up to thirty days ago, and a request for another key. Out: the same
+//! answer as to a claim. Until the device shows the new certificate the present one stays good; when it does, the
+//! present one ends ([`super::auth`]). Deliberately absent: when to renew, which is the device's to know.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use wire_contract::{ClaimAnswer, Code, RenewalRequest};
+
+use super::auth::RenewingDevice;
+use super::body::{Fields, Json};
+use super::claims;
+use super::problem::ApiError;
+use super::state::Api;
+use crate::pki::DeviceRequest;
+
+impl Fields for RenewalRequest {
+    const KNOWN: &'static [&'static str] = &["v", "csr"];
+    const REQUIRED: &'static [&'static str] = Self::KNOWN;
+}
+
+pub(super) async fn renew(
+    State(api): State<Arc<Api>>,
+    RenewingDevice(caller): RenewingDevice,
+    Json(request): Json<RenewalRequest>,
+) -> Result<axum::Json<ClaimAnswer>, ApiError> {
+    request
+        .check()
+        .map_err(|error| ApiError::field(format!("/{}", error.field), Code::InvalidField, error.to_string()))?;
+    let csr =
+        DeviceRequest::parse(&request.csr).map_err(|error| ApiError::because(Code::CsrInvalid, error.to_string()))?;
+    let issued =
+        api.pki.issue_device(csr, caller.device, api.clock.now()).map_err(|error| ApiError::internal(&error))?;
+    let expires_at = issued.certificate.expires_at;
+    if !api.custody.certificate_offered(caller.tenant, caller.device, issued.certificate).await? {
+        return Err(ApiError::because(
+            Code::CsrInvalid,
+            "a renewal needs a new key; this one is the present certificate's",
+        ));
+    }
+    tracing::info!(event = "certificate_offered", client_id = %caller.tenant, device = %caller.device, %expires_at, "a device renews its certificate");
+    Ok(axum::Json(claims::answer(&api, caller.tenant, caller.device, issued.chain_pem, caller.device.0)))
+}

@@ -1,0 +1,155 @@
+//! Commands to devices: their life, and how what a device says of one changes it.
+//!
+//! In: what is stored, what a device says, the time. Out: the next state, if there is one. A state never goes back, and
+//! the last word stays. Imports nothing of the hub.
+
+use time::{Duration, OffsetDateTime};
+use wire_contract::CommandState;
+use wire_contract::command::UNLOCK_LIFETIME_MS;
+
+use super::ids::{CommandId, DeviceId, DoorId};
+
+/// The life of an unlock.
+pub const UNLOCK_LIFETIME: Duration = Duration::milliseconds(UNLOCK_LIFETIME_MS);
+/// The life of a refresh: it does no harm when it is late, but who ordered it has gone on.
+pub const REFRESH_LIFETIME: Duration = Duration::minutes(1);
+/// How long after a command's end the device's last word may still be on its way. Later the command counts as unanswered.
+pub const ANSWER_GRACE: Duration = Duration::seconds(15);
+
+/// What is ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Open a door once, for so many milliseconds or as its configuration says.
+    Unlock {
+        /// Which door.
+        door: DoorId,
+        /// For how long.
+        hold_ms: Option<u32>,
+    },
+    /// Fetch keys and report galleries.
+    Refresh,
+}
+
+/// How far a command got, as the hub knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Given; nothing was heard of it.
+    Issued,
+    /// The device's word.
+    Said(CommandState),
+}
+
+/// A command.
+#[derive(Clone, Debug)]
+pub struct Command {
+    /// Its id, version 7.
+    pub id: CommandId,
+    /// Who is to carry it out.
+    pub device: DeviceId,
+    /// What.
+    pub kind: Kind,
+    /// Who gave it, as audit entries say it.
+    pub actor: String,
+    /// When.
+    pub issued_at: OffsetDateTime,
+    /// From when on it must not be carried out.
+    pub expires_at: OffsetDateTime,
+    /// How far it got.
+    pub progress: Progress,
+    /// Why it failed or expired, a code of the register.
+    pub code: Option<String>,
+    /// When that was last said.
+    pub changed_at: OffsetDateTime,
+}
+
+impl Kind {
+    /// The name in rows and in the API.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Unlock { .. } => "unlock",
+            Self::Refresh => "refresh",
+        }
+    }
+
+    /// How long it may be carried out.
+    #[must_use]
+    pub fn lifetime(&self) -> Duration {
+        match self {
+            Self::Unlock { .. } => UNLOCK_LIFETIME,
+            Self::Refresh => REFRESH_LIFETIME,
+        }
+    }
+}
+
+impl Command {
+    /// The state as it is told to people at `now`: a command whose device never had the last word is `unanswered`. Then it
+    /// may have been carried out, and only the door's own events say.
+    #[must_use]
+    pub fn state_told(&self, now: OffsetDateTime) -> &'static str {
+        match self.progress {
+            Progress::Said(state) if state.is_last() => state.as_str(),
+            _ if now >= self.expires_at + ANSWER_GRACE => "unanswered",
+            Progress::Issued => "issued",
+            Progress::Said(state) => state.as_str(),
+        }
+    }
+}
+
+/// Whether a device's word moves a command on: later states follow earlier ones, and nothing follows the last.
+#[must_use]
+pub fn advances(progress: Progress, said: CommandState) -> bool {
+    match progress {
+        Progress::Issued => true,
+        Progress::Said(state) => !state.is_last() && said > state,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [CommandState; 5] = [
+        CommandState::Accepted,
+        CommandState::Executing,
+        CommandState::Succeeded,
+        CommandState::Failed,
+        CommandState::Expired,
+    ];
+
+    #[test]
+    fn a_state_never_goes_back_and_the_last_word_stays() {
+        for said in ALL {
+            assert!(advances(Progress::Issued, said));
+            for state in ALL {
+                let moves = advances(Progress::Said(state), said);
+                assert!(!(moves && state.is_last()), "{state:?} was the last word");
+                assert!(!(moves && said <= state), "{said:?} after {state:?}");
+            }
+        }
+        assert!(advances(Progress::Said(CommandState::Accepted), CommandState::Executing));
+        assert!(advances(Progress::Said(CommandState::Executing), CommandState::Failed));
+    }
+
+    #[test]
+    fn a_command_without_a_last_word_is_unanswered_and_one_with_it_keeps_it() {
+        let issued_at = OffsetDateTime::UNIX_EPOCH;
+        let mut command = Command {
+            id: CommandId(uuid::Uuid::nil()),
+            device: DeviceId(uuid::Uuid::nil()),
+            kind: Kind::Refresh,
+            actor: "operator".into(),
+            issued_at,
+            expires_at: issued_at + REFRESH_LIFETIME,
+            progress: Progress::Issued,
+            code: None,
+            changed_at: issued_at,
+        };
+        let late = command.expires_at + ANSWER_GRACE;
+        assert_eq!((command.state_told(issued_at), command.state_told(late)), ("issued", "unanswered"));
+        command.progress = Progress::Said(CommandState::Executing);
+        assert_eq!((command.state_told(issued_at), command.state_told(late)), ("executing", "unanswered"));
+        command.progress = Progress::Said(CommandState::Succeeded);
+        assert_eq!(command.state_told(late), "succeeded");
+    }
+}

@@ -1,0 +1,120 @@
+//! The driver's part of a renewal: starting it when it is due, trying again, and going on under the new identity.
+
+use std::sync::Arc;
+
+use edge_store::Identity;
+use face_core::MonoTime;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::super::renewal::{self, RenewalError, Term};
+use super::super::{SyncStatus, Timing};
+use super::Driver;
+use crate::logging::chain;
+use crate::sync::backoff::Backoff;
+use crate::sync::transport::Connect;
+
+/// Where the renewal of the certificate stands.
+pub(super) struct Renewing {
+    term: Option<Term>,
+    task: Option<JoinHandle<Result<Identity, RenewalError>>>,
+    /// Not before this, after a failure.
+    not_before: Option<MonoTime>,
+    backoff: Backoff,
+}
+
+impl Renewing {
+    pub(super) fn new(identity: &Identity, timing: Timing) -> Self {
+        Self {
+            term: Term::of(identity),
+            task: None,
+            not_before: None,
+            backoff: Backoff::new(timing.renewal_first, timing.renewal_longest),
+        }
+    }
+
+    pub(super) fn show(&self, status: &watch::Sender<SyncStatus>) {
+        let (end, due) = renewal::shown(self.term);
+        status.send_modify(|status| {
+            status.certificate_expires_at = end;
+            status.certificate_renewal_at = due;
+        });
+    }
+
+    /// The renewal's outcome; never, while none is on its way.
+    pub(super) async fn done(&mut self) -> Result<Identity, RenewalError> {
+        match &mut self.task {
+            Some(task) => {
+                let outcome = task.await.expect("a renewal does not panic, and is aborted only after the loop");
+                self.task = None;
+                outcome
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    pub(super) fn abandon(&mut self) {
+        if let Some(task) = self.task.take() {
+            task.abort();
+        }
+    }
+}
+
+impl<C: Connect> Driver<C> {
+    /// Starts the renewal when the certificate's time has come. The clock may be behind, but never before the hub's time
+    /// of the last answer.
+    pub(super) fn renew_when_due(&mut self) {
+        let (now, wall) = (self.now(), self.sync.clock.wall().utc.max(self.known_past()));
+        let due = self.renewing.term.is_some_and(|term| term.due() <= wall);
+        let waits = self.renewing.not_before.is_some_and(|at| now < at);
+        if !due || waits || self.renewing.task.is_some() {
+            return;
+        }
+        let (identity, state_dir) = (Arc::clone(&self.identity), self.sync.state_dir.clone());
+        let timing = self.sync.timing;
+        tracing::info!(event = "certificate_renewal", "this device asks for its next certificate");
+        self.renewing.task = Some(tokio::spawn(async move { renewal::renew(&identity, &state_dir, timing).await }));
+    }
+
+    fn known_past(&self) -> time::OffsetDateTime {
+        time::OffsetDateTime::from_unix_timestamp(self.identity.signed_time).unwrap_or(time::OffsetDateTime::UNIX_EPOCH)
+    }
+
+    pub(super) fn on_renewed(&mut self, renewed: Result<Identity, RenewalError>) {
+        let now = self.now();
+        match renewed {
+            Ok(identity) => {
+                self.renewing = Renewing::new(&identity, self.sync.timing);
+                // A clock that is years ahead finds the next certificate due as well; it is not asked for without end.
+                self.renewing.not_before = Some(now + self.sync.timing.renewal_longest);
+                self.renewing.show(&self.status);
+                self.identity = Arc::new(identity);
+                let until = self.status.borrow().certificate_expires_at;
+                tracing::info!(
+                    event = "certificate_renewed",
+                    until = until.map(|at| at.to_string()),
+                    "this device has its next certificate"
+                );
+                // The first call under the new certificate ends the old one at the hub and brings new link keys, with
+                // which the line is opened anew.
+                self.fetch_at = Some(now);
+            }
+            Err(error) => {
+                let wait = self.renewing.backoff.next(rand::random());
+                self.renewing.not_before = Some(now + wait);
+                let wall = self.sync.clock.wall().utc;
+                if self.renewing.term.is_some_and(|term| term.is_late(wall)) {
+                    let end = self.renewing.term.map(|term| term.end().to_string());
+                    tracing::error!(
+                        event = "certificate_not_renewed",
+                        alarm = true,
+                        end,
+                        error = chain(&error),
+                        "the certificate nears its end, or has passed it, and cannot be renewed; without one the hub hears nothing of this door. After thirty days only a new claim helps: edge-agent claim"
+                    );
+                }
+                self.trouble("certificate_not_renewed", &error);
+            }
+        }
+    }
+}
