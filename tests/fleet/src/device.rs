@@ -15,6 +15,9 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use wire_contract::ClaimToken;
 
+/// The embedding space of the default model pack (models/faceplugin/manifest.toml): people of other spaces are not taken in.
+pub const SPACE_ID: &str = "faceplugin-feature-0.0.1-arcface5-views2";
+
 /// A device that can be started. It holds its stores' locks.
 pub struct Device {
     /// Who it is.

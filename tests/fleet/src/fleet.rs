@@ -17,6 +17,8 @@ use crate::history::History;
 
 /// Events in one commit at most; the agent's record thread takes as many.
 const BATCH: u64 = 32;
+/// At most this much of the pace is recorded between two looks around.
+const BURST_SECONDS: f64 = 0.05;
 /// The grain of the pace.
 const TICK: Duration = Duration::from_millis(10);
 /// How often the standing is written.
@@ -99,11 +101,13 @@ impl Fleet {
             let since = now().duration_since(paced_at);
             paced_at = now();
             let held = plan.hold.as_ref().is_some_and(|hold| hold.exists());
-            if !held {
-                // A disk that was slow is not made up for in one burst of more than a second.
-                due = (due + since.as_secs_f64() * plan.rate).min(plan.rate.max(1.0));
+            if held {
+                due = 0.0;
+            } else {
+                // A disk that was slow is not made up for in one burst: the hold and the standing are looked at in between.
+                due = (due + since.as_secs_f64() * plan.rate).min((plan.rate * BURST_SECONDS).max(1.0));
             }
-            while !held && due >= 1.0 && plan.events.is_none_or(|events| done < events) && !enough.is_cancelled() {
+            while due >= 1.0 && plan.events.is_none_or(|events| done < events) && !enough.is_cancelled() {
                 let left = plan.events.map_or(u64::MAX, |events| events - done);
                 #[expect(
                     clippy::cast_possible_truncation,

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use edge_store::Broker;
 use fleet_sim::admin::Admin;
+use fleet_sim::device::SPACE_ID;
 use fleet_sim::fleet::{Fleet, Plan, Standing};
 use tokio_util::sync::CancellationToken;
 
@@ -66,7 +67,7 @@ struct Run {
     #[arg(long, value_name = "HOST:PORT")]
     through: Option<String>,
     /// The embedding space of the people that are taken in
-    #[arg(long, default_value = "faceplugin-feature-0.0.1-arcface5-views2")]
+    #[arg(long, default_value = SPACE_ID)]
     space_id: String,
     /// While this file is there, record nothing
     #[arg(long, value_name = "FILE")]
