@@ -43,7 +43,9 @@ macro_rules! small_rows {
 small_rows! {
     m1_nothing_is_lost_doubled_or_disordered_whatever_breaks: "M1",
     m2_nothing_depends_on_the_brokers_disk: "M2",
+    m4_what_is_sent_again_has_no_effect: "M4",
     m6_what_was_buffered_is_uploaded_in_order: "M6",
     h1_what_is_acknowledged_is_committed_with_its_effects: "H1",
+    h2_the_hub_recovers_from_postgres_by_itself: "H2",
     v1_camera_pipelines_made_anew_leave_nothing_behind: "V1",
 }

@@ -176,6 +176,15 @@ impl Site {
         std::fs::read_to_string(self.dir.path().join(file)).ok()?.lines().next()?.trim().parse().ok()
     }
 
+    /// Port and password of the hub's own listener at the broker: what somebody knows who holds the broker.
+    pub fn broker_as_hub(&self) -> Result<(u16, String)> {
+        let conf = std::fs::read_to_string(self.dir.path().join("hub/broker/mosquitto.conf"))?;
+        let listeners = conf.lines().filter_map(|line| line.strip_prefix("listener ")?.split(' ').next()?.parse().ok());
+        let port = listeners.filter(|port: &u16| *port != self.ports.1).last().context("no listener for the hub")?;
+        let password = std::fs::read_to_string(self.dir.path().join("hub/secrets/mqtt-hub.password"))?;
+        Ok((port, password.trim().to_owned()))
+    }
+
     /// Whether the broker has anything on its disk that a message could survive in.
     #[must_use]
     pub fn broker_keeps_messages(&self) -> bool {

@@ -6,11 +6,21 @@ mod broker_kills;
 mod camera_restarts;
 mod hub_kills;
 mod nemesis;
+mod postgres_kills;
+mod replays;
 
 use crate::row::Row;
 
 /// Every row, in the order in which `scripts/soak all` runs them.
-pub static ALL: &[&Row] = &[&nemesis::M1, &broker_kills::M2, &backlog::M6, &hub_kills::H1, &camera_restarts::V1];
+pub static ALL: &[&Row] = &[
+    &nemesis::M1,
+    &broker_kills::M2,
+    &replays::M4,
+    &backlog::M6,
+    &hub_kills::H1,
+    &postgres_kills::H2,
+    &camera_restarts::V1,
+];
 
 /// The row of this id, in any case; `restarts` is the name that V1 had before there was a matrix.
 #[must_use]
