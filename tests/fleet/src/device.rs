@@ -8,12 +8,12 @@ use anyhow::{Context as _, Result};
 use edge_agent::clock::{Clock, SharedClock, SystemClock};
 use edge_agent::gallery::Galleries;
 use edge_agent::stages::record::{self, Origin, Record, Recorder};
-use edge_agent::sync::{self, About, Sync, SyncStatus, Timing};
+use edge_agent::sync::{self, About, ClaimError, HttpsError, Sync, SyncStatus, Timing};
 use edge_store::{Broker, DeviceKeys, Identity, Outbox, OutboxOpened, OutboxOptions};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-use wire_contract::ClaimToken;
+use wire_contract::{ClaimToken, Code};
 
 /// The embedding space of the default model pack (models/faceplugin/manifest.toml): people of other spaces are not taken in.
 pub const SPACE_ID: &str = "faceplugin-feature-0.0.1-arcface5-views2";
@@ -55,6 +55,13 @@ pub async fn claim(dir: &Path, token: &str, serial: &str) -> Result<()> {
     let claimed = sync::claim(&token, serial, &clock).await.with_context(|| format!("claim of {serial}"))?;
     claimed.commit(dir, &galleries, &outbox, &keys, SystemTime::from(clock.wall().utc))?;
     Ok(())
+}
+
+/// Whether a claim failed because the token was somebody else's already.
+#[must_use]
+pub fn was_used(error: &anyhow::Error) -> bool {
+    let refused = error.downcast_ref::<ClaimError>();
+    matches!(refused, Some(ClaimError::Hub(HttpsError::Refused { code: Code::ClaimUsed, .. })))
 }
 
 impl Device {

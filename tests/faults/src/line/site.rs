@@ -71,6 +71,24 @@ impl Site {
         self.runtime.block_on(admin.populate(&self.fleet_dir(), &self.site, devices, |_| {}))
     }
 
+    /// A second tenant with claimed devices of its own; returns their folders.
+    pub fn neighbour(&self, devices: usize) -> Result<Vec<PathBuf>> {
+        let (hub, dir) = (self.hub()?, self.dir.path().join("neighbour"));
+        let tenant = hub.create_tenant("neighbour")?;
+        let ready = hub.ready();
+        let admin = Admin::new(&ready.https, &ready.root_certificate, &tenant.authorization)?;
+        self.block_on(async {
+            let site = hub.create_site(&tenant, "Next door").await?;
+            admin.populate(&dir, &site, devices, |_| {}).await
+        })?;
+        Ok((0..devices).map(|index| dir.join(folder_name(index))).collect())
+    }
+
+    /// The hub's resident memory.
+    pub fn hub_resident_mib(&mut self) -> Result<u64> {
+        Ok(self.hub.as_mut().context("the hub is not running")?.process().resident_bytes()? >> 20)
+    }
+
     /// Runs something on this site's runtime.
     pub fn block_on<T>(&self, what: impl Future<Output = T>) -> T {
         self.runtime.block_on(what)

@@ -1,10 +1,14 @@
 //! The rows of the fault matrix, in its order. A new row is one module (or its place in a family's module) and one line in
 //! [`ALL`]; `tests/rows.rs` fails until it has a small run too.
 
+mod access_lines;
 mod backlog;
 mod broker_kills;
 mod camera_restarts;
+mod claim_races;
+mod herd;
 mod hub_kills;
+mod id_theft;
 mod nemesis;
 mod postgres_kills;
 mod replays;
@@ -17,6 +21,10 @@ pub static ALL: &[&Row] = &[
     &broker_kills::M2,
     &replays::M4,
     &backlog::M6,
+    &herd::M8,
+    &id_theft::M10,
+    &access_lines::I3,
+    &claim_races::I4,
     &hub_kills::H1,
     &postgres_kills::H2,
     &camera_restarts::V1,
