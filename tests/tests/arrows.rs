@@ -26,7 +26,21 @@ const CRATES: &[(&str, &[&str])] = &[
     // The judge starts the programs and never links them.
     ("system-tests", &[]),
     // It breaks the stores and cameras from inside and the programs from outside.
-    ("fault-lab", &["edge-agent", "edge-capture", "edge-store", "face-core", "gallery-log"]),
+    (
+        "fault-lab",
+        &[
+            "edge-agent",
+            "edge-capture",
+            "edge-store",
+            "face-core",
+            "fleet-sim",
+            "gallery-log",
+            "system-tests",
+            "wire-contract",
+        ],
+    ),
+    // Devices made of the agent's own parts.
+    ("fleet-sim", &["edge-agent", "edge-store", "wire-contract"]),
     // It calls the parsers of both programs, so it must link them.
     ("fuzz-targets", &["cloud-hub", "edge-agent", "edge-capture", "face-runtime", "gallery-log", "wire-contract"]),
 ];

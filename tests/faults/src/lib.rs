@@ -10,6 +10,7 @@
 //! - [`rows`]: the rows themselves.
 //! - [`rig`]: what they break things with: disks, workers, processes under `strace`, damaged files.
 //! - [`work`]: what the durability rows have the stores do meanwhile, and how they judge what is left.
+//! - [`line`]: hub, fleet and the network between them, for the rows of the line.
 //!
 //! Every row has a negative control, a broken variant that its own checker must catch, and counts the faults that were
 //! really there: a row whose control did not fail, or whose fault was not injected, is not in order.
@@ -19,6 +20,7 @@
 //! it made itself, and ends only processes that it started.
 
 pub mod lab;
+pub mod line;
 pub mod outcome;
 pub mod rig;
 pub mod row;

@@ -113,6 +113,8 @@ impl Rows {
 
     /// Whether some backend waits inside a transaction for the lock that this connection holds.
     pub async fn ingest_is_waiting(&mut self) -> Result<bool> {
+        // Inside a transaction the activity is read once and kept: without this it would stay as it was at the first look.
+        sqlx::query("SELECT pg_stat_clear_snapshot()").execute(&mut self.connection).await?;
         let row = sqlx::query(
             "SELECT count(*) FROM pg_stat_activity a WHERE pg_backend_pid() = ANY (pg_blocking_pids(a.pid)) AND a.xact_start IS NOT NULL",
         )

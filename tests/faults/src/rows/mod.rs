@@ -1,15 +1,25 @@
 //! The rows of the fault matrix, in its order. A new row is one module (or its place in a family's module) and one line in
 //! [`ALL`]; `tests/rows.rs` fails until it has a small run too.
 
+mod access_lines;
+mod backlog;
+mod broker_kills;
 mod camera_restarts;
+mod claim_races;
 mod damages;
 mod each_call;
 mod fsyncs;
 mod full_disks;
+mod herd;
+mod hub_kills;
+mod id_theft;
 mod kills;
 mod modelled_cuts;
+mod nemesis;
 mod out_of_memory;
+mod postgres_kills;
 mod power_cuts;
+mod replays;
 mod starts;
 
 use crate::row::Row;
@@ -25,6 +35,16 @@ pub static ALL: &[&Row] = &[
     &damages::D7,
     &starts::D8,
     &out_of_memory::D9,
+    &nemesis::M1,
+    &broker_kills::M2,
+    &replays::M4,
+    &backlog::M6,
+    &herd::M8,
+    &id_theft::M10,
+    &access_lines::I3,
+    &claim_races::I4,
+    &hub_kills::H1,
+    &postgres_kills::H2,
     &camera_restarts::V1,
 ];
 

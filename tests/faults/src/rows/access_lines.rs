@@ -1,0 +1,164 @@
+//! I3: what one device may write and read, no other may, of its own tenant or another's: publishes, retained ones, wills
+//! and subscriptions of every shape. Each topic is first shown to work for its owner.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use edge_store::Identity;
+use fleet_sim::device::{Device, SPACE_ID};
+use wire_contract::topic::EventClass;
+use wire_contract::{DeviceId, DownChannel, TenantId, Topic, UpChannel};
+
+use crate::lab::Lab;
+use crate::line::{Probe, Site};
+use crate::outcome::{Control, Tally, Verdict};
+use crate::rig::random::Random;
+use crate::row::{Need, Row};
+
+/// The row. Its count is that of the attempts.
+pub(super) static I3: Row = Row {
+    id: "I3",
+    title: "every device against every foreign topic: no write, no read, no will",
+    count: 100_000,
+    small: 400,
+    needs: &[Need::Part("postgres"), Need::Program("mosquitto", "mosquitto")],
+    run: attempts,
+};
+
+/// What the hub's words carry, what an owner's do, and what an intruder's do.
+const HUBS: &[u8] = b"for the owner alone";
+const OWNERS: &[u8] = b"from the owner";
+const INTRUDERS: &[u8] = b"from somebody else";
+/// Time for what is on its way to be heard where it must not be.
+const SETTLE: Duration = Duration::from_millis(300);
+
+fn attempts(lab: &mut Lab) -> Result<Verdict> {
+    let count = lab.count();
+    let tally = lab.phase("attempts", 1, |_, tally| {
+        let site = Site::open(2)?;
+        let mut devices = vec![site.device_dir(0), site.device_dir(1)];
+        devices.extend(site.neighbour(1)?);
+        let identities: Vec<Identity> =
+            devices.iter().map(|dir| Ok(Device::open(dir, SPACE_ID, None)?.identity)).collect::<Result<_>>()?;
+        let (port, password) = site.broker_as_hub()?;
+        site.block_on(async {
+            let hub = Probe::hub(port, &password).await?;
+            hub.subscribe(&["lintel/v1/+/+/up/#".to_owned()]).await?;
+            for owner in &identities {
+                owner_may(&hub, owner, tally).await?;
+            }
+            let mut random = Random::new(count);
+            while tally.injected < count {
+                let intruder = index(&mut random, identities.len());
+                let owner = (intruder + 1 + index(&mut random, identities.len() - 1)) % identities.len();
+                intrude(&hub, &identities[intruder], &identities[owner], random.chance(50), tally).await?;
+            }
+            anyhow::Ok(())
+        })
+    })?;
+    let control = Control::of("own_writes", tally.count_of("own_writes"))
+        .and("own_reads", tally.count_of("own_reads"))
+        .and("own_wills", tally.count_of("own_wills"));
+    Ok(Verdict { tally, control })
+}
+
+fn index(random: &mut Random, limit: usize) -> usize {
+    usize::try_from(random.below(limit as u64)).expect("it is below a usize")
+}
+
+fn ups(identity: &Identity) -> Vec<String> {
+    let (tenant, device) = (TenantId(identity.tenant), DeviceId(identity.device));
+    UpChannel::ALL.iter().map(|channel| Topic::Up { tenant, device, channel: *channel }.to_string()).collect()
+}
+
+fn downs(identity: &Identity) -> Vec<String> {
+    let (tenant, device) = (TenantId(identity.tenant), DeviceId(identity.device));
+    DownChannel::ALL.iter().map(|channel| Topic::Down { tenant, device, channel: *channel }.to_string()).collect()
+}
+
+fn feeds(identity: &Identity) -> Vec<String> {
+    let tenant = TenantId(identity.tenant);
+    EventClass::ALL.iter().map(|class| Topic::Feed { tenant, class: *class }.to_string()).collect()
+}
+
+/// The same means, with the right to them: the control of every attempt.
+async fn owner_may(hub: &Probe, owner: &Identity, tally: &mut Tally) -> Result<()> {
+    let (will, name) = (ups(owner)[0].clone(), owner.device.to_string());
+    let line = Probe::device(owner, &name, Some((will, OWNERS.to_vec()))).await?;
+    line.subscribe(&downs(owner)).await?;
+    let (up, down) = (ups(owner), downs(owner));
+    let before = hub.heard(OWNERS, |_| true);
+    tally.add("own_writes", line.publish(&up, OWNERS, false).await?);
+    let expected = before + up.len() as u64;
+    tally.require(hub.hears(OWNERS, expected).await, || format!("the hub did not hear {name} on all its topics"));
+    ensure!(hub.publish(&down, HUBS, false).await? == down.len() as u64, "the hub may not write down topics");
+    tally.require(line.hears(HUBS, down.len() as u64).await, || format!("{name} did not hear the hub"));
+    tally.add("own_reads", line.heard(HUBS, |_| true));
+    drop(line);
+    tally.require(hub.hears(OWNERS, expected + 1).await, || format!("the will of {name} was not spoken"));
+    tally.add("own_wills", hub.heard(OWNERS, |_| true) - expected);
+    Ok(())
+}
+
+/// One device tries everything on another's topics.
+async fn intrude(hub: &Probe, intruder: &Identity, owner: &Identity, retain: bool, tally: &mut Tally) -> Result<()> {
+    let up = ups(owner);
+    let will = up[usize::from(retain)].clone();
+    let line = Probe::device(intruder, &intruder.device.to_string(), Some((will, INTRUDERS.to_vec()))).await?;
+    let victim = Probe::device(owner, &owner.device.to_string(), None).await?;
+    victim.subscribe(&downs(owner)).await?;
+    let asked = shapes(owner);
+    line.subscribe(&asked).await?;
+    // Its own down topics, too, are the hub's to write.
+    let forbidden: Vec<String> = [up, downs(owner), feeds(owner), feeds(intruder), downs(intruder)].concat();
+    let taken = line.publish(&forbidden, INTRUDERS, retain).await?;
+    hub.publish(&downs(owner), HUBS, false).await?;
+    victim.publish(&ups(owner), OWNERS, retain).await?;
+    let down = downs(owner).len() as u64;
+    tally.require(victim.hears(HUBS, down).await, || {
+        "the owner did not hear the hub while somebody intruded".to_owned()
+    });
+    tokio::time::sleep(SETTLE).await;
+    let leaked = line.heard(HUBS, |_| true) + line.heard(OWNERS, |_| true);
+    drop(line);
+    tokio::time::sleep(SETTLE).await;
+    let heard = hub.heard(INTRUDERS, |_| true) + victim.heard(INTRUDERS, |_| true);
+    tally.injected += (forbidden.len() + asked.len() + 1) as u64;
+    tally.add("wills_tried", 1);
+    tally.add("subscriptions_tried", asked.len() as u64);
+    tally.add("leaks", taken + leaked + heard);
+    tally.require(taken + leaked + heard == 0, || {
+        format!(
+            "{} on {}'s topics: {taken} writes taken, {leaked} messages read, {heard} heard",
+            intruder.device, owner.device
+        )
+    });
+    Ok(())
+}
+
+/// Subscriptions that would reach the owner's topics, or those of all.
+fn shapes(owner: &Identity) -> Vec<String> {
+    let (tenant, device) = (owner.tenant, owner.device);
+    let mut shapes = [ups(owner), downs(owner), feeds(owner)].concat();
+    shapes.extend(
+        [
+            "#",
+            "+/#",
+            "lintel/#",
+            "lintel/v1/+/+/up/#",
+            "lintel/v1/+/+/down/#",
+            "lintel/v1/+/_feed/#",
+            "$SYS/#",
+            "$share/own/#",
+        ]
+        .map(str::to_owned),
+    );
+    shapes.extend([
+        format!("lintel/v1/{tenant}/#"),
+        format!("lintel/v1/{tenant}/{device}/#"),
+        format!("lintel/v1/{tenant}/+/down/evtack"),
+        format!("lintel/v1/+/{device}/down/+"),
+        format!("$share/own/lintel/v1/{tenant}/{device}/down/#"),
+    ]);
+    shapes
+}

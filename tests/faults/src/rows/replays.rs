@@ -1,0 +1,171 @@
+//! M4: publishes that were captured are sent again: once or ten times, at once or later, out of order, by the device
+//! itself, under another client id, by another device, and with the hub's own password. None has an effect: what reaches
+//! the hub is known there already, and the rest the broker refuses.
+//!
+//! Deliberately absent: replays after days (identity is a position in a stream, which no time limits), and commands, of
+//! which there are none yet.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use fleet_sim::device::{Device, SPACE_ID};
+use fleet_sim::trusting::{Captured, Trusting, capture};
+use sqlx::{Connection as _, PgConnection};
+
+use crate::lab::{Lab, now};
+use crate::line::Site;
+use crate::outcome::{Control, Tally, Verdict};
+use crate::rig::random::Random;
+use crate::row::{Need, Row};
+
+/// The row.
+pub(super) static M4: Row = Row {
+    id: "M4",
+    title: "captured publishes sent again, in any order and by anybody: no effect",
+    count: 100_000,
+    small: 300,
+    needs: &[Need::Part("postgres"), Need::Program("mosquitto", "mosquitto")],
+    run: campaigns,
+};
+
+/// Replays against one hub.
+const CAMPAIGN: u64 = 10_000;
+/// Batches that are captured, and events in each.
+const BATCHES: u64 = 40;
+const EVENTS: u64 = 3;
+/// Publishes between two waits for the broker: far below its queue for the hub (1,000), so that every one reaches it.
+const AT_ONCE: usize = 100;
+/// The hub's answer to a batch takes milliseconds.
+const SETTLED_WITHIN: Duration = Duration::from_secs(30);
+
+/// Who sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sender {
+    Itself,
+    OtherClientId,
+    OtherDevice,
+    /// Who holds the password of the hub's own listener: it may read what devices say, and not speak for them.
+    Broker,
+}
+
+/// What a replay must not change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Effects {
+    events: i64,
+    deliveries: i64,
+    commits: i64,
+    quarantined: i64,
+    committed: i64,
+}
+
+fn campaigns(lab: &mut Lab) -> Result<Verdict> {
+    let count = lab.count();
+    let tally = lab.phase("campaigns", count.div_ceil(CAMPAIGN), |number, tally| {
+        campaign(&mut Random::new(number), CAMPAIGN.min(count - number * CAMPAIGN), tally)
+    })?;
+    let control = Control::of("effects_of_fresh_ones", tally.count_of("control_effects"));
+    Ok(Verdict { tally, control })
+}
+
+fn campaign(random: &mut Random, replays: u64, tally: &mut Tally) -> Result<()> {
+    let site = Site::open(2)?;
+    let device = Device::open(&site.device_dir(0), SPACE_ID, None)?;
+    let other = Device::open(&site.device_dir(1), SPACE_ID, None)?;
+    let stream = device.outbox.stats()?.stream;
+    let captured: Vec<Captured> =
+        (0..BATCHES).map(|batch| capture(&device, stream, 1 + batch * EVENTS, EVENTS)).collect::<Result<_>>()?;
+    let mut lines = Lines::open(&site, &device, &other)?;
+    let taken = site.block_on(lines.line(Sender::Itself).publish(&captured))?;
+    ensure!(taken == captured.len(), "the broker took {taken} of the captured batches");
+    let whole = i64::try_from(BATCHES * EVENTS)?;
+    let begun = now();
+    while site.block_on(effects(&site))?.committed < whole {
+        ensure!(begun.elapsed() < SETTLED_WITHIN, "the captured batches were never committed");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    tally.acked += BATCHES * EVENTS;
+    let before = site.block_on(effects(&site))?;
+    let mut sent = 0;
+    while sent < replays {
+        let sender = [Sender::Itself, Sender::OtherClientId, Sender::OtherDevice, Sender::Broker][index(random, 4)];
+        // Another client id takes the device's session over: the broker goes by the certificate.
+        if sender == Sender::OtherClientId || sender == Sender::Itself {
+            lines.reconnect(&site, &device, sender)?;
+        }
+        let mut batch = Vec::new();
+        while batch.len() < AT_ONCE && sent < replays {
+            let one = &captured[index(random, captured.len())];
+            for _ in 0..(1 + random.below(10)).min(replays - sent) {
+                batch.push(one.clone());
+                sent += 1;
+            }
+        }
+        let accepted = site.block_on(lines.line(sender).publish(&batch)).with_context(|| format!("{sender:?}"))?;
+        tally.injected += batch.len() as u64;
+        tally.add(&format!("accepted_{sender:?}").to_lowercase(), accepted as u64);
+        tally.require(!matches!(sender, Sender::OtherDevice | Sender::Broker) || accepted == 0, || {
+            format!("the broker took publishes on this device's topic from {sender:?}")
+        });
+    }
+    // What is on its way has its time; then the figures must be as they were.
+    std::thread::sleep(Duration::from_secs(2));
+    let after = site.block_on(effects(&site))?;
+    tally.duplicated +=
+        u64::try_from((after.events - before.events).max(0) + (after.deliveries - before.deliveries).max(0))?;
+    tally.require(after == before, || format!("replays had effects: {before:?} became {after:?}"));
+    let fresh = [capture(&device, stream, 1 + BATCHES * EVENTS, EVENTS)?];
+    lines.reconnect(&site, &device, Sender::Itself)?;
+    site.block_on(lines.line(Sender::Itself).publish(&fresh))?;
+    std::thread::sleep(Duration::from_secs(1));
+    tally.add("control_effects", u64::try_from(site.block_on(effects(&site))?.events - after.events)?);
+    Ok(())
+}
+
+fn index(random: &mut Random, limit: usize) -> usize {
+    usize::try_from(random.below(limit as u64)).expect("it is below a usize")
+}
+
+/// One connection for each who sends.
+struct Lines {
+    itself: Trusting,
+    other: Trusting,
+    broker: Trusting,
+}
+
+impl Lines {
+    fn open(site: &Site, device: &Device, other: &Device) -> Result<Self> {
+        let (port, password) = site.broker_as_hub()?;
+        site.block_on(async {
+            Ok(Self {
+                itself: Trusting::connect(&device.identity, &device.identity.device.to_string()).await?,
+                other: Trusting::connect(&other.identity, &other.identity.device.to_string()).await?,
+                broker: Trusting::connect_as_hub(port, &password).await?,
+            })
+        })
+    }
+
+    fn reconnect(&mut self, site: &Site, device: &Device, sender: Sender) -> Result<()> {
+        let own = device.identity.device.to_string();
+        let name = if sender == Sender::Itself { own } else { format!("somebody-{own}") };
+        self.itself = site.block_on(Trusting::connect(&device.identity, &name))?;
+        Ok(())
+    }
+
+    fn line(&mut self, sender: Sender) -> &mut Trusting {
+        match sender {
+            Sender::Itself | Sender::OtherClientId => &mut self.itself,
+            Sender::OtherDevice => &mut self.other,
+            Sender::Broker => &mut self.broker,
+        }
+    }
+}
+
+async fn effects(site: &Site) -> Result<Effects> {
+    let mut connection = PgConnection::connect(&site.hub()?.ready().postgres).await?;
+    let query = "SELECT (SELECT count(*) FROM event), (SELECT count(*) FROM webhook_delivery),
+                        (SELECT count(*) FROM audit_entry WHERE action = 'events.commit'),
+                        (SELECT count(*) FROM event_quarantine), (SELECT coalesce(sum(committed), 0)::bigint FROM stream)";
+    let (events, deliveries, commits, quarantined, committed) =
+        sqlx::query_as(query).fetch_one(&mut connection).await?;
+    Ok(Effects { events, deliveries, commits, quarantined, committed })
+}
