@@ -31,9 +31,9 @@ pub(super) fn run(dir: &Path, ledger: &Ledger, outlet: Outlet) -> Result<()> {
         People { dir, ledger, store: gallery::open(dir)?.0, hub: Hub::new(), waiting: None, refused: None };
     for operation in 0..OPERATIONS {
         if operation % 3 == 2 {
-            people.follow()
+            people.follow();
         } else {
-            events.record()
+            events.record();
         }
         if operation % 20 == 10 {
             // A refusal here is one of the writes that come after it.

@@ -145,6 +145,8 @@ impl Site {
             inputs: inputs_at_door,
             roster: galleries.roster(),
             gallery_changes: galleries.changes(),
+            // Nobody gives this door orders.
+            orders_told: mpsc::channel(1).0,
             recorder: recorder.clone(),
             clock: Arc::clone(&clock),
             turns: Arc::default(),
