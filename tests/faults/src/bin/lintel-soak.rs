@@ -134,18 +134,16 @@ fn print(outcome: &Outcome, row: &Row, json: bool) -> Result<()> {
 fn keep(file: &Path, outcome: &Outcome, commit: &str) -> Result<()> {
     let date = OffsetDateTime::now_utc().replace_nanosecond(0)?.format(&Rfc3339)?;
     let command = format!("scripts/soak {} --count {}", outcome.row, outcome.count);
-    let mut line = json!({ "date": date, "commit": commit, "machine": machine(), "command": command });
-    let (Some(line), Ok(serde_json::Value::Object(outcome))) = (line.as_object_mut(), serde_json::to_value(outcome))
-    else {
-        anyhow::bail!("an outcome is an object");
-    };
-    line.extend(outcome);
+    let head = json!({ "date": date, "commit": commit, "machine": machine(), "command": command }).to_string();
+    let outcome = serde_json::to_string(outcome)?;
+    // Both are objects: one behind the other, so that the line keeps the order that the row is printed in.
+    let line = format!("{},{}", head.trim_end_matches('}'), outcome.trim_start_matches('{'));
     let mut out = std::fs::OpenOptions::new()
         .create(true)
         .append(true)
         .open(file)
         .with_context(|| format!("cannot keep the result in {}", file.display()))?;
-    Ok(writeln!(out, "{}", serde_json::to_string(line)?)?)
+    Ok(writeln!(out, "{line}")?)
 }
 
 /// As `scripts/bench` names it.

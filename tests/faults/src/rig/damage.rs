@@ -68,10 +68,7 @@ pub fn damage(dir: &Path, older: &Path, random: &mut Random) -> Result<Option<Da
         Kind::Truncate => (bytes[..place].to_vec(), format!("to {place} bytes")),
         Kind::ZeroPage => {
             let begin = place / PAGE * PAGE;
-            let mut changed = bytes.clone();
-            let end = changed.len().min(begin + PAGE);
-            changed[begin..end].fill(0);
-            (changed, format!("from byte {begin}"))
+            (with_zero_page(&bytes, begin), format!("from byte {begin}"))
         }
         Kind::Lengthen => {
             let more = 1 + random.below(2 * PAGE as u64);
@@ -100,6 +97,13 @@ pub fn damage(dir: &Path, older: &Path, random: &mut Random) -> Result<Option<Da
     }
     fs::write(&path, changed)?;
     Ok(Some(Damage { file, kind, at }))
+}
+
+fn with_zero_page(bytes: &[u8], begin: usize) -> Vec<u8> {
+    let mut changed = bytes.to_vec();
+    let end = changed.len().min(begin + PAGE);
+    changed[begin..end].fill(0);
+    changed
 }
 
 /// All files below a directory, sorted.

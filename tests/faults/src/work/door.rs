@@ -145,7 +145,7 @@ impl Site {
             inputs: inputs_at_door,
             roster: galleries.roster(),
             gallery_changes: galleries.changes(),
-            // Nobody gives orders here.
+            // Nobody gives this door orders.
             orders_told: mpsc::channel(1).0,
             recorder: recorder.clone(),
             clock: Arc::clone(&clock),
