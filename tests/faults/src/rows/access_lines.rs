@@ -8,6 +8,7 @@ use anyhow::{Result, ensure};
 use edge_store::Identity;
 use fleet_sim::device::{Device, SPACE_ID};
 use fleet_sim::trusting::{Trusting, capture};
+use ring::hmac;
 use wire_contract::topic::{self, EventClass};
 use wire_contract::{DeviceId, DownChannel, TenantId, Topic, UpChannel};
 
@@ -59,14 +60,21 @@ fn attempts(lab: &mut Lab) -> Result<Verdict> {
             }
             anyhow::Ok(())
         })?;
-        let arrived = batches_that_arrive(&site, &devices, topic::hub_filters())?;
+        let guessed = ["hub", "lintel", ""].map(|share| topic::hub_filters(share)).concat();
+        let arrived = batches_that_arrive(&site, &devices, guessed)?;
         tally.figure("beside_a_joined_group", arrived);
         tally.require(arrived == BATCHES, || {
             format!("{arrived} of {BATCHES} batches arrived beside one who joined the hub's group")
         });
+        // The control: with the group's true name, which only the hub's password gives, messages are taken away.
+        let key = hmac::Key::new(hmac::HMAC_SHA256, password.as_bytes());
+        let share = format!("hub-{}", hex::encode(&hmac::sign(&key, b"lintel.share.v1").as_ref()[..16]));
+        let left = batches_that_arrive(&site, &devices, topic::hub_filters(&share))?;
+        tally.add("taken_from_the_group", BATCHES.saturating_sub(left));
         Ok(())
     })?;
-    let control = Control::of("own_writes", tally.count_of("own_writes"))
+    let control = Control::of("taken_from_the_group", tally.count_of("taken_from_the_group"))
+        .and("own_writes", tally.count_of("own_writes"))
         .and("own_reads", tally.count_of("own_reads"))
         .and("own_wills", tally.count_of("own_wills"));
     Ok(Verdict { tally, control })
