@@ -60,7 +60,7 @@ fn attempts(lab: &mut Lab) -> Result<Verdict> {
             }
             anyhow::Ok(())
         })?;
-        let guessed = ["hub", "lintel", ""].map(|share| topic::hub_filters(share)).concat();
+        let guessed = ["hub", "lintel", "own"].map(topic::hub_filters).concat();
         let arrived = batches_that_arrive(&site, &devices, guessed)?;
         tally.figure("beside_a_joined_group", arrived);
         tally.require(arrived == BATCHES, || {
