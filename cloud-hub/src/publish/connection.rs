@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use ring::hmac;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{ConnectProperties, Filter, Packet, PubAckReason, SubscribeReasonCode};
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
@@ -65,6 +66,16 @@ impl std::fmt::Debug for BrokerTls {
 }
 
 impl Broker {
+    /// The share group of this hub's replicas: the same for all who have the password of the hub's listener, and nothing that
+    /// a device could guess, for whoever joins the group takes messages away from it. Without a password, as with a broker
+    /// that knows the hub by its certificate, the name is known and the broker's own access list must refuse the group.
+    fn share(&self) -> String {
+        let Some((_, password)) = &self.credentials else { return String::from("hub") };
+        let key = hmac::Key::new(hmac::HMAC_SHA256, password.as_bytes());
+        let tag = hmac::sign(&key, b"lintel.share.v1");
+        format!("hub-{}", hex::encode(&tag.as_ref()[..16]))
+    }
+
     /// A client of its own for this broker.
     pub(super) fn client(&self, client_id: &str) -> (AsyncClient, EventLoop) {
         let mut options = MqttOptions::new(client_id, &self.host, self.port);
@@ -141,7 +152,7 @@ async fn session(
 ) -> SessionEnd {
     let (client, mut events) = broker.client(&broker.client_id);
     let waiting = Arc::new(Mutex::new(Unacknowledged::default()));
-    let filters: Vec<String> = topic::hub_filters()
+    let filters: Vec<String> = topic::hub_filters(&broker.share())
         .into_iter()
         .zip(UpChannel::ALL)
         .filter(|(_, channel)| CHANNELS.contains(channel))

@@ -20,8 +20,6 @@ use crate::ids::{DeviceId, TenantId};
 
 const ROOT: &str = "lintel/v1";
 const FEED: &str = "_feed";
-/// The share name under which hub replicas divide the shared channels.
-const SHARE: &str = "hub";
 
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)+ }) => {
@@ -245,11 +243,14 @@ pub fn device_filter(tenant: TenantId, device: DeviceId) -> String {
 
 /// The filters with which one hub replica subscribes to all devices: shared where replicas divide the work, plain where
 /// each needs every message (retained ones are not sent on shared subscriptions).
-pub fn hub_filters() -> Vec<String> {
+///
+/// `share` names the group. It is one word that all replicas know and no device may know: a broker that checks no right when
+/// somebody subscribes (Mosquitto) gives each message to one member of the group, and drops it when that one may not read it.
+pub fn hub_filters(share: &str) -> Vec<String> {
     UpChannel::ALL
         .iter()
         .map(|channel| {
-            let share = if channel.shared() { format!("$share/{SHARE}/") } else { String::new() };
+            let share = if channel.shared() { format!("$share/{share}/") } else { String::new() };
             format!("{share}{ROOT}/+/+/up/{channel}")
         })
         .collect()
@@ -361,8 +362,8 @@ mod tests {
         for channel in UpChannel::ALL {
             assert!(!(channel.retained() && channel.shared()), "{channel}");
         }
-        let filters = hub_filters();
-        assert!(filters.contains(&"$share/hub/lintel/v1/+/+/up/evt".to_owned()));
+        let filters = hub_filters("hub-1");
+        assert!(filters.contains(&"$share/hub-1/lintel/v1/+/+/up/evt".to_owned()));
         assert!(filters.contains(&"lintel/v1/+/+/up/status".to_owned()));
     }
 }

@@ -438,7 +438,7 @@ impl SmallHub {
         loop {
             match socket.poll().await {
                 Ok(Event::Incoming(Packet::ConnAck(_))) => {
-                    for filter in wire_contract::topic::hub_filters() {
+                    for filter in wire_contract::topic::hub_filters("hub") {
                         client.try_subscribe(filter, QoS::AtLeastOnce).unwrap();
                     }
                 }

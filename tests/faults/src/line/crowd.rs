@@ -15,6 +15,9 @@ use crate::lab::now;
 /// The grain of waiting; the standing is written five times a second.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
+/// By then the fleet has seen the hold and has written its standing again.
+const SEEN_AFTER: Duration = Duration::from_millis(500);
+
 /// A running fleet.
 pub struct Crowd {
     process: Process,
@@ -85,10 +88,18 @@ impl Crowd {
         }
     }
 
-    /// Waits until everything is acknowledged that is on disk now.
+    /// Waits until everything is acknowledged that is on disk now. Nothing is recorded meanwhile: the standing is the sum of
+    /// all devices, and the progress of one would hide that another stands still.
     pub fn until_drained(&mut self, patience: Duration) -> Result<Option<Duration>> {
+        let (begun, held) = (now(), self.hold.exists());
+        self.hold()?;
+        std::thread::sleep(SEEN_AFTER);
         let recorded = self.standing()?.recorded;
-        self.until(patience, |standing| standing.acknowledged >= recorded)
+        let drained = self.until(patience, |standing| standing.acknowledged >= recorded)?;
+        if !held {
+            self.go_on()?;
+        }
+        Ok(drained.map(|_| begun.elapsed()))
     }
 
     /// Ends the fleet in order and returns what it was promised.

@@ -51,9 +51,8 @@ impl Judged {
 
 /// Judges a site's hub by a history.
 pub fn judge(site: &Site, told: &Told) -> Result<Judged> {
-    let url = site.hub()?.ready().postgres.clone();
     site.block_on(async {
-        let mut connection = PgConnection::connect(&url).await.context("the hub's Postgres")?;
+        let mut connection = site.database().await?;
         compare(&mut connection, told).await
     })
 }
@@ -61,9 +60,8 @@ pub fn judge(site: &Site, told: &Told) -> Result<Judged> {
 /// Judges tables in which an event's webhook was queued a second time, another's was lost, and one event is gone: what
 /// the judge finds. Nothing of it is kept.
 pub fn doctored(site: &Site, told: &Told) -> Result<Judged> {
-    let url = site.hub()?.ready().postgres.clone();
     site.block_on(async {
-        let mut connection = PgConnection::connect(&url).await.context("the hub's Postgres")?;
+        let mut connection = site.database().await?;
         let mut tx = connection.begin().await?;
         for statement in [
             "ALTER TABLE webhook_delivery DROP CONSTRAINT webhook_delivery_once",

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use fleet_sim::admin::{Admin, folder_name};
 use serde_json::json;
+use sqlx::{Connection as _, PgConnection};
 use system_tests::launcher::{Hub, Places, Tenant, free_port, run_dir};
 use system_tests::watch::Rows;
 use tokio::runtime::Runtime;
@@ -69,6 +70,18 @@ impl Site {
         let ready = self.hub()?.ready();
         let admin = Admin::new(&ready.https, &ready.root_certificate, &self.tenant.authorization)?;
         self.runtime.block_on(admin.populate(&self.fleet_dir(), &self.site, devices, |_| {}))
+    }
+
+    /// A connection to the hub's tables, as soon as the database takes one: it may be recovering from a kill.
+    pub async fn database(&self) -> Result<PgConnection> {
+        let (url, begun) = (&self.hub()?.ready().postgres, now());
+        loop {
+            match PgConnection::connect(url).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) if begun.elapsed() >= BACK_WITHIN => return Err(error).context("the hub's Postgres"),
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
     }
 
     /// A second tenant with claimed devices of its own; returns their folders.

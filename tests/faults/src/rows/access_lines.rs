@@ -1,12 +1,15 @@
 //! I3: what one device may write and read, no other may, of its own tenant or another's: publishes, retained ones, wills
 //! and subscriptions of every shape. Each topic is first shown to work for its owner.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use edge_store::Identity;
 use fleet_sim::device::{Device, SPACE_ID};
-use wire_contract::topic::EventClass;
+use fleet_sim::trusting::{Trusting, capture};
+use ring::hmac;
+use wire_contract::topic::{self, EventClass};
 use wire_contract::{DeviceId, DownChannel, TenantId, Topic, UpChannel};
 
 use crate::lab::Lab;
@@ -29,6 +32,8 @@ pub(super) static I3: Row = Row {
 const HUBS: &[u8] = b"for the owner alone";
 const OWNERS: &[u8] = b"from the owner";
 const INTRUDERS: &[u8] = b"from somebody else";
+/// Batches that are sent while somebody has joined the hub's group.
+const BATCHES: u64 = 20;
 /// Time for what is on its way to be heard where it must not be.
 const SETTLE: Duration = Duration::from_millis(300);
 
@@ -54,12 +59,48 @@ fn attempts(lab: &mut Lab) -> Result<Verdict> {
                 intrude(&hub, &identities[intruder], &identities[owner], random.chance(50), tally).await?;
             }
             anyhow::Ok(())
-        })
+        })?;
+        let guessed = ["hub", "lintel", "own"].map(topic::hub_filters).concat();
+        let arrived = batches_that_arrive(&site, &devices, guessed)?;
+        tally.figure("beside_a_joined_group", arrived);
+        tally.require(arrived == BATCHES, || {
+            format!("{arrived} of {BATCHES} batches arrived beside one who joined the hub's group")
+        });
+        // The control: with the group's true name, which only the hub's password gives, messages are taken away.
+        let key = hmac::Key::new(hmac::HMAC_SHA256, password.as_bytes());
+        let share = format!("hub-{}", hex::encode(&hmac::sign(&key, b"lintel.share.v1").as_ref()[..16]));
+        let left = batches_that_arrive(&site, &devices, topic::hub_filters(&share))?;
+        tally.add("taken_from_the_group", BATCHES.saturating_sub(left));
+        Ok(())
     })?;
-    let control = Control::of("own_writes", tally.count_of("own_writes"))
+    let control = Control::of("taken_from_the_group", tally.count_of("taken_from_the_group"))
+        .and("own_writes", tally.count_of("own_writes"))
         .and("own_reads", tally.count_of("own_reads"))
         .and("own_wills", tally.count_of("own_wills"));
     Ok(Verdict { tally, control })
+}
+
+/// Another device joins shared subscriptions, and a device sends batches once: how many of them reach the hub. A broker
+/// gives each message of a group to one member, and drops it when that one may not read it.
+fn batches_that_arrive(site: &Site, devices: &[PathBuf], filters: Vec<String>) -> Result<u64> {
+    let owner = Device::open(&devices[0], SPACE_ID, None)?;
+    let intruder = Device::open(&devices[1], SPACE_ID, None)?.identity;
+    // A stream of its own each time: the batches before it say nothing of these.
+    owner.outbox.begin_new_stream(std::time::SystemTime::UNIX_EPOCH)?;
+    let stream = owner.outbox.stats()?.stream;
+    site.block_on(async {
+        let joined = Probe::device(&intruder, &intruder.device.to_string(), None).await?;
+        joined.subscribe(&filters).await?;
+        let mut line = Trusting::connect(&owner.identity, &owner.identity.device.to_string()).await?;
+        for sequence in 1..=BATCHES {
+            line.publish(&[capture(&owner, stream, sequence, 1)?]).await?;
+        }
+        tokio::time::sleep(SETTLE * 10).await;
+        let query = "SELECT coalesce(max(committed), 0) FROM stream WHERE stream = $1";
+        let committed: i64 =
+            sqlx::query_scalar(query).bind(stream.to_string()).fetch_one(&mut site.database().await?).await?;
+        Ok(u64::try_from(committed)?)
+    })
 }
 
 fn index(random: &mut Random, limit: usize) -> usize {

@@ -3,10 +3,9 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
-use sqlx::{Connection as _, PgConnection};
+use anyhow::{Context as _, Result};
 
-use crate::lab::{Lab, now};
+use crate::lab::Lab;
 use crate::line::site::Part;
 use crate::line::trust::{Blow, lost_by_trusting};
 use crate::line::{Crowd, Site, judge};
@@ -62,7 +61,7 @@ fn campaign(random: &mut Random, kills: u64, tally: &mut Tally) -> Result<()> {
             tally.injected += 1;
             tally.add("kills", 1);
         }
-        site.block_on(answers(&site))?;
+        drop(site.block_on(site.database())?);
         let before = crowd.standing()?.acknowledged;
         let first = crowd.until(DRAIN_WITHIN, |standing| standing.acknowledged > before)?;
         tally.raise(
@@ -85,25 +84,11 @@ fn campaign(random: &mut Random, kills: u64, tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
-async fn connect(site: &Site) -> Result<PgConnection> {
-    Ok(PgConnection::connect(&site.hub()?.ready().postgres).await?)
-}
-
-/// Waits until the database takes connections again.
-async fn answers(site: &Site) -> Result<()> {
-    let begun = now();
-    while connect(site).await.is_err() {
-        ensure!(begun.elapsed() < DRAIN_WITHIN, "the database does not come back");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    Ok(())
-}
-
 /// Ends every connection of the hub; returns how many.
 async fn cut_off(site: &Site) -> Result<u64> {
     let query = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
                  WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'";
-    let cut: i64 = sqlx::query_scalar(query).fetch_one(&mut connect(site).await?).await?;
+    let cut: i64 = sqlx::query_scalar(query).fetch_one(&mut site.database().await?).await?;
     Ok(u64::try_from(cut)?)
 }
 
@@ -111,13 +96,13 @@ async fn cut_off(site: &Site) -> Result<u64> {
 async fn forgotten(site: &Site) -> Result<u64> {
     let query = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'
                  AND now() - state_change > make_interval(secs => $1)";
-    let found: i64 = sqlx::query_scalar(query).bind(FORGOTTEN_SECONDS).fetch_one(&mut connect(site).await?).await?;
+    let found: i64 = sqlx::query_scalar(query).bind(FORGOTTEN_SECONDS).fetch_one(&mut site.database().await?).await?;
     Ok(u64::try_from(found)?)
 }
 
 /// The control: leaves a connection in a transaction, and asks whether it is found.
 async fn forget_one(site: &Site) -> Result<u64> {
-    let mut left = connect(site).await?;
+    let mut left = site.database().await?;
     sqlx::query("BEGIN").execute(&mut left).await.context("the control's transaction")?;
     tokio::time::sleep(Duration::from_secs_f64(FORGOTTEN_SECONDS + 0.5)).await;
     forgotten(site).await

@@ -10,7 +10,6 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use fleet_sim::device::{Device, SPACE_ID};
 use fleet_sim::trusting::{Captured, Trusting, capture};
-use sqlx::{Connection as _, PgConnection};
 
 use crate::lab::{Lab, now};
 use crate::line::Site;
@@ -161,7 +160,7 @@ impl Lines {
 }
 
 async fn effects(site: &Site) -> Result<Effects> {
-    let mut connection = PgConnection::connect(&site.hub()?.ready().postgres).await?;
+    let mut connection = site.database().await?;
     let query = "SELECT (SELECT count(*) FROM event), (SELECT count(*) FROM webhook_delivery),
                         (SELECT count(*) FROM audit_entry WHERE action = 'events.commit'),
                         (SELECT count(*) FROM event_quarantine), (SELECT coalesce(sum(committed), 0)::bigint FROM stream)";
