@@ -22,8 +22,6 @@ pub enum Blow {
     Broker,
     /// The hub is killed, and its parts with it.
     Hub,
-    /// Postgres is killed; the broker goes on, and the hub cannot commit.
-    Postgres,
 }
 
 /// Gives the broker batches of device 0, of which it acknowledges every one, strikes, and returns how many events that
@@ -39,10 +37,7 @@ pub fn lost_by_trusting(site: &mut Site, blow: Blow) -> Result<u64> {
     let name = identity.device.to_string();
     let mut line = site.block_on(Trusting::connect(&identity, &name))?;
     // A hub that stands still leaves the messages where the broker's word is all that there is.
-    match blow {
-        Blow::Postgres => drop(site.kill(Part::Postgres)?),
-        Blow::Broker | Blow::Hub => site.freeze_hub(true)?,
-    }
+    site.freeze_hub(true)?;
     let accepted = site.block_on(line.publish(&batches));
     match blow {
         Blow::Broker => {
@@ -53,7 +48,6 @@ pub fn lost_by_trusting(site: &mut Site, blow: Blow) -> Result<u64> {
             site.kill_hub()?;
             site.start_hub()?;
         }
-        Blow::Postgres => {}
     }
     let accepted = accepted.context("the broker did not take the control's batches")?;
     anyhow::ensure!(accepted as u64 == BATCHES, "the broker took {accepted} of {BATCHES} batches");
