@@ -114,8 +114,9 @@ impl Orders {
 /// How long to wait for what. The defaults are for real devices; tests shorten them.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
-    /// MQTT keep-alive. 15 s: a dead line is noticed by the broker after 22 s, and a mobile network's address
-    /// translation (30 s at the worst) is kept open. The client takes no less than 5 s.
+    /// MQTT keep-alive. 10 s: a dead line is noticed by the broker after 15 s and by the device after 20 s, so that what
+    /// waited is gone within 30 s of a heal; a mobile network's address translation (30 s at the worst) is kept open. The
+    /// client takes no less than 5 s.
     pub keep_alive: Duration,
     /// No evtack for this long while batches are on their way: send them again (protocol.md).
     pub evtack_timeout: Duration,
@@ -139,7 +140,7 @@ pub struct Timing {
 impl Default for Timing {
     fn default() -> Self {
         Self {
-            keep_alive: Duration::from_secs(15),
+            keep_alive: Duration::from_secs(10),
             evtack_timeout: Duration::from_secs(10),
             report_interval: Duration::from_secs(60),
             backoff_first: Duration::from_millis(500),

@@ -3,9 +3,13 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
+use futures::StreamExt as _;
 use serde_json::{Value, json};
 
 use crate::device;
+
+/// Claims on their way: one waits for its disk while others wait for the hub.
+const CLAIMS_AT_ONCE: usize = 8;
 
 /// Access to a hub's API.
 pub struct Admin {
@@ -35,16 +39,22 @@ impl Admin {
         Ok(token.with_context(|| format!("no claim token in {made}"))?.to_owned())
     }
 
-    /// Makes and claims devices until `dir` holds `n` of them.
+    /// Makes and claims devices until `dir` holds `n` of them, a few side by side. `tell` hears how many there are.
     pub async fn populate(&self, dir: &Path, site: &str, n: usize, tell: impl Fn(usize)) -> Result<()> {
-        for index in 0..n {
-            let (name, folder) = (format!("simulated {index}"), dir.join(folder_name(index)));
-            if folder.join("identity").exists() {
-                continue;
-            }
-            let token = self.create_device(site, &name).await?;
-            device::claim(&folder, &token, &name).await?;
-            tell(index + 1);
+        let missing = (0..n).filter(|index| !dir.join(folder_name(*index)).join("identity").exists());
+        let missing: Vec<usize> = missing.collect();
+        let mut there = n - missing.len();
+        let mut claims = futures::stream::iter(missing)
+            .map(|index| async move {
+                let name = format!("simulated {index}");
+                let token = self.create_device(site, &name).await?;
+                device::claim(&dir.join(folder_name(index)), &token, &name).await
+            })
+            .buffer_unordered(CLAIMS_AT_ONCE);
+        while let Some(claimed) = claims.next().await {
+            claimed?;
+            there += 1;
+            tell(there);
         }
         Ok(())
     }

@@ -136,8 +136,10 @@ impl Device {
             turns: Arc::default(),
             give_up: stop.clone(),
         };
-        // Ends with the last recorder, which sync holds.
-        tokio::task::spawn_blocking(move || record::run(&record, messages));
+        // Ends with the last recorder, which sync holds. Not one of tokio's blocking threads: these are 512, and sync wants
+        // some of them too.
+        let recording = std::thread::Builder::new().name("record".to_owned());
+        recording.spawn(move || record::run(&record, messages)).expect("the machine has threads left");
         let (status, shown) = watch::channel(SyncStatus::default());
         let sync = Sync {
             identity: self.identity.clone(),

@@ -19,6 +19,8 @@ use crate::history::History;
 const BATCH: u64 = 32;
 /// At most this much of the pace is recorded between two looks around.
 const BURST_SECONDS: f64 = 0.05;
+/// Devices that are opened at the same time: waiting for the disk, not for a processor.
+const OPENERS: usize = 16;
 /// The grain of the pace.
 const TICK: Duration = Duration::from_millis(10);
 /// How often the standing is written.
@@ -70,8 +72,7 @@ impl Fleet {
             .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("device-")))
             .collect();
         folders.sort();
-        let devices: Vec<Device> =
-            folders.iter().map(|folder| Device::open(folder, space_id, through)).collect::<Result<_>>()?;
+        let devices = open_all(&folders, space_id, through)?;
         anyhow::ensure!(!devices.is_empty(), "no devices in {}: fleet-sim create", dir.display());
         let stop = CancellationToken::new();
         let running = devices.iter().map(|device| device.start(stop.clone())).collect();
@@ -159,6 +160,25 @@ impl Fleet {
             let _ended = running.task.await;
         }
     }
+}
+
+/// Opens the devices side by side: each waits for the disk several times, and a thousand in turn would wait for minutes.
+fn open_all(folders: &[PathBuf], space_id: &str, through: Option<&Broker>) -> Result<Vec<Device>> {
+    let share = folders.len().div_ceil(OPENERS).max(1);
+    std::thread::scope(|scope| {
+        let openers: Vec<_> = folders
+            .chunks(share)
+            .map(|chunk| {
+                let open = |folder: &PathBuf| Device::open(folder, space_id, through);
+                scope.spawn(move || chunk.iter().map(open).collect::<Result<Vec<_>>>())
+            })
+            .collect();
+        let mut devices = Vec::with_capacity(folders.len());
+        for opener in openers {
+            devices.extend(opener.join().expect("an opener does not panic")?);
+        }
+        Ok(devices)
+    })
 }
 
 fn write_standing(plan: &Plan, standing: &Standing) -> Result<()> {

@@ -15,6 +15,9 @@ use crate::lab::now;
 /// The grain of waiting; the standing is written five times a second.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
+/// A thousand devices open three files each before the fleet says its first word.
+const FIRST_WORD_WITHIN: Duration = Duration::from_secs(120);
+
 /// By then the fleet has seen the hold and has written its standing again.
 const SEEN_AFTER: Duration = Duration::from_millis(500);
 
@@ -69,7 +72,7 @@ impl Crowd {
             if let Ok(text) = std::fs::read(&self.status) {
                 return serde_json::from_slice(&text).context("the fleet's standing");
             }
-            ensure!(begun.elapsed() < Duration::from_secs(20), "the fleet says nothing; {}", self.process.log_tail());
+            ensure!(begun.elapsed() < FIRST_WORD_WITHIN, "the fleet says nothing; {}", self.process.log_tail());
             std::thread::sleep(LOOK_EVERY);
         }
     }
