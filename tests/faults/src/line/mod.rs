@@ -5,10 +5,15 @@
 //! - [`site`]: a hub in a folder of its own, its parts and their ends by process id.
 //! - [`crowd`]: a fleet of devices in a process of its own, which can be killed.
 //! - [`judge`]: what the devices were promised against what the hub holds.
+//! - [`cost`], [`floor`]: processor time of the hub and its parts, and what the broker alone can do.
+//! - [`people`]: people to enrol, with the probe that finds each.
 //! - [`trust`]: the control of these rows, a device that takes the broker's word for the hub's.
 
+pub mod cost;
 pub mod crowd;
+pub mod floor;
 pub mod judge;
+pub mod people;
 pub mod probe;
 pub mod proxy;
 pub mod site;

@@ -14,7 +14,7 @@ use system_tests::launcher::{Hub, Places, Tenant, free_port, run_dir};
 use system_tests::watch::Rows;
 use tokio::runtime::Runtime;
 
-use super::Proxy;
+use super::{Proxy, cost};
 use crate::lab::now;
 
 /// How long a part that was killed may take to be there again.
@@ -102,6 +102,16 @@ impl Site {
         Ok(self.hub.as_mut().context("the hub is not running")?.process().resident_bytes()? >> 20)
     }
 
+    /// Processor time so far of the hub's own process.
+    pub fn hub_cpu_time(&mut self) -> Result<Duration> {
+        self.hub.as_mut().context("the hub is not running")?.process().cpu_time()
+    }
+
+    /// Processor time so far of a part and of what it has started.
+    pub fn part_cpu_time(&self, part: Part) -> Result<Duration> {
+        cost::cpu_time(self.id_of(part).with_context(|| format!("{part:?} has no process"))?)
+    }
+
     /// Runs something on this site's runtime.
     pub fn block_on<T>(&self, what: impl Future<Output = T>) -> T {
         self.runtime.block_on(what)
@@ -172,6 +182,12 @@ impl Site {
     /// Stops the hub's process where it stands, or lets it go on.
     pub fn freeze_hub(&mut self, frozen: bool) -> Result<()> {
         let id = self.hub.as_mut().context("the hub is not running")?.process().id();
+        signal(id, if frozen { libc::SIGSTOP } else { libc::SIGCONT })
+    }
+
+    /// Stops a part where it stands, or lets it go on.
+    pub fn freeze(&self, part: Part, frozen: bool) -> Result<()> {
+        let id = self.id_of(part).with_context(|| format!("{part:?} has no process"))?;
         signal(id, if frozen { libc::SIGSTOP } else { libc::SIGCONT })
     }
 
