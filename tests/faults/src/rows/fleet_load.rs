@@ -13,6 +13,7 @@ use edge_agent::clock::SystemClock;
 use fleet_sim::device::{Device, SPACE_ID};
 use fleet_sim::searches::{Found, micros};
 use fleet_sim::trusting::capture;
+use futures::{StreamExt as _, TryStreamExt as _};
 
 use crate::lab::{Lab, now};
 use crate::line::floor::{Shape, broker_alone};
@@ -40,6 +41,8 @@ const OF_THE_BROKER_PERCENT: u64 = 40;
 /// People who are enrolled: the ten; two where the count is small, so that no data set is needed.
 const PEOPLE: usize = 10;
 const FEW_PEOPLE: usize = 2;
+/// Two photographs at a time: the hub refuses more than its processors can examine soon.
+const ENROLLED_AT_ONCE: usize = 2;
 /// Events of each device that are uploaded at once.
 const EVENTS_EACH: u64 = 100;
 /// As fast as the disk takes them.
@@ -108,7 +111,7 @@ struct Changed {
     since_us: u64,
 }
 
-/// Enrols people side by side; the change is there when the hub has answered.
+/// Enrols people one after the other; the change is there when the hub has answered.
 fn enrol(site: &Site, faces: &[Somebody], suffix: &str) -> Result<Vec<Changed>> {
     let (hub, tenant) = (site.hub()?, site.tenant());
     site.block_on(async {
@@ -117,7 +120,7 @@ fn enrol(site: &Site, faces: &[Somebody], suffix: &str) -> Result<Vec<Changed>> 
             let id = hub.enrol(tenant, &format!("{name}{suffix}"), name, photographs).await?;
             anyhow::Ok(Changed { id: id.parse()?, probe: name.clone(), since_us: micros(wall())? })
         });
-        futures::future::try_join_all(enrolling).await
+        futures::stream::iter(enrolling).buffered(ENROLLED_AT_ONCE).try_collect().await
     })
 }
 
