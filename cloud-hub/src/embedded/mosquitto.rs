@@ -360,8 +360,8 @@ connection_messages true
 set_tcp_nodelay true
 max_packet_size 147456
 max_inflight_messages 20
-max_queued_messages 1000
-max_queued_bytes 16777216
+max_queued_messages 20000
+max_queued_bytes 67108864
 max_keepalive 300
 persistent_client_expiration 1d
 

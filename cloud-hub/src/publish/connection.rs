@@ -273,6 +273,6 @@ fn deliver(topic: &[u8], payload: &[u8], inboxes: &Inboxes) {
         _ => false,
     };
     if full {
-        tracing::warn!(%channel, %device, "the hub is behind; the message was dropped and will be sent again");
+        tracing::warn!(%channel, %device, "the hub is behind; a message was dropped");
     }
 }

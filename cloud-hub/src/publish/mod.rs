@@ -41,9 +41,11 @@ use crate::keys::DeviceLinks;
 use crate::store::{Database, Notice};
 use outbox::Outbox;
 
-/// Messages waiting for one of the tasks here. Full means dropped, and the device says it again (within 10 s for
-/// batches, 60 s for reports); it is seconds of their work.
-const QUEUE: usize = 256;
+/// Messages waiting for one of the tasks here. When a broker comes back, each device of a fleet says at once that it is
+/// there, what its galleries hold, and asks for the time; a status is not said again until the next connection, a report
+/// not for a minute. So there is room for two such bursts of 5,000 devices: some ten megabytes at the worst. Full means
+/// dropped.
+const QUEUE: usize = 10_240;
 
 /// Pause before the database is asked to listen again after it went away.
 const LISTEN_RETRY: Duration = Duration::from_millis(500);

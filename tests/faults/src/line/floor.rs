@@ -4,6 +4,7 @@
 //! to the last delivery. The topic is one that devices may write and that the hub does not read.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -12,6 +13,7 @@ use fleet_sim::trusting::{Captured, Trusting};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{ConnectProperties, Packet};
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::Site;
@@ -23,6 +25,11 @@ const PATIENCE: Duration = Duration::from_secs(300);
 const MAX_PACKET: u32 = 128 * 1024;
 /// As many as the hub lets the broker send it at once.
 const IN_FLIGHT: u16 = 100;
+
+/// Published and not yet heard, of all devices together.
+const UNDER_WAY: usize = 800;
+/// Messages that a device publishes before it waits for the broker; as many as an agent has under way.
+const FEW: usize = 4;
 
 /// What every device publishes.
 #[derive(Clone, Copy, Debug)]
@@ -50,10 +57,20 @@ pub fn broker_alone(site: &Site, folders: &[PathBuf], shape: Shape) -> Result<Du
         }
         let (begun, expected) = (now(), identities.len() * shape.messages);
         let mut publishing = tokio::task::JoinSet::new();
+        // The broker drops what its queue for a subscriber has no room for: no more is under way than it may hold.
+        let room = Arc::new(Semaphore::new(UNDER_WAY));
         for (mut line, batch) in lines {
-            publishing.spawn(async move { line.publish(&batch).await.map(|taken| (line, taken, batch.len())) });
+            let room = Arc::clone(&room);
+            publishing.spawn(async move {
+                let mut taken = 0;
+                for few in batch.chunks(FEW) {
+                    room.acquire_many(few.len().try_into()?).await?.forget();
+                    taken += line.publish(few).await?;
+                }
+                anyhow::Ok((line, taken, batch.len()))
+            });
         }
-        let counted = tokio::time::timeout(PATIENCE, count(&mut subscriber, expected)).await;
+        let counted = tokio::time::timeout(PATIENCE, count(&mut subscriber, expected, &room)).await;
         counted.context("the null subscriber did not get everything")??;
         let took = begun.elapsed();
         while let Some(published) = publishing.join_next().await {
@@ -80,10 +97,13 @@ async fn subscribe(port: u16, password: &str) -> Result<EventLoop> {
     Ok(socket)
 }
 
-async fn count(socket: &mut EventLoop, expected: usize) -> Result<()> {
+async fn count(socket: &mut EventLoop, expected: usize, room: &Semaphore) -> Result<()> {
     let mut heard = 0;
     while heard < expected {
-        heard += usize::from(matches!(socket.poll().await?, Event::Incoming(Packet::Publish(_))));
+        if let Event::Incoming(Packet::Publish(_)) = socket.poll().await? {
+            heard += 1;
+            room.add_permits(1);
+        }
     }
     Ok(())
 }
