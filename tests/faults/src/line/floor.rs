@@ -14,6 +14,7 @@ use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{ConnectProperties, Packet};
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::Site;
@@ -56,7 +57,7 @@ pub fn broker_alone(site: &Site, folders: &[PathBuf], shape: Shape) -> Result<Du
             lines.push((Trusting::connect(identity, &identity.device.to_string()).await?, vec![one; shape.messages]));
         }
         let (begun, expected) = (now(), identities.len() * shape.messages);
-        let mut publishing = tokio::task::JoinSet::new();
+        let mut publishing = JoinSet::new();
         // The broker drops what its queue for a subscriber has no room for: no more is under way than it may hold.
         let room = Arc::new(Semaphore::new(UNDER_WAY));
         for (mut line, batch) in lines {
@@ -70,15 +71,26 @@ pub fn broker_alone(site: &Site, folders: &[PathBuf], shape: Shape) -> Result<Du
                 anyhow::Ok((line, taken, batch.len()))
             });
         }
-        let counted = tokio::time::timeout(PATIENCE, count(&mut subscriber, expected, &room)).await;
-        counted.context("the null subscriber did not get everything")??;
-        let took = begun.elapsed();
-        while let Some(published) = publishing.join_next().await {
-            let (_line, taken, sent) = published??;
-            ensure!(taken == sent, "the broker took {taken} of {sent} messages");
-        }
+        let heard = tokio::time::timeout(PATIENCE, count(&mut subscriber, expected, &room));
+        let everything = async {
+            heard.await.context("the null subscriber did not get everything")??;
+            anyhow::Ok(begun.elapsed())
+        };
+        // A publisher that fails would leave the subscriber waiting: its error is the answer then.
+        let (took, ()) = tokio::try_join!(everything, all_taken(&mut publishing))?;
         Ok(took)
     })
+}
+
+async fn all_taken(publishing: &mut JoinSet<Result<(Trusting, usize, usize)>>) -> Result<()> {
+    // Connections stay open until the subscriber has everything.
+    let mut lines = Vec::new();
+    while let Some(published) = publishing.join_next().await {
+        let (line, taken, sent) = published??;
+        ensure!(taken == sent, "the broker took {taken} of {sent} messages");
+        lines.push(line);
+    }
+    Ok(())
 }
 
 async fn subscribe(port: u16, password: &str) -> Result<EventLoop> {
