@@ -56,6 +56,7 @@ small_rows! {
     m6_what_was_buffered_is_uploaded_in_order: "M6",
     m8_all_devices_are_back_after_a_broker_restart: "M8",
     m10_nobodys_session_is_taken_over: "M10",
+    i2_a_revoked_device_is_out_within_five_seconds: "I2",
     i3_no_device_reaches_anothers_topics: "I3",
     i4_a_claim_token_has_one_winner: "I4",
     h1_what_is_acknowledged_is_committed_with_its_effects: "H1",

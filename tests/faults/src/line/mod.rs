@@ -4,10 +4,12 @@
 //! - [`probe`]: a bare MQTT client that tries what it may not.
 //! - [`site`]: a hub in a folder of its own, its parts and their ends by process id.
 //! - [`crowd`]: a fleet of devices in a process of its own, which can be killed.
+//! - [`holdout`]: a device that uses all that it has after it was revoked.
 //! - [`judge`]: what the devices were promised against what the hub holds.
 //! - [`trust`]: the control of these rows, a device that takes the broker's word for the hub's.
 
 pub mod crowd;
+pub mod holdout;
 pub mod judge;
 pub mod probe;
 pub mod proxy;
@@ -15,6 +17,7 @@ pub mod site;
 pub mod trust;
 
 pub use crowd::Crowd;
+pub use holdout::Holdout;
 pub use judge::Judged;
 pub use probe::Probe;
 pub use proxy::{Fault, Proxy};

@@ -20,6 +20,7 @@ mod out_of_memory;
 mod postgres_kills;
 mod power_cuts;
 mod replays;
+mod revocations;
 mod starts;
 
 use crate::row::Row;
@@ -41,6 +42,7 @@ pub static ALL: &[&Row] = &[
     &backlog::M6,
     &herd::M8,
     &id_theft::M10,
+    &revocations::I2,
     &access_lines::I3,
     &claim_races::I4,
     &hub_kills::H1,
