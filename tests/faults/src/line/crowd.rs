@@ -54,6 +54,12 @@ impl Crowd {
         Ok(())
     }
 
+    /// The fleet's process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Nothing more is recorded until [`Crowd::go_on`].
     pub fn hold(&self) -> Result<()> {
         Ok(std::fs::write(&self.hold, "")?)

@@ -4,13 +4,17 @@
 //! - [`probe`]: a bare MQTT client that tries what it may not.
 //! - [`site`]: a hub in a folder of its own, its parts and their ends by process id.
 //! - [`crowd`]: a fleet of devices in a process of its own, which can be killed.
+//! - [`forgery`]: certificates that nobody should believe.
+//! - [`knock`]: a TLS connection, to the last byte, and a server that nobody should trust.
 //! - [`holdout`]: a device that uses all that it has after it was revoked.
 //! - [`judge`]: what the devices were promised against what the hub holds.
 //! - [`trust`]: the control of these rows, a device that takes the broker's word for the hub's.
 
 pub mod crowd;
+pub mod forgery;
 pub mod holdout;
 pub mod judge;
+pub mod knock;
 pub mod probe;
 pub mod proxy;
 pub mod site;

@@ -206,6 +206,21 @@ impl Site {
         signal(id, if frozen { libc::SIGSTOP } else { libc::SIGCONT })
     }
 
+    /// The hub's process id.
+    pub fn hub_id(&mut self) -> Result<u32> {
+        Ok(self.hub.as_mut().context("the hub is not running")?.process().id())
+    }
+
+    /// Stops a part where it stands, or lets it go on, with every process that it has started.
+    pub fn freeze(&self, part: Part, frozen: bool) -> Result<()> {
+        let id = self.id_of(part).with_context(|| format!("{part:?} has no process"))?;
+        for id in std::iter::once(id).chain(children(id)) {
+            // A child may end in between; its parent does not while it is stopped.
+            let _ended = signal(id, if frozen { libc::SIGSTOP } else { libc::SIGCONT });
+        }
+        Ok(())
+    }
+
     /// Kills a part with SIGKILL and waits until the process is gone; returns its id, for [`Site::back`].
     pub fn kill(&self, part: Part) -> Result<u32> {
         let id = self.id_of(part).with_context(|| format!("{part:?} has no process"))?;
@@ -258,6 +273,12 @@ impl Site {
 fn alive(id: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}
+
+/// The processes that this one has started.
+fn children(id: u32) -> Vec<u32> {
+    let listed = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+    listed.split_whitespace().filter_map(|id| id.parse().ok()).collect()
 }
 
 fn signal(id: u32, signal: i32) -> Result<()> {

@@ -79,7 +79,8 @@ fn revocations(lab: &mut Lab) -> Result<Verdict> {
             round(&mut site, *kind, devices, (long, random.chance(50)), tally)?;
             if *kind == Round::ListExpired {
                 // Nobody was let in meanwhile; the next change writes a list that is good.
-                site.block_on(site.claim_device(&site.file("list").join(random.next().to_string()), "one more"))?;
+                let name = format!("after list {}", random.next());
+                site.block_on(site.claim_device(&site.file("going").join(&name), &name))?;
             }
             let back = crowd.until(BACK_WITHIN, |standing| standing.connected == everybody)?;
             tally.require(back.is_some(), || format!("the neighbours are not back after {kind:?}"));
@@ -113,9 +114,8 @@ fn round(site: &mut Site, kind: Round, devices: u64, (long, first): (bool, bool)
     if kind == Round::BrokerKilled && first {
         killed = Some(site.kill(Part::Broker)?);
     }
-    let begun = now();
-    let successors = site.block_on(take_away(site, kind, &holdouts, &dirs))?;
-    tally.raise("answered_ms_longest", milliseconds(begun.elapsed()));
+    let (asked, successors) = site.block_on(take_away(site, kind, &holdouts, &dirs, tally))?;
+    let last = asked.iter().copied().max().context("nobody went")?;
     match kind {
         Round::BrokerKilled if !first => killed = Some(site.kill(Part::Broker)?),
         Round::HubKilled => {
@@ -131,9 +131,9 @@ fn round(site: &mut Site, kind: Round, devices: u64, (long, first): (bool, bool)
     if let Some(killed) = killed {
         site.back(Part::Broker, killed)?;
     }
-    let committed = after_the_bound(site, &holdouts, begun, long)?;
+    let committed = after_the_bound(site, &holdouts, last, long)?;
     drop(speaking);
-    for (holdout, committed) in holdouts.iter().zip(committed) {
+    for ((holdout, committed), begun) in holdouts.iter().zip(committed).zip(asked) {
         judge(holdout, begun, kind, tally);
         let since = site.block_on(committed_of(site, holdout))? - committed;
         tally.require(since == 0, || format!("{kind:?}: {since} events of a device that is out were stored"));
@@ -174,13 +174,23 @@ impl Drop for Successor {
     }
 }
 
-/// Revokes the devices, or gives their place to other hardware, which begins its work at once.
-async fn take_away(site: &Site, kind: Round, holdouts: &[Holdout], dirs: &[PathBuf]) -> Result<Vec<Successor>> {
-    let mut successors = Vec::new();
+/// Revokes the devices, or gives their place to other hardware, which begins its work at once. Returns when each was asked
+/// for: the bound counts from there.
+async fn take_away(
+    site: &Site,
+    kind: Round,
+    holdouts: &[Holdout],
+    dirs: &[PathBuf],
+    tally: &mut Tally,
+) -> Result<(Vec<Instant>, Vec<Successor>)> {
+    let (mut asked, mut successors) = (Vec::new(), Vec::new());
     for (holdout, dir) in holdouts.iter().zip(dirs) {
         let device = holdout.identity().device;
+        let begun = now();
+        asked.push(begun);
         if kind != Round::Replaced {
             site.revoke(device).await?;
+            tally.raise("revocation_answered_ms_longest", milliseconds(begun.elapsed()));
             continue;
         }
         let dir = dir.with_extension("successor");
@@ -189,7 +199,7 @@ async fn take_away(site: &Site, kind: Round, holdouts: &[Holdout], dirs: &[PathB
         let Running { status, .. } = device.start(stop.clone());
         successors.push(Successor { status, stop, _device: device });
     }
-    Ok(successors)
+    Ok((asked, successors))
 }
 
 /// Each of its means works; returns how many that were.
