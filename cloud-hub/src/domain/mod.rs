@@ -20,6 +20,7 @@ pub mod gallery;
 pub mod ids;
 pub mod message;
 pub mod people;
+pub mod rest;
 pub mod retry;
 pub mod rotation;
 pub mod vault;

@@ -1,8 +1,8 @@
 //! The delivery loop: takes what is due, one task an attempt, writes down how it ended.
 //!
 //! In: the routing table of due tenants, and wake-ups. Out: attempts. Endpoints are kept apart: one that is being
-//! served gets nothing more until its deliveries under way have ended, so a dead endpoint holds a few tasks and
-//! nobody else's deliveries. A crash in the middle of an attempt costs the lease's time and no delivery.
+//! served gets nothing more until its deliveries under way have ended, and one that cannot be reached rests for a while,
+//! so a dead endpoint holds a few tasks, few of the database's, and nobody else's deliveries. A crash in the middle of an attempt costs the lease's time and no delivery.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use wire_contract::{CloudEvent, DeviceId as WireDevice, TenantId as WireTenant};
 use super::client::{Attempt, Message, WebhookClient};
 use crate::clock::Clock;
 use crate::domain::ids::{EndpointId, TenantId};
+use crate::domain::rest::Rests;
 use crate::domain::retry::{Next, Outcome, after_attempt};
 use crate::keys::{Custody, KeysError};
 use crate::store::webhooks::{self, Delivery};
@@ -64,13 +65,22 @@ pub struct Notifier {
 /// Attempts under way, by endpoint.
 #[derive(Default)]
 struct UnderWay {
-    tasks: JoinSet<EndpointId>,
+    tasks: JoinSet<Ended>,
     by_endpoint: HashMap<EndpointId, usize>,
+    rests: Rests,
+}
+
+/// An attempt that is over.
+struct Ended {
+    endpoint: EndpointId,
+    /// Whether anybody answered, whatever the answer was.
+    reached: bool,
 }
 
 impl UnderWay {
-    fn busy(&self) -> Vec<EndpointId> {
-        self.by_endpoint.keys().copied().collect()
+    /// Who gets nothing now: endpoints that are being served, and those that rest.
+    fn busy(&self, now: OffsetDateTime) -> Vec<EndpointId> {
+        self.by_endpoint.keys().copied().chain(self.rests.resting(now)).collect()
     }
 
     fn ended(&mut self, endpoint: EndpointId) {
@@ -109,9 +119,12 @@ impl Notifier {
         }
     }
 
-    fn reap(&self, under_way: &mut UnderWay, ended: Result<EndpointId, tokio::task::JoinError>) {
+    fn reap(&self, under_way: &mut UnderWay, ended: Result<Ended, tokio::task::JoinError>) {
         match ended {
-            Ok(endpoint) => under_way.ended(endpoint),
+            Ok(Ended { endpoint, reached }) => {
+                under_way.ended(endpoint);
+                under_way.rests.ended(endpoint, reached, self.clock.now());
+            }
             Err(error) => {
                 // Which endpoint it was is not known: start the count anew; leases keep deliveries from doubling.
                 tracing::error!(event = "webhook_task_failed", %error, "a delivery task failed");
@@ -127,19 +140,18 @@ impl Notifier {
             if under_way.tasks.len() >= self.options.workers {
                 return Ok(LOOK_EVERY);
             }
-            let deliveries = self.lease(tenant, under_way.busy(), now).await?;
+            let deliveries = self.lease(tenant, under_way.busy(now), now).await?;
             for delivery in deliveries {
                 *under_way.by_endpoint.entry(delivery.endpoint).or_insert(0) += 1;
                 let notifier = Arc::clone(&self);
                 under_way.tasks.spawn(async move {
                     let endpoint = delivery.endpoint;
-                    notifier.deliver(tenant, delivery).await;
-                    endpoint
+                    Ended { endpoint, reached: notifier.deliver(tenant, delivery).await }
                 });
             }
         }
         let next = routes::next_due(&self.db, routes::Job::Webhook).await?;
-        // What is due and was not taken belongs to busy endpoints; their end wakes the loop.
+        // What is due and was not taken belongs to busy endpoints, whose end wakes the loop, or to resting ones.
         let until = next.and_then(|due| Duration::try_from(due - self.clock.now()).ok()).filter(|wait| !wait.is_zero());
         Ok(until.unwrap_or(LOOK_EVERY).clamp(MIN_PAUSE, LOOK_EVERY))
     }
@@ -163,8 +175,8 @@ impl Notifier {
             .await
     }
 
-    /// Makes one attempt and writes down its outcome.
-    async fn deliver(&self, tenant: TenantId, delivery: Delivery) {
+    /// Makes one attempt and writes down its outcome. Returns whether anybody answered.
+    async fn deliver(&self, tenant: TenantId, delivery: Delivery) -> bool {
         let outcome = match self.attempt(tenant, &delivery).await {
             Ok(attempt) => attempt,
             Err(error) => {
@@ -177,6 +189,7 @@ impl Notifier {
             // The lease runs out and the attempt is made again: at least once, as promised.
             tracing::warn!(event = "webhook_outcome_lost", client_id = %tenant, delivery = %delivery.id, %error, "an outcome was not written");
         }
+        matches!(outcome, Attempt::Answered { .. })
     }
 
     async fn attempt(&self, tenant: TenantId, delivery: &Delivery) -> Result<Attempt, DeliveryError> {
@@ -265,8 +278,9 @@ mod tests {
         let mut under_way = UnderWay::default();
         under_way.by_endpoint.insert(endpoint, 2);
         under_way.ended(endpoint);
-        assert_eq!(under_way.busy(), [endpoint]);
+        let now = OffsetDateTime::UNIX_EPOCH;
+        assert_eq!(under_way.busy(now), [endpoint]);
         under_way.ended(endpoint);
-        assert!(under_way.busy().is_empty());
+        assert!(under_way.busy(now).is_empty());
     }
 }

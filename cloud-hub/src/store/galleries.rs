@@ -255,7 +255,7 @@ struct HeadRow {
 async fn lock(tx: &mut TenantTx, keys: &TenantKeys, id: GalleryId) -> Result<(Head, DigestKey), StoreError> {
     let tenant = tx.tenant_uuid();
     let row: Option<HeadRow> = sqlx::query_as(
-        "SELECT epoch, version, buckets, gdk_sealed FROM gallery WHERE tenant_id = $1 AND id = $2 FOR UPDATE",
+        "SELECT epoch, version, buckets, gdk_sealed FROM gallery WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE",
     )
     .bind(tenant)
     .bind(id.0)

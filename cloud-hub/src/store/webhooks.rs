@@ -134,7 +134,8 @@ struct DeliveryRow {
     attempts: i32,
 }
 
-/// Leases up to `per_endpoint` due deliveries of each endpoint, in feed order: nobody else gets them until `lease`
+/// Leases up to `per_endpoint` due deliveries of each endpoint, those that are due the longest (of a commit: in feed order):
+/// nobody else gets them until `lease`
 /// is over, so that a crash in the middle of an attempt costs that time and no delivery. Counts the attempt.
 ///
 /// The limit is per endpoint, so that one that hangs cannot hold up the others; endpoints in `busy`, which the caller
@@ -160,7 +161,7 @@ pub async fn lease_due(
             "WITH due AS (
                  SELECT id FROM webhook_delivery
                  WHERE tenant_id = $1 AND endpoint_id = $2 AND state = 'pending' AND next_at <= $3
-                 ORDER BY position LIMIT $5 FOR UPDATE SKIP LOCKED)
+                 ORDER BY next_at, position LIMIT $5 FOR UPDATE SKIP LOCKED)
              UPDATE webhook_delivery d SET attempts = d.attempts + 1, next_at = $4
              FROM due, webhook_endpoint w, event e
              WHERE d.tenant_id = $1 AND d.id = due.id
@@ -246,6 +247,13 @@ pub async fn failed(
     Ok(())
 }
 
+/// One look into the index for each endpoint, however long their queues are.
+const NEXT_DUE: &str = "
+    SELECT min(first.next_at) FROM webhook_endpoint w CROSS JOIN LATERAL (
+        SELECT next_at FROM webhook_delivery
+        WHERE tenant_id = $1 AND endpoint_id = w.id AND state = 'pending' ORDER BY next_at LIMIT 1) first
+    WHERE w.tenant_id = $1 AND w.deleted_at IS NULL";
+
 /// Notes in the routing table when this tenant's next delivery is due. Call it last in a transaction that leased.
 ///
 /// The note is locked before the deliveries are read: a transaction that queues a delivery at the same moment
@@ -256,11 +264,7 @@ pub async fn reschedule(tx: &mut TenantTx) -> Result<Option<OffsetDateTime>, Sto
         .bind(tenant)
         .execute(tx.conn())
         .await?;
-    let next: Option<OffsetDateTime> =
-        sqlx::query_scalar("SELECT min(next_at) FROM webhook_delivery WHERE tenant_id = $1 AND state = 'pending'")
-            .bind(tenant)
-            .fetch_one(tx.conn())
-            .await?;
+    let next: Option<OffsetDateTime> = sqlx::query_scalar(NEXT_DUE).bind(tenant).fetch_one(tx.conn()).await?;
     routes::replace_due(tx, routes::Job::Webhook, next).await?;
     Ok(next)
 }

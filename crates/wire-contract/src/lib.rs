@@ -6,7 +6,8 @@
 //! are authenticated), [`event`] and [`batch`] and [`evtack`] (events on their way to the hub), [`gallery`] (people on
 //! their way to doors), [`status`], [`claim`] (how a device gets its identity), [`codes`] and [`texts`] (every reason
 //! and error, once), [`problem`] and [`webhook`] (what integrators see). Examples of each are in `golden/v1`, JSON
-//! Schemas in `schemas/v1`; both are kept equal to the code by tests, and an old golden file never changes.
+//! Schemas in `schemas/v1`, the whole as an AsyncAPI document ([`asyncapi`]) in `schemas/asyncapi.json`; tests keep them
+//! equal to the code, and an old golden file never changes.
 //!
 //! Rules of every payload: a version (`"v": 1`, or `.v1` at the end of an event type) that is refused when it is not
 //! known; times are RFC 3339 in UTC with milliseconds; sequences are strings of 20 digits; streams are 32 hex digits;
@@ -17,6 +18,7 @@
 //! Deliberately absent: sockets, files, clocks, async, any crate of ours. Sealing `down` payloads is
 //! `gallery_log::seal` with the topic in the additional data; the programs do it with the K_down that [`link`] derives.
 
+pub mod asyncapi;
 pub mod batch;
 pub mod claim;
 pub mod codes;

@@ -353,6 +353,43 @@ fn every_schema_is_the_one_in_its_file() {
     assert!(files.iter().all(|file| names.contains(file)), "a schema file without a type: {files:?}");
 }
 
+#[test]
+fn the_asyncapi_document_is_the_one_in_its_file_and_refers_to_what_is_there() {
+    let schemas = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas");
+    let (path, document) = (schemas.join("asyncapi.json"), asyncapi::document());
+    if writing() {
+        std::fs::write(&path, serde_json::to_string_pretty(&document).unwrap() + "\n").unwrap();
+    }
+    let file: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    assert_eq!(file, document, "run the test with LINTEL_GOLDEN=write and commit the document");
+
+    let mut references = Vec::new();
+    collect_references(&document, &mut references);
+    assert!(references.len() > 40, "{}", references.len());
+    for reference in references {
+        match reference.strip_prefix('#') {
+            Some(pointer) => assert!(document.pointer(pointer).is_some(), "{reference}"),
+            None => assert!(schemas.join(&reference).is_file(), "{reference}"),
+        }
+    }
+    for (name, channel) in document["channels"].as_object().unwrap() {
+        let id = uuid(1).to_string();
+        let topic = channel["address"].as_str().unwrap().replace("{tenant}", &id).replace("{device}", &id);
+        topic.parse::<Topic>().unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+}
+
+fn collect_references(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            found.extend(fields.get("$ref").and_then(Value::as_str).map(str::to_owned));
+            fields.values().for_each(|field| collect_references(field, found));
+        }
+        Value::Array(items) => items.iter().for_each(|item| collect_references(item, found)),
+        _ => {}
+    }
+}
+
 /// Adds a field that nobody knows.
 fn with_unknown_field(name: &str) -> Value {
     let mut value: Value = serde_json::from_str(&std::fs::read_to_string(golden_path(name)).unwrap()).unwrap();

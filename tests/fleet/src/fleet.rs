@@ -3,6 +3,7 @@
 //! One thread records for all, in turn, so that the pace is that of the fleet. Each event is on disk before it counts.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -14,6 +15,7 @@ use uuid::Uuid;
 use crate::device::{Device, Running};
 use crate::happening;
 use crate::history::History;
+use crate::searches::Searches;
 
 /// Events in one commit at most; the agent's record thread takes as many.
 const BATCH: u64 = 32;
@@ -64,8 +66,8 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Opens every device in `dir` and starts it.
-    pub fn start(dir: &Path, space_id: &str, through: Option<&Broker>) -> Result<Self> {
+    /// Opens every device in `dir` and starts it; with `searches`, whatever its own search finds is noted.
+    pub fn start(dir: &Path, space_id: &str, through: Option<&Broker>, searches: Option<&Searches>) -> Result<Self> {
         let mut folders: Vec<PathBuf> = std::fs::read_dir(dir)
             .with_context(|| format!("fleet {}", dir.display()))?
             .filter_map(|entry| Some(entry.ok()?.path()))
@@ -74,6 +76,11 @@ impl Fleet {
         folders.sort();
         let devices = open_all(&folders, space_id, through)?;
         anyhow::ensure!(!devices.is_empty(), "no devices in {}: fleet-sim create", dir.display());
+        for (index, device) in devices.iter().enumerate() {
+            if let Some(searches) = searches {
+                tokio::spawn(searches.clone().watch(index, Arc::clone(&device.galleries)));
+            }
+        }
         let stop = CancellationToken::new();
         let running = devices.iter().map(|device| device.start(stop.clone())).collect();
         Ok(Self { devices, running, stop })

@@ -8,6 +8,7 @@
 //! - [`happening`]: the events that they record.
 //! - [`history`]: what was tried and what was acknowledged to the one who recorded it, line by line, for a judge.
 //! - [`fleet`]: all devices of a folder, the pace at which they record, and where they stand.
+//! - [`searches`]: what each device's own search finds, and since when.
 //! - [`admin`]: making devices through the hub's API, as a user does.
 //! - [`trusting`]: a broken device that believes the broker's acknowledgement; the control of the fault lab's rows.
 
@@ -16,4 +17,5 @@ pub mod device;
 pub mod fleet;
 pub mod happening;
 pub mod history;
+pub mod searches;
 pub mod trusting;

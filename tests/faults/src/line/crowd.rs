@@ -7,10 +7,14 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use fleet_sim::fleet::Standing;
 use fleet_sim::history::Told;
+use fleet_sim::searches::{self, Found, Probe};
 use system_tests::launcher::Process;
 
 use super::Site;
 use crate::lab::now;
+
+/// The file of the site in which the findings are.
+const FINDINGS: &str = "findings.txt";
 
 /// The grain of waiting; the standing is written five times a second.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -25,6 +29,7 @@ const SEEN_AFTER: Duration = Duration::from_millis(500);
 pub struct Crowd {
     process: Process,
     rate: f64,
+    probes: Option<PathBuf>,
     hold: PathBuf,
     status: PathBuf,
     history: PathBuf,
@@ -33,6 +38,17 @@ pub struct Crowd {
 impl Crowd {
     /// Starts all devices of the site through the proxy, recording `rate` events a second together.
     pub fn start(site: &Site, rate: f64) -> Result<Self> {
+        Self::launch(site, rate, None)
+    }
+
+    /// The same, and each device's search looks for these people whenever its gallery changes: see [`Crowd::findings`].
+    pub fn start_searching(site: &Site, rate: f64, probes: &[Probe]) -> Result<Self> {
+        let file = site.file("probes.json");
+        std::fs::write(&file, serde_json::to_vec(probes)?)?;
+        Self::launch(site, rate, Some(file))
+    }
+
+    fn launch(site: &Site, rate: f64, probes: Option<PathBuf>) -> Result<Self> {
         let [hold, status, history] = ["hold", "status.json", "history.txt"].map(|name| site.file(name));
         // The standing of a run before says nothing of this one.
         let _absent = std::fs::remove_file(&status);
@@ -42,15 +58,18 @@ impl Crowd {
         for (option, path) in [("--hold", &hold), ("--status", &status), ("--history", &history)] {
             command.arg(option).arg(path);
         }
+        if let Some(probes) = &probes {
+            command.arg("--probes").arg(probes).arg("--findings").arg(site.file(FINDINGS));
+        }
         command.stdout(std::process::Stdio::null());
         let process = Process::spawn("fleet-sim", command, &site.file("fleet.log"))?;
-        Ok(Self { process, rate, hold, status, history })
+        Ok(Self { process, rate, probes, hold, status, history })
     }
 
     /// Kills the process in whatever it is doing and starts it again.
     pub fn kill_and_restart(&mut self, site: &Site) -> Result<()> {
         self.process.kill()?;
-        *self = Self::start(site, self.rate)?;
+        *self = Self::launch(site, self.rate, self.probes.clone())?;
         Ok(())
     }
 
@@ -58,6 +77,11 @@ impl Crowd {
     #[must_use]
     pub fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// What the devices' searches have found so far.
+    pub fn findings(&self, site: &Site) -> Result<Vec<Found>> {
+        searches::read(&site.file(FINDINGS))
     }
 
     /// Nothing more is recorded until [`Crowd::go_on`].

@@ -8,13 +8,18 @@
 //! - [`knock`]: a TLS connection, to the last byte, and a server that nobody should trust.
 //! - [`holdout`]: a device that uses all that it has after it was revoked.
 //! - [`judge`]: what the devices were promised against what the hub holds.
+//! - [`cost`], [`floor`]: processor time of the hub and its parts, and what the broker alone can do.
+//! - [`people`]: people to enrol, with the probe that finds each.
 //! - [`trust`]: the control of these rows, a device that takes the broker's word for the hub's.
 
+pub mod cost;
 pub mod crowd;
+pub mod floor;
 pub mod forgery;
 pub mod holdout;
 pub mod judge;
 pub mod knock;
+pub mod people;
 pub mod probe;
 pub mod proxy;
 pub mod site;

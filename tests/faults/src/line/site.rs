@@ -15,7 +15,7 @@ use system_tests::watch::Rows;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
-use super::Proxy;
+use super::{Proxy, cost};
 use crate::lab::now;
 
 /// How long a part that was killed may take to be there again.
@@ -131,6 +131,16 @@ impl Site {
     /// The hub's resident memory.
     pub fn hub_resident_mib(&mut self) -> Result<u64> {
         Ok(self.hub.as_mut().context("the hub is not running")?.process().resident_bytes()? >> 20)
+    }
+
+    /// Processor time so far of the hub's own process.
+    pub fn hub_cpu_time(&mut self) -> Result<Duration> {
+        self.hub.as_mut().context("the hub is not running")?.process().cpu_time()
+    }
+
+    /// Processor time so far of a part and of what it has started.
+    pub fn part_cpu_time(&self, part: Part) -> Result<Duration> {
+        cost::cpu_time(self.id_of(part).with_context(|| format!("{part:?} has no process"))?)
     }
 
     /// Runs something on this site's runtime.

@@ -10,6 +10,7 @@ mod camera_restarts;
 mod claim_races;
 mod damages;
 mod each_call;
+mod fleet_load;
 mod fsyncs;
 mod full_disks;
 mod herd;
@@ -57,6 +58,7 @@ pub static ALL: &[&Row] = &[
     &claim_races::I4,
     &hub_kills::H1,
     &postgres_kills::H2,
+    &fleet_load::L1,
     &camera_restarts::V1,
 ];
 

@@ -10,6 +10,7 @@ use edge_store::Broker;
 use fleet_sim::admin::Admin;
 use fleet_sim::device::SPACE_ID;
 use fleet_sim::fleet::{Fleet, Plan, Standing};
+use fleet_sim::searches::Searches;
 use tokio_util::sync::CancellationToken;
 
 /// Devices without cameras: the agent's own sync, outbox and galleries against a real hub, many at once.
@@ -69,6 +70,12 @@ struct Run {
     /// The embedding space of the people that are taken in
     #[arg(long, default_value = SPACE_ID)]
     space_id: String,
+    /// Search for these people (a JSON array of {"name", "embedding"}) whenever a device's gallery changes
+    #[arg(long, value_name = "FILE", requires = "findings")]
+    probes: Option<PathBuf>,
+    /// Write to this file what each device's search finds, and when: microseconds, device, person or -, name
+    #[arg(long, value_name = "FILE", requires = "probes")]
+    findings: Option<PathBuf>,
     /// While this file is there, record nothing
     #[arg(long, value_name = "FILE")]
     hold: Option<PathBuf>,
@@ -113,7 +120,9 @@ async fn make(create: &Create) -> Result<()> {
 
 async fn work(run: Run) -> Result<()> {
     let through = run.through.as_deref().map(broker).transpose()?;
-    let fleet = Fleet::start(&run.dir, &run.space_id, through.as_ref())?;
+    let searched = run.probes.as_deref().zip(run.findings.as_deref());
+    let searches = searched.map(|(probes, findings)| Searches::open(probes, findings)).transpose()?;
+    let fleet = Fleet::start(&run.dir, &run.space_id, through.as_ref(), searches.as_ref())?;
     let plan = Plan { rate: run.rate, events: run.events, hold: run.hold, history: run.history, status: run.status };
     let enough = CancellationToken::new();
     let asked = enough.clone();

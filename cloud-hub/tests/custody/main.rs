@@ -1,0 +1,11 @@
+//! Rows and keys that must change together: people, templates, claims, API keys.
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may panic and read the clock to wait for others"
+)]
+
+mod devices;
+mod people;
+#[path = "../support/mod.rs"]
+mod support;

@@ -1,0 +1,89 @@
+//! What the broker alone can do: the same devices with the same TLS publish, and a subscriber that does nothing counts.
+//!
+//! In: claimed devices that nobody else runs now, the hub's broker. Out: how long so many messages took from the first publish
+//! to the last delivery. The topic is one that devices may write and that the hub does not read.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use edge_store::Identity;
+use fleet_sim::trusting::{Captured, Trusting};
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{ConnectProperties, Packet};
+use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
+use uuid::Uuid;
+
+use super::Site;
+use crate::lab::now;
+
+/// Longer than any floor takes; a message that never comes must not hold the row up for ever.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// The hub's own limit for one packet, and then some.
+const MAX_PACKET: u32 = 128 * 1024;
+/// As many as the hub lets the broker send it at once.
+const IN_FLIGHT: u16 = 100;
+
+/// What every device publishes.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Messages of each device.
+    pub messages: usize,
+    /// Bytes of each message.
+    pub bytes: usize,
+}
+
+/// How long it takes until the subscriber has every message of every device.
+pub fn broker_alone(site: &Site, folders: &[PathBuf], shape: Shape) -> Result<Duration> {
+    let (port, password) = site.broker_as_hub()?;
+    let identities: Vec<Identity> = folders
+        .iter()
+        .map(|folder| Identity::load(folder)?.with_context(|| format!("{} is not claimed", folder.display())))
+        .collect::<Result<_>>()?;
+    site.block_on(async {
+        let mut subscriber = subscribe(port, &password).await?;
+        let mut lines = Vec::new();
+        for identity in &identities {
+            let topic = format!("lintel/v1/{}/{}/up/floor", identity.tenant, identity.device);
+            let one = Captured { topic, payload: vec![0x20; shape.bytes], ids: Vec::new() };
+            lines.push((Trusting::connect(identity, &identity.device.to_string()).await?, vec![one; shape.messages]));
+        }
+        let (begun, expected) = (now(), identities.len() * shape.messages);
+        let mut publishing = tokio::task::JoinSet::new();
+        for (mut line, batch) in lines {
+            publishing.spawn(async move { line.publish(&batch).await.map(|taken| (line, taken, batch.len())) });
+        }
+        let counted = tokio::time::timeout(PATIENCE, count(&mut subscriber, expected)).await;
+        counted.context("the null subscriber did not get everything")??;
+        let took = begun.elapsed();
+        while let Some(published) = publishing.join_next().await {
+            let (_line, taken, sent) = published??;
+            ensure!(taken == sent, "the broker took {taken} of {sent} messages");
+        }
+        Ok(took)
+    })
+}
+
+async fn subscribe(port: u16, password: &str) -> Result<EventLoop> {
+    let mut options = MqttOptions::new(format!("floor-{}", Uuid::new_v4()), "127.0.0.1", port);
+    let mut properties = ConnectProperties::new();
+    properties.max_packet_size = Some(MAX_PACKET);
+    properties.receive_maximum = Some(IN_FLIGHT);
+    options.set_credentials("hub", password).set_clean_start(true).set_connect_properties(properties);
+    let (client, mut socket) = AsyncClient::new(options, 16);
+    client.subscribe("lintel/v1/+/+/up/floor", QoS::AtLeastOnce).await?;
+    let subscribed = async {
+        while !matches!(socket.poll().await?, Event::Incoming(Packet::SubAck(_))) {}
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(Duration::from_secs(10), subscribed).await.context("no answer from the broker")??;
+    Ok(socket)
+}
+
+async fn count(socket: &mut EventLoop, expected: usize) -> Result<()> {
+    let mut heard = 0;
+    while heard < expected {
+        heard += usize::from(matches!(socket.poll().await?, Event::Incoming(Packet::Publish(_))));
+    }
+    Ok(())
+}
