@@ -4,7 +4,8 @@
 //! `CLOCK_MONOTONIC`, so that its numbers mean the same to capture (V4L2 and GStreamer stamp frames with it), to a
 //! restarted agent and to whoever watches a door's socket on this machine. Deliberately absent: sleeping, timers.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use face_core::MonoTime;
 use time::OffsetDateTime;
@@ -35,15 +36,52 @@ pub trait Clock: Send + Sync {
 /// A clock shared by all parts.
 pub type SharedClock = Arc<dyn Clock>;
 
-/// The kernel's clocks.
-#[derive(Debug, Clone, Copy)]
-pub struct SystemClock {
+/// How far an undisciplined wall clock may part from the monotonic one before it has been set by somebody: two seconds, for
+/// a leap second and two readings, and a thousandth of the time that has passed, ten times what a bad crystal drifts.
+const APART: (Duration, u32) = (Duration::from_secs(2), 1000);
+
+/// Judges wall time by what was seen of it before. A clock that nobody disciplines and that jumps while the program runs was
+/// set by a fault or by a hand: an expired permission must not come back by it.
+#[derive(Debug, Clone)]
+pub struct Judge {
     floor: i64,
+    /// Wall time that was believed, and when; the rest follows by monotonic time.
+    believed: Option<(MonoTime, OffsetDateTime)>,
+}
+
+impl Judge {
+    /// No time before `floor` (Unix seconds) is believed.
+    #[must_use]
+    pub fn new(floor: i64) -> Self {
+        Self { floor, believed: None }
+    }
+
+    /// Whether to believe that it is `utc`. `synchronised` is the kernel's word that its clock is disciplined, which it takes
+    /// back when somebody sets the clock.
+    pub fn judge(&mut self, now: MonoTime, utc: OffsetDateTime, synchronised: bool) -> ClockQuality {
+        if utc.unix_timestamp() < self.floor {
+            return ClockQuality::Untrusted;
+        }
+        if synchronised {
+            self.believed = Some((now, utc));
+            return ClockQuality::Synchronised;
+        }
+        let (since, believed) = *self.believed.get_or_insert((now, utc));
+        let passed = now.since(since);
+        let apart = (utc - (believed + passed)).unsigned_abs();
+        if apart <= APART.0 + passed / APART.1 { ClockQuality::Holdover } else { ClockQuality::Untrusted }
+    }
+}
+
+/// The kernel's clocks. A clone shares what was seen.
+#[derive(Debug, Clone)]
+pub struct SystemClock {
+    judge: Arc<Mutex<Judge>>,
 }
 
 impl Default for SystemClock {
     fn default() -> Self {
-        Self { floor: BUILD_FLOOR }
+        Self::not_before(BUILD_FLOOR)
     }
 }
 
@@ -51,7 +89,7 @@ impl SystemClock {
     /// A clock that knows that it is later than `unix_seconds`, for example the signed time of the device's claim.
     #[must_use]
     pub fn not_before(unix_seconds: i64) -> Self {
-        Self { floor: BUILD_FLOOR.max(unix_seconds) }
+        Self { judge: Arc::new(Mutex::new(Judge::new(BUILD_FLOOR.max(unix_seconds)))) }
     }
 
     /// UTC without a judgement of it, for log lines.
@@ -74,13 +112,10 @@ impl Clock for SystemClock {
     }
 
     fn wall(&self) -> WallTime {
-        let utc = Self::utc();
-        let quality = match kernel_clock_synchronised() {
-            _ if utc.unix_timestamp() < self.floor => ClockQuality::Untrusted,
-            true => ClockQuality::Synchronised,
-            false => ClockQuality::Holdover,
-        };
-        WallTime { utc, quality }
+        let mut judge = self.judge.lock().expect("no holder of this lock panics");
+        // Read inside the lock: what another thread read before must not be judged after this.
+        let (synchronised, now, utc) = (kernel_clock_synchronised(), self.now(), Self::utc());
+        WallTime { utc, quality: judge.judge(now, utc, synchronised) }
     }
 }
 
@@ -118,6 +153,45 @@ mod tests {
         let clock = SystemClock::default();
         let first = clock.now();
         assert!(clock.now() >= first);
+    }
+
+    const YEAR: i64 = 365 * 86_400;
+
+    fn at(seconds: i64) -> (MonoTime, OffsetDateTime) {
+        let mono = MonoTime::from_millis(u64::try_from(seconds).unwrap() * 1000);
+        (mono, OffsetDateTime::from_unix_timestamp(BUILD_FLOOR + YEAR + seconds).unwrap())
+    }
+
+    #[test]
+    fn a_clock_that_jumps_is_not_believed_until_it_is_disciplined_or_back() {
+        for jump in [-YEAR / 2, -86_400, -60, 60, 86_400, 10 * YEAR] {
+            let mut judge = Judge::new(BUILD_FLOOR);
+            let (now, utc) = at(0);
+            assert_eq!(judge.judge(now, utc, false), ClockQuality::Holdover);
+            for seconds in [10, 100, 3600] {
+                let (now, utc) = at(seconds);
+                let jumped = utc + time::Duration::seconds(jump);
+                assert_eq!(judge.judge(now, jumped, false), ClockQuality::Untrusted, "{jump} s, after {seconds} s");
+                assert_eq!(judge.judge(now, utc, false), ClockQuality::Holdover, "back at its own time");
+            }
+            let (now, utc) = at(4000);
+            let set = utc + time::Duration::seconds(jump);
+            assert_eq!(judge.judge(now, set, true), ClockQuality::Synchronised, "the network's time is believed");
+            let (now, utc) = at(4010);
+            assert_eq!(judge.judge(now, utc + time::Duration::seconds(jump), false), ClockQuality::Holdover);
+            assert_eq!(judge.judge(now, utc, false), ClockQuality::Untrusted);
+        }
+    }
+
+    #[test]
+    fn drift_and_leap_seconds_are_no_jumps() {
+        let mut judge = Judge::new(BUILD_FLOOR);
+        for hours in 0..24 * 30 {
+            let (now, utc) = at(hours * 3600);
+            // A bad crystal, 100 parts in a million, and a second that was inserted.
+            let wrong = time::Duration::milliseconds(hours * 360) - time::Duration::seconds(i64::from(hours > 5));
+            assert_eq!(judge.judge(now, utc + wrong, false), ClockQuality::Holdover, "after {hours} h");
+        }
     }
 
     #[test]

@@ -79,7 +79,7 @@ pub async fn run(config: Config) -> Result<()> {
     // Sockets first: another agent that is running is found out before anything of its state is touched.
     let control = bind_unix(&control_socket(&config.agent.runtime_dir), 0o600)?;
     let stop_servers = CancellationToken::new();
-    let desk = Arc::new(Desk::new(began));
+    let desk = Arc::new(Desk::new(began.clone()));
     let answering = tokio::spawn(control::serve(control, Arc::clone(&desk) as _, stop_servers.clone()));
     let opening_models = tokio::task::spawn_blocking({
         let config = config.models.clone();

@@ -25,15 +25,17 @@ const CRATES: &[(&str, &[&str])] = &[
     ("cloud-hub", &["face-core", "face-index", "face-runtime", "gallery-log", "wire-contract"]),
     // The judge starts the programs and never links them.
     ("system-tests", &[]),
-    // It breaks the stores and cameras from inside and the programs from outside.
+    // It breaks the stores and cameras from inside and the programs from outside, and plays both ends' rules by seed.
     (
         "fault-lab",
         &[
+            "cloud-hub",
             "edge-agent",
             "edge-capture",
             "edge-store",
             "face-core",
             "fleet-sim",
+            "fuzz-targets",
             "gallery-log",
             "system-tests",
             "wire-contract",

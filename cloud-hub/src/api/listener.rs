@@ -175,9 +175,10 @@ async fn connection(
 ) {
     // Small answers must not wait for Nagle's timer; a socket that refuses the option still works.
     let _ = stream.set_nodelay(true);
-    let Ok(Ok(mut stream)) = tokio::time::timeout(options.handshake_timeout, acceptor.accept(stream)).await else {
-        tracing::debug!(peer = %address, "TLS handshake failed or took too long");
-        return;
+    let mut stream = match tokio::time::timeout(options.handshake_timeout, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tell_refusal(address, &error),
+        Err(_) => return tracing::debug!(peer = %address, "a TLS handshake took too long"),
     };
     // hyper starts its own timer for the head only once it polls for a request; a silent socket is bounded here.
     match tokio::time::timeout(options.header_timeout, stream.fill_buf()).await {
@@ -187,6 +188,20 @@ async fn connection(
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let peer = Peer::of(address, stream.get_ref().1.peer_certificates());
     serve_http(stream, http2, peer, routes, &options, stop).await;
+}
+
+/// Whoever shows a certificate that is not to be believed, or speaks another TLS, is told no more than TLS's own alert; the
+/// operator is told why. What merely goes away, as port scanners do, is not worth a line.
+fn tell_refusal(peer: SocketAddr, error: &std::io::Error) {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    match cause {
+        Some(rustls::Error::AlertReceived(_)) | None => {
+            tracing::debug!(peer = %peer, %error, "a TLS handshake was given up");
+        }
+        Some(reason) => {
+            tracing::warn!(event = "handshake_refused", peer = %peer, %reason, "a TLS handshake was refused");
+        }
+    }
 }
 
 async fn serve_http(

@@ -210,7 +210,11 @@ fn follow(
             if line.is_empty() {
                 continue;
             }
-            tracing::debug!(part = name, "{line}");
+            if is_trouble(&line) {
+                tracing::warn!(event = "part_in_trouble", part = name, "{line}");
+            } else {
+                tracing::debug!(part = name, "{line}");
+            }
             let mut recent = recent.lock();
             if recent.len() == RECENT_LINES {
                 recent.pop_front();
@@ -218,6 +222,16 @@ fn follow(
             recent.push_back(line);
         }
     })
+}
+
+/// Whether the operator should read a child's line. Of Mosquitto's these are its errors and warnings, such as a certificate
+/// that it refused; Postgres calls everything an error that a statement gets for an answer, so that only what ends a
+/// session or the whole server counts there.
+fn is_trouble(line: &str) -> bool {
+    ["OpenSSL Error", "Error:", "Warning:", "Client <unknown> disconnected", "Client connection from"]
+        .iter()
+        .any(|start| line.starts_with(start))
+        || ["FATAL: ", "PANIC: "].iter().any(|level| line.contains(level))
 }
 
 /// Runs a short-lived program to its end and returns its status and last lines.

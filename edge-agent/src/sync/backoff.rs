@@ -4,27 +4,29 @@ use std::time::Duration;
 
 /// The waits of one run of failures.
 #[derive(Debug, Clone)]
-pub(super) struct Backoff {
+pub struct Backoff {
     first: Duration,
     longest: Duration,
     failures: u32,
 }
 
 impl Backoff {
-    pub(super) fn new(first: Duration, longest: Duration) -> Self {
+    /// Begins with a wait of `first`, and never waits longer than `longest`.
+    #[must_use]
+    pub fn new(first: Duration, longest: Duration) -> Self {
         Self { first, longest, failures: 0 }
     }
 
     /// The wait after one more failure; `chance` in [0, 1) picks it from the upper half of the doubled wait, so that it
     /// is never so short that a broken hub is hammered.
-    pub(super) fn next(&mut self, chance: f64) -> Duration {
+    pub fn next(&mut self, chance: f64) -> Duration {
         let whole = self.first.saturating_mul(2_u32.saturating_pow(self.failures)).min(self.longest);
         self.failures = self.failures.saturating_add(1);
         whole.mul_f64(0.5 + chance.clamp(0.0, 1.0) / 2.0)
     }
 
     /// After a success.
-    pub(super) fn reset(&mut self) {
+    pub fn reset(&mut self) {
         self.failures = 0;
     }
 }

@@ -13,7 +13,7 @@
 //! hub's is destroyed before anything can search it; nothing read from the broker is used before its seal was opened.
 //! Deliberately absent: configuration twin, video; no topic of theirs is acted upon.
 
-mod backoff;
+pub mod backoff;
 pub mod claim;
 mod commands;
 mod driver;
@@ -21,9 +21,9 @@ mod https;
 mod link;
 mod presence;
 mod receiver;
-mod renewal;
+pub mod renewal;
 mod reports;
-mod sender;
+pub mod sender;
 mod tls;
 mod transport;
 

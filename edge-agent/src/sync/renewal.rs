@@ -57,7 +57,7 @@ pub(super) enum RenewalError {
 
 /// The life of a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Term {
+pub struct Term {
     start: OffsetDateTime,
     end: OffsetDateTime,
     /// Where in the spread this certificate lies, in thousandths: the same at each start of the agent.
@@ -68,7 +68,8 @@ impl Term {
     /// The term of an identity's certificate; `None` when it cannot be read, which a stored identity's always can.
     ///
     /// It begins with the hub's time of the answer that brought it: certificates are dated back a little.
-    pub(super) fn of(identity: &Identity) -> Option<Self> {
+    #[must_use]
+    pub fn of(identity: &Identity) -> Option<Self> {
         let chain = identity.chain();
         let leaf = chain.first()?;
         let (_, parsed) = X509Certificate::from_der(leaf).ok()?;
@@ -79,18 +80,29 @@ impl Term {
         Some(Self { start: start.max(answered).min(end), end, place })
     }
 
+    /// Serial number (lower-case hex, as the hub's registry spells it) and end of an identity's certificate.
+    #[must_use]
+    pub fn serial_and_end(identity: &Identity) -> Option<(String, OffsetDateTime)> {
+        let chain = identity.chain();
+        let (_, parsed) = X509Certificate::from_der(chain.first()?).ok()?;
+        Some((parsed.tbs_certificate.serial.to_str_radix(16), parsed.validity().not_after.to_datetime()))
+    }
+
     /// When to ask for the next one.
-    pub(super) fn due(&self) -> OffsetDateTime {
+    #[must_use]
+    pub fn due(&self) -> OffsetDateTime {
         self.start + (self.end - self.start) * (DUE_AFTER + SPREAD * f64::from(self.place) / 1000.0)
     }
 
     /// When this one ends.
-    pub(super) fn end(&self) -> OffsetDateTime {
+    #[must_use]
+    pub fn end(&self) -> OffsetDateTime {
         self.end
     }
 
     /// Whether so little is left that somebody should look: a quarter of the life, while half of it was for trying.
-    pub(super) fn is_late(&self, now: OffsetDateTime) -> bool {
+    #[must_use]
+    pub fn is_late(&self, now: OffsetDateTime) -> bool {
         now >= self.end - (self.end - self.start) * 0.25
     }
 }

@@ -8,6 +8,7 @@
 //! announces itself (at each of its own connections it says again what it has committed: what was on its way may be
 //! lost), and after ten seconds without progress. The hub answers each batch once, so an answer that says nothing new is
 //! an announcement, unless batches were sent twice and owe one.
+//! Public for whoever plays the line by seed (the fault lab).
 //! Sending twice is always safe: the hub knows (stream, sequence). Deliberately absent: events, topics, keys.
 
 use std::collections::VecDeque;
@@ -28,7 +29,7 @@ struct Flight {
 
 /// Where one stream stands.
 #[derive(Debug, Clone)]
-pub(super) struct Sender {
+pub struct Sender {
     timeout: Duration,
     connected: bool,
     /// Everything up to here is committed at the hub.
@@ -48,7 +49,7 @@ pub(super) struct Sender {
 
 /// Why everything unacknowledged is sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Resend {
+pub enum Resend {
     /// The hub has a hole before a batch.
     Rewind,
     /// The hub announced itself: what was on its way to it may be lost.
@@ -58,7 +59,9 @@ pub(super) enum Resend {
 }
 
 impl Sender {
-    pub(super) fn new(acknowledged: u64, timeout: Duration) -> Self {
+    /// Nothing is on its way; everything up to `acknowledged` is committed. `timeout` is how long the hub may say nothing.
+    #[must_use]
+    pub fn new(acknowledged: u64, timeout: Duration) -> Self {
         Self {
             timeout,
             connected: false,
@@ -73,30 +76,31 @@ impl Sender {
     }
 
     /// The line is up: whatever was on its way on the last one may be lost.
-    pub(super) fn connected(&mut self, now: MonoTime) {
+    pub fn connected(&mut self, now: MonoTime) {
         self.connected = true;
         self.forget(now);
     }
 
     /// The line is down.
-    pub(super) fn disconnected(&mut self) {
+    pub fn disconnected(&mut self) {
         self.connected = false;
     }
 
     /// The outbox begins a new stream, or was set to `acknowledged` by a restored hub.
-    pub(super) fn reset(&mut self, acknowledged: u64, now: MonoTime) {
+    pub fn reset(&mut self, acknowledged: u64, now: MonoTime) {
         self.acknowledged = acknowledged;
         self.forget(now);
     }
 
     /// The sequence after which to read the next batch, if one may be sent now and `recorded` has more.
-    pub(super) fn next(&self, recorded: u64) -> Option<u64> {
+    #[must_use]
+    pub fn next(&self, recorded: u64) -> Option<u64> {
         let room = self.connected && self.in_flight.len() < MAX_BATCHES_IN_FLIGHT;
         (room && recorded > self.sent).then_some(self.sent)
     }
 
     /// A batch through `last` is on its way.
-    pub(super) fn sent(&mut self, last: u64, now: MonoTime) {
+    pub fn sent(&mut self, last: u64, now: MonoTime) {
         if self.in_flight.is_empty() {
             self.progress_at = now;
         }
@@ -105,12 +109,12 @@ impl Sender {
     }
 
     /// The broker took a batch that nobody listened for.
-    pub(super) fn unheard(&mut self) {
+    pub fn unheard(&mut self) {
         self.unheard = true;
     }
 
     /// The hub has committed everything through `through`. Says so when it means that batches must be repeated.
-    pub(super) fn acknowledged(&mut self, through: u64, now: MonoTime) -> Option<Resend> {
+    pub fn acknowledged(&mut self, through: u64, now: MonoTime) -> Option<Resend> {
         let back = std::mem::take(&mut self.unheard);
         let progress = self.advance(through, now);
         let Some(oldest) = self.in_flight.front() else {
@@ -134,7 +138,7 @@ impl Sender {
     }
 
     /// The hub has a hole after `through`.
-    pub(super) fn rewind(&mut self, through: u64, now: MonoTime) -> Option<Resend> {
+    pub fn rewind(&mut self, through: u64, now: MonoTime) -> Option<Resend> {
         self.unheard = false;
         self.advance(through, now);
         let repeated = self.rewound.is_some_and(|(to, at)| to == through && now.since(at) < ANSWER_TIME);
@@ -147,7 +151,7 @@ impl Sender {
     }
 
     /// Looks at the time.
-    pub(super) fn tick(&mut self, now: MonoTime) -> Option<Resend> {
+    pub fn tick(&mut self, now: MonoTime) -> Option<Resend> {
         if !self.connected || self.in_flight.is_empty() || now.since(self.progress_at) < self.timeout {
             return None;
         }

@@ -32,6 +32,8 @@ pub struct Setting {
     pub resume: bool,
     /// Tells how far the run is, on standard error.
     pub progress: bool,
+    /// Where a row that goes by seeds begins.
+    pub first_seed: u64,
 }
 
 /// A run of one row.
@@ -80,6 +82,12 @@ impl Lab {
     #[must_use]
     pub fn count(&self) -> u64 {
         self.count
+    }
+
+    /// The first seed of a row that goes by seeds.
+    #[must_use]
+    pub fn first_seed(&self) -> u64 {
+        self.setting.first_seed
     }
 
     /// True for the run of `scripts/soak`, false for that of `scripts/test`: a row may leave out what a small count cannot
@@ -219,6 +227,7 @@ mod tests {
             state: Some(dir.path().join("state.json")),
             resume: true,
             progress: false,
+            first_seed: 0,
         };
         FAIL_AT.set(Some(1));
         let outcome = Lab::run(&ROW, 10, setting.clone());

@@ -12,7 +12,7 @@ use fault_lab::{Lab, rows};
 fn small(id: &str) {
     let row = rows::find(id).unwrap();
     let bin_dir = Path::new(env!("CARGO_BIN_EXE_store-worker")).parent().unwrap().to_path_buf();
-    let setting = Setting { bin_dir, state: None, resume: false, progress: false };
+    let setting = Setting { bin_dir, state: None, resume: false, progress: false, first_seed: 0 };
     let outcome = Lab::run(row, row.small, setting);
     let line = serde_json::to_string(&outcome).unwrap();
     if outcome.skipped {
@@ -54,8 +54,14 @@ small_rows! {
     m2_nothing_depends_on_the_brokers_disk: "M2",
     m4_what_is_sent_again_has_no_effect: "M4",
     m6_what_was_buffered_is_uploaded_in_order: "M6",
+    m7_packets_that_are_no_messages_harm_nobody: "M7",
     m8_all_devices_are_back_after_a_broker_restart: "M8",
+    m9_who_stands_still_fills_no_memory_and_loses_nothing: "M9",
     m10_nobodys_session_is_taken_over: "M10",
+    m11_no_seed_loses_doubles_or_disorders_an_event: "M11",
+    c2_no_device_is_ever_without_a_certificate: "C2",
+    i1_bad_certificates_are_refused_for_the_right_reason: "I1",
+    i2_a_revoked_device_is_out_within_five_seconds: "I2",
     i3_no_device_reaches_anothers_topics: "I3",
     i4_a_claim_token_has_one_winner: "I4",
     h1_what_is_acknowledged_is_committed_with_its_effects: "H1",

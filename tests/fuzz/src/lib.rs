@@ -7,8 +7,10 @@
 //! Deliberately absent: parsers that see authenticated bytes only (the stores' files, which are checked by their own
 //! bit-flip tests) and whatever libraries parse before us (TLS, MQTT, HTTP, TOML's and ONNX's own syntax).
 
+pub mod mutation;
 mod seeds;
 mod targets;
+pub mod trial;
 
 /// One parser.
 #[derive(Clone, Copy)]

@@ -21,6 +21,9 @@ struct Arguments {
     /// Inject this many faults in each row, instead of the row's own count
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
+    /// Begin with this seed, in rows that go by seeds (M11)
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
     /// Print one line of JSON for each row instead of a table
     #[arg(long)]
     json: bool,
@@ -64,9 +67,15 @@ fn soak(arguments: &Arguments) -> Result<bool> {
     for row in chosen {
         let count = arguments.count.unwrap_or(row.count);
         let _closed = writeln!(std::io::stderr(), "==> {} {}", row.id, row.title);
-        let state = arguments.state_dir.join(format!("{}-{}-{count}.json", arguments.commit, row.id));
-        let setting =
-            Setting { bin_dir: bin_dir.to_path_buf(), state: Some(state), resume: arguments.resume, progress: true };
+        let first_seed = arguments.seed;
+        let name = format!("{}-{}-{count}-{first_seed}.json", arguments.commit, row.id);
+        let setting = Setting {
+            bin_dir: bin_dir.to_path_buf(),
+            state: Some(arguments.state_dir.join(name)),
+            resume: arguments.resume,
+            progress: true,
+            first_seed,
+        };
         let outcome = Lab::run(row, count, setting);
         all_in_order &= outcome.ok;
         print(&outcome, row, arguments.json)?;

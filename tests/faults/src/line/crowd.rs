@@ -73,6 +73,12 @@ impl Crowd {
         Ok(())
     }
 
+    /// The fleet's process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// What the devices' searches have found so far.
     pub fn findings(&self, site: &Site) -> Result<Vec<Found>> {
         searches::read(&site.file(FINDINGS))

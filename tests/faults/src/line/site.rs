@@ -3,7 +3,7 @@
 //! Everything is started by the system tests' launcher, as a user starts it. Processes are ended by the id that their own
 //! pid files name below this hub's folder, and by nothing else.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -13,6 +13,7 @@ use sqlx::{Connection as _, PgConnection};
 use system_tests::launcher::{Hub, Places, Tenant, free_port, run_dir};
 use system_tests::watch::Rows;
 use tokio::runtime::Runtime;
+use uuid::Uuid;
 
 use super::{Proxy, cost};
 use crate::lab::now;
@@ -95,6 +96,36 @@ impl Site {
             admin.populate(&dir, &site, devices, |_| {}).await
         })?;
         Ok((0..devices).map(|index| dir.join(folder_name(index))).collect())
+    }
+
+    /// Makes and claims one more device of the tenant, in a folder of its own.
+    pub async fn claim_device(&self, dir: &Path, name: &str) -> Result<()> {
+        let token = self.hub()?.create_device(&self.tenant, &self.site, name, 1).await?;
+        fleet_sim::device::claim(dir, &token, name).await
+    }
+
+    /// Claims a device again, for other hardware with a folder of its own; the certificate before serves for nothing then.
+    pub async fn claim_again(&self, device: Uuid, dir: &Path) -> Result<()> {
+        let made = self.hub()?.post(&self.tenant, &format!("/v1/devices/{device}/claim-tokens"), json!({})).await?;
+        let token = made["token"].as_str().with_context(|| format!("no token in {made}"))?.to_owned();
+        fleet_sim::device::claim(dir, &token, "other hardware").await
+    }
+
+    /// Revokes a device.
+    pub async fn revoke(&self, device: Uuid) -> Result<()> {
+        let path = format!("/v1/devices/{device}");
+        self.hub()?.call(&self.tenant, reqwest::Method::DELETE, &path, None).await.map(drop)
+    }
+
+    /// A file of the hub's own below its data directory.
+    #[must_use]
+    pub fn hub_file(&self, name: &str) -> PathBuf {
+        self.dir.path().join("hub").join(name)
+    }
+
+    /// Makes the broker read its lists again, as the hub does.
+    pub fn reload_broker(&self) -> Result<()> {
+        signal(self.id_of(Part::Broker).context("the broker has no process")?, libc::SIGHUP)
     }
 
     /// The hub's resident memory.
@@ -185,10 +216,19 @@ impl Site {
         signal(id, if frozen { libc::SIGSTOP } else { libc::SIGCONT })
     }
 
-    /// Stops a part where it stands, or lets it go on.
+    /// The hub's process id.
+    pub fn hub_id(&mut self) -> Result<u32> {
+        Ok(self.hub.as_mut().context("the hub is not running")?.process().id())
+    }
+
+    /// Stops a part where it stands, or lets it go on, with every process that it has started.
     pub fn freeze(&self, part: Part, frozen: bool) -> Result<()> {
         let id = self.id_of(part).with_context(|| format!("{part:?} has no process"))?;
-        signal(id, if frozen { libc::SIGSTOP } else { libc::SIGCONT })
+        for id in std::iter::once(id).chain(children(id)) {
+            // A child may end in between; its parent does not while it is stopped.
+            let _ended = signal(id, if frozen { libc::SIGSTOP } else { libc::SIGCONT });
+        }
+        Ok(())
     }
 
     /// Kills a part with SIGKILL and waits until the process is gone; returns its id, for [`Site::back`].
@@ -243,6 +283,12 @@ impl Site {
 fn alive(id: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}
+
+/// The processes that this one has started.
+fn children(id: u32) -> Vec<u32> {
+    let listed = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+    listed.split_whitespace().filter_map(|id| id.parse().ok()).collect()
 }
 
 fn signal(id: u32, signal: i32) -> Result<()> {

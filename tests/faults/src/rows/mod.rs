@@ -3,6 +3,8 @@
 
 mod access_lines;
 mod backlog;
+mod bad_certificates;
+mod bad_packets;
 mod broker_kills;
 mod camera_restarts;
 mod claim_races;
@@ -20,8 +22,12 @@ mod nemesis;
 mod out_of_memory;
 mod postgres_kills;
 mod power_cuts;
+mod renewals;
 mod replays;
+mod revocations;
+mod simulation;
 mod starts;
+mod stopped_consumers;
 
 use crate::row::Row;
 
@@ -40,8 +46,14 @@ pub static ALL: &[&Row] = &[
     &broker_kills::M2,
     &replays::M4,
     &backlog::M6,
+    &bad_packets::M7,
     &herd::M8,
+    &stopped_consumers::M9,
     &id_theft::M10,
+    &simulation::M11,
+    &renewals::C2,
+    &bad_certificates::I1,
+    &revocations::I2,
     &access_lines::I3,
     &claim_races::I4,
     &hub_kills::H1,
