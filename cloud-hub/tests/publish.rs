@@ -486,6 +486,43 @@ async fn what_was_under_way_when_the_hubs_session_ended_goes_out_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_without_a_link_holds_up_none_of_those_that_are_told_together() {
+    if skipped("a_device_without_a_link_holds_up_none_of_those_that_are_told_together") {
+        return;
+    }
+    let line = Line::start().await;
+    let (tenant, site) = (line.place.tenant, line.place.site);
+    let mut places = Vec::new();
+    for _ in 0..3 {
+        let device = line.hub.device(tenant, site).await;
+        let link = line.hub.custody.link(tenant, device).await.unwrap();
+        let keys = LinkKeys::derive(&link.link_key, wire_contract::DeviceId(device.0), link.link_epoch);
+        places.push(Place { tenant, site, device, link, keys });
+    }
+    line.mosquitto.access().replace(&access_lines(&line.hub.db).await.unwrap()).unwrap();
+    let mut all = Vec::new();
+    for place in &places {
+        let mut device = Device::connect(&line, place).await;
+        device.report().await;
+        all.push(device);
+    }
+    let first = line.hub.person(tenant, "first").await;
+    for device in &mut all {
+        device.follow_to(1).await;
+        assert!(device.holds(first));
+    }
+    // All of them stand at version 1 now; the hub cannot seal anything for one of them any more.
+    let mut superuser = line.hub.superuser().await;
+    let delete = sqlx::query("DELETE FROM device_link WHERE device_id = $1").bind(places[1].device.0);
+    assert_eq!(delete.execute(&mut superuser).await.unwrap().rows_affected(), 1);
+    let second = line.hub.person(tenant, "second").await;
+    for device in [0, 2] {
+        all[device].follow_to(2).await;
+        assert!(all[device].holds(second));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_person_whose_key_is_gone_holds_up_no_device() {
     if skipped("a_person_whose_key_is_gone_holds_up_no_device") {
         return;

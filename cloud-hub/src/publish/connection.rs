@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use wire_contract::{UpChannel, topic};
 
 use super::outbox::Parcel;
-use super::{Inboxes, Publisher, commands, feed, galleries};
+use super::{Inboxes, Publisher, commands, feed};
 use crate::domain::message::Incoming;
 
 /// Publishes under way at once. Below the broker's receive maximum (20 at the embedded one).
@@ -269,7 +269,7 @@ fn deliver(topic: &[u8], payload: &[u8], inboxes: &Inboxes) {
     let (channel, device) = (message.channel, message.device);
     let full = match channel {
         UpChannel::Evt => inboxes.batches.try_send(message).is_err(),
-        UpChannel::Gallery => inboxes.galleries.try_send(galleries::Input::Report(message)).is_err(),
+        UpChannel::Gallery => inboxes.reports.try_send(message).is_err(),
         UpChannel::Cmd => inboxes.commands.try_send(commands::Input::Said(message)).is_err(),
         UpChannel::Status => inboxes.presence.try_send(message).is_err(),
         _ => false,

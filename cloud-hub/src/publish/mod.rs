@@ -80,6 +80,7 @@ struct Inboxes {
     batches: mpsc::Sender<Incoming>,
     presence: mpsc::Sender<Incoming>,
     galleries: mpsc::Sender<galleries::Input>,
+    reports: mpsc::Sender<Incoming>,
     commands: mpsc::Sender<commands::Input>,
     feed: mpsc::Sender<feed::Input>,
 }
@@ -91,15 +92,16 @@ impl Publisher {
         let (outbox, parcels) = Outbox::new();
         let (presence, presence_inbox) = mpsc::channel(QUEUE);
         let (galleries, gallery_inbox) = mpsc::channel(QUEUE);
+        let (reports, report_inbox) = mpsc::channel(QUEUE);
         let (feed, feed_inbox) = mpsc::channel(QUEUE);
         let (commands, command_inbox) = mpsc::channel(QUEUE);
-        let inboxes = Inboxes { batches, presence, galleries, commands, feed };
+        let inboxes = Inboxes { batches, presence, galleries, reports, commands, feed };
         let mut tasks = JoinSet::new();
         tasks.spawn(connection::run(self.clone(), parcels, inboxes.clone(), connected.clone()));
         tasks.spawn(forward(acks, outbox.clone()));
         tasks.spawn(announce::run(self.clone(), outbox.clone(), connected.subscribe()));
         tasks.spawn(presence::run(self.clone(), presence_inbox));
-        tasks.spawn(galleries::run(self.clone(), gallery_inbox, outbox.clone(), connected.subscribe()));
+        tasks.spawn(galleries::run(self.clone(), gallery_inbox, report_inbox, outbox.clone(), connected.subscribe()));
         tasks.spawn(commands::run(self.clone(), command_inbox, outbox.clone(), connected.subscribe()));
         tasks.spawn(feed::run(self.clone(), feed_inbox, outbox, connected.subscribe()));
         tasks.spawn(listen(self.db.clone(), inboxes));

@@ -1,6 +1,6 @@
-//! One message of gallery records for one device: opened, put together, sealed again.
+//! One message of gallery records: opened and put together once, sealed for each device that is to have it.
 //!
-//! In: where the device stands. Out: the next run of records that fits 64 KiB, sealed under the device's K_down.
+//! In: where the devices stand. Out: the next run of records that fits 64 KiB, sealed under each device's K_down.
 //!
 //! **Erased people.** Records of a person who was erased have no body any more, yet versions must stay contiguous and
 //! a `del` must find something to delete. A device that comes from before such a record is sent a stand-in: a person
@@ -42,23 +42,26 @@ pub(super) struct Position {
     pub(super) genuine_through: u64,
 }
 
-/// The next message for a device.
-pub(super) struct NextMessage {
-    pub(super) message: Outgoing,
-    /// Where the device stands after it.
+/// The next message, for each of some devices.
+pub(super) struct NextMessages {
+    /// One for each device, in the order in which they were named.
+    pub(super) messages: Vec<Outgoing>,
+    /// Where the devices stand after it.
     pub(super) position: Position,
     /// Whether more records follow.
     pub(super) more: bool,
 }
 
-/// Puts the next message together; `None` when there is nothing to send.
+/// Puts the next message together for devices that stand at the same place; `None` when there is nothing to send.
+///
+/// The records are read and opened once: after a change a whole fleet stands at the same place.
 pub(super) async fn next(
     tx: &mut TenantTx,
     links: &DeviceLinks,
-    device: DeviceId,
+    devices: &[DeviceId],
     id: GalleryId,
     from: Position,
-) -> Result<Option<NextMessage>, KeysError> {
+) -> Result<Option<NextMessages>, KeysError> {
     let gallery = galleries::get(tx, id).await?;
     if gallery.epoch != from.epoch || gallery.version <= from.version {
         return Ok(None);
@@ -83,12 +86,13 @@ pub(super) async fn next(
         root: Hash32(root.0),
     });
     let json = serde_json::to_vec(&down).expect("records are plain structs");
-    let accepted = links.accepted(tx, device).await?;
-    Ok(Some(NextMessage {
-        message: links.seal(tx.tenant(), &accepted, DownChannel::Gallery, &json)?,
-        position: Position { version: last, genuine_through, ..from },
-        more: last < gallery.version,
-    }))
+    let mut messages = Vec::with_capacity(devices.len());
+    for device in devices {
+        let accepted = links.accepted(tx, *device).await?;
+        messages.push(links.seal(tx.tenant(), &accepted, DownChannel::Gallery, &json)?);
+    }
+    let position = Position { version: last, genuine_through, ..from };
+    Ok(Some(NextMessages { messages, position, more: last < gallery.version }))
 }
 
 /// Opens bodies, each person's key read once a message.
