@@ -41,8 +41,8 @@ const CRATES: &[(&str, &[&str])] = &[
             "wire-contract",
         ],
     ),
-    // Devices made of the agent's own parts.
-    ("fleet-sim", &["edge-agent", "edge-store", "wire-contract"]),
+    // Devices made of the agent's own parts; what their galleries find is asked in face-core's words.
+    ("fleet-sim", &["edge-agent", "edge-store", "face-core", "wire-contract"]),
     // It calls the parsers of both programs, so it must link them.
     ("fuzz-targets", &["cloud-hub", "edge-agent", "edge-capture", "face-runtime", "gallery-log", "wire-contract"]),
 ];
