@@ -334,7 +334,8 @@ NumTickets = 0
 /// The whole configuration. Limits: a batch of events is at most 64 KiB, an envelope and topic stay below 1 KiB more. Both
 /// ends announce that they take longer packets than this broker does: one that is longer than its receiver takes stays
 /// "under way" for ever (2.0.11), and twenty of them silence the receiver;
-/// a queue of 1,000 messages is minutes of one device's traffic, and what overflows is sent again by the outbox.
+/// a queue of 20,000 messages holds what a fleet of 5,000 says when it connects at once, and of what overflows only batches are
+/// sent again soon.
 ///
 /// Whatever belongs to a listener must stand below its `listener` line: with settings per listener, one that stands
 /// above makes Mosquitto open a third listener, port 1883 on every interface.
