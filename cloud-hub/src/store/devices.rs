@@ -456,16 +456,44 @@ pub async fn report_gallery(
     Ok(())
 }
 
-/// The claimed devices that are to hold a gallery.
-pub async fn holders(tx: &mut TenantTx, gallery: GalleryId) -> Result<Vec<DeviceId>, StoreError> {
+/// Where a device stands in a gallery by its last stored report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The device.
+    pub device: DeviceId,
+    /// The gallery's epoch, which the report has too.
+    pub epoch: u32,
+    /// The version that it reported.
+    pub version: u64,
+    /// Whether its root was that of the log at this version.
+    pub genuine: bool,
+}
+
+/// The claimed devices that are to hold a gallery and have reported on its present epoch.
+pub async fn standings(tx: &mut TenantTx, gallery: GalleryId) -> Result<Vec<Standing>, StoreError> {
     let tenant = tx.tenant_uuid();
-    let ids = sqlx::query_scalar(
-        "SELECT d.id FROM device d JOIN gallery g ON g.tenant_id = d.tenant_id AND g.site_id = d.site_id
-         WHERE d.tenant_id = $1 AND g.id = $2 AND d.state = 'claimed' ORDER BY d.id",
+    let rows: Vec<(Uuid, i64, i64, bool)> = sqlx::query_as(
+        "SELECT d.id, g.epoch, r.version, v.root IS NOT DISTINCT FROM r.root
+         FROM gallery g
+         JOIN device d ON d.tenant_id = g.tenant_id AND d.site_id = g.site_id AND d.state = 'claimed'
+         JOIN device_gallery r ON r.tenant_id = g.tenant_id AND r.device_id = d.id AND r.gallery_id = g.id
+                              AND r.epoch = g.epoch
+         LEFT JOIN gallery_version v ON v.tenant_id = g.tenant_id AND v.gallery_id = g.id AND v.epoch = g.epoch
+                                    AND v.version = r.version
+         WHERE g.tenant_id = $1 AND g.id = $2 ORDER BY d.id",
     )
     .bind(tenant)
     .bind(gallery.0)
     .fetch_all(tx.conn())
     .await?;
-    Ok(ids.into_iter().map(DeviceId).collect())
+    rows.into_iter()
+        .map(|(device, number, version, genuine)| {
+            Ok(Standing {
+                device: DeviceId(device),
+                epoch: epoch("gallery.epoch", number)?,
+                version: super::galleries::version("device_gallery.version", version)?,
+                genuine,
+            })
+        })
+        .collect()
 }
