@@ -248,10 +248,11 @@ async fn a_change_of_the_access_lines_while_the_broker_reads_them_is_not_missed(
     let tls = TlsConfiguration::Rustls(Arc::new(authorities.as_device()));
     options.set_transport(Transport::tls_with_config(tls)).set_clean_start(true);
     let (client, mut events) = AsyncClient::new(options, 8);
-    for round in 0..12 {
+    // Reading so many lines takes a tenth of a second here, and the end of that is where a signal is forgotten.
+    for round in 0..16 {
         until_told(&client, &mut events, PubAckReason::NotAuthorized).await;
         access.replace(&others).unwrap();
-        tokio::time::sleep(Duration::from_millis(2 * round)).await;
+        tokio::time::sleep(Duration::from_millis(40 + 5 * round)).await;
         access.replace(&allowed).unwrap();
         until_told(&client, &mut events, PubAckReason::NoMatchingSubscribers).await;
         access.replace(&others).unwrap();
