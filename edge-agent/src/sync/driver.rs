@@ -16,7 +16,7 @@ use edge_store::{Identity, Outbox};
 use face_core::MonoTime;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 use wire_contract::batch::MAX_BATCH_BYTES;
@@ -46,8 +46,13 @@ const TICK: Duration = Duration::from_millis(250);
 const GALLERY_MESSAGES: usize = 64;
 /// Messages joined into one application at most: 64 messages of 64 KiB are 4 MiB in memory.
 const JOINED: usize = 64;
-/// Between two attempts to read galleries that the operating system refuses to read.
-const HEAL_SPACING: Duration = Duration::from_secs(5);
+/// No gallery message for so long: then what was deleted is made unreadable on disk too, and galleries that the operating
+/// system refused to read are tried again. A burst of deletions costs one rewrite and not one for each.
+const QUIET: Duration = Duration::from_secs(5);
+/// Where messages never pause, what was deleted is made unreadable at these intervals.
+const NEVER_QUIET: Duration = Duration::from_secs(60);
+/// A disk that refused to (it is full, say) is asked again after this and not after each pause.
+const REFUSED: Duration = Duration::from_secs(600);
 /// Between two fetches of the link that the hub's own messages ask for.
 const LINK_SPACING: Duration = Duration::from_secs(10);
 
@@ -489,21 +494,29 @@ impl<C: Connect> Driver<C> {
 /// Applies gallery messages in their order until the driver is gone; then what still waits is applied and it ends.
 async fn gallery_task(sync: Arc<Sync>, mut waiting: mpsc::Receiver<GalleryDown>, outcomes: mpsc::Sender<Outcome>) {
     let mut messages = Vec::new();
+    let (mut not_before, mut at_latest) = (Instant::now(), Instant::now() + NEVER_QUIET);
     loop {
-        match tokio::time::timeout(HEAL_SPACING, waiting.recv_many(&mut messages, JOINED)).await {
+        let quiet = match tokio::time::timeout(QUIET, waiting.recv_many(&mut messages, JOINED)).await {
             Ok(0) => return,
-            Ok(_) => {}
-            Err(_) => {
-                let sync = Arc::clone(&sync);
-                // What still goes wrong is on the log, and the roster stays closed.
-                let _ = blocking(move || sync.galleries.heal()).await;
-            }
-        }
+            Ok(_) => false,
+            Err(_) => true,
+        };
         for message in receiver::join(std::mem::take(&mut messages)) {
             let sync = Arc::clone(&sync);
             let outcome = blocking(move || receiver::handle(&sync.galleries, &sync.keys, message)).await;
             // A driver that is stopping needs no outcomes.
             let _ = outcomes.send(outcome).await;
+        }
+        if quiet {
+            let sync = Arc::clone(&sync);
+            // What still goes wrong is on the log, and the roster stays closed.
+            let _ = blocking(move || sync.galleries.heal()).await;
+        }
+        let now = Instant::now();
+        if now >= not_before && (quiet || now >= at_latest) {
+            let sync = Arc::clone(&sync);
+            let tidied = blocking(move || sync.galleries.tidy()).await;
+            (not_before, at_latest) = if tidied { (now, now + NEVER_QUIET) } else { (now + REFUSED, now + REFUSED) };
         }
     }
 }
