@@ -2,18 +2,21 @@
 //!
 //! In: everything of [`Sync`], a [`Connect`] that opens lines. Out: batches, reports and statuses published; evtacks
 //! and gallery messages taken in. Store calls block and run on blocking threads, one at a time from here; galleries are
-//! applied by a task of their own ([`gallery_task`]), so that a long first fill does not delay events.
+//! applied by a task of their own ([`galleries::work`]), so that a long first fill does not delay events.
 
 mod commanding;
 mod events;
+mod galleries;
 mod renewing;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use edge_store::{Identity, Outbox};
 use face_core::MonoTime;
+use gallery_log::GalleryId;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
@@ -22,7 +25,7 @@ use url::Url;
 use wire_contract::batch::MAX_BATCH_BYTES;
 use wire_contract::envelope::UP_OVERHEAD;
 use wire_contract::status::Presence;
-use wire_contract::{Code, DownChannel, EvtAck, GalleryDown, LinkAnswer, Timestamp, UpChannel};
+use wire_contract::{DownChannel, EvtAck, GalleryDown, LinkAnswer, Timestamp, UpChannel};
 
 use self::renewing::Renewing;
 use super::backoff::Backoff;
@@ -30,12 +33,10 @@ use super::commands::Commands;
 use super::https::{HttpsError, Hub};
 use super::link::{self, LinkError, LinkRing, OpenError};
 use super::presence::ConnectionCounter;
-use super::receiver::{self, Outcome};
 use super::reports::{RebuildPace, Reports};
 use super::sender::Sender;
 use super::transport::{Connect, Line, LineError, LineEvent, Parcel, Shipment, Will};
 use super::{Orders, Sync, SyncStatus, TlsError, tls};
-use crate::gallery::Rebuilt;
 use crate::logging::chain;
 use crate::stages::record::Happening;
 
@@ -44,10 +45,6 @@ const TICK: Duration = Duration::from_millis(250);
 /// Gallery messages that wait to be applied. Full means that the disk is behind: the message is dropped, and the hub
 /// sends again after the next report.
 const GALLERY_MESSAGES: usize = 64;
-/// Messages joined into one application at most: 64 messages of 64 KiB are 4 MiB in memory.
-const JOINED: usize = 64;
-/// Between two attempts to read galleries that the operating system refuses to read.
-const HEAL_SPACING: Duration = Duration::from_secs(5);
 /// Between two fetches of the link that the hub's own messages ask for.
 const LINK_SPACING: Duration = Duration::from_secs(10);
 
@@ -102,6 +99,8 @@ pub(super) struct Driver<C> {
     stream: Option<edge_store::StreamId>,
     reports: Reports,
     rebuild_pace: RebuildPace,
+    /// Older epochs that were put on record in this run, so that whoever repeats them does not fill the outbox.
+    older_epochs: HashSet<(GalleryId, u32)>,
 }
 
 impl<C: Connect> Driver<C> {
@@ -135,6 +134,7 @@ impl<C: Connect> Driver<C> {
             stream: None,
             reports: Reports::new(timing.report_interval),
             rebuild_pace: RebuildPace::default(),
+            older_epochs: HashSet::new(),
             sync: Arc::new(sync),
         }
     }
@@ -142,7 +142,7 @@ impl<C: Connect> Driver<C> {
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let (messages, waiting) = mpsc::channel(GALLERY_MESSAGES);
         let (outcomes, mut decided) = mpsc::channel(GALLERY_MESSAGES);
-        let galleries = tokio::spawn(gallery_task(Arc::clone(&self.sync), waiting, outcomes));
+        let galleries = tokio::spawn(galleries::work(Arc::clone(&self.sync), waiting, outcomes));
         let mut changes = self.sync.galleries.changes();
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -418,46 +418,11 @@ impl<C: Connect> Driver<C> {
         }
     }
 
-    /// There is a new roster; perhaps because a store was thrown away.
-    fn on_galleries(&mut self) {
-        self.reports.changed(self.now());
-        for Rebuilt { gallery, epoch, .. } in self.sync.galleries.take_rebuilt() {
-            if epoch == 0 {
-                self.want_link();
-            }
-            self.on_outcome(Outcome::ThrownAway { gallery, epoch, code: Code::StoreDoubtful });
-        }
-    }
-
-    fn on_outcome(&mut self, outcome: Outcome) {
-        let now = self.now();
-        match outcome {
-            Outcome::Done => {}
-            Outcome::Report => self.reports.changed(now),
-            Outcome::FetchLink => self.want_link(),
-            Outcome::ThrownAway { gallery, epoch, code } => {
-                let at = self.rebuild_pace.thrown_away(now);
-                self.reports.hold(at);
-                self.put_on_record(Happening::GalleryRebuilt { gallery: gallery.0, epoch, code, at: now });
-            }
-        }
-    }
-
     /// In a task of its own: a full disk must not keep this loop from the hub. At most one waits for each gallery or stream
     /// thrown away, and those come ever more slowly.
     fn put_on_record(&self, happening: Happening) {
         let recorder = self.sync.recorder.clone();
         tokio::spawn(async move { recorder.record(happening).await });
-    }
-
-    fn send_report(&mut self) {
-        if !matches!(self.connection, Connection::Up { .. }) || !self.reports.take(self.now()) {
-            return;
-        }
-        let Some(ring) = &self.ring else { return };
-        let topic = ring.up_topic(UpChannel::Gallery);
-        let payload = ring.wrap(&topic, &to_json(&receiver::state_report(&self.sync.galleries)));
-        self.publish(Shipment { topic, payload, retain: false, parcel: Parcel::Report });
     }
 
     async fn on_outbox<T: Send + 'static>(&self, call: impl FnOnce(&Outbox) -> T + Send + 'static) -> T {
@@ -473,28 +438,6 @@ impl<C: Connect> Driver<C> {
         } else {
             tracing::warn!(event, error = text, "tried again by itself");
             self.status.send_modify(|status| status.last_error = Some(text));
-        }
-    }
-}
-
-/// Applies gallery messages in their order until the driver is gone; then what still waits is applied and it ends.
-async fn gallery_task(sync: Arc<Sync>, mut waiting: mpsc::Receiver<GalleryDown>, outcomes: mpsc::Sender<Outcome>) {
-    let mut messages = Vec::new();
-    loop {
-        match tokio::time::timeout(HEAL_SPACING, waiting.recv_many(&mut messages, JOINED)).await {
-            Ok(0) => return,
-            Ok(_) => {}
-            Err(_) => {
-                let sync = Arc::clone(&sync);
-                // What still goes wrong is on the log, and the roster stays closed.
-                let _ = blocking(move || sync.galleries.heal()).await;
-            }
-        }
-        for message in receiver::join(std::mem::take(&mut messages)) {
-            let sync = Arc::clone(&sync);
-            let outcome = blocking(move || receiver::handle(&sync.galleries, &sync.keys, message)).await;
-            // A driver that is stopping needs no outcomes.
-            let _ = outcomes.send(outcome).await;
         }
     }
 }
