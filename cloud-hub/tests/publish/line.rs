@@ -135,9 +135,14 @@ impl Line {
             .unwrap()
     }
 
-    pub(crate) async fn equal(&self) -> bool {
+    /// What a person sees of the device's gallery.
+    pub(crate) async fn held(&self) -> devices::DeviceGallery {
         let (tenant, device) = (self.place.tenant, self.place.device);
-        self.hub.db.tenant(tenant, move |tx| Box::pin(devices::galleries(tx, device))).await.unwrap()[0].equal()
+        self.hub.db.tenant(tenant, move |tx| Box::pin(devices::galleries(tx, device))).await.unwrap().remove(0)
+    }
+
+    async fn equal(&self) -> bool {
+        self.held().await.equal()
     }
 
     pub(crate) async fn wait_equal(&self) {

@@ -131,8 +131,9 @@ pub(super) async fn judge(
             let mut judgements = Vec::new();
             for state in states {
                 let Some(own) = own(state.gallery) else { continue };
-                store(tx, message.device, own, &state, now).await?;
-                judgements.push((own.gallery, find(tx, own, &state).await?));
+                let judgement = find(tx, own, &state).await?;
+                store(tx, message.device, own, &state, &judgement, now).await?;
+                judgements.push((own.gallery, judgement));
             }
             Ok(Said::Stands(judgements))
         }
@@ -149,9 +150,12 @@ async fn store(
     device: DeviceId,
     own: &DeviceGallery,
     state: &GalleryState,
+    judgement: &Judgement,
     now: OffsetDateTime,
 ) -> Result<(), StoreError> {
-    let reported = Reported { epoch: state.epoch, version: state.version, root: state.root.0.to_vec(), at: now };
+    let differs = matches!(judgement, Judgement::Differs(_) | Judgement::Ahead(_) | Judgement::Hopeless(_));
+    let root = state.root.0.to_vec();
+    let reported = Reported { epoch: state.epoch, version: state.version, root, at: now, differs };
     let equal = (state.epoch, state.version, &reported.root) == (own.epoch, own.version, &own.root);
     devices::report_gallery(tx, device, own.gallery, &reported, equal).await
 }
