@@ -17,7 +17,7 @@ use super::problem::ApiError;
 use super::sites::MAX_NAME;
 use super::state::Api;
 use crate::domain::ids::{DeviceId, DoorId, SiteId, TenantId};
-use crate::store::devices::{Device, DeviceGallery, DeviceState, Standing};
+use crate::store::devices::{Agreement, Device, DeviceGallery, DeviceState};
 use crate::store::{TenantTx, audit, devices, places};
 
 /// Doors of one device: more than any door controller drives.
@@ -106,11 +106,11 @@ impl From<&DeviceGallery> for DeviceGalleryView {
             hub_version: gallery.version,
             hub_root: hex::encode(&gallery.root),
             equal: gallery.equal(),
-            standing: match gallery.standing() {
-                Standing::Unreported => "unreported",
-                Standing::Equal => "equal",
-                Standing::Behind => "behind",
-                Standing::Differs => "differs",
+            standing: match gallery.agreement() {
+                Agreement::Unreported => "unreported",
+                Agreement::Equal => "equal",
+                Agreement::Behind => "behind",
+                Agreement::Differs => "differs",
             },
             since: gallery.since().map(Timestamp::from),
             propagation_ms: gallery.propagation.and_then(|took| i64::try_from(took.whole_milliseconds()).ok()),

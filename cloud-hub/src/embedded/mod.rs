@@ -12,6 +12,7 @@ pub mod parts;
 pub mod ports;
 pub mod postgres;
 mod process;
+mod reload;
 mod service_user;
 mod supervise;
 

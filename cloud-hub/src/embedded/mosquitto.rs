@@ -19,6 +19,7 @@ use wire_contract::topic::acl;
 
 use super::error::EmbeddedError;
 use super::process::ChildSpec;
+use super::reload::Reloads;
 use super::service_user::{self, ServiceUser};
 use super::supervise::{self, Supervised};
 use super::{Layout, files, leftover, parts, ports};
@@ -175,8 +176,7 @@ impl EmbeddedMosquitto {
             path: self.options.file("devices.acl"),
             certificates: Some((self.options.file("server.pem"), self.options.file("server.key"))),
             owner: self.options.user.clone(),
-            pid_file: Some(self.options.file("mosquitto.pid")),
-            config: Some(self.options.file("mosquitto.conf")),
+            reloads: Reloads::new(Some(self.options.file("mosquitto.pid")), Some(self.options.file("mosquitto.conf"))),
             crl: self.options.certificates.client_crl_pem.as_ref().map(|_| self.options.file("clients.crl")),
         }
     }
@@ -211,9 +211,7 @@ pub struct AccessFile {
     /// Chain and key of the device listener, where the hub writes them.
     certificates: Option<(PathBuf, PathBuf)>,
     owner: Option<ServiceUser>,
-    pid_file: Option<PathBuf>,
-    /// Proves that the process is the one meant; `None` for a broker that is started by others.
-    config: Option<PathBuf>,
+    reloads: Reloads,
     /// The revocation list of device certificates, where the hub writes it.
     crl: Option<PathBuf>,
 }
@@ -226,8 +224,7 @@ impl AccessFile {
             path: path.to_path_buf(),
             certificates: None,
             owner: None,
-            pid_file: pid_file.map(Path::to_path_buf),
-            config: None,
+            reloads: Reloads::new(pid_file.map(Path::to_path_buf), None),
             crl: crl.map(Path::to_path_buf),
         }
     }
@@ -250,7 +247,7 @@ impl AccessFile {
     /// Replaces the list and makes the broker read it. Live sessions keep running, under the new rules.
     pub fn replace(&self, access: &str) -> Result<(), EmbeddedError> {
         files::write_file(&self.path, access.as_bytes(), 0o600, self.owner.as_ref())?;
-        self.reload();
+        self.reloads.ask();
         Ok(())
     }
 
@@ -264,17 +261,8 @@ impl AccessFile {
         // The key first: it is the same at each renewal, so no moment has a chain without its key.
         files::write_file(key, key_pem.as_bytes(), 0o600, self.owner.as_ref())?;
         files::write_file(chain, chain_pem.as_bytes(), 0o600, self.owner.as_ref())?;
-        self.reload();
+        self.reloads.ask();
         Ok(())
-    }
-
-    fn reload(&self) {
-        if let Some(pid) = self.pid_file.as_deref().and_then(leftover::pid_in)
-            && self.config.as_deref().is_none_or(|config| leftover::was_started_with(pid, config))
-        {
-            // Not running (just restarting) is no error: it reads the new list when it starts.
-            let _ = rustix::process::kill_process(pid, Signal::HUP);
-        }
     }
 }
 

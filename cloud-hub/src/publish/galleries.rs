@@ -27,7 +27,8 @@ use crate::domain::healing::Healing;
 use crate::domain::ids::{DeviceId, GalleryId, TenantId};
 use crate::domain::message::Incoming;
 use crate::keys::KeysError;
-use crate::store::{StoreError, devices, routes};
+use crate::store::devices::Standing;
+use crate::store::{StoreError, devices, galleries, routes};
 
 /// Devices that are sent the same records in one turn. Each costs one query and one seal, about a third of a millisecond.
 const TOGETHER: usize = 64;
@@ -78,7 +79,7 @@ pub(super) async fn run(
             // Also seen when the session ended and came back in between. The sender outlives this task.
             Ok(()) = connected.changed() => if *connected.borrow_and_update() { this.start_over().await },
             input = inbox.recv() => match input {
-                Some(input) => this.take(input).await,
+                Some(input) => this.take_all(input, &mut inbox).await,
                 None => return,
             },
             () = std::future::ready(()), if !this.behind.is_empty() => {
@@ -119,42 +120,60 @@ impl Galleries {
         }
     }
 
-    async fn take(&mut self, input: Input) {
-        match input {
-            Input::Changed(tenant, gallery) => self.changed(tenant, gallery).await,
-            Input::LookAtAll => {
-                if let Err(error) = self.look_at_all().await {
-                    tracing::error!(%error, "cannot look at all devices; their next reports start them again");
-                }
+    /// Takes in what waits, a gallery that changed several times once: who enrols ten people makes twenty changes.
+    async fn take_all(&mut self, first: Input, inbox: &mut mpsc::Receiver<Input>) {
+        let (mut changed, mut look_at_all) = (HashSet::new(), false);
+        let mut next = Some(first);
+        while let Some(input) = next {
+            match input {
+                Input::Changed(tenant, gallery) => drop(changed.insert((tenant, gallery))),
+                Input::LookAtAll => look_at_all = true,
             }
+            next = inbox.try_recv().ok();
+        }
+        if look_at_all {
+            self.look_at_all().await;
+            return;
+        }
+        for (tenant, gallery) in changed {
+            self.changed(tenant, gallery).await;
         }
     }
 
     /// Forgets what was sent and begins again from what the devices reported.
     async fn start_over(&mut self) {
         self.known.clear();
-        self.take(Input::LookAtAll).await;
+        self.look_at_all().await;
     }
 
     /// Queues every device of the registry, those not heard of in this process from their last stored report: the
     /// hub may have restarted while they stayed connected, and they report once a minute only.
-    async fn look_at_all(&mut self) -> Result<(), StoreError> {
-        for (tenant, device) in routes::devices(&self.publisher.db).await? {
-            self.recall(tenant, device).await?;
+    async fn look_at_all(&mut self) {
+        if let Err(error) = self.recall_all().await {
+            tracing::error!(%error, "cannot look at all devices; their next reports start them again");
         }
-        let places: Vec<Place> = self.known.keys().copied().collect();
-        places.into_iter().for_each(|place| self.queue(place));
+    }
+
+    async fn recall_all(&mut self) -> Result<(), StoreError> {
+        for tenant in routes::tenants(&self.publisher.db).await? {
+            let all = self.publisher.db.tenant(tenant, |tx| Box::pin(galleries::of_sites(tx, None))).await?;
+            for gallery in all {
+                self.recall(tenant, gallery).await?;
+            }
+        }
         Ok(())
     }
 
-    /// Takes up where a device's stored reports left it, unless more is known. A report that is out of date is
-    /// harmless: what the device has already it passes over, and what does not follow makes it report.
-    async fn recall(&mut self, tenant: TenantId, device: DeviceId) -> Result<(), StoreError> {
-        let stored =
-            self.publisher.db.tenant(tenant, move |tx| Box::pin(reports::stored_positions(tx, device))).await?;
-        for (gallery, position) in stored {
-            let reported = position.version;
-            self.known.entry((tenant, device, gallery)).or_insert(Known { position, reported });
+    /// Queues every device that holds the gallery and ever reported on it; the others report when they connect. A device
+    /// of which no more is known is taken up where its stored report left it. A report that is out of date is harmless:
+    /// what the device has already it passes over, and what does not follow makes it report.
+    async fn recall(&mut self, tenant: TenantId, gallery: GalleryId) -> Result<(), StoreError> {
+        let stored = self.publisher.db.tenant(tenant, move |tx| Box::pin(devices::standings(tx, gallery))).await?;
+        for Standing { device, epoch, version, genuine } in stored {
+            let position = Position { epoch, version, genuine_through: if genuine { version } else { 0 } };
+            let place = (tenant, device, gallery);
+            self.known.entry(place).or_insert(Known { position, reported: version });
+            self.queue(place);
         }
         Ok(())
     }
@@ -165,27 +184,12 @@ impl Galleries {
         }
     }
 
-    /// Queues every device that holds the gallery and ever reported on it; the others report when they connect.
     async fn changed(&mut self, tenant: TenantId, gallery: GalleryId) {
-        if let Err(error) = self.queue_holders(tenant, gallery).await {
+        if let Err(error) = self.recall(tenant, gallery).await {
             tracing::error!(%gallery, %error, "cannot tell who holds a gallery; sending to those that are known");
             let places: Vec<Place> = self.known.keys().filter(|place| place.2 == gallery).copied().collect();
             places.into_iter().for_each(|place| self.queue(place));
         }
-    }
-
-    async fn queue_holders(&mut self, tenant: TenantId, gallery: GalleryId) -> Result<(), StoreError> {
-        let holders = self.publisher.db.tenant(tenant, move |tx| Box::pin(devices::holders(tx, gallery))).await?;
-        for device in holders {
-            let place = (tenant, device, gallery);
-            if !self.known.contains_key(&place) {
-                self.recall(tenant, device).await?;
-            }
-            if self.known.contains_key(&place) {
-                self.queue(place);
-            }
-        }
-        Ok(())
     }
 
     /// Sends one message to the device whose turn it is, and to those behind it that stand at the same place.

@@ -8,9 +8,9 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::{StoreError, TenantTx, certificates, routes};
-use crate::domain::ids::{DeviceId, GalleryId, SiteId};
+use crate::domain::ids::{DeviceId, SiteId};
 
-pub use held::{DeviceGallery, Reported, Standing, galleries, report_gallery};
+pub use held::{Agreement, DeviceGallery, Reported, Standing, galleries, report_gallery, standings};
 
 /// How long the link key before the present one is still accepted, by protocol.md.
 pub const PREVIOUS_LINK_ACCEPTED: Duration = Duration::hours(24);
@@ -338,18 +338,4 @@ pub async fn seen(tx: &mut TenantTx, id: DeviceId, now: OffsetDateTime) -> Resul
         .execute(tx.conn())
         .await?;
     Ok(())
-}
-
-/// The claimed devices that are to hold a gallery.
-pub async fn holders(tx: &mut TenantTx, gallery: GalleryId) -> Result<Vec<DeviceId>, StoreError> {
-    let tenant = tx.tenant_uuid();
-    let ids = sqlx::query_scalar(
-        "SELECT d.id FROM device d JOIN gallery g ON g.tenant_id = d.tenant_id AND g.site_id = d.site_id
-         WHERE d.tenant_id = $1 AND g.id = $2 AND d.state = 'claimed' ORDER BY d.id",
-    )
-    .bind(tenant)
-    .bind(gallery.0)
-    .fetch_all(tx.conn())
-    .await?;
-    Ok(ids.into_iter().map(DeviceId).collect())
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use cloud_hub::keys::{Custody, DeviceLinks};
-use cloud_hub::store::devices::Standing;
+use cloud_hub::store::devices::Agreement;
 use gallery_log::{Digest, Kind, Op, Record, RecordId, Root};
 use uuid::Uuid;
 use wire_contract::gallery::GalleryStand;
@@ -106,7 +106,7 @@ async fn only_the_buckets_that_differ_travel() {
     assert_eq!(device.log.version(), 122, "the watermarks agree");
     device.is_compared().await;
     let (parts, bytes) = device.answer().await;
-    assert_eq!(line.held().await.standing(), Standing::Differs);
+    assert_eq!(line.held().await.agreement(), Agreement::Differs);
     let (buckets, records) = (parts[0].buckets.len(), parts[0].records.len());
     assert!(parts.len() == 1 && buckets <= 4, "{} parts, {buckets} buckets", parts.len());
     // 118 entries are live in 256 buckets; one that stands in a bucket with another is already rare.
@@ -116,13 +116,13 @@ async fn only_the_buckets_that_differ_travel() {
     device.report().await;
     line.wait_equal().await;
     let healed = line.held().await;
-    assert_eq!(healed.standing(), Standing::Equal);
+    assert_eq!(healed.agreement(), Agreement::Equal);
     // The log goes on where the healing ended.
     let late = line.hub.person(tenant, "late").await;
     device.follow_to(123).await;
     assert!(device.holds(late));
     let behind = line.held().await;
-    assert_eq!(behind.standing(), Standing::Behind);
+    assert_eq!(behind.agreement(), Agreement::Behind);
     assert!(behind.since() > healed.since(), "since the change that it has not reported");
     device.report().await;
     line.wait_equal().await;

@@ -1,6 +1,6 @@
 //! What a device says on `up/gallery`: verified, stored, and compared with what the hub has at that version.
 //!
-//! In: messages, and stored reports after a restart. Out: a [`Judgement`] for each gallery. Nothing is sent from here.
+//! In: messages. Out: a [`Judgement`] for each gallery. Nothing is sent from here.
 
 use time::OffsetDateTime;
 use wire_contract::envelope::EnvelopeError;
@@ -95,22 +95,6 @@ impl Divergence {
 /// The order to throw a gallery away, as the answer to a report.
 pub(super) fn rebuild(gallery: GalleryId, epoch: u32, reason: Code, answers: Option<GalleryStand>) -> GalleryDown {
     GalleryDown::Rebuild(GalleryRebuild { v: V1, gallery: wire_contract::GalleryId(gallery.0), epoch, reason, answers })
-}
-
-/// Where a device stands by its last stored reports.
-pub(super) async fn stored_positions(
-    tx: &mut TenantTx,
-    device: DeviceId,
-) -> Result<Vec<(GalleryId, Position)>, StoreError> {
-    let mut positions = Vec::new();
-    for own in devices::galleries(tx, device).await? {
-        let Some(reported) = own.reported.as_ref().filter(|reported| reported.epoch == own.epoch) else { continue };
-        let root = galleries::root_at(tx, own.gallery, own.epoch, reported.version).await?;
-        let genuine = root.is_some_and(|root| root.0[..] == reported.root[..]);
-        let (epoch, version) = (own.epoch, reported.version);
-        positions.push((own.gallery, Position { epoch, version, genuine_through: if genuine { version } else { 0 } }));
-    }
-    Ok(positions)
 }
 
 /// Verifies a message; a report is stored, and compared with what the hub has.

@@ -49,9 +49,9 @@ pub struct Reported {
     pub differs: bool,
 }
 
-/// How a device's gallery stands to the hub's.
+/// How far a device's gallery agrees with the hub's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum Agreement {
     /// The device has not said anything.
     Unreported,
     /// It searches exactly what the hub has.
@@ -71,24 +71,24 @@ impl DeviceGallery {
         })
     }
 
-    /// How it stands.
+    /// How far it agrees with the hub's.
     #[must_use]
-    pub fn standing(&self) -> Standing {
+    pub fn agreement(&self) -> Agreement {
         match &self.reported {
-            None => Standing::Unreported,
-            Some(_) if self.equal() => Standing::Equal,
-            Some(reported) if reported.differs => Standing::Differs,
-            Some(_) => Standing::Behind,
+            None => Agreement::Unreported,
+            Some(_) if self.equal() => Agreement::Equal,
+            Some(reported) if reported.differs => Agreement::Differs,
+            Some(_) => Agreement::Behind,
         }
     }
 
     /// Since when it stands so: what was equal is behind from the first change on that it has not reported.
     #[must_use]
     pub fn since(&self) -> Option<OffsetDateTime> {
-        match self.standing() {
-            Standing::Unreported => None,
-            Standing::Behind => self.outdated_at.or(self.since),
-            Standing::Equal | Standing::Differs => self.since,
+        match self.agreement() {
+            Agreement::Unreported => None,
+            Agreement::Behind => self.outdated_at.or(self.since),
+            Agreement::Equal | Agreement::Differs => self.since,
         }
     }
 }
@@ -195,4 +195,46 @@ pub async fn report_gallery(
     .execute(tx.conn())
     .await?;
     Ok(())
+}
+
+/// Where a device stands in a gallery by its last stored report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The device.
+    pub device: DeviceId,
+    /// The gallery's epoch, which the report has too.
+    pub epoch: u32,
+    /// The version that it reported.
+    pub version: u64,
+    /// Whether its root was that of the log at this version.
+    pub genuine: bool,
+}
+
+/// The claimed devices that are to hold a gallery and have reported on its present epoch.
+pub async fn standings(tx: &mut TenantTx, gallery: GalleryId) -> Result<Vec<Standing>, StoreError> {
+    let tenant = tx.tenant_uuid();
+    let rows: Vec<(Uuid, i64, i64, bool)> = sqlx::query_as(
+        "SELECT d.id, g.epoch, r.version, v.root IS NOT DISTINCT FROM r.root
+         FROM gallery g
+         JOIN device d ON d.tenant_id = g.tenant_id AND d.site_id = g.site_id AND d.state = 'claimed'
+         JOIN device_gallery r ON r.tenant_id = g.tenant_id AND r.device_id = d.id AND r.gallery_id = g.id
+                              AND r.epoch = g.epoch
+         LEFT JOIN gallery_version v ON v.tenant_id = g.tenant_id AND v.gallery_id = g.id AND v.epoch = g.epoch
+                                    AND v.version = r.version
+         WHERE g.tenant_id = $1 AND g.id = $2 ORDER BY d.id",
+    )
+    .bind(tenant)
+    .bind(gallery.0)
+    .fetch_all(tx.conn())
+    .await?;
+    rows.into_iter()
+        .map(|(device, number, version, genuine)| {
+            Ok(Standing {
+                device: DeviceId(device),
+                epoch: epoch("gallery.epoch", number)?,
+                version: version("device_gallery.version", version)?,
+                genuine,
+            })
+        })
+        .collect()
 }

@@ -20,6 +20,8 @@ use crate::lab::now;
 
 /// How long a part that was killed may take to be there again.
 const BACK_WITHIN: Duration = Duration::from_secs(20);
+/// A file system that has no disk.
+const MEMORY: &str = "/dev/shm";
 
 /// A hub and what belongs to it. Field order is the order of the end.
 pub struct Site {
@@ -32,6 +34,8 @@ pub struct Site {
     places: Places,
     runtime: Runtime,
     dir: tempfile::TempDir,
+    /// Where the devices' folders really are, when they are in memory.
+    memory: Option<tempfile::TempDir>,
 }
 
 /// A part of the hub that runs as a process of its own.
@@ -46,6 +50,21 @@ pub enum Part {
 impl Site {
     /// Starts a hub with a tenant, a site, a webhook that nobody answers, and `devices` claimed devices.
     pub fn open(devices: usize) -> Result<Self> {
+        let site = Self::without_devices(None)?;
+        site.populate(devices)?;
+        Ok(site)
+    }
+
+    /// As [`Site::open`], with the devices' folders in memory: a thousand devices have a thousand disks, and this machine
+    /// has one, which the hub's tables need for themselves.
+    pub fn open_with_devices_in_memory(devices: usize) -> Result<Self> {
+        let memory = tempfile::Builder::new().prefix("lintel-fleet-").tempdir_in(MEMORY)?;
+        let site = Self::without_devices(Some(memory))?;
+        site.populate(devices)?;
+        Ok(site)
+    }
+
+    fn without_devices(memory: Option<tempfile::TempDir>) -> Result<Self> {
         // Of this process; another row may have been first.
         let _installed = rustls::crypto::ring::default_provider().install_default();
         let runtime = Runtime::new()?;
@@ -62,8 +81,10 @@ impl Site {
             anyhow::Ok((hub, tenant, site, proxy))
         });
         let (hub, tenant, site, proxy) = opened?;
-        let made = Self { proxy, hub: Some(hub), tenant, site, ports, places, runtime, dir };
-        made.populate(devices)?;
+        let made = Self { proxy, hub: Some(hub), tenant, site, ports, places, runtime, dir, memory };
+        if let Some(memory) = &made.memory {
+            std::os::unix::fs::symlink(memory.path(), made.fleet_dir())?;
+        }
         Ok(made)
     }
 

@@ -245,7 +245,8 @@ impl<'a> Match<'a> {
             }
         }
         self.partition = false;
-        if self.random.chance(20) {
+        // Rarely: the hub then looks at every tenant that the run has made.
+        if self.random.chance(4) {
             let out = self.hub.session_lost().await;
             self.send(out)?;
         }
