@@ -228,11 +228,11 @@ pub async fn standings(tx: &mut TenantTx, gallery: GalleryId) -> Result<Vec<Stan
     .fetch_all(tx.conn())
     .await?;
     rows.into_iter()
-        .map(|(device, number, version, genuine)| {
+        .map(|(device, number, last, genuine)| {
             Ok(Standing {
                 device: DeviceId(device),
                 epoch: epoch("gallery.epoch", number)?,
-                version: version("device_gallery.version", version)?,
+                version: version("device_gallery.version", last)?,
                 genuine,
             })
         })
