@@ -285,7 +285,13 @@ impl<C: Connect> Driver<C> {
         match event {
             LineEvent::Ready { session_present, max_payload } => self.on_ready(session_present, max_payload).await,
             LineEvent::Message { topic, payload } => self.on_message(&topic, &payload, messages).await,
-            LineEvent::Taken(parcel) => tracing::trace!(event = "taken_by_broker", ?parcel),
+            LineEvent::Taken(parcel) => {
+                if parcel == Parcel::Status {
+                    // Not when it is merely open: one on which the broker takes nothing is closed again, ever more slowly.
+                    self.backoff.reset();
+                }
+                tracing::trace!(event = "taken_by_broker", ?parcel);
+            }
             LineEvent::Unheard => self.sender.unheard(),
             LineEvent::Refused(parcel, reason) => {
                 tracing::error!(
@@ -295,6 +301,10 @@ impl<C: Connect> Driver<C> {
                     reason,
                     "the broker does not take this device's messages; the hub has not written its access lines, or a quota is reached"
                 );
+                if parcel == Parcel::Status {
+                    // Said once a connection: the hub knows nothing of this one. Access lines may be about to come.
+                    return self.lost(&LineError::StatusRefused { reason }, self.now());
+                }
                 self.status.send_modify(|status| status.last_error = Some(format!("the broker refused: {reason}")));
             }
             LineEvent::Lost(error) => self.lost(&error, self.now()),
@@ -309,7 +319,6 @@ impl<C: Connect> Driver<C> {
         };
         let max_batch = max_payload.saturating_sub(UP_OVERHEAD).min(MAX_BATCH_BYTES);
         self.connection = Connection::Up { line, max_batch };
-        self.backoff.reset();
         self.adopt_stream().await;
         self.sender.connected(now);
         self.reports.connected(now);

@@ -217,6 +217,11 @@ impl Far {
         Batch::decode(&verified(&shipment.topic, &shipment.payload)).unwrap()
     }
 
+    async fn status(&mut self) -> Status {
+        let shipment = self.shipment(Parcel::Status).await;
+        serde_json::from_slice(&verified(&shipment.topic, &shipment.payload)).unwrap()
+    }
+
     async fn say(&self, (topic, payload): (String, Vec<u8>)) {
         self.events.send(LineEvent::Message { topic, payload }).await.unwrap();
     }
@@ -309,6 +314,18 @@ async fn a_new_line_goes_on_after_what_is_acknowledged() {
     rig.record(1);
     let mut far = rig.line().await;
     assert_eq!(span(&far.batch().await), (2, 3));
+}
+
+#[tokio::test]
+async fn a_status_that_the_broker_refuses_is_said_again_on_a_new_line() {
+    let mut rig = Rig::start(Device::new().linked());
+    let mut far = rig.line().await;
+    let first = far.status().await;
+    far.events.send(LineEvent::Refused(Parcel::Status, "NotAuthorized".into())).await.unwrap();
+    eventually("told", || !rig.status.borrow().connected).await;
+    assert!(rig.status.borrow().last_error.as_ref().is_some_and(|error| error.contains("access lines")));
+    let second = rig.line().await.status().await;
+    assert_eq!(second.connection_epoch, first.connection_epoch + 1);
 }
 
 #[tokio::test]

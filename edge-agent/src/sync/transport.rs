@@ -116,6 +116,12 @@ pub(super) enum LineError {
         /// The broker's word.
         reason: String,
     },
+    /// The broker does not let this device say that it is there.
+    #[error("the broker refuses this device's status ({reason}); the hub has not written this device's access lines")]
+    StatusRefused {
+        /// The broker's word.
+        reason: String,
+    },
     /// Nothing moved for two keep-alives although something was owed.
     #[error("nothing moved for {0:?}; the connection is torn down")]
     Stalled(Duration),

@@ -20,6 +20,8 @@ use crate::happening;
 
 /// How long the broker may take for one acknowledgement.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest that the hub's broker allows: nothing keeps a line alive that waits while a thousand others connect.
+const KEEP_ALIVE: Duration = Duration::from_secs(300);
 
 /// A connection that believes the broker.
 pub struct Trusting {
@@ -83,7 +85,7 @@ impl Trusting {
     }
 
     async fn open(mut options: MqttOptions) -> Result<Self> {
-        options.set_keep_alive(Duration::from_secs(30)).set_outgoing_inflight_upper_limit(100);
+        options.set_keep_alive(KEEP_ALIVE).set_outgoing_inflight_upper_limit(100);
         let (client, mut socket) = AsyncClient::new(options, 64);
         let greeted = async {
             loop {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use edge_store::Identity;
 use fleet_sim::trusting::{Captured, Trusting};
+use futures::{StreamExt as _, TryStreamExt as _};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{ConnectProperties, Packet};
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
@@ -30,6 +31,8 @@ const IN_FLIGHT: u16 = 100;
 /// Published and not yet heard, of all devices together: in messages, and in bytes.
 const UNDER_WAY: usize = 800;
 const BYTES_UNDER_WAY: usize = 16 << 20;
+/// Devices that connect at once. A handshake costs the broker milliseconds.
+const CONNECTING: usize = 16;
 /// Messages that a device publishes before it waits for the broker; as many as an agent has under way.
 const FEW: usize = 4;
 
@@ -50,13 +53,14 @@ pub fn broker_alone(site: &Site, folders: &[PathBuf], shape: Shape) -> Result<Du
         .map(|folder| Identity::load(folder)?.with_context(|| format!("{} is not claimed", folder.display())))
         .collect::<Result<_>>()?;
     site.block_on(async {
-        let mut subscriber = subscribe(port, &password).await?;
-        let mut lines = Vec::new();
-        for identity in &identities {
+        let lines = identities.iter().map(|identity| async move {
             let topic = format!("lintel/v1/{}/{}/up/floor", identity.tenant, identity.device);
             let one = Captured { topic, payload: vec![0x20; shape.bytes], ids: Vec::new() };
-            lines.push((Trusting::connect(identity, &identity.device.to_string()).await?, vec![one; shape.messages]));
-        }
+            let line = Trusting::connect(identity, &identity.device.to_string()).await?;
+            anyhow::Ok((line, vec![one; shape.messages]))
+        });
+        let lines: Vec<_> = futures::stream::iter(lines).buffer_unordered(CONNECTING).try_collect().await?;
+        let mut subscriber = subscribe(port, &password).await?;
         let (begun, expected) = (now(), identities.len() * shape.messages);
         let mut publishing = JoinSet::new();
         // The broker drops what its queue for a subscriber has no room for: no more is under way than it may hold.

@@ -68,6 +68,7 @@ fn load(lab: &mut Lab) -> Result<Verdict> {
         let mut crowd = Crowd::start_searching(&site, QUIET_RATE, &probes)?;
         let up = crowd.until(UP_WITHIN, |standing| standing.connected == count)?;
         ensure!(up.is_some(), "not every device came up: {:?}", crowd.standing()?);
+        heard_of_all(&site, count)?;
         change_people(&mut site, &crowd, &faces, count, tally)?;
         let told = upload(&mut site, crowd, count, long, tally)?;
         judge::judge(&site, &told)?.count_in(tally, &told);
@@ -78,6 +79,22 @@ fn load(lab: &mut Lab) -> Result<Verdict> {
     let control = Control::of("deletions_late", tally.count_of("control_late"))
         .and("lost_in_tables", tally.count_of("control_lost_in_tables"));
     Ok(Verdict { tally, control })
+}
+
+/// Waits until the hub knows where each device's gallery stands: what is measured is a change, not a fleet's first start.
+fn heard_of_all(site: &Site, devices: u64) -> Result<()> {
+    let begun = now();
+    site.block_on(async {
+        let mut tables = site.database().await?;
+        loop {
+            let heard: i64 = sqlx::query_scalar("SELECT count(*) FROM device_gallery").fetch_one(&mut tables).await?;
+            if u64::try_from(heard)? >= devices {
+                return Ok(());
+            }
+            ensure!(begun.elapsed() < PATIENCE, "the hub has heard of the galleries of {heard} of {devices} devices");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    })
 }
 
 /// Enrols everybody at once and deletes everybody at once; then one more, whose deletion a standing broker holds up.
