@@ -4,7 +4,8 @@
 //! Pure: what is sent, and where this is kept, is the publisher's business.
 //!
 //! Healing is tried once. A device that differs after it took the answer in has a store or a hub that cannot be trusted
-//! bucket by bucket: it is rebuilt, and people are told. So is one that never says its hashes.
+//! bucket by bucket: it is rebuilt, and people are told. So is one that never says its hashes, or takes no answer in. A line
+//! that broke in between is no reason for that: what may have been lost is asked for and given again.
 
 use time::{Duration, OffsetDateTime};
 
@@ -15,7 +16,10 @@ const PATIENCE: Duration = Duration::seconds(25);
 /// Hashes that come sooner after an answer crossed it on the way.
 const CROSSED: Duration = Duration::seconds(5);
 
-/// Answers in a row that did not arrive, as far as the device's hashes tell.
+/// Questions that a device may leave without hashes.
+const MOST_QUESTIONS: u32 = 2;
+
+/// Answers in a row that may not arrive, as far as the device's hashes tell.
 const MOST_ANSWERS: u32 = 3;
 
 /// What to do about a gallery that differs.
@@ -33,50 +37,49 @@ pub enum Step {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    Asked { at: OffsetDateTime },
-    Answered { version: u64, answers: u32, at: OffsetDateTime },
+    Asked { questions: u32, at: OffsetDateTime },
+    Answered { version: u64, at: OffsetDateTime },
 }
 
 /// The healing of one gallery of one device.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Healing {
     stage: Option<Stage>,
+    /// Answers so far.
+    answers: u32,
 }
 
 impl Healing {
     /// A report of `version` has another root than the hub had there.
     pub fn differs(&mut self, version: u64, now: OffsetDateTime) -> Step {
-        match self.stage {
-            None => {
-                self.stage = Some(Stage::Asked { at: now });
-                Step::Compare
-            }
-            Some(Stage::Answered { version: answered, .. }) if version >= answered => Step::Rebuild,
-            Some(Stage::Asked { at } | Stage::Answered { at, .. }) if now - at < PATIENCE => Step::Wait,
-            Some(_) => Step::Rebuild,
+        let questions = match self.stage {
+            None => 0,
+            Some(Stage::Answered { version: answered, .. }) if version >= answered => return Step::Rebuild,
+            Some(Stage::Asked { at, .. } | Stage::Answered { at, .. }) if now - at < PATIENCE => return Step::Wait,
+            Some(Stage::Asked { questions, .. }) => questions,
+            Some(Stage::Answered { .. }) => 0,
+        };
+        if questions >= MOST_QUESTIONS || self.answers >= MOST_ANSWERS {
+            return Step::Rebuild;
         }
+        self.stage = Some(Stage::Asked { questions: questions + 1, at: now });
+        Step::Compare
     }
 
     /// The device said the hashes of `version`.
     pub fn hashes(&mut self, version: u64, now: OffsetDateTime) -> Step {
         match self.stage {
             Some(Stage::Answered { at, .. }) if now - at < CROSSED => Step::Wait,
-            Some(Stage::Answered { version: answered, answers, .. })
-                if version > answered || answers >= MOST_ANSWERS =>
-            {
-                Step::Rebuild
-            }
+            Some(Stage::Answered { version: answered, .. }) if version > answered => Step::Rebuild,
+            _ if self.answers >= MOST_ANSWERS => Step::Rebuild,
             _ => Step::Answer,
         }
     }
 
     /// The buckets were sent; the gallery is at `version` with them.
     pub fn answered(&mut self, version: u64, now: OffsetDateTime) {
-        let before = match self.stage {
-            Some(Stage::Answered { answers, .. }) => answers,
-            _ => 0,
-        };
-        self.stage = Some(Stage::Answered { version, answers: before + 1, at: now });
+        self.answers += 1;
+        self.stage = Some(Stage::Answered { version, at: now });
     }
 }
 
@@ -119,7 +122,6 @@ mod tests {
         assert_eq!(healing.hashes(7, at(21)), Step::Answer);
         healing.answered(10, at(21));
         assert_eq!(healing.hashes(7, at(31)), Step::Rebuild);
-        assert_eq!(answered().differs(7, at(60)), Step::Rebuild, "a device that says nothing more of it");
     }
 
     #[test]
@@ -127,7 +129,18 @@ mod tests {
         let mut healing = Healing::default();
         assert_eq!(healing.differs(7, at(0)), Step::Compare);
         assert_eq!(healing.differs(7, at(5)), Step::Wait);
-        assert_eq!(healing.differs(7, at(60)), Step::Rebuild);
+        assert_eq!(healing.differs(7, at(60)), Step::Compare, "it may have been away");
+        assert_eq!(healing.differs(7, at(120)), Step::Rebuild);
+    }
+
+    #[test]
+    fn a_device_that_was_away_is_asked_again() {
+        let mut healing = answered();
+        assert_eq!(healing.differs(7, at(3_600)), Step::Compare, "the answer may have been lost");
+        assert_eq!(healing.differs(7, at(3_601)), Step::Wait);
+        assert_eq!(healing.hashes(7, at(3_601)), Step::Answer, "at once");
+        healing.answered(11, at(3_601));
+        assert_eq!(healing.differs(11, at(3_612)), Step::Rebuild, "but a second failure is one");
     }
 
     #[test]
