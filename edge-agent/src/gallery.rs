@@ -7,140 +7,24 @@
 //! finds that it does no more.
 //! Deliberately absent: the network, and which records come (sync).
 
+mod healing;
+mod roster;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use edge_store::{ApplyError, DeviceKeys, Doubt, GalleryError, GalleryKeys, GalleryOpened, GalleryStore, KeysError};
-use face_core::{Embedding, Gallery as _, PersonId, TemplateId};
-use face_index::{BuildError, Engine, Snapshot};
-use gallery_log::body::PersonState;
-use gallery_log::{GalleryId, Kind, PersonBody, Record, Root};
+use face_core::Gallery as _;
+use face_index::BuildError;
+use gallery_log::{GalleryId, Record, Root};
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use uuid::Uuid;
 
-use crate::clock::{ClockQuality, WallTime};
 use crate::logging::chain;
 
-/// Where one gallery stands, as the searched snapshot has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GalleryLine {
-    /// The gallery.
-    pub gallery: GalleryId,
-    /// Its epoch.
-    pub epoch: u32,
-    /// Its version; 0 before the first record.
-    pub version: u64,
-    /// Its root.
-    pub root: Root,
-    /// People in it.
-    pub people: u64,
-    /// Templates in it.
-    pub templates: u64,
-}
-
-/// How a person stands at this moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    /// May be let in.
-    Member,
-    /// Is known and suspended.
-    Suspended,
-    /// Is known, but the validity has not begun or is over, or the clock cannot say.
-    OutsideValidity,
-    /// Is not in the gallery.
-    Absent,
-}
-
-/// On what terms a person may be let in. Who is in several galleries keeps to the strictest terms of all of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Terms {
-    suspended: bool,
-    from: Option<i64>,
-    until: Option<i64>,
-}
-
-impl Terms {
-    fn of(body: &PersonBody) -> Self {
-        Self { suspended: body.state == PersonState::Suspended, from: body.valid_from, until: body.valid_until }
-    }
-
-    fn and(self, other: Self) -> Self {
-        let until = match (self.until, other.until) {
-            (Some(ours), Some(theirs)) => Some(ours.min(theirs)),
-            (ours, theirs) => ours.or(theirs),
-        };
-        Self { suspended: self.suspended || other.suspended, from: self.from.max(other.from), until }
-    }
-}
-
-/// One immutable view of all galleries of this device.
-#[derive(Debug)]
-pub struct Roster {
-    generation: u64,
-    snapshot: Snapshot,
-    people: HashMap<PersonId, Terms>,
-    lines: Vec<GalleryLine>,
-    closed: bool,
-}
-
-impl Roster {
-    /// A roster of nobody, which is not ready.
-    #[must_use]
-    pub fn empty() -> Self {
-        Self { generation: 0, snapshot: Snapshot::empty(), people: HashMap::new(), lines: Vec::new(), closed: false }
-    }
-
-    /// Counts the rosters: each has a higher number than the one before.
-    #[must_use]
-    pub fn generation(&self) -> u64 {
-        self.generation
-    }
-
-    /// What searches use.
-    #[must_use]
-    pub fn snapshot(&self) -> &Snapshot {
-        &self.snapshot
-    }
-
-    /// Where each gallery stands in this view.
-    #[must_use]
-    pub fn lines(&self) -> &[GalleryLine] {
-        &self.lines
-    }
-
-    /// Whether decisions can be made by it: there is a gallery, each can be read and has been filled at least once.
-    #[must_use]
-    pub fn ready(&self) -> bool {
-        !self.closed && !self.lines.is_empty() && self.lines.iter().all(|line| line.version > 0)
-    }
-
-    /// Whether a gallery could not be read: nobody is known then.
-    #[must_use]
-    pub fn closed(&self) -> bool {
-        self.closed
-    }
-
-    /// How a person stands. Time limits need a clock that can be trusted: without one they deny.
-    #[must_use]
-    pub fn standing(&self, person: PersonId, wall: WallTime) -> Standing {
-        let Some(terms) = self.people.get(&person).filter(|_| self.snapshot.contains(person)) else {
-            return Standing::Absent;
-        };
-        if terms.suspended {
-            return Standing::Suspended;
-        }
-        let now = wall.utc.unix_timestamp();
-        let limited = terms.from.is_some() || terms.until.is_some();
-        let inside = terms.from.is_none_or(|from| from <= now) && terms.until.is_none_or(|until| now < until);
-        if limited && (wall.quality == ClockQuality::Untrusted || !inside) {
-            return Standing::OutsideValidity;
-        }
-        Standing::Member
-    }
-}
+pub use roster::{GalleryLine, Roster, Standing};
 
 /// Why a roster could not be built or a store not be used.
 #[derive(Debug, thiserror::Error)]
@@ -369,7 +253,7 @@ impl Galleries {
         // One that is doubted again right after it was begun anew is on a disk that cannot be helped.
         let mut patience = stores.len();
         let roster = loop {
-            let error = match self.build(stores) {
+            let error = match Roster::of(stores, &self.space_id) {
                 Ok(roster) => break roster,
                 Err(error) => error,
             };
@@ -390,7 +274,7 @@ impl Galleries {
                 }
             }
         };
-        let (people, templates) = (roster.snapshot.n_people(), roster.snapshot.len());
+        let (people, templates) = (roster.snapshot().n_people(), roster.snapshot().len());
         tracing::info!(
             event = "gallery_published",
             people,
@@ -421,58 +305,14 @@ impl Galleries {
 
     /// Swaps in a roster in which nobody is known, where each gallery still stands as it does.
     fn close(&self, stores: &Stores) {
-        self.swap(Roster { closed: true, lines: sorted(stores).map(line).collect(), ..Roster::empty() });
+        self.swap(Roster::closed_over(stores));
     }
 
     /// Callers hold the stores' lock, so that two rosters never get one number.
     fn swap(&self, roster: Roster) {
         let generation = *self.changes.borrow() + 1;
-        self.roster.store(Arc::new(Roster { generation, ..roster }));
+        self.roster.store(Arc::new(roster.numbered(generation)));
         self.changes.send_replace(generation);
-    }
-
-    fn build(&self, stores: &mut Stores) -> Result<Roster, RosterError> {
-        for (gallery, store) in stores.iter_mut() {
-            store.reopen().map_err(|source| RosterError::Store { gallery: *gallery, source })?;
-        }
-        let (mut rows, mut seen, mut lines) = (Vec::new(), HashMap::new(), Vec::new());
-        let mut people: HashMap<PersonId, Terms> = HashMap::new();
-        let mut foreign_space = 0_usize;
-        for store in sorted(stores) {
-            let gallery = store.gallery();
-            let contents = store.contents().map_err(|source| RosterError::Store { gallery, source })?;
-            for (id, body) in contents.people {
-                let terms = Terms::of(&body);
-                people
-                    .entry(PersonId(Uuid::from_bytes(*id.as_bytes())))
-                    .and_modify(|known| *known = known.and(terms))
-                    .or_insert(terms);
-            }
-            for (id, body) in contents.templates {
-                if body.space_id != self.space_id {
-                    foreign_space += 1;
-                    continue;
-                }
-                let template = TemplateId(Uuid::from_bytes(*id.as_bytes()));
-                // One person's template may be in two galleries of this device: one row is enough.
-                if seen.insert(template, ()).is_some() {
-                    continue;
-                }
-                match Embedding::from_slice(body.embedding.as_slice()) {
-                    Ok(embedding) => rows.push((PersonId(body.person), template, embedding)),
-                    Err(error) => {
-                        tracing::error!(event = "template_unusable", template = %template.0, error = %error, "left out of the snapshot");
-                    }
-                }
-            }
-            lines.push(line(store));
-        }
-        if foreign_space > 0 {
-            tracing::warn!(event = "templates_of_another_space", count = foreign_space, space_id = %self.space_id, "left out: they were made with another model; the hub must re-embed them");
-        }
-        // A template whose person is not in the gallery opens nothing.
-        rows.retain(|(person, _, _)| people.contains_key(person));
-        Ok(Roster { generation: 0, snapshot: Snapshot::build(rows, Engine::Auto)?, people, lines, closed: false })
     }
 }
 
@@ -485,17 +325,6 @@ fn sorted(stores: &Stores) -> impl Iterator<Item = &GalleryStore> {
     let mut sorted: Vec<_> = stores.values().collect();
     sorted.sort_by_key(|store| store.gallery());
     sorted.into_iter()
-}
-
-fn line(store: &GalleryStore) -> GalleryLine {
-    GalleryLine {
-        gallery: store.gallery(),
-        epoch: store.epoch(),
-        version: store.version(),
-        root: store.root(),
-        people: store.count(Kind::Person),
-        templates: store.count(Kind::Template),
-    }
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use super::problem::ApiError;
 use super::sites::MAX_NAME;
 use super::state::Api;
 use crate::domain::ids::{DeviceId, DoorId, SiteId, TenantId};
-use crate::store::devices::{Device, DeviceGallery, DeviceState};
+use crate::store::devices::{Agreement, Device, DeviceGallery, DeviceState};
 use crate::store::{TenantTx, audit, devices, places};
 
 /// Doors of one device: more than any door controller drives.
@@ -75,7 +75,8 @@ struct DeviceDoorView {
     name: String,
 }
 
-/// `equal` says that the device searches exactly what the hub has.
+/// `equal` says that the device searches exactly what the hub has; `standing` and `since`, how it stands and since when;
+/// `propagation_ms`, how long the last change took from its commit to the report that the device searches it.
 #[derive(Debug, Serialize)]
 struct DeviceGalleryView {
     gallery: Uuid,
@@ -87,6 +88,9 @@ struct DeviceGalleryView {
     hub_version: u64,
     hub_root: String,
     equal: bool,
+    standing: &'static str,
+    since: Option<Timestamp>,
+    propagation_ms: Option<i64>,
 }
 
 impl From<&DeviceGallery> for DeviceGalleryView {
@@ -102,6 +106,14 @@ impl From<&DeviceGallery> for DeviceGalleryView {
             hub_version: gallery.version,
             hub_root: hex::encode(&gallery.root),
             equal: gallery.equal(),
+            standing: match gallery.agreement() {
+                Agreement::Unreported => "unreported",
+                Agreement::Equal => "equal",
+                Agreement::Behind => "behind",
+                Agreement::Differs => "differs",
+            },
+            since: gallery.since().map(Timestamp::from),
+            propagation_ms: gallery.propagation.and_then(|took| i64::try_from(took.whole_milliseconds()).ok()),
         }
     }
 }

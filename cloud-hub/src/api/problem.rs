@@ -73,6 +73,7 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::NotFound { what, .. } => Self::because(Code::NotFound, format!("there is no such {what}")),
+            StoreError::Deleted { .. } => Self::because(Code::Conflict, "this was deleted; its id is never used again"),
             StoreError::Clash(Clash::Other) => Self::of(Code::Conflict),
             StoreError::Clash(clash) => Self::because(Code::Conflict, format!("this {clash} is already taken")),
             StoreError::Database(sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_)) => {

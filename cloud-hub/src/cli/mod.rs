@@ -150,7 +150,7 @@ enum ApiKeysCommand {
 
 #[derive(Debug, Subcommand)]
 enum DevicesCommand {
-    /// List devices with version and root of each gallery, and whether they equal the hub's
+    /// List devices: version and root of each gallery, whether it equals the hub's, since when, and how long the last change took
     List {
         /// Whose
         #[arg(long)]

@@ -27,7 +27,9 @@ pub(super) const DEVICES: &[Column] = &[
     ("VERSION", "/gallery/version"),
     ("HUB", "/gallery/hub_version"),
     ("ROOT", "/gallery/root"),
-    ("EQUAL", "/gallery/equal"),
+    ("STANDING", "/gallery/standing"),
+    ("SINCE", "/gallery/since"),
+    ("TOOK MS", "/gallery/propagation_ms"),
     ("REPORTED", "/gallery/reported_at"),
 ];
 
@@ -90,12 +92,15 @@ mod tests {
     fn devices_have_a_line_for_each_gallery() {
         let answer = json!({ "devices": [
             { "id": "d1", "name": "door", "online": true, "galleries": [
-                { "gallery": "g1", "version": 3, "equal": true, "root": "ab".repeat(32) },
-                { "gallery": "g2", "version": 1, "equal": false } ] },
+                { "gallery": "g1", "version": 3, "standing": "equal", "root": "ab".repeat(32), "propagation_ms": 41 },
+                { "gallery": "g2", "version": 1, "standing": "behind" } ] },
             { "id": "d2", "name": "new", "online": false, "galleries": [] },
         ]});
         let text = render(&answer, "devices", DEVICES);
         assert_eq!(text.lines().count(), 4, "{text}");
-        assert!(text.contains("abababababab ") && text.contains("yes") && text.contains("d2"), "{text}");
+        assert!(
+            text.contains("abababababab ") && text.contains("behind") && text.contains("41") && text.contains("d2"),
+            "{text}"
+        );
     }
 }

@@ -61,6 +61,15 @@ pub struct LiveLeaf {
     pub leaf: Leaf,
 }
 
+/// What a gallery says of the entries that a change is about.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// All live entries of the [`touched_buckets`].
+    pub leaves: BTreeMap<RecordId, LiveLeaf>,
+    /// Those of the entries to be put that were deleted before.
+    pub deleted: BTreeSet<RecordId>,
+}
+
 /// One record to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Appended {
@@ -112,16 +121,17 @@ pub fn touched_buckets(changes: &[Change]) -> BTreeSet<u8> {
     changes.iter().map(|change| bucket_of(change.id())).collect()
 }
 
-/// Appends `changes` in order. `leaves` are all live entries of the [`touched_buckets`].
+/// Appends `changes` in order.
 ///
-/// Refused, with nothing changed: a put whose revision is not higher, a kind that changes, a del of nothing.
+/// Refused, with nothing changed: a put whose revision is not higher, a kind that changes, a del of nothing, and a put of
+/// what was deleted, however late it comes and from wherever: no device would follow.
 pub fn append(
     head: &Head,
-    leaves: &BTreeMap<RecordId, LiveLeaf>,
+    known: &Known,
     changes: &[Change],
     key: &DigestKey,
 ) -> Result<(Vec<Appended>, Head), AppendError> {
-    let (mut head, mut live) = (head.clone(), leaves.clone());
+    let (mut head, Known { leaves: mut live, mut deleted }) = (head.clone(), known.clone());
     // Only the touched buckets are right in this digest; the others are taken from the head.
     let mut digest = Digest::new(log_id(head.gallery), head.epoch);
     for (id, entry) in &live {
@@ -130,6 +140,9 @@ pub fn append(
     let mut appended = Vec::with_capacity(changes.len());
     for change in changes {
         let id = change.id();
+        if deleted.contains(&id) {
+            return Err(AppendError::Deleted { id });
+        }
         let (op, kind, rev, leaf) = next_entry(live.get(&id).copied(), change, key)?;
         match leaf {
             Some(leaf) => {
@@ -139,6 +152,7 @@ pub fn append(
             None => {
                 digest.del(id);
                 live.remove(&id);
+                deleted.insert(id);
             }
         }
         let bucket = bucket_of(id);
@@ -209,7 +223,7 @@ mod tests {
         let touched = touched_buckets(changes);
         let given =
             all.iter().filter(|(id, _)| touched.contains(&bucket_of(**id))).map(|(id, leaf)| (*id, *leaf)).collect();
-        let (appended, next) = append(head, &given, changes, &key())?;
+        let (appended, next) = append(head, &Known { leaves: given, deleted: BTreeSet::new() }, changes, &key())?;
         for record in &appended {
             match record.leaf {
                 Some(leaf) => all.insert(record.id, LiveLeaf { kind: record.kind, rev: record.rev, leaf }),
@@ -278,5 +292,18 @@ mod tests {
         let other = Change::Del { kind: Kind::Template, id: id(1) };
         assert!(matches!(run(&mut head, &mut all, &[other]), Err(AppendError::KindChanged { .. })));
         assert_eq!(head, before);
+    }
+
+    #[test]
+    fn what_was_deleted_is_never_put_again() {
+        let head = Head::empty(GALLERY, 1);
+        let put = Change::Put { kind: Kind::Person, id: id(1), rev: 9, body: vec![] };
+        let refused = |known: &Known, changes: &[Change]| append(&head, known, changes, &key()).map(drop);
+        let again = Err(AppendError::Deleted { id: id(1) });
+        let buried = Known { deleted: [id(1)].into(), ..Known::default() };
+        assert_eq!(refused(&buried, std::slice::from_ref(&put)), again);
+        let first = Change::Put { kind: Kind::Person, id: id(1), rev: 1, body: vec![] };
+        let del = Change::Del { kind: Kind::Person, id: id(1) };
+        assert_eq!(refused(&Known::default(), &[first, del, put]), again, "within one change too");
     }
 }

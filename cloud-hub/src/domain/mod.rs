@@ -17,6 +17,7 @@ pub mod cursor;
 pub mod enrolment;
 pub mod event;
 pub mod gallery;
+pub mod healing;
 pub mod ids;
 pub mod message;
 pub mod people;

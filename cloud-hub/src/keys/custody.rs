@@ -223,7 +223,9 @@ impl Custody {
                 })
             })
             .await;
-        if let Err(KeysError::Store(StoreError::Clash(_) | StoreError::NotFound { .. })) = made {
+        if let Err(KeysError::Store(StoreError::Clash(_) | StoreError::NotFound { .. } | StoreError::Deleted { .. })) =
+            made
+        {
             // Certainly not committed: the key belongs to nobody.
             let keyring = Arc::clone(&self.keyring);
             blocking(move || keyring.destroy_person(tenant, id)).await?;

@@ -65,6 +65,8 @@ impl Custody {
             .db
             .tenant(tenant, move |tx| {
                 Box::pin(async move {
+                    // Whoever was deleted has no key either; that they are gone is the better answer.
+                    people::get(tx, person).await?;
                     let keys = keyring.tenant(tx).await?;
                     let key = keyring.person(&keys, person)?;
                     let rotation = keyring.rotation(tx, &new.space_id).await?;

@@ -17,7 +17,7 @@ use crate::domain::ids::{ClaimId, PersonId, TenantId};
 use crate::domain::rotation::Rotation;
 use crate::domain::vault::{PersonKey, TenantKeys, VaultError, seal_tenant};
 use crate::secret_file;
-use crate::store::{TenantTx, secrets};
+use crate::store::{Clash, StoreError, TenantTx, secrets};
 
 /// Everything that the hub itself holds. One per process; shared by `Arc`.
 pub struct Keyring {
@@ -161,7 +161,9 @@ impl Keyring {
     /// Makes and stores the key of a new person. It is on the disk before any row refers to it.
     pub(super) fn make_person(&self, keys: &TenantKeys, person: PersonId) -> Result<PersonKey, KeysError> {
         let key = PersonKey::random(keys.tenant(), person)?;
-        self.persons.put(keys.tenant(), person, &keys.wrap_person(&key)?)?;
+        if !self.persons.add(keys.tenant(), person, &keys.wrap_person(&key)?)? {
+            return Err(StoreError::Clash(Clash::Other).into());
+        }
         Ok(key)
     }
 

@@ -10,7 +10,7 @@
 
 use std::path::{Path, PathBuf};
 
-use redb::{Database, ReadableDatabase as _, TableDefinition};
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 
 use super::KeysError;
 use crate::domain::ids::{PersonId, TenantId};
@@ -38,9 +38,18 @@ impl PersonKeys {
         Ok(store)
     }
 
-    /// Stores a wrapped key.
-    pub(super) fn put(&self, tenant: TenantId, person: PersonId, wrapped: &[u8]) -> Result<(), KeysError> {
-        self.write(|table| table.insert(row(tenant, person), wrapped).map(|_| ()))
+    /// Stores the wrapped key of somebody new. False, with nothing changed, when there is one: another key in its place would
+    /// make everything unreadable that is sealed under the first.
+    pub(super) fn add(&self, tenant: TenantId, person: PersonId, wrapped: &[u8]) -> Result<bool, KeysError> {
+        let mut added = false;
+        self.write(|table| {
+            added = table.get(row(tenant, person))?.is_none();
+            if added {
+                table.insert(row(tenant, person), wrapped)?;
+            }
+            Ok(())
+        })?;
+        Ok(added)
     }
 
     /// The wrapped key of a person; `None` once it is destroyed.
@@ -108,8 +117,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("persons.redb");
         let store = PersonKeys::open(&path).unwrap();
-        store.put(TENANT, person(1), b"one").unwrap();
-        store.put(TENANT, person(2), b"two").unwrap();
+        assert!(store.add(TENANT, person(1), b"one").unwrap());
+        assert!(store.add(TENANT, person(2), b"two").unwrap());
+        assert!(!store.add(TENANT, person(2), b"another").unwrap(), "a key is never replaced");
         store.destroy(TENANT, person(1)).unwrap();
         store.destroy(TENANT, person(1)).unwrap();
         drop(store);

@@ -1,7 +1,7 @@
 //! Keeps every device's galleries equal to what they should be.
 //!
-//! In: devices' reports and the announcements of committed changes. Out: records, rebuild orders, rows of what was
-//! reported, an alarm when a device has what it cannot have. One task; it goes round the devices that are behind, those
+//! In: devices' reports and the announcements of committed changes. Out: records, buckets for those that differ
+//! ([`healing`]), rows of what was reported ([`reports`]), an alarm when a device has what it cannot have. One task; it goes round the devices that are behind, those
 //! that stand at the same place together, one message each time, so that a first fill of one does not hold up a deletion
 //! at another. Records go before reports: a fleet that has just been told of a deletion answers with a thousand reports.
 //!
@@ -9,24 +9,26 @@
 //! shows no progress since the one before takes that memory back: then something was lost on the way. So does a new
 //! session at the broker: what the old one had under way may have reached nobody.
 
+mod desk;
+mod healing;
+mod reports;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
-use wire_contract::envelope::EnvelopeError;
-use wire_contract::event::{GalleryDivergedData, GalleryPoint};
-use wire_contract::gallery::{GalleryRebuild, GalleryState};
-use wire_contract::{Code, DownChannel, EventData, GalleryDown, GalleryUp, V1};
+use wire_contract::Code;
 
+pub use self::desk::Desk;
+use self::reports::{Judgement, ReportError, Said};
 use super::Publisher;
 use super::outbox::Outbox;
 use super::records::{self, NextMessages, Position};
-use crate::domain::event::NewEvent;
-use crate::domain::ids::{DeviceId, EventId, GalleryId, TenantId};
-use crate::domain::message::{Incoming, Outgoing};
-use crate::keys::{DeviceLinks, KeysError};
-use crate::store::devices::{DeviceGallery, Reported, Standing};
-use crate::store::{StoreError, TenantTx, devices, events, galleries, routes};
+use crate::domain::healing::Healing;
+use crate::domain::ids::{DeviceId, GalleryId, TenantId};
+use crate::domain::message::Incoming;
+use crate::keys::KeysError;
+use crate::store::devices::Standing;
+use crate::store::{StoreError, devices, galleries, routes};
 
 /// Devices that are sent the same records in one turn. Each costs one query and one seal, about a third of a millisecond.
 const TOGETHER: usize = 64;
@@ -40,20 +42,6 @@ pub(super) enum Input {
     LookAtAll,
 }
 
-#[derive(Debug, thiserror::Error)]
-enum ReportError {
-    #[error("the device is not one of that tenant")]
-    NotRegistered,
-    #[error(transparent)]
-    Envelope(#[from] EnvelopeError),
-    #[error("report is not valid")]
-    Malformed(#[from] serde_json::Error),
-    #[error(transparent)]
-    Keys(#[from] KeysError),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
 type Place = (TenantId, DeviceId, GalleryId);
 
 /// What is known of a device's gallery since this process started.
@@ -65,20 +53,12 @@ struct Known {
     reported: u64,
 }
 
-/// What a report means for one gallery.
-enum Finding {
-    /// It stands here.
-    At(Position),
-    /// It must start anew, or fetch the keys of the hub's epoch.
-    Rebuild(Outgoing),
-    /// Nothing can be sent: its epoch is higher than the hub's.
-    Hopeless,
-}
-
 struct Galleries {
     publisher: Publisher,
     outbox: Outbox,
     known: HashMap<Place, Known>,
+    /// What differs and is being healed. A hub that forgets it asks again.
+    healings: HashMap<Place, Healing>,
     /// Devices that are behind, each once.
     behind: VecDeque<Place>,
     queued: HashSet<Place>,
@@ -92,8 +72,7 @@ pub(super) async fn run(
     outbox: Outbox,
     mut connected: watch::Receiver<bool>,
 ) {
-    let mut this =
-        Galleries { publisher, outbox, known: HashMap::new(), behind: VecDeque::new(), queued: HashSet::new() };
+    let mut this = Galleries::new(publisher, outbox);
     loop {
         tokio::select! {
             biased;
@@ -119,6 +98,17 @@ pub(super) async fn run(
 }
 
 impl Galleries {
+    fn new(publisher: Publisher, outbox: Outbox) -> Self {
+        Self {
+            publisher,
+            outbox,
+            known: HashMap::new(),
+            healings: HashMap::new(),
+            behind: VecDeque::new(),
+            queued: HashSet::new(),
+        }
+    }
+
     async fn hear(&mut self, message: Incoming) {
         let device = message.device;
         match self.report(message).await {
@@ -285,25 +275,48 @@ impl Galleries {
             return Err(ReportError::NotRegistered);
         }
         let (links, now) = (self.publisher.links.clone(), self.publisher.clock.now());
-        let clock = self.publisher.clock.clone();
-        let new_id = move || EventId(clock.new_id());
-        let findings = self
+        let said = self
             .publisher
             .db
-            .tenant(tenant, move |tx| Box::pin(async move { judge(tx, &links, &message, now, &new_id).await }))
+            .tenant(tenant, move |tx| Box::pin(async move { reports::judge(tx, &links, &message, now).await }))
             .await?;
-        for (gallery, finding) in findings {
-            let place = (tenant, device, gallery);
-            match finding {
-                Finding::At(position) => self.stands(place, position),
-                Finding::Rebuild(order) => {
-                    self.known.remove(&place);
-                    self.outbox.send(order).await;
+        match said {
+            Said::Nothing => {}
+            Said::Stands(judgements) => {
+                for (gallery, judgement) in judgements {
+                    self.act((tenant, device, gallery), judgement).await?;
                 }
-                Finding::Hopeless => drop(self.known.remove(&place)),
+            }
+            Said::Hashes(hashes) => self.answer((tenant, device, GalleryId(hashes.gallery.0)), &hashes).await?,
+        }
+        Ok(())
+    }
+
+    /// Does what a report asks for.
+    async fn act(&mut self, place: Place, judgement: Judgement) -> Result<(), ReportError> {
+        match judgement {
+            Judgement::At(position) => {
+                self.healings.remove(&place);
+                self.stands(place, position);
+            }
+            Judgement::FetchLink { epoch } => {
+                self.forget(place);
+                let order = reports::rebuild(place.2, epoch, Code::EpochChanged, None);
+                self.say(place, &order, None).await?;
+            }
+            Judgement::Differs(divergence) => self.differs(place, divergence).await?,
+            Judgement::Ahead(divergence) => self.give_up(place, &divergence).await?,
+            Judgement::Hopeless(divergence) => {
+                self.forget(place);
+                self.tell(place, &divergence).await?;
             }
         }
         Ok(())
+    }
+
+    fn forget(&mut self, place: Place) {
+        self.known.remove(&place);
+        self.healings.remove(&place);
     }
 
     /// Takes note of a report. Progress leaves what was sent standing, for it is probably on its way.
@@ -321,108 +334,4 @@ impl Galleries {
         self.known.insert(place, Known { position, reported: reported.version });
         self.queue(place);
     }
-}
-
-/// Verifies a report, stores it, and finds out what it means.
-async fn judge(
-    tx: &mut TenantTx,
-    links: &DeviceLinks,
-    message: &Incoming,
-    now: OffsetDateTime,
-    new_id: &(dyn Fn() -> EventId + Send + Sync),
-) -> Result<Vec<(GalleryId, Finding)>, ReportError> {
-    let accepted = links.accepted(tx, message.device).await?;
-    let report: GalleryUp = serde_json::from_slice(links.verify(&accepted, &message.topic(), &message.payload)?)?;
-    let GalleryUp::State { galleries: states, .. } = report else { return Ok(Vec::new()) };
-    let held = devices::galleries(tx, message.device).await?;
-    devices::seen(tx, message.device, now).await?;
-    let mut findings = Vec::new();
-    for state in states {
-        let id = GalleryId(state.gallery.0);
-        let Some(own) = held.iter().find(|gallery| gallery.gallery == id) else {
-            // No longer assigned: the device drops it when it next fetches its link.
-            continue;
-        };
-        let reported = Reported { epoch: state.epoch, version: state.version, root: state.root.0.to_vec(), at: now };
-        let equal = (state.epoch, state.version, &reported.root) == (own.epoch, own.version, &own.root);
-        devices::report_gallery(tx, message.device, id, &reported, equal).await?;
-        let finding = find(tx, own, &state).await?;
-        findings.push((
-            id,
-            match finding {
-                Judgement::At(position) => Finding::At(position),
-                Judgement::FetchLink => {
-                    Finding::Rebuild(order(tx, links, message.device, own, Code::EpochChanged).await?)
-                }
-                Judgement::Diverged => {
-                    alarm(tx, message.device, own, &state, now, new_id()).await?;
-                    Finding::Rebuild(order(tx, links, message.device, own, Code::RootMismatch).await?)
-                }
-                Judgement::FromTheFuture => {
-                    alarm(tx, message.device, own, &state, now, new_id()).await?;
-                    Finding::Hopeless
-                }
-            },
-        ));
-    }
-    Ok(findings)
-}
-
-enum Judgement {
-    At(Position),
-    FetchLink,
-    Diverged,
-    FromTheFuture,
-}
-
-async fn find(tx: &mut TenantTx, own: &DeviceGallery, state: &GalleryState) -> Result<Judgement, StoreError> {
-    let at = |genuine_through| Judgement::At(Position { epoch: own.epoch, version: state.version, genuine_through });
-    if state.epoch != own.epoch {
-        return Ok(if state.epoch < own.epoch { Judgement::FetchLink } else { Judgement::FromTheFuture });
-    }
-    if state.version > own.version {
-        return Ok(Judgement::Diverged);
-    }
-    let expected = galleries::root_at(tx, own.gallery, own.epoch, state.version).await?;
-    if expected.is_some_and(|root| root.0 == state.root.0) {
-        return Ok(at(state.version));
-    }
-    // Where an erased person was live, a device may rightly have a stand-in and with it another root.
-    if galleries::is_whole_at(tx, own.gallery, own.epoch, state.version).await? {
-        return Ok(Judgement::Diverged);
-    }
-    Ok(at(0))
-}
-
-async fn order(
-    tx: &mut TenantTx,
-    links: &DeviceLinks,
-    device: DeviceId,
-    own: &DeviceGallery,
-    reason: Code,
-) -> Result<Outgoing, KeysError> {
-    let order = GalleryRebuild { v: V1, gallery: wire_contract::GalleryId(own.gallery.0), epoch: own.epoch, reason };
-    let json = serde_json::to_vec(&GalleryDown::Rebuild(order)).expect("an order is a plain struct");
-    let accepted = links.accepted(tx, device).await?;
-    links.seal(tx.tenant(), &accepted, DownChannel::Gallery, &json)
-}
-
-async fn alarm(
-    tx: &mut TenantTx,
-    device: DeviceId,
-    own: &DeviceGallery,
-    state: &GalleryState,
-    now: OffsetDateTime,
-    id: EventId,
-) -> Result<(), StoreError> {
-    tracing::error!(%device, gallery = %own.gallery, epoch = state.epoch, version = state.version, "a device's gallery is not what was sent to it");
-    let data = EventData::GalleryDiverged(GalleryDivergedData {
-        alarm: true,
-        device: wire_contract::DeviceId(device.0),
-        gallery: wire_contract::GalleryId(own.gallery.0),
-        reported: GalleryPoint { epoch: state.epoch, version: state.version, root: Some(state.root) },
-        expected: GalleryPoint { epoch: own.epoch, version: own.version, root: None },
-    });
-    let event = NewEvent::from_hub(id, Some(device.to_string()), now, &data);
-    events::append(tx, &[event], now).await.map(|_| ())
 }

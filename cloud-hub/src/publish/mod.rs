@@ -34,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use access::{RevocationsError, access_lines, end_session, revocation_list};
 pub use connection::{Broker, BrokerTls};
+pub use galleries::Desk;
 
 use crate::clock::Clock;
 use crate::domain::message::{Incoming, Outgoing};

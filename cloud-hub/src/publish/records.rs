@@ -1,6 +1,7 @@
-//! One message of gallery records: opened and put together once, sealed for each device that is to have it.
+//! Messages of gallery records: opened and put together once, sealed for each device that is to have them.
 //!
-//! In: where the devices stand. Out: the next run of records that fits 64 KiB, sealed under each device's K_down.
+//! In: where the devices stand, or where one of them differs. Out: the next run of records that fits 64 KiB, or the buckets
+//! that differ in as many parts as they take, sealed under each device's K_down.
 //!
 //! **Erased people.** Records of a person who was erased have no body any more, yet versions must stay contiguous and
 //! a `del` must find something to delete. A device that comes from before such a record is sent a stand-in: a person
@@ -12,9 +13,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use gallery_log::body::{EMBEDDING_LEN, PersonState};
+use gallery_log::digest::{BUCKETS, Bucket, differing};
 use gallery_log::{Body, Digest, DigestKey, Kind, Leaf, Op, PersonBody, RecordId, Root, TemplateBody};
 use uuid::Uuid;
 use wire_contract::gallery::{GalleryRecord, GalleryRecords, RecordKind, RecordOp, records_that_fit};
+use wire_contract::healing::{GalleryBuckets, MAX_HEALING_BYTES};
 use wire_contract::{Bytes, DownChannel, GalleryDown, Hash32, V1};
 
 use crate::domain::gallery::log_id;
@@ -93,6 +96,66 @@ pub(super) async fn next(
     }
     let position = Position { version: last, genuine_through, ..from };
     Ok(Some(NextMessages { messages, position, more: last < gallery.version }))
+}
+
+/// The buckets in which a device differs, for one device.
+pub(super) struct Healed {
+    /// The answer, in as many messages as it takes.
+    pub(super) messages: Vec<Outgoing>,
+    /// Where the device stands with it.
+    pub(super) position: Position,
+    /// How many buckets it replaces.
+    pub(super) buckets: usize,
+    /// How many records it brings.
+    pub(super) records: usize,
+}
+
+/// The present state of every bucket in which the device's hashes are others than the hub's.
+///
+/// `None` where that is no way to heal: the device is ahead of the hub, somebody's records cannot be opened (a bucket would
+/// have another hash with a stand-in than without), or it is too much to be kept in memory at a door.
+pub(super) async fn buckets(
+    tx: &mut TenantTx,
+    links: &DeviceLinks,
+    device: DeviceId,
+    id: GalleryId,
+    reported: u64,
+    theirs: &[Bucket; BUCKETS],
+) -> Result<Option<Healed>, KeysError> {
+    let head = galleries::hold(tx, id).await?;
+    if reported > head.version {
+        return Ok(None);
+    }
+    let differing = differing(&head.buckets, theirs);
+    let stored = galleries::live_in(tx, id, head.epoch, &differing).await?;
+    let bytes: usize = stored.iter().filter_map(|record| record.sealed.as_ref()).map(Vec::len).sum();
+    if bytes > MAX_HEALING_BYTES || stored.iter().any(|record| record.sealed.is_none()) {
+        return Ok(None);
+    }
+    let keyring = Arc::clone(links.custody().keyring());
+    let keys = keyring.tenant(tx).await?;
+    let mut opener = Opener { keyring: &keyring, keys: &keys, people: HashMap::new() };
+    let records = stored.iter().map(|record| opener.wire(record)).collect::<Result<Vec<_>, _>>()?;
+    let whole = GalleryBuckets {
+        v: V1,
+        gallery: wire_contract::GalleryId(id.0),
+        epoch: head.epoch,
+        version: head.version,
+        root: Hash32(head.root.0),
+        buckets: differing.into_iter().collect(),
+        part: 0,
+        parts: 1,
+        records,
+    };
+    let position = Position { epoch: head.epoch, version: head.version, genuine_through: head.version };
+    let (buckets, records) = (whole.buckets.len(), whole.records.len());
+    let accepted = links.accepted(tx, device).await?;
+    let seal = |part| {
+        let json = serde_json::to_vec(&GalleryDown::Buckets(part)).expect("records are plain structs");
+        links.seal(tx.tenant(), &accepted, DownChannel::Gallery, &json)
+    };
+    let messages = whole.split().into_iter().map(seal).collect::<Result<Vec<_>, _>>()?;
+    Ok(Some(Healed { messages, position, buckets, records }))
 }
 
 /// Opens bodies, each person's key read once a message.

@@ -1,12 +1,16 @@
 //! Devices: who they are, how they may link, where they are and what they last reported.
 
+mod held;
+
 use serde_json::Value;
 use sqlx::FromRow;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::{StoreError, TenantTx, certificates, routes};
-use crate::domain::ids::{DeviceId, GalleryId, SiteId};
+use crate::domain::ids::{DeviceId, SiteId};
+
+pub use held::{Agreement, DeviceGallery, Reported, Standing, galleries, report_gallery, standings};
 
 /// How long the link key before the present one is still accepted, by protocol.md.
 pub const PREVIOUS_LINK_ACCEPTED: Duration = Duration::hours(24);
@@ -334,166 +338,4 @@ pub async fn seen(tx: &mut TenantTx, id: DeviceId, now: OffsetDateTime) -> Resul
         .execute(tx.conn())
         .await?;
     Ok(())
-}
-
-/// A gallery of a device: what the hub has and what the device last reported.
-#[derive(Clone, Debug)]
-pub struct DeviceGallery {
-    /// Which gallery.
-    pub gallery: GalleryId,
-    /// The hub's epoch, version and root.
-    pub epoch: u32,
-    /// The hub's version.
-    pub version: u64,
-    /// The hub's root.
-    pub root: Vec<u8>,
-    /// What the device reported last; `None` before its first report.
-    pub reported: Option<Reported>,
-}
-
-/// A device's report on a gallery.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reported {
-    /// Its epoch.
-    pub epoch: u32,
-    /// The last version in the snapshot that it searches.
-    pub version: u64,
-    /// That snapshot's root.
-    pub root: Vec<u8>,
-    /// When it said so.
-    pub at: OffsetDateTime,
-}
-
-impl DeviceGallery {
-    /// Whether the device searches exactly what the hub has.
-    #[must_use]
-    pub fn equal(&self) -> bool {
-        self.reported.as_ref().is_some_and(|reported| {
-            (reported.epoch, reported.version, &reported.root) == (self.epoch, self.version, &self.root)
-        })
-    }
-}
-
-#[derive(FromRow)]
-struct DeviceGalleryRow {
-    id: Uuid,
-    epoch: i64,
-    version: i64,
-    root: Vec<u8>,
-    reported_epoch: Option<i64>,
-    reported_version: Option<i64>,
-    reported_root: Option<Vec<u8>>,
-    reported_at: Option<OffsetDateTime>,
-}
-
-/// The galleries that a device is to hold (its site's), with what it reported of them.
-pub async fn galleries(tx: &mut TenantTx, id: DeviceId) -> Result<Vec<DeviceGallery>, StoreError> {
-    let tenant = tx.tenant_uuid();
-    let rows: Vec<DeviceGalleryRow> = sqlx::query_as(
-        "SELECT g.id, g.epoch, g.version, g.root, r.epoch AS reported_epoch, r.version AS reported_version,
-                r.root AS reported_root, r.reported_at
-         FROM device d
-         JOIN gallery g ON g.tenant_id = d.tenant_id AND g.site_id = d.site_id
-         LEFT JOIN device_gallery r ON r.tenant_id = d.tenant_id AND r.device_id = d.id AND r.gallery_id = g.id
-         WHERE d.tenant_id = $1 AND d.id = $2 ORDER BY g.id",
-    )
-    .bind(tenant)
-    .bind(id.0)
-    .fetch_all(tx.conn())
-    .await?;
-    rows.into_iter().map(DeviceGallery::try_from).collect()
-}
-
-impl TryFrom<DeviceGalleryRow> for DeviceGallery {
-    type Error = StoreError;
-
-    fn try_from(row: DeviceGalleryRow) -> Result<Self, StoreError> {
-        let reported = match (row.reported_epoch, row.reported_version, row.reported_root, row.reported_at) {
-            (Some(number), Some(version), Some(root), Some(at)) => Some(Reported {
-                epoch: epoch("device_gallery.epoch", number)?,
-                version: super::galleries::version("device_gallery.version", version)?,
-                root,
-                at,
-            }),
-            _ => None,
-        };
-        Ok(Self {
-            gallery: GalleryId(row.id),
-            epoch: epoch("gallery.epoch", row.epoch)?,
-            version: super::galleries::version("gallery.version", row.version)?,
-            root: row.root,
-            reported,
-        })
-    }
-}
-
-/// Stores a device's report. `equal` says whether it matches the hub's present head.
-pub async fn report_gallery(
-    tx: &mut TenantTx,
-    id: DeviceId,
-    gallery: GalleryId,
-    reported: &Reported,
-    equal: bool,
-) -> Result<(), StoreError> {
-    let tenant = tx.tenant_uuid();
-    sqlx::query(
-        "INSERT INTO device_gallery (tenant_id, device_id, gallery_id, epoch, version, root, equal, reported_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-         ON CONFLICT (tenant_id, device_id, gallery_id) DO UPDATE
-         SET epoch = excluded.epoch, version = excluded.version, root = excluded.root, equal = excluded.equal,
-             reported_at = excluded.reported_at",
-    )
-    .bind(tenant)
-    .bind(id.0)
-    .bind(gallery.0)
-    .bind(i64::from(reported.epoch))
-    .bind(i64::try_from(reported.version).unwrap_or(i64::MAX))
-    .bind(&reported.root)
-    .bind(equal)
-    .bind(reported.at)
-    .execute(tx.conn())
-    .await?;
-    Ok(())
-}
-
-/// Where a device stands in a gallery by its last stored report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
-    /// The device.
-    pub device: DeviceId,
-    /// The gallery's epoch, which the report has too.
-    pub epoch: u32,
-    /// The version that it reported.
-    pub version: u64,
-    /// Whether its root was that of the log at this version.
-    pub genuine: bool,
-}
-
-/// The claimed devices that are to hold a gallery and have reported on its present epoch.
-pub async fn standings(tx: &mut TenantTx, gallery: GalleryId) -> Result<Vec<Standing>, StoreError> {
-    let tenant = tx.tenant_uuid();
-    let rows: Vec<(Uuid, i64, i64, bool)> = sqlx::query_as(
-        "SELECT d.id, g.epoch, r.version, v.root IS NOT DISTINCT FROM r.root
-         FROM gallery g
-         JOIN device d ON d.tenant_id = g.tenant_id AND d.site_id = g.site_id AND d.state = 'claimed'
-         JOIN device_gallery r ON r.tenant_id = g.tenant_id AND r.device_id = d.id AND r.gallery_id = g.id
-                              AND r.epoch = g.epoch
-         LEFT JOIN gallery_version v ON v.tenant_id = g.tenant_id AND v.gallery_id = g.id AND v.epoch = g.epoch
-                                    AND v.version = r.version
-         WHERE g.tenant_id = $1 AND g.id = $2 ORDER BY d.id",
-    )
-    .bind(tenant)
-    .bind(gallery.0)
-    .fetch_all(tx.conn())
-    .await?;
-    rows.into_iter()
-        .map(|(device, number, version, genuine)| {
-            Ok(Standing {
-                device: DeviceId(device),
-                epoch: epoch("gallery.epoch", number)?,
-                version: super::galleries::version("device_gallery.version", version)?,
-                genuine,
-            })
-        })
-        .collect()
 }

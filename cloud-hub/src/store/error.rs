@@ -19,6 +19,12 @@ pub enum StoreError {
         /// Its id.
         id: Uuid,
     },
+    /// A change is about something that was deleted.
+    #[error("entry {id} was deleted; ids are never used again")]
+    Deleted {
+        /// The entry.
+        id: Uuid,
+    },
     /// A stored value breaks a rule that every version of this program keeps.
     #[error("stored {what} is unreadable: {reason}; restore it from a backup")]
     Unreadable {

@@ -1,18 +1,24 @@
 //! Galleries: heads, records, roots and leaves. The maths is [`crate::domain::gallery`]'s.
+//!
+//! [`append`] writes the log, [`reading`] reads it; here is what both share, and which galleries there are.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod append;
+mod reading;
+
+use std::collections::BTreeMap;
 
 use gallery_log::digest::{BUCKETS, Bucket};
-use gallery_log::{DigestKey, Kind, Leaf, Op, RecordId, Root};
-use sqlx::{AssertSqlSafe, FromRow};
+use gallery_log::{Kind, Leaf, Op, RecordId, Root};
+use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::database::GALLERY_CHANNEL;
 use super::devices::epoch;
 use super::{StoreError, TenantTx};
-use crate::domain::gallery::{Appended, Change, Head, LiveLeaf, append as compute, touched_buckets};
+use crate::domain::gallery::{Change, Head};
 use crate::domain::ids::{GalleryId, PersonId, SiteId};
-use crate::domain::vault::TenantKeys;
+
+pub use append::{append, remove};
+pub use reading::{HeadBuckets, hold, is_whole_at, live_at, live_in, records, root_at};
 
 /// A gallery without its leaves.
 #[derive(Clone, Debug)]
@@ -93,7 +99,7 @@ pub async fn create(
     .bind(head.root().0.as_slice())
     .execute(tx.conn())
     .await?;
-    write_root(tx, id, number, 0, head.root()).await
+    append::write_root(tx, id, number, 0, head.root()).await
 }
 
 #[derive(FromRow)]
@@ -189,336 +195,6 @@ pub async fn objects_of_person(
     Ok(objects)
 }
 
-/// Appends to a gallery's log: records, a root per version, leaves, the new head, and the announcement.
-/// Locks the gallery until the transaction ends; a transaction that changes several takes them in the order of ids.
-pub async fn append(
-    tx: &mut TenantTx,
-    keys: &TenantKeys,
-    id: GalleryId,
-    pending: &[Pending],
-) -> Result<u64, StoreError> {
-    let (head, gdk) = lock(tx, keys, id).await?;
-    let leaves = leaves(tx, id, &touched(pending)).await?;
-    write(tx, &head, &gdk, &leaves, pending).await
-}
-
-/// Appends those of these dels whose objects are live in the gallery; `None` if none is. A del of what is not there
-/// would not follow from the log.
-pub async fn remove(
-    tx: &mut TenantTx,
-    keys: &TenantKeys,
-    id: GalleryId,
-    mut dels: Vec<Pending>,
-) -> Result<Option<u64>, StoreError> {
-    let (head, gdk) = lock(tx, keys, id).await?;
-    let leaves = leaves(tx, id, &touched(&dels)).await?;
-    dels.retain(|del| leaves.contains_key(&del.change.id()));
-    if dels.is_empty() {
-        return Ok(None);
-    }
-    write(tx, &head, &gdk, &leaves, &dels).await.map(Some)
-}
-
-fn touched(pending: &[Pending]) -> BTreeSet<u8> {
-    let changes: Vec<Change> = pending.iter().map(|one| one.change.clone()).collect();
-    touched_buckets(&changes)
-}
-
-async fn write(
-    tx: &mut TenantTx,
-    head: &Head,
-    gdk: &DigestKey,
-    leaves: &BTreeMap<RecordId, LiveLeaf>,
-    pending: &[Pending],
-) -> Result<u64, StoreError> {
-    let id = head.gallery;
-    let changes: Vec<Change> = pending.iter().map(|one| one.change.clone()).collect();
-    let (appended, next) = compute(head, leaves, &changes, gdk)
-        .map_err(|_| StoreError::Unreadable { what: "gallery_leaf", reason: "a change does not follow from it" })?;
-    for (record, pending) in appended.iter().zip(pending) {
-        write_record(tx, &next, record, pending).await?;
-        write_leaf(tx, id, record).await?;
-        write_root(tx, id, next.epoch, record.version, record.root).await?;
-    }
-    write_head(tx, &next).await?;
-    Ok(next.version)
-}
-
-#[derive(FromRow)]
-struct HeadRow {
-    epoch: i64,
-    version: i64,
-    buckets: Vec<u8>,
-    gdk_sealed: Vec<u8>,
-}
-
-async fn lock(tx: &mut TenantTx, keys: &TenantKeys, id: GalleryId) -> Result<(Head, DigestKey), StoreError> {
-    let tenant = tx.tenant_uuid();
-    let row: Option<HeadRow> = sqlx::query_as(
-        "SELECT epoch, version, buckets, gdk_sealed FROM gallery WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE",
-    )
-    .bind(tenant)
-    .bind(id.0)
-    .fetch_optional(tx.conn())
-    .await?;
-    let row = row.ok_or(StoreError::NotFound { what: "gallery", id: id.0 })?;
-    let number = epoch("gallery.epoch", row.epoch)?;
-    let gdk = DigestKey::new(*keys.open_gdk(id, number, &row.gdk_sealed)?);
-    let head = Head {
-        gallery: id,
-        epoch: number,
-        version: version("gallery.version", row.version)?,
-        buckets: buckets(&row.buckets)?,
-    };
-    Ok((head, gdk))
-}
-
-fn buckets(bytes: &[u8]) -> Result<Box<[Bucket; BUCKETS]>, StoreError> {
-    let (chunks, rest) = bytes.as_chunks::<32>();
-    let hashes: Vec<Bucket> = chunks.iter().copied().map(Bucket).collect();
-    let unreadable = StoreError::Unreadable { what: "gallery.buckets", reason: "not 256 hashes" };
-    if !rest.is_empty() {
-        return Err(unreadable);
-    }
-    hashes.into_boxed_slice().try_into().map_err(|_| unreadable)
-}
-
-fn bucket_bytes(head: &Head) -> Vec<u8> {
-    head.buckets.iter().flat_map(|bucket| bucket.0).collect()
-}
-
-async fn leaves(
-    tx: &mut TenantTx,
-    id: GalleryId,
-    touched: &BTreeSet<u8>,
-) -> Result<BTreeMap<RecordId, LiveLeaf>, StoreError> {
-    let tenant = tx.tenant_uuid();
-    let rows: Vec<(Uuid, String, i64, Vec<u8>)> = sqlx::query_as(
-        "SELECT object_id, kind, revision, leaf FROM gallery_leaf
-         WHERE tenant_id = $1 AND gallery_id = $2 AND bucket = ANY ($3)",
-    )
-    .bind(tenant)
-    .bind(id.0)
-    .bind(touched.iter().map(|bucket| i16::from(*bucket)).collect::<Vec<_>>())
-    .fetch_all(tx.conn())
-    .await?;
-    rows.into_iter()
-        .map(|(object, kind, revision, leaf)| {
-            let leaf = LiveLeaf {
-                kind: kind_of(&kind)?,
-                rev: epoch("gallery_leaf.revision", revision)?,
-                leaf: Leaf(hash("gallery_leaf.leaf", &leaf)?),
-            };
-            Ok((RecordId(object), leaf))
-        })
-        .collect()
-}
-
-async fn write_record(tx: &mut TenantTx, head: &Head, record: &Appended, pending: &Pending) -> Result<(), StoreError> {
-    let tenant = tx.tenant_uuid();
-    sqlx::query(
-        "INSERT INTO gallery_record (tenant_id, gallery_id, epoch, version, op, kind, object_id, revision, person_id, space_id, sealed, leaf)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
-    )
-    .bind(tenant)
-    .bind(head.gallery.0)
-    .bind(i64::from(head.epoch))
-    .bind(i64::try_from(record.version).unwrap_or(i64::MAX))
-    .bind(op_name(record.op))
-    .bind(kind_name(record.kind))
-    .bind(record.id.0)
-    .bind(i64::from(record.rev))
-    .bind(pending.person.map(|id| id.0))
-    .bind(pending.space_id.as_deref())
-    .bind(pending.sealed.as_deref())
-    .bind(record.leaf.map(|leaf| leaf.0.to_vec()))
-    .execute(tx.conn())
-    .await?;
-    Ok(())
-}
-
-async fn write_leaf(tx: &mut TenantTx, id: GalleryId, record: &Appended) -> Result<(), StoreError> {
-    let tenant = tx.tenant_uuid();
-    let query = match record.leaf {
-        Some(leaf) => sqlx::query(
-            "INSERT INTO gallery_leaf (tenant_id, gallery_id, bucket, object_id, kind, revision, leaf)
-             VALUES ($1, $2, $3, $4, $5, $6, $7)
-             ON CONFLICT (tenant_id, gallery_id, bucket, object_id) DO UPDATE
-             SET revision = excluded.revision, leaf = excluded.leaf",
-        )
-        .bind(tenant)
-        .bind(id.0)
-        .bind(i16::from(record.bucket))
-        .bind(record.id.0)
-        .bind(kind_name(record.kind))
-        .bind(i64::from(record.rev))
-        .bind(leaf.0.to_vec()),
-        None => sqlx::query(
-            "DELETE FROM gallery_leaf WHERE tenant_id = $1 AND gallery_id = $2 AND bucket = $3 AND object_id = $4",
-        )
-        .bind(tenant)
-        .bind(id.0)
-        .bind(i16::from(record.bucket))
-        .bind(record.id.0),
-    };
-    query.execute(tx.conn()).await?;
-    Ok(())
-}
-
-async fn write_root(tx: &mut TenantTx, id: GalleryId, number: u32, version: u64, root: Root) -> Result<(), StoreError> {
-    let tenant = tx.tenant_uuid();
-    sqlx::query(
-        "INSERT INTO gallery_version (tenant_id, gallery_id, epoch, version, root) VALUES ($1, $2, $3, $4, $5)",
-    )
-    .bind(tenant)
-    .bind(id.0)
-    .bind(i64::from(number))
-    .bind(i64::try_from(version).unwrap_or(i64::MAX))
-    .bind(root.0.as_slice())
-    .execute(tx.conn())
-    .await?;
-    Ok(())
-}
-
-async fn write_head(tx: &mut TenantTx, head: &Head) -> Result<(), StoreError> {
-    let tenant = tx.tenant_uuid();
-    sqlx::query("UPDATE gallery SET version = $3, buckets = $4, root = $5 WHERE tenant_id = $1 AND id = $2")
-        .bind(tenant)
-        .bind(head.gallery.0)
-        .bind(i64::try_from(head.version).unwrap_or(i64::MAX))
-        .bind(bucket_bytes(head))
-        .bind(head.root().0.as_slice())
-        .execute(tx.conn())
-        .await?;
-    sqlx::query("SELECT pg_notify($1, $2)")
-        .bind(GALLERY_CHANNEL)
-        .bind(format!("{tenant}/{}", head.gallery))
-        .execute(tx.conn())
-        .await?;
-    Ok(())
-}
-
-#[derive(FromRow)]
-struct RecordRow {
-    version: i64,
-    op: String,
-    kind: String,
-    object_id: Uuid,
-    revision: i64,
-    person_id: Option<Uuid>,
-    space_id: Option<String>,
-    sealed: Option<Vec<u8>>,
-    leaf: Option<Vec<u8>>,
-}
-
-impl TryFrom<RecordRow> for StoredRecord {
-    type Error = StoreError;
-
-    fn try_from(row: RecordRow) -> Result<Self, StoreError> {
-        Ok(Self {
-            version: version("gallery_record.version", row.version)?,
-            op: op_of(&row.op)?,
-            kind: kind_of(&row.kind)?,
-            id: RecordId(row.object_id),
-            rev: epoch("gallery_record.revision", row.revision)?,
-            person: row.person_id.map(PersonId),
-            space_id: row.space_id,
-            sealed: row.sealed,
-            leaf: row.leaf.map(|leaf| hash("gallery_record.leaf", &leaf).map(Leaf)).transpose()?,
-        })
-    }
-}
-
-/// A record's row; the sealed body of somebody whose key is missing counts as erased, for nobody can open it.
-const RECORD: &str = "r.version, r.op, r.kind, r.object_id, r.revision, r.person_id, r.space_id,
-    CASE WHEN p.key_missing THEN NULL ELSE r.sealed END AS sealed, r.leaf
-    FROM gallery_record r LEFT JOIN person p ON p.tenant_id = r.tenant_id AND p.id = r.person_id";
-
-/// Up to `limit` records after version `after`, in the order of the log.
-pub async fn records(
-    tx: &mut TenantTx,
-    id: GalleryId,
-    number: u32,
-    after: u64,
-    limit: u32,
-) -> Result<Vec<StoredRecord>, StoreError> {
-    let tenant = tx.tenant_uuid();
-    let rows: Vec<RecordRow> = sqlx::query_as(AssertSqlSafe(format!(
-        "SELECT {RECORD}
-         WHERE r.tenant_id = $1 AND r.gallery_id = $2 AND r.epoch = $3 AND r.version > $4 ORDER BY r.version LIMIT $5"
-    )))
-    .bind(tenant)
-    .bind(id.0)
-    .bind(i64::from(number))
-    .bind(i64::try_from(after).unwrap_or(i64::MAX))
-    .bind(i64::from(limit))
-    .fetch_all(tx.conn())
-    .await?;
-    rows.into_iter().map(StoredRecord::try_from).collect()
-}
-
-/// What was live at `version`: the newest record of every object up to it, dels left out.
-pub async fn live_at(
-    tx: &mut TenantTx,
-    id: GalleryId,
-    number: u32,
-    version: u64,
-) -> Result<Vec<StoredRecord>, StoreError> {
-    let tenant = tx.tenant_uuid();
-    let rows: Vec<RecordRow> = sqlx::query_as(AssertSqlSafe(format!(
-        "SELECT * FROM (
-             SELECT DISTINCT ON (r.object_id) {RECORD}
-             WHERE r.tenant_id = $1 AND r.gallery_id = $2 AND r.epoch = $3 AND r.version <= $4
-             ORDER BY r.object_id, r.version DESC) newest
-         WHERE op = 'put'"
-    )))
-    .bind(tenant)
-    .bind(id.0)
-    .bind(i64::from(number))
-    .bind(i64::try_from(version).unwrap_or(i64::MAX))
-    .fetch_all(tx.conn())
-    .await?;
-    rows.into_iter().map(StoredRecord::try_from).collect()
-}
-
-/// The root of one version.
-pub async fn root_at(tx: &mut TenantTx, id: GalleryId, number: u32, version: u64) -> Result<Option<Root>, StoreError> {
-    let tenant = tx.tenant_uuid();
-    let root: Option<Vec<u8>> = sqlx::query_scalar(
-        "SELECT root FROM gallery_version WHERE tenant_id = $1 AND gallery_id = $2 AND epoch = $3 AND version = $4",
-    )
-    .bind(tenant)
-    .bind(id.0)
-    .bind(i64::from(number))
-    .bind(i64::try_from(version).unwrap_or(i64::MAX))
-    .fetch_optional(tx.conn())
-    .await?;
-    root.map(|root| hash("gallery_version.root", &root).map(Root)).transpose()
-}
-
-/// Whether everything that was live at `version` can still be told: no put up to it has lost its body to an erasure (or
-/// to a missing key) while its del comes only afterwards. Only then may an edge be expected to have the root of that version.
-pub async fn is_whole_at(tx: &mut TenantTx, id: GalleryId, number: u32, version: u64) -> Result<bool, StoreError> {
-    let tenant = tx.tenant_uuid();
-    let erased_but_live: bool = sqlx::query_scalar(
-        "SELECT EXISTS (
-             SELECT FROM gallery_record p LEFT JOIN person w ON w.tenant_id = p.tenant_id AND w.id = p.person_id
-             WHERE p.tenant_id = $1 AND p.gallery_id = $2 AND p.epoch = $3 AND p.version <= $4
-               AND p.op = 'put' AND (p.sealed IS NULL OR w.key_missing)
-               AND NOT EXISTS (
-                   SELECT FROM gallery_record d
-                   WHERE d.tenant_id = $1 AND d.gallery_id = $2 AND d.epoch = $3 AND d.version <= $4
-                     AND d.version > p.version AND d.object_id = p.object_id))",
-    )
-    .bind(tenant)
-    .bind(id.0)
-    .bind(i64::from(number))
-    .bind(i64::try_from(version).unwrap_or(i64::MAX))
-    .fetch_one(tx.conn())
-    .await?;
-    Ok(!erased_but_live)
-}
-
 pub(super) fn version(what: &'static str, value: i64) -> Result<u64, StoreError> {
     u64::try_from(value).map_err(|_| StoreError::Unreadable { what, reason: "negative" })
 }
@@ -556,4 +232,18 @@ fn kind_of(name: &str) -> Result<Kind, StoreError> {
         .into_iter()
         .find(|kind| kind_name(*kind) == name)
         .ok_or(StoreError::Unreadable { what: "gallery_record.kind", reason: "unknown name" })
+}
+
+fn buckets(bytes: &[u8]) -> Result<Box<[Bucket; BUCKETS]>, StoreError> {
+    let (chunks, rest) = bytes.as_chunks::<32>();
+    let hashes: Vec<Bucket> = chunks.iter().copied().map(Bucket).collect();
+    let unreadable = StoreError::Unreadable { what: "gallery.buckets", reason: "not 256 hashes" };
+    if !rest.is_empty() {
+        return Err(unreadable);
+    }
+    hashes.into_boxed_slice().try_into().map_err(|_| unreadable)
+}
+
+fn bucket_bytes(head: &Head) -> Vec<u8> {
+    head.buckets.iter().flat_map(|bucket| bucket.0).collect()
 }

@@ -9,3 +9,4 @@ mod devices;
 mod people;
 #[path = "../support/mod.rs"]
 mod support;
+mod tombstones;

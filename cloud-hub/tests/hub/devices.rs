@@ -217,6 +217,7 @@ async fn the_command_line_lists_devices_as_the_api_does() {
     assert_eq!((&device["id"], &device["state"]), (&json!(id), &json!("created")));
     let gallery = &device["galleries"][0];
     assert_eq!((&gallery["equal"], &gallery["hub_version"]), (&json!(false), &json!(0)), "{device}");
+    assert_eq!((&gallery["standing"], &gallery["since"]), (&json!("unreported"), &json!(null)), "{device}");
     let mut table = super::process::command(dir.path());
     table.args(["devices", "list", "--tenant", &tenant.id]);
     let table = String::from_utf8(super::process::output(table).stdout).unwrap();

@@ -9,7 +9,7 @@
 //! In: leaves by id. Out: bucket hashes and the [`Root`]. Numbers are big-endian: kind one byte, rev and epoch u32.
 //! Deliberately absent: which record may come next; that is [`crate::log`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ring::digest::{Context, SHA256, digest};
 
@@ -145,6 +145,11 @@ pub fn root_of(gallery: GalleryId, epoch: u32, buckets: &[Bucket; BUCKETS]) -> R
         context.update(&bucket.0);
     }
     Root(finish(context))
+}
+
+/// The buckets in which two galleries differ.
+pub fn differing(ours: &[Bucket; BUCKETS], theirs: &[Bucket; BUCKETS]) -> BTreeSet<u8> {
+    (0..=u8::MAX).filter(|bucket| ours[usize::from(*bucket)] != theirs[usize::from(*bucket)]).collect()
 }
 
 fn hash_bucket(leaves: &BTreeMap<RecordId, Leaf>) -> Bucket {

@@ -4,12 +4,16 @@
 //! The hub uses it before it writes a record, the edge before it stores one; so neither can go where the other cannot follow.
 //! Deliberately absent: the bodies. A log keeps 60 bytes an entry, whatever the entry says.
 
+mod replace;
+
 use std::collections::BTreeMap;
 
 use crate::digest::{BUCKETS, Bucket, Digest, Leaf, Root};
 use crate::ids::{GalleryId, RecordId};
 use crate::keys::DigestKey;
 use crate::record::{self, Kind, Op, Record, RecordError};
+
+pub use replace::ReplaceError;
 
 /// Why a record may not be appended. Nothing was changed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

@@ -4,16 +4,20 @@
 //! since `type` and `data` stay as they came. Identity is (device, stream, sequence); `boot` is only information.
 //! Deliberately absent: names and pictures of people. `person` is an opaque id.
 
+mod gallery;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::codes::Code;
-use crate::encoding::{Hash32, Score};
-use crate::ids::{ClaimId, DeviceId, EventId, GalleryId, PersonId, Sequence, StreamId, TenantId};
+use crate::encoding::Score;
+use crate::ids::{ClaimId, DeviceId, EventId, PersonId, Sequence, StreamId, TenantId};
 use crate::time::Timestamp;
 use crate::topic::EventClass;
+
+pub use gallery::{GalleryDivergedData, GalleryHealedData, GalleryOlderEpochData, GalleryPoint, GalleryRebuiltData};
 
 /// The longest JSON of one event, in bytes. An outbox must refuse a longer one: it could never be sent. Real events have
 /// 1 to 2 KiB; this bound keeps any event within one batch.
@@ -422,17 +426,6 @@ pub struct SystemGapData {
     pub classes: Vec<EventClass>,
 }
 
-/// A gallery was thrown away and fetched anew.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct GalleryRebuiltData {
-    /// The gallery.
-    pub gallery: GalleryId,
-    /// Its epoch.
-    pub epoch: u32,
-    /// Why.
-    pub reason: Reason,
-}
-
 /// Someone was enrolled.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct EnrolmentCompletedData {
@@ -480,32 +473,6 @@ pub struct ClaimReusedData {
     pub claim: ClaimId,
     /// The device that it is for.
     pub device: DeviceId,
-}
-
-/// Where a gallery stands: epoch, version and root hash.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct GalleryPoint {
-    /// Its epoch.
-    pub epoch: u32,
-    /// Its version.
-    pub version: u64,
-    /// The root of that version; `null` where only the position counts.
-    pub root: Option<Hash32>,
-}
-
-/// A device's gallery is not what was sent to it. The hub raises it.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct GalleryDivergedData {
-    /// Always true.
-    pub alarm: bool,
-    /// The device.
-    pub device: DeviceId,
-    /// The gallery.
-    pub gallery: GalleryId,
-    /// What the device reported.
-    pub reported: GalleryPoint,
-    /// Where the hub is.
-    pub expected: GalleryPoint,
 }
 
 /// What happened. Its JSON is `{"type": …, "data": …}`, the two fields of a [`CloudEvent`].
@@ -558,6 +525,12 @@ pub enum EventData {
     /// A device's gallery is not what was sent to it.
     #[serde(rename = "lintel.tamper.gallery_diverged.v1")]
     GalleryDiverged(GalleryDivergedData),
+    /// Buckets of a gallery that differed from the hub's were replaced.
+    #[serde(rename = "lintel.system.gallery_healed.v1")]
+    GalleryHealed(GalleryHealedData),
+    /// Somebody offered a gallery of an older epoch.
+    #[serde(rename = "lintel.tamper.gallery_older_epoch.v1")]
+    GalleryOlderEpoch(GalleryOlderEpochData),
 }
 
 impl EventData {
@@ -579,6 +552,8 @@ impl EventData {
             Self::StreamConflict(_) => "lintel.tamper.stream_conflict.v1",
             Self::ClaimReused(_) => "lintel.tamper.claim_reused.v1",
             Self::GalleryDiverged(_) => "lintel.tamper.gallery_diverged.v1",
+            Self::GalleryHealed(_) => "lintel.system.gallery_healed.v1",
+            Self::GalleryOlderEpoch(_) => "lintel.tamper.gallery_older_epoch.v1",
         }
     }
 
@@ -605,7 +580,7 @@ impl EventData {
 }
 
 /// Every event type that this program knows.
-pub const KINDS: [&str; 15] = [
+pub const KINDS: [&str; 17] = [
     "lintel.access.granted.v1",
     "lintel.access.denied.v1",
     "lintel.door.unlocked.v1",
@@ -621,4 +596,6 @@ pub const KINDS: [&str; 15] = [
     "lintel.tamper.stream_conflict.v1",
     "lintel.tamper.claim_reused.v1",
     "lintel.tamper.gallery_diverged.v1",
+    "lintel.system.gallery_healed.v1",
+    "lintel.tamper.gallery_older_epoch.v1",
 ];

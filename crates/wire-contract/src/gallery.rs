@@ -2,7 +2,8 @@
 //!
 //! In and out: JSON on `up/gallery` (in the envelope) and `down/gallery` (sealed). The records in it become
 //! `gallery_log::Record`s in the programs; this crate does not know that type.
-//! An unknown `type` is read as `Unknown`, to be logged and ignored: buckets and snapshot offers will come that way.
+//! An unknown `type` is read as `Unknown`, to be logged and ignored: snapshot offers will come that way.
+//! What is said where both ends differ is [`crate::healing`]'s.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,7 @@ use uuid::Uuid;
 
 use crate::MAX_PAYLOAD_BYTES;
 use crate::encoding::{Bytes, Hash32, V1};
+use crate::healing::{GalleryBuckets, GalleryCompare, GalleryHashes};
 use crate::ids::GalleryId;
 
 /// A down payload must leave room for its seal (45 bytes); 64 are kept for it.
@@ -21,7 +23,7 @@ pub const MAX_DOWN_JSON_BYTES: usize = MAX_PAYLOAD_BYTES - 64;
 pub enum GalleryCondition {
     /// Searches are answered from it.
     Ready,
-    /// It was thrown away or is not complete; doors deny meanwhile.
+    /// It was thrown away, is not complete, or is known to differ from the hub's; doors deny meanwhile.
     Rebuilding,
 }
 
@@ -51,6 +53,8 @@ pub enum GalleryUp {
         /// The galleries.
         galleries: Vec<GalleryState>,
     },
+    /// The bucket hashes of one gallery that is known to differ: at once, and again with each report until it is healed.
+    Hashes(GalleryHashes),
     /// Something that this program does not know.
     #[serde(other)]
     Unknown,
@@ -125,6 +129,19 @@ pub struct GalleryRebuild {
     pub epoch: u32,
     /// Why, as a code of the register.
     pub reason: crate::Code,
+    /// The report that it answers. A device that stands elsewhere by now does not obey, so that the order can be delivered
+    /// again, by whomever, without emptying what was filled since. Absent only in an order for an epoch that is new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<GalleryStand>,
+}
+
+/// Where a device said that a gallery of its stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct GalleryStand {
+    /// The version.
+    pub version: u64,
+    /// The root at that version.
+    pub root: Hash32,
 }
 
 /// `down/gallery`.
@@ -135,6 +152,10 @@ pub enum GalleryDown {
     Records(GalleryRecords),
     /// Throw away and begin again.
     Rebuild(GalleryRebuild),
+    /// What was reported is not what the hub has: say the bucket hashes.
+    Compare(GalleryCompare),
+    /// The buckets that differ, whole.
+    Buckets(GalleryBuckets),
     /// Something that this program does not know.
     #[serde(other)]
     Unknown,
@@ -181,9 +202,14 @@ impl GalleryRecords {
 pub fn records_that_fit(records: &[GalleryRecord]) -> usize {
     // Type, version, gallery, epoch, from and root with their names take less than this.
     const FRAME: usize = 320;
+    fit_beside(records, FRAME)
+}
+
+/// How many of `records` fit one message whose other fields take `frame` bytes; at least 1 when there is any.
+pub(crate) fn fit_beside(records: &[GalleryRecord], frame: usize) -> usize {
     // All fields of a record but the body, with 20-digit numbers and a comma.
     const RECORD: usize = 160;
-    let mut used = FRAME;
+    let mut used = frame;
     let fitting = records.iter().take_while(|record| {
         used += RECORD + record.body.0.len().div_ceil(3) * 4;
         used <= MAX_DOWN_JSON_BYTES

@@ -15,13 +15,14 @@ use wire_contract::claim::{BrokerAddress, HubKey, SignedTime};
 use wire_contract::command::{TimeAnswer, TimeRequest};
 use wire_contract::event::{
     AccessData, CameraRecoveredData, CameraStalledData, ClaimReusedData, ClockQuality, DoorCause, DoorData,
-    EnrolmentCompletedData, FaceAppearedData, GalleryDivergedData, GalleryPoint, GalleryRebuiltData, IdentityScores,
-    KINDS, LivenessScores, Meta, PersonDeletedData, Reason, StreamConflictData, SystemGapData, SystemStartedData,
-    Timing, device_source,
+    EnrolmentCompletedData, FaceAppearedData, GalleryDivergedData, GalleryHealedData, GalleryOlderEpochData,
+    GalleryPoint, GalleryRebuiltData, IdentityScores, KINDS, LivenessScores, Meta, PersonDeletedData, Reason,
+    StreamConflictData, SystemGapData, SystemStartedData, Timing, device_source,
 };
 use wire_contract::gallery::{
-    GalleryCondition, GalleryRebuild, GalleryRecord, GalleryRecords, GalleryState, RecordKind, RecordOp,
+    GalleryCondition, GalleryRebuild, GalleryRecord, GalleryRecords, GalleryStand, GalleryState, RecordKind, RecordOp,
 };
+use wire_contract::healing::{BUCKETS, GalleryBuckets, GalleryCompare, GalleryHashes};
 use wire_contract::link::LinkGallery;
 use wire_contract::status::Presence;
 use wire_contract::webhook::WebhookBody;
@@ -132,6 +133,20 @@ fn every_event() -> Vec<EventData> {
             reported: GalleryPoint { epoch: 2, version: 9, root: Some(Hash32([0xcd; 32])) },
             expected: GalleryPoint { epoch: 2, version: 12, root: None },
         }),
+        EventData::GalleryHealed(GalleryHealedData {
+            gallery: GalleryId(uuid(30)),
+            epoch: 2,
+            version: 12,
+            buckets: 1,
+            received: 3,
+            removed: 1,
+        }),
+        EventData::GalleryOlderEpoch(GalleryOlderEpochData {
+            alarm: true,
+            gallery: GalleryId(uuid(30)),
+            offered: 1,
+            held: 2,
+        }),
     ]
 }
 
@@ -229,10 +244,10 @@ fn messages_are_as_in_the_golden_files() {
     let records = GalleryRecords { v: V1, gallery, epoch: 2, from: 8, records, root: Hash32([0xcd; 32]) };
     assert_eq!(records.check(), Ok(()));
     check("gallery_records", &GalleryDown::Records(records));
-    check(
-        "gallery_rebuild",
-        &GalleryDown::Rebuild(GalleryRebuild { v: V1, gallery, epoch: 3, reason: Code::RootMismatch }),
-    );
+    let rebuild = GalleryRebuild { v: V1, gallery, epoch: 3, reason: Code::RootMismatch, answers: None };
+    check("gallery_rebuild", &GalleryDown::Rebuild(rebuild.clone()));
+    let answers = Some(GalleryStand { version: 9, root: Hash32([0xcd; 32]) });
+    check("gallery_rebuild_answer", &GalleryDown::Rebuild(GalleryRebuild { answers, ..rebuild }));
     let status = Status {
         v: V1,
         state: Presence::Online,
@@ -245,6 +260,36 @@ fn messages_are_as_in_the_golden_files() {
     };
     check("status_online", &status);
     check("status_offline", &Status { state: Presence::Offline, pack: None, space_id: None, ..status });
+}
+
+#[test]
+fn what_is_said_of_a_gallery_that_differs_is_as_in_the_golden_files() {
+    let (gallery, root) = (GalleryId(uuid(30)), Hash32([0xcd; 32]));
+    check("gallery_compare", &GalleryDown::Compare(GalleryCompare { v: V1, gallery, epoch: 2, version: 9, root }));
+    let mut hashes = [[0x11; 32]; BUCKETS];
+    hashes[204] = [0xcd; 32];
+    check("gallery_hashes", &GalleryUp::Hashes(GalleryHashes::of(gallery, 2, 9, &hashes)));
+    let record = GalleryRecord {
+        version: 8,
+        op: RecordOp::Put,
+        kind: RecordKind::Person,
+        id: uuid(21),
+        rev: 1,
+        body: Bytes(vec![1, 2, 3, 4]),
+    };
+    let buckets = GalleryBuckets {
+        v: V1,
+        gallery,
+        epoch: 2,
+        version: 12,
+        root,
+        buckets: vec![3, 204],
+        part: 0,
+        parts: 1,
+        records: vec![record],
+    };
+    assert_eq!(buckets.check(), Ok(()));
+    check("gallery_buckets", &GalleryDown::Buckets(buckets));
 }
 
 #[test]

@@ -1,9 +1,13 @@
-use face_core::{DIM, Gallery as _};
-use gallery_log::{Body, DigestKey, Log, Op, RecordId, TemplateBody};
+use face_core::{DIM, Embedding, PersonId};
+use gallery_log::body::PersonState;
+use gallery_log::{Body, DigestKey, Kind, Log, Op, PersonBody, RecordId, TemplateBody};
 use time::OffsetDateTime;
 use time::macros::datetime;
 
+use uuid::Uuid;
+
 use super::*;
+use crate::clock::{ClockQuality, WallTime};
 
 const SPACE: &str = "faces-1";
 const NOON: OffsetDateTime = datetime!(2026-11-22 12:00:00 UTC);

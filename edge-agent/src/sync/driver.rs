@@ -2,27 +2,30 @@
 //!
 //! In: everything of [`Sync`], a [`Connect`] that opens lines. Out: batches, reports and statuses published; evtacks
 //! and gallery messages taken in. Store calls block and run on blocking threads, one at a time from here; galleries are
-//! applied by a task of their own ([`gallery_task`]), so that a long first fill does not delay events.
+//! applied by a task of their own ([`galleries::work`]), so that a long first fill does not delay events.
 
 mod commanding;
 mod events;
+mod galleries;
 mod renewing;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use edge_store::{Identity, Outbox};
 use face_core::MonoTime;
+use gallery_log::GalleryId;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 use wire_contract::batch::MAX_BATCH_BYTES;
 use wire_contract::envelope::UP_OVERHEAD;
 use wire_contract::status::Presence;
-use wire_contract::{Code, DownChannel, EvtAck, GalleryDown, LinkAnswer, Timestamp, UpChannel};
+use wire_contract::{DownChannel, EvtAck, GalleryDown, LinkAnswer, Timestamp, UpChannel};
 
 use self::renewing::Renewing;
 use super::backoff::Backoff;
@@ -30,12 +33,10 @@ use super::commands::Commands;
 use super::https::{HttpsError, Hub};
 use super::link::{self, LinkError, LinkRing, OpenError};
 use super::presence::ConnectionCounter;
-use super::receiver::{self, Outcome};
 use super::reports::{RebuildPace, Reports};
 use super::sender::Sender;
 use super::transport::{Connect, Line, LineError, LineEvent, Parcel, Shipment, Will};
 use super::{Orders, Sync, SyncStatus, TlsError, tls};
-use crate::gallery::Rebuilt;
 use crate::logging::chain;
 use crate::stages::record::Happening;
 
@@ -44,15 +45,6 @@ const TICK: Duration = Duration::from_millis(250);
 /// Gallery messages that wait to be applied. Full means that the disk is behind: the message is dropped, and the hub
 /// sends again after the next report.
 const GALLERY_MESSAGES: usize = 64;
-/// Messages joined into one application at most: 64 messages of 64 KiB are 4 MiB in memory.
-const JOINED: usize = 64;
-/// No gallery message for so long: then what was deleted is made unreadable on disk too, and galleries that the operating
-/// system refused to read are tried again. A burst of deletions costs one rewrite and not one for each.
-const QUIET: Duration = Duration::from_secs(5);
-/// Where messages never pause, what was deleted is made unreadable at these intervals.
-const NEVER_QUIET: Duration = Duration::from_secs(60);
-/// A disk that refused to (it is full, say) is asked again after this and not after each pause.
-const REFUSED: Duration = Duration::from_secs(600);
 /// Between two fetches of the link that the hub's own messages ask for.
 const LINK_SPACING: Duration = Duration::from_secs(10);
 
@@ -107,6 +99,8 @@ pub(super) struct Driver<C> {
     stream: Option<edge_store::StreamId>,
     reports: Reports,
     rebuild_pace: RebuildPace,
+    /// Older epochs that were put on record in this run, so that whoever repeats them does not fill the outbox.
+    older_epochs: HashSet<(GalleryId, u32)>,
 }
 
 impl<C: Connect> Driver<C> {
@@ -140,6 +134,7 @@ impl<C: Connect> Driver<C> {
             stream: None,
             reports: Reports::new(timing.report_interval),
             rebuild_pace: RebuildPace::default(),
+            older_epochs: HashSet::new(),
             sync: Arc::new(sync),
         }
     }
@@ -147,7 +142,7 @@ impl<C: Connect> Driver<C> {
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let (messages, waiting) = mpsc::channel(GALLERY_MESSAGES);
         let (outcomes, mut decided) = mpsc::channel(GALLERY_MESSAGES);
-        let galleries = tokio::spawn(gallery_task(Arc::clone(&self.sync), waiting, outcomes));
+        let galleries = tokio::spawn(galleries::work(Arc::clone(&self.sync), waiting, outcomes));
         let mut changes = self.sync.galleries.changes();
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -432,46 +427,11 @@ impl<C: Connect> Driver<C> {
         }
     }
 
-    /// There is a new roster; perhaps because a store was thrown away.
-    fn on_galleries(&mut self) {
-        self.reports.changed(self.now());
-        for Rebuilt { gallery, epoch, .. } in self.sync.galleries.take_rebuilt() {
-            if epoch == 0 {
-                self.want_link();
-            }
-            self.on_outcome(Outcome::ThrownAway { gallery, epoch, code: Code::StoreDoubtful });
-        }
-    }
-
-    fn on_outcome(&mut self, outcome: Outcome) {
-        let now = self.now();
-        match outcome {
-            Outcome::Done => {}
-            Outcome::Report => self.reports.changed(now),
-            Outcome::FetchLink => self.want_link(),
-            Outcome::ThrownAway { gallery, epoch, code } => {
-                let at = self.rebuild_pace.thrown_away(now);
-                self.reports.hold(at);
-                self.put_on_record(Happening::GalleryRebuilt { gallery: gallery.0, epoch, code, at: now });
-            }
-        }
-    }
-
     /// In a task of its own: a full disk must not keep this loop from the hub. At most one waits for each gallery or stream
     /// thrown away, and those come ever more slowly.
     fn put_on_record(&self, happening: Happening) {
         let recorder = self.sync.recorder.clone();
         tokio::spawn(async move { recorder.record(happening).await });
-    }
-
-    fn send_report(&mut self) {
-        if !matches!(self.connection, Connection::Up { .. }) || !self.reports.take(self.now()) {
-            return;
-        }
-        let Some(ring) = &self.ring else { return };
-        let topic = ring.up_topic(UpChannel::Gallery);
-        let payload = ring.wrap(&topic, &to_json(&receiver::state_report(&self.sync.galleries)));
-        self.publish(Shipment { topic, payload, retain: false, parcel: Parcel::Report });
     }
 
     async fn on_outbox<T: Send + 'static>(&self, call: impl FnOnce(&Outbox) -> T + Send + 'static) -> T {
@@ -487,36 +447,6 @@ impl<C: Connect> Driver<C> {
         } else {
             tracing::warn!(event, error = text, "tried again by itself");
             self.status.send_modify(|status| status.last_error = Some(text));
-        }
-    }
-}
-
-/// Applies gallery messages in their order until the driver is gone; then what still waits is applied and it ends.
-async fn gallery_task(sync: Arc<Sync>, mut waiting: mpsc::Receiver<GalleryDown>, outcomes: mpsc::Sender<Outcome>) {
-    let mut messages = Vec::new();
-    let (mut not_before, mut at_latest) = (Instant::now(), Instant::now() + NEVER_QUIET);
-    loop {
-        let quiet = match tokio::time::timeout(QUIET, waiting.recv_many(&mut messages, JOINED)).await {
-            Ok(0) => return,
-            Ok(_) => false,
-            Err(_) => true,
-        };
-        for message in receiver::join(std::mem::take(&mut messages)) {
-            let sync = Arc::clone(&sync);
-            let outcome = blocking(move || receiver::handle(&sync.galleries, &sync.keys, message)).await;
-            // A driver that is stopping needs no outcomes.
-            let _ = outcomes.send(outcome).await;
-        }
-        if quiet {
-            let sync = Arc::clone(&sync);
-            // What still goes wrong is on the log, and the roster stays closed.
-            let _ = blocking(move || sync.galleries.heal()).await;
-        }
-        let now = Instant::now();
-        if now >= not_before && (quiet || now >= at_latest) {
-            let sync = Arc::clone(&sync);
-            let tidied = blocking(move || sync.galleries.tidy()).await;
-            (not_before, at_latest) = if tidied { (now, now + NEVER_QUIET) } else { (now + REFUSED, now + REFUSED) };
         }
     }
 }

@@ -5,22 +5,23 @@
 //!
 //! Where to start: [`driver`] is the loop; what it should do is decided by small pure machines that take the time as an
 //! argument: [`sender`] (which batch next), [`reports`] (when to say where the galleries stand), [`backoff`] (when to
-//! connect again), [`commands`] (which of the hub's orders are carried out). [`receiver`] applies gallery messages, [`link`] holds the keys of the wire, [`presence`] the status,
+//! connect again), [`commands`] (which of the hub's orders are carried out). [`receiver`] applies gallery messages, [`healing`] makes a gallery that differs equal again, [`link`] holds the keys of the wire, [`presence`] the status,
 //! [`transport`] is the only file that knows the MQTT client, [`tls`] how certificates are judged, [`https`] the hub's
 //! device calls, [`renewal`] when and how this device gets its next certificate. [`claim`] gives the device its identity in the first place.
 //!
-//! Invariants: an entry leaves the outbox on a verified evtack and on nothing else; a gallery whose root is not the
-//! hub's is destroyed before anything can search it; nothing read from the broker is used before its seal was opened.
+//! Invariants: an entry leaves the outbox on a verified evtack and on nothing else; a gallery that is
+//! known to differ from the hub's is not searched before it is healed or fetched anew; nothing read from the broker is used before its seal was opened.
 //! Deliberately absent: configuration twin, video; no topic of theirs is acted upon.
 
 pub mod backoff;
 pub mod claim;
 mod commands;
 mod driver;
+pub mod healing;
 mod https;
 mod link;
 mod presence;
-mod receiver;
+pub mod receiver;
 pub mod renewal;
 mod reports;
 pub mod sender;

@@ -1,27 +1,55 @@
 //! Gallery messages of the hub, applied to the stores; and what this device says of them.
 //!
 //! In: opened [`GalleryDown`] messages. Out: an [`Outcome`] that tells the driver what to do next. Records that do not
-//! follow are asked for again; records that contradict what is there (another root, an id used twice) are a doubt: the
-//! store key is destroyed, the doors deny, and the gallery is fetched from version 0.
+//! follow are asked for again. Records that contradict what is there (another root, an id used twice) say that both ends
+//! differ: the gallery is set aside, the doors deny, and it is healed ([`healing`]). A store in doubt of itself is destroyed
+//! and fetched from version 0, and so is one that could not be healed.
 //! Everything here blocks on the disk: call it from a blocking thread.
 
-use edge_store::{ApplyError, DeviceKeys, GalleryError};
+use edge_store::{ApplyError, DeviceKeys, GalleryError, Replaced};
 use gallery_log::{AppendError, GalleryId, Kind, Op, Record, RecordId, Root};
 use wire_contract::gallery::{
-    GalleryCondition, GalleryRebuild, GalleryRecord, GalleryRecords, GalleryState, RecordKind, RecordOp,
+    GalleryCondition, GalleryRebuild, GalleryRecord, GalleryRecords, GalleryStand, GalleryState, RecordKind, RecordOp,
 };
 use wire_contract::{Code, GalleryDown, GalleryUp, Hash32, V1};
 
+use super::healing::{self, Parts};
 use crate::gallery::{Galleries, GalleryLine, RosterError};
 use crate::logging::chain;
 
 /// What the driver does after a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub enum Outcome {
     /// Applied, or known already.
     Done,
     /// Something is missing: report the state, and the hub sends from there.
     Report,
+    /// The disk refused: report after a while.
+    Retry,
+    /// A gallery was set aside: say its bucket hashes.
+    Differs,
+    /// It is equal to the hub's again; put it on record.
+    Healed {
+        /// The gallery.
+        gallery: GalleryId,
+        /// Its epoch.
+        epoch: u32,
+        /// Its version since.
+        version: u64,
+        /// How many buckets were replaced.
+        buckets: u32,
+        /// What that changed.
+        replaced: Replaced,
+    },
+    /// Something was said for an older epoch, and refused: put it on record.
+    OlderEpoch {
+        /// The gallery.
+        gallery: GalleryId,
+        /// The epoch that was named.
+        offered: u32,
+        /// The gallery's own.
+        held: u32,
+    },
     /// A gallery or epoch that this device has no keys for: fetch the link.
     FetchLink,
     /// A gallery was thrown away; report, and put it on record.
@@ -38,7 +66,7 @@ pub(super) enum Outcome {
 /// Joins messages of records that continue one another, so that a first fill rebuilds the index once, not once a message.
 ///
 /// The root is then checked after the last record of the run; what it proves is the same.
-pub(super) fn join(messages: Vec<GalleryDown>) -> Vec<GalleryDown> {
+pub fn join(messages: Vec<GalleryDown>) -> Vec<GalleryDown> {
     let mut joined: Vec<GalleryDown> = Vec::new();
     for message in messages {
         let GalleryDown::Records(next) = message else {
@@ -61,11 +89,13 @@ fn continues(last: &GalleryRecords, next: &GalleryRecords) -> bool {
     last.gallery == next.gallery && last.epoch == next.epoch && follows && last.check().is_ok() && next.check().is_ok()
 }
 
-/// Applies one message.
-pub(super) fn handle(galleries: &Galleries, keys: &DeviceKeys, message: GalleryDown) -> Outcome {
+/// Applies one message. `parts` are those of answers that are not complete.
+pub fn handle(galleries: &Galleries, keys: &DeviceKeys, parts: &mut Parts, message: GalleryDown) -> Outcome {
     match message {
         GalleryDown::Records(records) => apply(galleries, keys, records),
         GalleryDown::Rebuild(order) => rebuild(galleries, keys, &order),
+        GalleryDown::Compare(message) => healing::compare(galleries, &message),
+        GalleryDown::Buckets(part) => healing::buckets(galleries, keys, parts, part),
         GalleryDown::Unknown => {
             tracing::debug!(event = "gallery_message_unknown", "a newer hub's message is ignored");
             Outcome::Done
@@ -73,15 +103,20 @@ pub(super) fn handle(galleries: &Galleries, keys: &DeviceKeys, message: GalleryD
     }
 }
 
-/// What the searched snapshot holds, for `up/gallery`.
-pub(super) fn state_report(galleries: &Galleries) -> GalleryUp {
+/// What is to be said on `up/gallery`: where each gallery stands, and the hashes of those that differ.
+pub fn reports(galleries: &Galleries) -> Vec<GalleryUp> {
+    std::iter::once(state_report(galleries)).chain(healing::hashes(galleries)).collect()
+}
+
+/// What the searched snapshot holds.
+fn state_report(galleries: &Galleries) -> GalleryUp {
     let roster = galleries.roster().load_full();
     let state = |line: &GalleryLine| GalleryState {
         gallery: wire_contract::GalleryId(line.gallery.0),
         epoch: line.epoch,
         version: line.version,
         root: Hash32(line.root.0),
-        condition: if line.version > 0 && !roster.closed() {
+        condition: if line.version > 0 && line.differing.is_none() && !roster.closed() {
             GalleryCondition::Ready
         } else {
             GalleryCondition::Rebuilding
@@ -97,13 +132,12 @@ fn apply(galleries: &Galleries, keys: &DeviceKeys, message: GalleryRecords) -> O
         return Outcome::Report;
     }
     let Some(line) = line_of(galleries, gallery) else { return Outcome::FetchLink };
-    match message.epoch.cmp(&line.epoch) {
-        std::cmp::Ordering::Greater => return Outcome::FetchLink,
-        std::cmp::Ordering::Less => {
-            tracing::error!(event = "gallery_epoch_lower", alarm = true, gallery = %gallery, found = message.epoch, expected = line.epoch, "records of an older epoch are refused");
-            return Outcome::Done;
-        }
-        std::cmp::Ordering::Equal => {}
+    if let Some(outcome) = other_epoch(&line, message.epoch) {
+        return outcome;
+    }
+    if line.differing.is_some() {
+        // The hub's answer to the hashes brings them as well.
+        return Outcome::Done;
     }
     let (epoch, root) = (message.epoch, Root(message.root.0));
     let to_record = |record| into_record(gallery, epoch, record);
@@ -131,12 +165,15 @@ fn refused(galleries: &Galleries, keys: &DeviceKeys, gallery: GalleryId, epoch: 
         ApplyError::Append(AppendError::OtherEpoch { .. } | AppendError::OtherGallery { .. }) => {
             return Outcome::FetchLink;
         }
-        ApplyError::Append(_) | ApplyError::Root(_) => Code::RootMismatch,
+        ApplyError::Append(_) | ApplyError::Root(_) | ApplyError::Replace(_) => {
+            tracing::warn!(event = "gallery_differs", alarm = true, gallery = %gallery, error = chain(error), "doors deny until the difference is healed");
+            return healing::differs(galleries, gallery);
+        }
         ApplyError::Store(GalleryError::Doubt { .. }) => Code::StoreDoubtful,
         ApplyError::Store(_) => {
             // A full disk does not make the gallery wrong. The hub sends again after the next report.
             tracing::error!(event = "gallery_not_stored", alarm = true, gallery = %gallery, error = chain(error), "records could not be stored; the gallery stays as it was");
-            return Outcome::Done;
+            return Outcome::Retry;
         }
     };
     tracing::error!(event = "gallery_doubtful", alarm = true, gallery = %gallery, error = chain(error), "destroyed; doors deny until the hub has filled it again");
@@ -146,18 +183,43 @@ fn refused(galleries: &Galleries, keys: &DeviceKeys, gallery: GalleryId, epoch: 
 fn rebuild(galleries: &Galleries, keys: &DeviceKeys, order: &GalleryRebuild) -> Outcome {
     let gallery = GalleryId(order.gallery.0);
     let Some(line) = line_of(galleries, gallery) else { return Outcome::FetchLink };
-    if order.epoch > line.epoch {
-        return Outcome::FetchLink;
+    if let Some(outcome) = other_epoch(&line, order.epoch) {
+        return outcome;
     }
-    if order.epoch < line.epoch {
-        tracing::error!(event = "gallery_epoch_lower", alarm = true, gallery = %gallery, found = order.epoch, expected = line.epoch, "an order for an older epoch is refused");
-        return Outcome::Done;
+    let stands = GalleryStand { version: line.version, root: Hash32(line.root.0) };
+    if order.answers != Some(stands) {
+        // Delivered again after it was obeyed, most likely: whoever can do that must not be able to empty a gallery.
+        tracing::warn!(event = "gallery_rebuild_out_of_date", gallery = %gallery, reason = %order.reason, "ignored: it answers another report than the last one");
+        return Outcome::Report;
+    }
+    if line.version == 0 && line.differing.is_none() {
+        return Outcome::Report;
     }
     tracing::warn!(event = "gallery_rebuild_ordered", gallery = %gallery, reason = %order.reason, "the hub orders this gallery to be fetched anew");
     throw_away(galleries, keys, gallery, order.epoch, order.reason)
 }
 
-fn throw_away(galleries: &Galleries, keys: &DeviceKeys, gallery: GalleryId, epoch: u32, code: Code) -> Outcome {
+/// What is done with a message for another epoch than the gallery's; none when it is the same.
+pub(super) fn other_epoch(line: &GalleryLine, offered: u32) -> Option<Outcome> {
+    let (gallery, held) = (line.gallery, line.epoch);
+    match offered.cmp(&held) {
+        std::cmp::Ordering::Equal => None,
+        std::cmp::Ordering::Greater => Some(Outcome::FetchLink),
+        std::cmp::Ordering::Less => {
+            tracing::error!(event = "gallery_epoch_lower", alarm = true, gallery = %gallery, offered, held, "a message for an older epoch is refused");
+            Some(Outcome::OlderEpoch { gallery, offered, held })
+        }
+    }
+}
+
+/// Destroys a gallery's key and content; the hub fills it again after the next report.
+pub(super) fn throw_away(
+    galleries: &Galleries,
+    keys: &DeviceKeys,
+    gallery: GalleryId,
+    epoch: u32,
+    code: Code,
+) -> Outcome {
     let held = match keys.gallery(gallery) {
         Ok(Some(held)) => held,
         Ok(None) => return Outcome::FetchLink,
@@ -172,11 +234,11 @@ fn throw_away(galleries: &Galleries, keys: &DeviceKeys, gallery: GalleryId, epoc
     Outcome::ThrownAway { gallery, epoch, code }
 }
 
-fn line_of(galleries: &Galleries, gallery: GalleryId) -> Option<GalleryLine> {
+pub(super) fn line_of(galleries: &Galleries, gallery: GalleryId) -> Option<GalleryLine> {
     galleries.roster().load().lines().iter().find(|line| line.gallery == gallery).cloned()
 }
 
-fn into_record(gallery: GalleryId, epoch: u32, record: GalleryRecord) -> Record {
+pub(super) fn into_record(gallery: GalleryId, epoch: u32, record: GalleryRecord) -> Record {
     let op = match record.op {
         RecordOp::Put => Op::Put,
         RecordOp::Del => Op::Del,

@@ -35,6 +35,11 @@ impl Reports {
         self.due = Some(self.due.map_or(earliest, |due| due.min(earliest)));
     }
 
+    /// Something is to be said again, but not before `at`.
+    pub(super) fn again(&mut self, at: MonoTime) {
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
+    }
+
     /// A gallery was thrown away, which is reported at `until`. That it is empty now is a change as well, before or after
     /// this call, and must not make the report any earlier.
     pub(super) fn hold(&mut self, until: MonoTime) {
@@ -118,6 +123,18 @@ mod tests {
         assert!(reports.take(at(6_000)));
         reports.changed(at(7_500));
         assert!(reports.take(at(7_500)), "the hold ends with the report");
+    }
+
+    #[test]
+    fn what_is_to_be_said_again_waits_for_its_time_unless_something_changes() {
+        let mut reports = Reports::new(Duration::from_secs(60));
+        reports.connected(at(0));
+        assert!(reports.take(at(0)));
+        reports.again(at(5_000));
+        assert!(!reports.take(at(4_999)) && reports.take(at(5_000)));
+        reports.again(at(10_000));
+        reports.changed(at(7_000));
+        assert!(reports.take(at(7_000)), "a change does not wait for it");
     }
 
     #[test]

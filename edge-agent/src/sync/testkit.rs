@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use edge_store::{Broker as BrokerAddress, DeviceKeys, HubKey, Identity, Outbox, OutboxOptions};
 use gallery_log::body::{Body, PersonBody, PersonState, TemplateBody};
+use gallery_log::digest::{Bucket, bucket_of, differing};
 use gallery_log::{DigestKey, GalleryId, Kind, Log, Op, Record, RecordId, Root};
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
@@ -23,6 +24,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use uuid::Uuid;
 use wire_contract::claim::SignedTime;
 use wire_contract::gallery::{GalleryRecord, GalleryRecords, RecordKind, RecordOp, records_that_fit};
+use wire_contract::healing::{GalleryBuckets, GalleryHashes};
 use wire_contract::link::LinkGallery;
 use wire_contract::{Bytes, Hash32, LinkAnswer, SecretBytes, Timestamp, V1};
 use zeroize::Zeroizing;
@@ -126,6 +128,7 @@ impl Device {
 }
 
 /// The hub's side of one gallery: a log, and its records as messages.
+#[derive(Clone)]
 pub(super) struct HubGallery {
     log: Log,
     pub(super) epoch: u32,
@@ -184,6 +187,29 @@ impl HubGallery {
             from += u64::try_from(fitting).unwrap();
         }
         messages
+    }
+
+    /// What the hub answers to bucket hashes: the buckets that differ, in parts.
+    pub(super) fn answer(&mut self, said: &GalleryHashes) -> Vec<GalleryBuckets> {
+        let theirs = said.hashes().unwrap().map(Bucket);
+        let buckets = differing(&self.log.buckets(), &theirs);
+        let is_live = |record: &Record| {
+            self.log.entry(record.id).is_some_and(|entry| entry.leaf.is_some() && entry.rev == record.rev)
+        };
+        let wanted = |(record, _): &&(Record, Root)| buckets.contains(&bucket_of(record.id)) && is_live(record);
+        let records = self.records.iter().filter(wanted).map(|(record, _)| wire_record(record)).collect();
+        let whole = GalleryBuckets {
+            v: V1,
+            gallery: wire_contract::GalleryId(GALLERY.0),
+            epoch: self.epoch,
+            version: self.log.version(),
+            root: Hash32(self.log.clone().root().0),
+            buckets: buckets.into_iter().collect(),
+            part: 0,
+            parts: 1,
+            records,
+        };
+        whole.split()
     }
 
     fn run(&self, from: u64, at_most: usize) -> GalleryRecords {

@@ -403,13 +403,45 @@ async fn the_hub_hears_where_the_galleries_stand_and_records_move_them() {
     lie.from = 3;
     lie.records = hub.message(3).records;
     far.say(sealed(DownChannel::Gallery, &GalleryDown::Records(lie))).await;
-    let Some(Message::Happened(happening)) = rig.happenings.recv().await else { panic!("nothing on record") };
-    let crate::stages::record::Happening::GalleryRebuilt { gallery, code, .. } = happening else {
-        panic!("{happening:?}")
+    let hashes = |shipment: &Shipment| {
+        let report = serde_json::from_slice(&verified(&shipment.topic, &shipment.payload)).unwrap();
+        let GalleryUp::Hashes(hashes) = report else { panic!("not hashes") };
+        hashes
     };
-    assert_eq!((gallery, code), (GALLERY.0, wire_contract::Code::RootMismatch));
+    // Without the time's going on: they do not wait for the next report.
+    let said = hashes(&far.shipment(Parcel::Report).await);
     rig.clock.forward(Duration::from_secs(1));
-    assert_eq!(versions(&far.shipment(Parcel::Report).await), [(GALLERY.0, 0)]);
+    assert_eq!(versions(&far.shipment(Parcel::Report).await), [(GALLERY.0, 2)]);
+    assert_eq!(hashes(&far.shipment(Parcel::Report).await), said, "and again with each report");
+    for part in hub.answer(&said) {
+        far.say(sealed(DownChannel::Gallery, &GalleryDown::Buckets(part))).await;
+    }
+    let Some(Message::Happened(happening)) = rig.happenings.recv().await else { panic!("nothing on record") };
+    use crate::stages::record::Happening;
+    assert!(matches!(happening, Happening::GalleryHealed { version: 4, .. }), "{happening:?}");
+    rig.clock.forward(Duration::from_secs(1));
+    assert_eq!(versions(&far.shipment(Parcel::Report).await), [(GALLERY.0, 4)]);
+}
+
+#[tokio::test]
+async fn an_older_epoch_is_put_on_record_once() {
+    let mut rig = Rig::start(Device::new().linked());
+    let mut far = rig.line().await;
+    far.shipment(Parcel::Report).await;
+    let mut older = HubGallery::new(0);
+    older.enrol(1);
+    for _ in 0..3 {
+        far.say(sealed(DownChannel::Gallery, &GalleryDown::Records(older.message(1)))).await;
+    }
+    // Messages are dealt with in turn: when this one is, all three were.
+    let mut hub = HubGallery::new(1);
+    hub.enrol(1);
+    far.say(sealed(DownChannel::Gallery, &GalleryDown::Records(hub.message(1)))).await;
+    eventually("applied", || rig.device.galleries.roster().load().lines()[0].version == 2).await;
+    use crate::stages::record::Happening;
+    let Some(Message::Happened(happening)) = rig.happenings.recv().await else { panic!("nothing on record") };
+    assert!(matches!(happening, Happening::OlderEpochOffered { offered: 0, held: 1, .. }), "{happening:?}");
+    assert!(rig.happenings.try_recv().is_err(), "whoever repeats it fills no outbox");
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::clock::{SharedClock, rfc3339_ms};
 use crate::control::{Answer, Ask};
-use crate::gallery::Roster;
+use crate::gallery::{GalleryLine, Roster};
 use crate::logging::chain;
 use crate::stages::record::{Origin, RecordHealth};
 use crate::sync::SyncStatus;
@@ -107,7 +107,7 @@ impl Board {
                     "root": hex::encode(line.root.0),
                     "people": line.people,
                     "templates": line.templates,
-                    "state": if line.version > 0 { "ready" } else { "empty" },
+                    "state": state_of(line),
                     "space_id": self.origin.space_id,
                 })
             })
@@ -167,5 +167,14 @@ impl Board {
             "recording": self.health.recording(),
             "connected": self.link.borrow().connected,
         }))
+    }
+}
+
+/// `differs`: not what the hub has, and not searched until it is.
+fn state_of(line: &GalleryLine) -> &'static str {
+    match (&line.differing, line.version) {
+        (Some(_), _) => "differs",
+        (None, 0) => "empty",
+        (None, _) => "ready",
     }
 }

@@ -24,7 +24,8 @@ mod watermark;
 
 pub use files::FileError;
 pub use gallery::{
-    Applied, ApplyError, Contents, Doubt, GalleryError, GalleryStore, Opened as GalleryOpened, SledError,
+    Applied, ApplyError, BucketHashes, Contents, Doubt, GalleryError, GalleryStore, Opened as GalleryOpened, Replaced,
+    SledError,
 };
 pub use identity::{Broker, HubKey, Identity, IdentityError};
 pub use keys::{DeviceKeys, GalleryKeys, KeySource, KeysError, LinkKey, LinkKeys, OutboxKeys};

@@ -164,6 +164,53 @@ fn a_hole_and_a_foreign_epoch_are_refused() {
 }
 
 #[test]
+fn a_difference_is_remembered_and_gone_with_the_replacement() {
+    let device = Device::filled(7);
+    let (mut store, _) = device.open();
+    assert!(store.differing().is_none());
+    store.note_difference().unwrap();
+    drop(store);
+    let (mut store, opened) = device.open();
+    assert!(matches!(opened, GalleryOpened::Intact), "what is there stays: {opened:?}");
+    assert!(store.differing().is_some(), "a restart forgets nothing");
+
+    // The hub went on with two records that the store never saw, and does not know the store's newest entry.
+    let mut hub = Hub::new();
+    let written: Vec<Record> = (0..9).map(|_| hub.next().0).collect();
+    let mut log = Log::new(gallery(), gallery_keys().epoch);
+    written.iter().for_each(|record| log.apply(record, &gallery_keys().digest).unwrap());
+    let is_live = |record: &&Record| log.entry(record.id).is_some_and(|entry| entry.leaf.is_some());
+    let live: Vec<Record> = written.iter().filter(is_live).filter(|r| r.op == Op::Put).cloned().collect();
+    let all = (0..=255).collect();
+    let root = log.root();
+    let refused = store.replace(9, &all, live.clone(), Root([0; 32])).unwrap_err();
+    assert!(matches!(refused, ApplyError::Root(_)), "{refused}");
+    assert!(store.differing().is_some() && store.version() == 7);
+    let older = store.replace(6, &all, Vec::new(), root).unwrap_err();
+    assert!(matches!(older, ApplyError::Replace(_)), "{older}");
+    store.replace(9, &all, live, root).unwrap();
+    let (version, count) = (store.version(), store.count(Kind::Person) + store.count(Kind::Template));
+    assert_eq!((version, store.root(), count), (9, root, log.live() as u64));
+    assert!(store.differing().is_none());
+    drop(store);
+    let (store, opened) = device.open();
+    assert!(matches!(opened, GalleryOpened::Intact), "{opened:?}");
+    assert_eq!((store.version(), store.root()), (9, root));
+    assert!(store.differing().is_none());
+}
+
+#[test]
+fn a_store_that_begins_anew_differs_from_nothing() {
+    let device = Device::filled(7);
+    let (mut store, _) = device.open();
+    store.note_difference().unwrap();
+    store.destroy_and_restart(&gallery_keys()).unwrap();
+    assert!(store.differing().is_none());
+    drop(store);
+    assert!(device.open().0.differing().is_none());
+}
+
+#[test]
 fn an_old_copy_of_the_store_is_rebuilt() {
     let device = Device::filled(5);
     let copy = device.dir.path().join("copy");

@@ -23,6 +23,7 @@
 pub mod lab;
 pub mod line;
 pub mod outcome;
+pub mod race;
 pub mod rig;
 pub mod row;
 pub mod rows;

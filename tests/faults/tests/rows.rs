@@ -53,6 +53,7 @@ small_rows! {
     m1_nothing_is_lost_doubled_or_disordered_whatever_breaks: "M1",
     m2_nothing_depends_on_the_brokers_disk: "M2",
     m4_what_is_sent_again_has_no_effect: "M4",
+    m5_nobody_who_was_deleted_comes_back: "M5",
     m6_what_was_buffered_is_uploaded_in_order: "M6",
     m7_packets_that_are_no_messages_harm_nobody: "M7",
     m8_all_devices_are_back_after_a_broker_restart: "M8",

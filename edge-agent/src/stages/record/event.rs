@@ -4,8 +4,9 @@ use face_core::door::{DenyReason, LockCause};
 use face_core::liveness::{LivenessVerdict, Method};
 use face_core::quality::QualityReason;
 use wire_contract::event::{
-    AccessData, CameraRecoveredData, CameraStalledData, DoorCause, DoorData, FaceAppearedData, GalleryRebuiltData,
-    IdentityScores, LivenessScores, Reason, SystemGapData, SystemStartedData, Timing,
+    AccessData, CameraRecoveredData, CameraStalledData, DoorCause, DoorData, FaceAppearedData, GalleryHealedData,
+    GalleryOlderEpochData, GalleryRebuiltData, IdentityScores, LivenessScores, Reason, SystemGapData,
+    SystemStartedData, Timing,
 };
 use wire_contract::{Code, EventData, GalleryId, PersonId, Score, Stage};
 
@@ -79,6 +80,26 @@ pub fn data_of(happening: &Happening, origin: &Origin) -> Told {
                 gallery: GalleryId(*gallery),
                 epoch: *epoch,
                 reason: Reason::of(*code),
+            }),
+            subject: Some(gallery.to_string()),
+        },
+        Happening::GalleryHealed { gallery, epoch, version, buckets, replaced, .. } => Told {
+            data: EventData::GalleryHealed(GalleryHealedData {
+                gallery: GalleryId(*gallery),
+                epoch: *epoch,
+                version: *version,
+                buckets: *buckets,
+                received: replaced.received,
+                removed: replaced.removed,
+            }),
+            subject: Some(gallery.to_string()),
+        },
+        Happening::OlderEpochOffered { gallery, offered, held, .. } => Told {
+            data: EventData::GalleryOlderEpoch(GalleryOlderEpochData {
+                alarm: true,
+                gallery: GalleryId(*gallery),
+                offered: *offered,
+                held: *held,
             }),
             subject: Some(gallery.to_string()),
         },

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use edge_store::Replaced;
 use face_core::{MonoTime, TrackId};
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
@@ -97,6 +98,32 @@ pub enum Happening {
         /// When.
         at: MonoTime,
     },
+    /// A gallery differed from the hub's, and the buckets that did were replaced.
+    GalleryHealed {
+        /// The gallery.
+        gallery: Uuid,
+        /// Its epoch.
+        epoch: u32,
+        /// Its version since.
+        version: u64,
+        /// How many buckets were replaced.
+        buckets: u32,
+        /// What that changed.
+        replaced: Replaced,
+        /// When.
+        at: MonoTime,
+    },
+    /// Something was said of a gallery for an older epoch than it has, and was refused.
+    OlderEpochOffered {
+        /// The gallery.
+        gallery: Uuid,
+        /// The epoch that was named.
+        offered: u32,
+        /// The gallery's own.
+        held: u32,
+        /// When.
+        at: MonoTime,
+    },
 }
 
 impl Happening {
@@ -110,14 +137,24 @@ impl Happening {
             | Self::CameraRecovered { at, .. }
             | Self::SystemStarted { at }
             | Self::StreamRenewed { at, .. }
-            | Self::GalleryRebuilt { at, .. } => *at,
+            | Self::GalleryRebuilt { at, .. }
+            | Self::GalleryHealed { at, .. }
+            | Self::OlderEpochOffered { at, .. } => *at,
         }
     }
 
-    /// Whether it is kept even when room runs out: who was let in or refused, and what the relay did.
+    /// Whether it is kept even when room runs out: who was let in or refused, what the relay did, and what became of the
+    /// galleries by which that was decided.
     #[must_use]
     pub fn must_keep(&self) -> bool {
-        matches!(self, Self::Door { .. } | Self::StreamRenewed { .. } | Self::GalleryRebuilt { .. })
+        matches!(
+            self,
+            Self::Door { .. }
+                | Self::StreamRenewed { .. }
+                | Self::GalleryRebuilt { .. }
+                | Self::GalleryHealed { .. }
+                | Self::OlderEpochOffered { .. }
+        )
     }
 }
 

@@ -18,7 +18,7 @@ fn knows(device: &Device, person: u128) -> bool {
 }
 
 fn take(device: &Device, message: GalleryDown) -> Outcome {
-    handle(&device.galleries, &device.keys, message)
+    handle(&device.galleries, &device.keys, &mut Parts::default(), message)
 }
 
 #[test]
@@ -50,14 +50,20 @@ fn a_wrong_root_is_never_served() {
     hub.enrol(2);
     let mut lie = hub.message(3);
     lie.root = Hash32([0; 32]);
-    let outcome = take(&device, records(lie));
-    let thrown = Outcome::ThrownAway { gallery: GALLERY, epoch: 1, code: Code::RootMismatch };
-    assert_eq!(outcome, thrown);
-    assert!(!knows(&device, 1) && !knows(&device, 2), "nobody is served from a gallery in doubt");
+    assert_eq!(take(&device, records(lie)), Outcome::Differs);
+    assert!(!knows(&device, 1) && !knows(&device, 2), "nobody is served from a gallery that differs");
     assert!(!device.galleries.roster().load().ready());
-    assert_eq!(version(&device), 0, "it is fetched from the beginning");
-    assert_eq!(take(&device, records(hub.message(1))), Outcome::Done);
+    assert_eq!(version(&device), 2, "what is there stays to be compared");
+    assert_eq!(take(&device, records(hub.message(3))), Outcome::Done, "the answer brings these as well");
+    assert_eq!(version(&device), 2);
+    let [GalleryUp::State { galleries, .. }, GalleryUp::Hashes(hashes)] = &reports(&device.galleries)[..] else {
+        panic!("not a state and hashes")
+    };
+    assert_eq!(galleries[0].condition, GalleryCondition::Rebuilding);
+    let [answer] = &hub.answer(hashes)[..] else { panic!("not one part") };
+    assert!(matches!(take(&device, GalleryDown::Buckets(answer.clone())), Outcome::Healed { version: 4, .. }));
     assert!(knows(&device, 1) && knows(&device, 2));
+    assert!(device.galleries.roster().load().ready());
 }
 
 #[test]
@@ -68,7 +74,7 @@ fn a_changed_body_is_a_wrong_root() {
     let body = &mut changed.records[1].body.0;
     let end = body.len();
     body[end - 1] ^= 1;
-    assert!(matches!(take(&device, records(changed)), Outcome::ThrownAway { code: Code::RootMismatch, .. }));
+    assert_eq!(take(&device, records(changed)), Outcome::Differs);
     assert!(!knows(&device, 1));
 }
 
@@ -93,7 +99,7 @@ fn what_is_known_is_passed_over_and_what_is_missing_is_asked_for() {
 }
 
 #[test]
-fn an_id_that_comes_back_is_a_doubt() {
+fn an_id_that_comes_back_is_a_difference() {
     let (device, mut hub) = (Device::new().linked(), HubGallery::new(1));
     hub.enrol(1);
     hub.delete(1);
@@ -105,7 +111,7 @@ fn an_id_that_comes_back_is_a_doubt() {
         record.version = version;
         record.rev = 9;
     }
-    assert!(matches!(take(&device, records(again)), Outcome::ThrownAway { .. }));
+    assert_eq!(take(&device, records(again)), Outcome::Differs);
     assert!(!knows(&device, 1));
 }
 
@@ -119,23 +125,37 @@ fn another_epoch_or_gallery_needs_new_keys_and_an_older_one_is_refused() {
     assert_eq!(take(&device, records(foreign)), Outcome::FetchLink);
     let mut older = HubGallery::new(0);
     older.enrol(1);
-    assert_eq!(take(&device, records(older.message(1))), Outcome::Done);
+    let refused = Outcome::OlderEpoch { gallery: GALLERY, offered: 0, held: 1 };
+    assert_eq!(take(&device, records(older.message(1))), refused);
     assert_eq!(version(&device), 0, "nothing was applied");
-    let order =
-        |epoch| GalleryRebuild { v: V1, gallery: wire_contract::GalleryId(GALLERY.0), epoch, reason: Code::Ordered };
-    assert_eq!(take(&device, GalleryDown::Rebuild(order(2))), Outcome::FetchLink);
-    assert_eq!(take(&device, GalleryDown::Rebuild(order(0))), Outcome::Done);
+    assert_eq!(take(&device, GalleryDown::Rebuild(order(2, None))), Outcome::FetchLink);
+    assert_eq!(take(&device, GalleryDown::Rebuild(order(0, None))), refused);
+}
+
+fn order(epoch: u32, answers: Option<GalleryStand>) -> GalleryRebuild {
+    GalleryRebuild { v: V1, gallery: wire_contract::GalleryId(GALLERY.0), epoch, reason: Code::RootMismatch, answers }
 }
 
 #[test]
-fn the_hubs_order_to_rebuild_empties_the_gallery() {
+fn the_hubs_order_to_rebuild_empties_the_gallery_once() {
     let (device, mut hub) = (Device::new().linked(), HubGallery::new(1));
     hub.enrol(1);
     take(&device, records(hub.message(1)));
-    let gallery = wire_contract::GalleryId(GALLERY.0);
-    let order = GalleryDown::Rebuild(GalleryRebuild { v: V1, gallery, epoch: 1, reason: Code::BehindLog });
-    assert_eq!(take(&device, order), Outcome::ThrownAway { gallery: GALLERY, epoch: 1, code: Code::BehindLog });
+    assert_eq!(take(&device, GalleryDown::Rebuild(order(1, None))), Outcome::Report, "an answer to nothing");
+    let elsewhere = GalleryStand { version: 2, root: Hash32([7; 32]) };
+    assert_eq!(take(&device, GalleryDown::Rebuild(order(1, Some(elsewhere)))), Outcome::Report);
+    assert!(knows(&device, 1));
+    let answers = Some(GalleryStand { version: 2, root: Hash32(hub.root().0) });
+    let rightful = GalleryDown::Rebuild(order(1, answers));
+    let thrown = Outcome::ThrownAway { gallery: GALLERY, epoch: 1, code: Code::RootMismatch };
+    assert_eq!(take(&device, rightful.clone()), thrown);
     assert!(!knows(&device, 1));
+    // The same bytes again, while it is being filled and after more came: whoever has the broker has them too.
+    assert_eq!(take(&device, rightful.clone()), Outcome::Report, "it is empty already");
+    hub.enrol(2);
+    take(&device, records(hub.message(1)));
+    assert_eq!(take(&device, rightful), Outcome::Report);
+    assert!(knows(&device, 1) && knows(&device, 2), "an order that is delivered again empties nothing");
     assert_eq!(take(&device, GalleryDown::Unknown), Outcome::Done);
 }
 

@@ -11,6 +11,7 @@ use gallery_log::log::Entry;
 use gallery_log::{GalleryId, Leaf, Log, Op, Record, Root, SealKey};
 
 use super::cells::{self, Head, Mark};
+use super::differing;
 use super::durable_sled::{DurableSled, SledError};
 use super::{GalleryError, Open};
 use crate::files::{self, FileError};
@@ -343,6 +344,7 @@ pub(super) fn destroy_all(dir: &Path, keys: &DeviceKeys, gallery: GalleryId) -> 
         files::remove_dir(&generation_dir(dir, generation))?;
     }
     files::destroy_file(&dir.join(MARK))?;
+    files::destroy_file(&differing::file(dir))?;
     Ok(())
 }
 

@@ -14,9 +14,11 @@
 //! Deliberately absent: the network, which template matches, the snapshot that searches use, the clock.
 
 mod cells;
+mod differing;
 mod durable_sled;
 mod load;
 
+pub use differing::{BucketHashes, Replaced};
 pub use durable_sled::SledError;
 pub use load::Doubt;
 
@@ -24,7 +26,7 @@ use std::path::{Path, PathBuf};
 
 use gallery_log::{
     AppendError, Body, BodyError, CredentialBody, DigestKey, GalleryId, Kind, Log, Op, PersonBody, Record, RecordId,
-    Root, RootMismatch, RuleBody, SealKey, TemplateBody,
+    ReplaceError, Root, RootMismatch, RuleBody, SealKey, TemplateBody,
 };
 
 use crate::files::{self, DirLock, FileError};
@@ -124,6 +126,9 @@ pub enum ApplyError {
     /// A record may not come next: wrong epoch, a hole, a reused id.
     #[error(transparent)]
     Append(#[from] AppendError),
+    /// The buckets are not of this gallery, or older than it.
+    #[error(transparent)]
+    Replace(#[from] ReplaceError),
     /// The records lead to another root than the hub says.
     #[error(transparent)]
     Root(#[from] RootMismatch),
@@ -168,6 +173,8 @@ pub struct GalleryStore {
     slot: Option<Open>,
     /// A write failed for another reason than a full disk: see [`GalleryStore::reopen`].
     disk_may_lie: bool,
+    /// The bucket hashes, while it is known to differ from the hub's gallery.
+    differing: Option<BucketHashes>,
     _lock: DirLock,
 }
 
@@ -211,6 +218,7 @@ impl GalleryStore {
             keys: keys.clone(),
             digest_key: gallery_keys.digest.clone(),
             root: log.root(),
+            differing: differing::noted(dir, &mut log),
             log,
             live,
             generation,
@@ -249,11 +257,6 @@ impl GalleryStore {
     #[must_use]
     pub fn count(&self, kind: Kind) -> u64 {
         self.live[cells::index_of(kind)]
-    }
-
-    /// The 256 bucket hashes, to find out with the hub where two galleries differ.
-    pub fn buckets(&mut self) -> [gallery_log::digest::Bucket; gallery_log::digest::BUCKETS] {
-        self.log.buckets()
     }
 
     /// Applies records in one durable step: when this returns, they, the version and the root are on disk, and so is the
@@ -312,6 +315,7 @@ impl GalleryStore {
             Verdict::Intact(loaded) => {
                 self.log = loaded.log;
                 self.root = self.log.root();
+                self.differing = self.differing.as_ref().map(|_| std::sync::Arc::new(self.log.buckets()));
                 self.live = loaded.live;
                 self.generation = loaded.generation;
                 self.slot = Some(loaded.open);
@@ -411,6 +415,7 @@ impl GalleryStore {
         self.generation = loaded.generation;
         self.slot = Some(loaded.open);
         self.disk_may_lie = false;
+        self.differing = None;
         Ok(())
     }
 

@@ -28,6 +28,7 @@ mod revocations;
 mod simulation;
 mod starts;
 mod stopped_consumers;
+mod tombstones;
 
 use crate::row::Row;
 
@@ -45,6 +46,7 @@ pub static ALL: &[&Row] = &[
     &nemesis::M1,
     &broker_kills::M2,
     &replays::M4,
+    &tombstones::M5,
     &backlog::M6,
     &bad_packets::M7,
     &herd::M8,

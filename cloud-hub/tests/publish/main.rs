@@ -1,0 +1,15 @@
+//! The hub's side of the broker against a real Mosquitto and Postgres, with devices that speak mutual TLS.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may panic and read the clock to wait for others"
+)]
+
+mod events;
+mod galleries;
+mod healing;
+mod line;
+
+#[path = "../support/mod.rs"]
+mod support;
