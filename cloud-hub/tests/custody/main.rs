@@ -7,6 +7,6 @@
 
 mod devices;
 mod people;
-mod tombstones;
 #[path = "../support/mod.rs"]
 mod support;
+mod tombstones;
