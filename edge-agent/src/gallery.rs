@@ -18,7 +18,7 @@ use arc_swap::ArcSwap;
 use edge_store::{ApplyError, DeviceKeys, Doubt, GalleryError, GalleryKeys, GalleryOpened, GalleryStore, KeysError};
 use face_core::Gallery as _;
 use face_index::BuildError;
-use gallery_log::{GalleryId, Kind, Op, Record, Root};
+use gallery_log::{GalleryId, Record, Root};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -166,10 +166,22 @@ impl Galleries {
         let mut stores = self.stores.lock();
         let store = stores.get_mut(&gallery).ok_or(RosterError::Foreign { gallery })?;
         store.apply(records, root).map_err(|source| RosterError::Apply { gallery, source })?;
-        let published = self.publish(&mut stores);
-        let deleted = records.iter().any(|record| record.op == Op::Del && record.kind == Kind::Person);
-        rewrite_if(&mut stores, gallery, deleted);
-        published
+        self.publish(&mut stores)
+    }
+
+    /// Makes unreadable what was deleted: its sealed bytes are on disk until the store is written anew under a new key.
+    /// Costs as much as a first fill, so it is called when no more records are on their way; doors wait for nothing.
+    /// False when the disk refused: the people are out of the snapshot already, their sealed bytes stay a while longer.
+    pub fn tidy(&self) -> bool {
+        let mut stores = self.stores.lock();
+        let mut done = true;
+        for (gallery, store) in stores.iter_mut().filter(|(_, store)| store.wants_rewrite()) {
+            if let Err(error) = store.rewrite() {
+                tracing::warn!(event = "gallery_rewrite_failed", gallery = %gallery, error = chain(&error), "tried again by itself");
+                done = false;
+            }
+        }
+        done
     }
 
     /// Destroys a store's key and content and begins empty: the hub's order, a new epoch, or a doubt.
@@ -301,17 +313,6 @@ impl Galleries {
         let generation = *self.changes.borrow() + 1;
         self.roster.store(Arc::new(roster.numbered(generation)));
         self.changes.send_replace(generation);
-    }
-}
-
-/// Begins a new generation when people were deleted, or when most of the file is waste.
-fn rewrite_if(stores: &mut Stores, gallery: GalleryId, deleted: bool) {
-    if let Some(store) = stores.get_mut(&gallery)
-        && (deleted || store.wants_rewrite())
-        && let Err(error) = store.rewrite()
-    {
-        // The people are out of the snapshot already; only their sealed bytes stay on disk a while longer.
-        tracing::warn!(event = "gallery_rewrite_failed", gallery = %gallery, error = chain(&error), "the store is rewritten at the next deletion");
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use edge_store::Replaced;
 use gallery_log::{GalleryId, Record, Root};
 
-use super::{Galleries, RosterError, rewrite_if};
+use super::{Galleries, RosterError};
 use crate::logging::chain;
 
 impl Galleries {
@@ -46,8 +46,6 @@ impl Galleries {
         let store = stores.get_mut(&gallery).ok_or(RosterError::Foreign { gallery })?;
         let replaced =
             store.replace(version, buckets, live, root).map_err(|source| RosterError::Apply { gallery, source })?;
-        let published = self.publish(&mut stores);
-        rewrite_if(&mut stores, gallery, replaced.removed > 0);
-        published.map(|()| replaced)
+        self.publish(&mut stores).map(|()| replaced)
     }
 }

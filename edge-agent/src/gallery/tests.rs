@@ -1,6 +1,6 @@
-use face_core::{DIM, Embedding, PersonId};
+use face_core::{DIM, Embedding, Gallery as _, PersonId};
 use gallery_log::body::PersonState;
-use gallery_log::{Body, DigestKey, Log, PersonBody, RecordId, TemplateBody};
+use gallery_log::{Body, DigestKey, Kind, Log, Op, PersonBody, RecordId, TemplateBody};
 use time::OffsetDateTime;
 use time::macros::datetime;
 
@@ -126,6 +126,25 @@ fn an_enrolled_person_is_found_and_may_enter() {
     let line = &roster.lines()[0];
     assert_eq!((line.version, line.people, line.templates), (2, 1, 1));
     assert_eq!(line.root, copy.log.root());
+}
+
+#[test]
+fn what_was_deleted_is_unreadable_on_disk_once_it_was_tidied() {
+    let mut copy = Copy::new();
+    copy.enrol(1, 0);
+    copy.enrol(2, 1);
+    assert!(copy.galleries.tidy());
+    let of_store = |generation: u32| copy.store_dir().join(format!("generation-{generation}"));
+    let (first, second) = (of_store(1), of_store(2));
+    assert!(first.exists(), "nothing was deleted yet");
+    copy.delete(Kind::Person, 1);
+    copy.delete(Kind::Template, 1_001);
+    assert!(first.exists(), "a deletion waits for no rewrite");
+    assert!(copy.galleries.tidy());
+    assert!(second.exists() && !first.exists());
+    assert_eq!(copy.standing(2, noon()), Standing::Member);
+    copy.enrol(3, 2);
+    assert_eq!(copy.standing(3, noon()), Standing::Member);
 }
 
 #[test]

@@ -283,6 +283,24 @@ fn a_rewrite_keeps_what_is_live_under_a_new_key() {
 }
 
 #[test]
+fn what_was_deleted_is_owed_a_rewrite_until_it_was_made_restarts_included() {
+    let (device, mut hub) = (Device::new(), Hub::new());
+    let (mut store, _) = device.open();
+    apply(&mut store, &mut hub, 4);
+    assert!(!store.wants_rewrite());
+    // The fifth is a deletion.
+    apply(&mut store, &mut hub, 1);
+    assert!(store.wants_rewrite());
+    drop(store);
+    let (mut store, _) = device.open();
+    assert!(store.wants_rewrite(), "forgotten by a restart");
+    store.rewrite().unwrap();
+    assert!(!store.wants_rewrite());
+    drop(store);
+    assert!(!device.open().0.wants_rewrite());
+}
+
+#[test]
 fn leftovers_of_an_interrupted_rewrite_are_removed() {
     let device = Device::filled(5);
     fs::create_dir(device.gallery_dir().join("generation-2")).unwrap();

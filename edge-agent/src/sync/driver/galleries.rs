@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use wire_contract::{Code, GalleryDown, UpChannel};
 
 use super::{Connection, Driver, blocking, to_json};
@@ -16,8 +17,13 @@ use crate::sync::transport::{Connect, Parcel, Shipment};
 
 /// Messages joined into one application at most: 64 messages of 64 KiB are 4 MiB in memory.
 const JOINED: usize = 64;
-/// Between two attempts to read galleries that the operating system refuses to read.
-const HEAL_SPACING: Duration = Duration::from_secs(5);
+/// No gallery message for so long: then what was deleted is made unreadable on disk too, and galleries that the operating
+/// system refused to read are tried again. A burst of deletions costs one rewrite and not one for each.
+const QUIET: Duration = Duration::from_secs(5);
+/// Where messages never pause, what was deleted is made unreadable at these intervals.
+const NEVER_QUIET: Duration = Duration::from_secs(60);
+/// A disk that refused to (it is full, say) is asked again after this and not after each pause.
+const REFUSED: Duration = Duration::from_secs(600);
 /// After this long the hub is asked again for what the disk refused. Five seconds cost a full disk's neighbours little, and a
 /// deletion that waits for room is made soon after there is some.
 const DISK_RETRY: Duration = Duration::from_secs(5);
@@ -96,16 +102,13 @@ impl<C: Connect> Driver<C> {
 /// Applies gallery messages in their order until the driver is gone; then what still waits is applied and it ends.
 pub(super) async fn work(sync: Arc<Sync>, mut waiting: mpsc::Receiver<GalleryDown>, outcomes: mpsc::Sender<Outcome>) {
     let (mut messages, mut parts) = (Vec::new(), Parts::default());
+    let (mut not_before, mut at_latest) = (Instant::now(), Instant::now() + NEVER_QUIET);
     loop {
-        match tokio::time::timeout(HEAL_SPACING, waiting.recv_many(&mut messages, JOINED)).await {
+        let quiet = match tokio::time::timeout(QUIET, waiting.recv_many(&mut messages, JOINED)).await {
             Ok(0) => return,
-            Ok(_) => {}
-            Err(_) => {
-                let sync = Arc::clone(&sync);
-                // What still goes wrong is on the log, and the roster stays closed.
-                let _ = blocking(move || sync.galleries.heal()).await;
-            }
-        }
+            Ok(_) => false,
+            Err(_) => true,
+        };
         for message in receiver::join(std::mem::take(&mut messages)) {
             let sync = Arc::clone(&sync);
             let (gathered, outcome) = blocking(move || {
@@ -116,6 +119,17 @@ pub(super) async fn work(sync: Arc<Sync>, mut waiting: mpsc::Receiver<GalleryDow
             parts = gathered;
             // A driver that is stopping needs no outcomes.
             let _ = outcomes.send(outcome).await;
+        }
+        if quiet {
+            let sync = Arc::clone(&sync);
+            // What still goes wrong is on the log, and the roster stays closed.
+            let _ = blocking(move || sync.galleries.heal()).await;
+        }
+        let now = Instant::now();
+        if now >= not_before && (quiet || now >= at_latest) {
+            let sync = Arc::clone(&sync);
+            let tidied = blocking(move || sync.galleries.tidy()).await;
+            (not_before, at_latest) = if tidied { (now, now + NEVER_QUIET) } else { (now + REFUSED, now + REFUSED) };
         }
     }
 }

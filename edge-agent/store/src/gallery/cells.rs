@@ -2,7 +2,8 @@
 //!
 //! Key of an entry: `0x01 ‖ id`. Value: `version (u64 BE) ‖ seal(record)`; the version stands outside because it is part
 //! of the additional data, so that an older value of the same entry does not open as the newer one. A deleted id keeps
-//! its `del` record: ids are never used again. Key of the head: `0x00`.
+//! its `del` record: ids are never used again. Key of the head: `0x00`. Key of the note that something was deleted in this
+//! generation, whose bytes sled still has: `0x02`.
 
 use gallery_log::{GalleryId, Kind, Log, Purpose, Record, RecordId, Root, SealContext, SealKey, TenantId};
 use uuid::Uuid;
@@ -11,6 +12,7 @@ use crate::seal::SealingError;
 
 pub(super) const HEAD_KEY: &[u8] = &[0];
 pub(super) const ENTRY_PREFIX: &[u8] = &[1];
+pub(super) const REMAINS_KEY: &[u8] = &[2];
 /// A template: 512 × 4 bytes, its fields, record header and seal.
 pub(super) const TYPICAL_ENTRY_BYTES: u64 = 2200;
 

@@ -189,11 +189,12 @@ fn believed(
     })?;
     let (mut log, live) = restore(gallery, gallery_keys, &head, &entries);
     check(&mut log, &head, &mark.head)?;
+    let remains = db.get(cells::REMAINS_KEY).map_err(database_trouble)?.is_some();
     if head != mark.head {
         // A crash between commit and watermark leaves the store ahead; that is no doubt.
         watermark.advance(&Mark { generation, head }.encode())?;
     }
-    Ok(Loaded { log, live, generation, open: Open { db, key, mark: watermark } })
+    Ok(Loaded { log, live, generation, open: Open { db, key, mark: watermark, remains } })
 }
 
 /// The three that must agree: the root of the entries, the sealed head, and the watermark (which may be behind).
@@ -280,7 +281,7 @@ pub(super) fn begin(
     // First, so that files without a watermark never come of a start that was cut short.
     let mark = Watermark::create(&dir.join(MARK), &keys.watermark()?, gallery.as_bytes(), &payload)?;
     let (db, key) = fill(dir, keys, gallery, generation, &head, &[])?;
-    Ok(Loaded { log, live: [0; 4], generation, open: Open { db, key, mark } })
+    Ok(Loaded { log, live: [0; 4], generation, open: Open { db, key, mark, remains: false } })
 }
 
 /// Writes a whole new generation. It counts as soon as the watermark names it.

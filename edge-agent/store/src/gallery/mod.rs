@@ -183,6 +183,8 @@ struct Open {
     db: DurableSled,
     key: SealKey,
     mark: Watermark,
+    /// Something was deleted in this generation.
+    remains: bool,
 }
 
 impl GalleryStore {
@@ -355,8 +357,8 @@ impl GalleryStore {
 
     /// Copies what is live into a new generation under a new SK and destroys the old one.
     ///
-    /// Call it after people were deleted (their sealed templates stay in sled's log until then) and when
-    /// [`GalleryStore::wants_rewrite`]. A crash in the middle leaves the old generation or the new one, whole.
+    /// Call it soon after [`GalleryStore::wants_rewrite`] has become true. A crash in the middle leaves the old generation or
+    /// the new one, whole.
     pub fn rewrite(&mut self) -> Result<(), GalleryError> {
         self.reopen()?;
         self.copy_to_next_generation()
@@ -385,17 +387,19 @@ impl GalleryStore {
             self.disk_may_lie = true;
             return Err(error.into());
         }
-        self.slot = Some(Open { db, key, mark });
+        self.slot = Some(Open { db, key, mark, remains: false });
         self.generation = next;
         load::remove_leftovers(dir, keys, gallery, next)
     }
 
-    /// True when most of the file is waste.
+    /// True when something was deleted, whose sealed bytes stay in sled's log until then, and when most of the file is
+    /// waste. A restart forgets neither.
     #[must_use]
     pub fn wants_rewrite(&self) -> bool {
         // A template is by far the longest entry.
         let live_bytes = self.live.iter().sum::<u64>() * cells::TYPICAL_ENTRY_BYTES;
-        self.slot.as_ref().is_some_and(|open| open.db.file_bytes() > WASTE_FLOOR_BYTES.max(WASTE_FACTOR * live_bytes))
+        let waste = WASTE_FLOOR_BYTES.max(WASTE_FACTOR * live_bytes);
+        self.slot.as_ref().is_some_and(|open| open.remains || open.db.file_bytes() > waste)
     }
 
     /// Destroys the SK and the files, and starts empty at version 0 in a new generation: on a doubt, on the hub's order to
@@ -448,7 +452,12 @@ impl Open {
             batch.insert(cells::entry_key(record.id).to_vec(), cells::seal_entry(&self.key, record)?);
         }
         batch.insert(cells::HEAD_KEY, cells::seal_head(&self.key, gallery, generation, head)?);
+        let deleted = records.iter().any(|record| record.op == Op::Del);
+        if deleted {
+            batch.insert(cells::REMAINS_KEY, Vec::new());
+        }
         self.db.commit(batch)?;
+        self.remains |= deleted;
         self.mark.advance(&Mark { generation, head: *head }.encode())?;
         Ok(())
     }
