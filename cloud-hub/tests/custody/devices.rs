@@ -131,7 +131,7 @@ async fn a_new_claim_begins_with_its_connections_and_galleries_anew() {
     assert!(present(17).await);
     assert!(!present(1).await, "an older connection's last word is no news");
     let gallery = place.link.galleries[0].gallery;
-    let reported = devices::Reported { epoch: 1, version: 0, root: vec![0; 32], differs: false, at: now };
+    let reported = devices::Reported { epoch: 1, version: 0, root: vec![0; 32], at: now, differs: false };
     hub.db
         .tenant(tenant, move |tx| {
             Box::pin(async move { devices::report_gallery(tx, device, gallery, &reported, false).await })

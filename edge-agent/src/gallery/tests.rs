@@ -1,4 +1,4 @@
-use face_core::{DIM, Embedding, PersonId};
+use face_core::{DIM, Embedding, Gallery as _, PersonId};
 use gallery_log::body::PersonState;
 use gallery_log::{Body, DigestKey, Kind, Log, Op, PersonBody, RecordId, TemplateBody};
 use time::OffsetDateTime;

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use wire_contract::{Code, GalleryDown, UpChannel};
 
 use super::{Connection, Driver, blocking, to_json};
-use crate::gallery::{Galleries, Rebuilt};
+use crate::gallery::Rebuilt;
 use crate::stages::record::Happening;
 use crate::sync::Sync;
 use crate::sync::healing::{self, Parts};
@@ -120,23 +120,16 @@ pub(super) async fn work(sync: Arc<Sync>, mut waiting: mpsc::Receiver<GalleryDow
             // A driver that is stopping needs no outcomes.
             let _ = outcomes.send(outcome).await;
         }
-        let now = Instant::now();
-        let tidy = now >= not_before && (quiet || now >= at_latest);
-        if quiet || tidy {
+        if quiet {
             let sync = Arc::clone(&sync);
-            let tidied = blocking(move || put_in_order(&sync.galleries, tidy)).await;
-            (not_before, at_latest) = match tidied {
-                Some(true) => (now, now + NEVER_QUIET),
-                Some(false) => (now + REFUSED, now + REFUSED),
-                None => (not_before, at_latest),
-            };
+            // What still goes wrong is on the log, and the roster stays closed.
+            let _ = blocking(move || sync.galleries.heal()).await;
+        }
+        let now = Instant::now();
+        if now >= not_before && (quiet || now >= at_latest) {
+            let sync = Arc::clone(&sync);
+            let tidied = blocking(move || sync.galleries.tidy()).await;
+            (not_before, at_latest) = if tidied { (now, now + NEVER_QUIET) } else { (now + REFUSED, now + REFUSED) };
         }
     }
-}
-
-/// What must not delay a message that waits. Says whether the stores are tidy, if that was asked.
-fn put_in_order(galleries: &Galleries, tidy: bool) -> Option<bool> {
-    // What still goes wrong is on the log, and the roster stays closed.
-    let _ = galleries.heal();
-    tidy.then(|| galleries.tidy())
 }

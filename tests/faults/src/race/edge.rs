@@ -169,7 +169,8 @@ impl Edge {
 impl Real {
     fn restart(self, gallery: GalleryId, older: bool) -> Result<(Self, bool)> {
         let Self { dir, keys, galleries, mut copies, made, .. } = self;
-        // Closed before its folder is copied.
+        // The pause after which the agent makes unreadable what was deleted. Closed before its folder is copied.
+        anyhow::ensure!(galleries.tidy(), "a store could not be written anew");
         drop(galleries);
         let folder = dir.join("galleries").join(gallery.to_string());
         let copy = dir.join(format!("copy-{made}"));
