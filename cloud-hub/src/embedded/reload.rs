@@ -6,7 +6,7 @@
 //! ones could do nothing until somebody claimed another one; a revoked one could have gone on.
 
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
@@ -21,14 +21,14 @@ const AGAIN_AFTER: Duration = Duration::from_secs(2);
 /// Where a broker is told to read its files again. Clones tell the same one; the thread behind ends with the last of them.
 #[derive(Debug, Clone)]
 pub(super) struct Reloads {
-    asked: Sender<()>,
+    asked: SyncSender<()>,
 }
 
 impl Reloads {
     /// The broker whose id stands in `pid_file`; `config` proves that the process is the one meant, and is `None` for a
     /// broker that others start. Without a file nobody is told.
     pub(super) fn new(pid_file: Option<PathBuf>, config: Option<PathBuf>) -> Self {
-        let (asked, waiting) = channel();
+        let (asked, waiting) = sync_channel(1);
         let tell = move || {
             if let Some(pid) = pid_file.as_deref().and_then(leftover::pid_in)
                 && config.as_deref().is_none_or(|config| leftover::was_started_with(pid, config))
@@ -46,19 +46,16 @@ impl Reloads {
 
     /// The files have changed.
     pub(super) fn ask(&self) {
-        // The thread ends with the last sender and never before.
-        let _ = self.asked.send(());
+        // Full: somebody has asked and the broker was not told yet, so it will be told after this change too.
+        let _ = self.asked.try_send(());
     }
 }
 
 fn serve(asked: &Receiver<()>, tell: impl Fn()) {
     while asked.recv().is_ok() {
         tell();
-        loop {
-            match asked.recv_timeout(AGAIN_AFTER) {
-                Ok(()) => tell(),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
-            }
+        while asked.recv_timeout(AGAIN_AFTER).is_ok() {
+            tell();
         }
         tell();
     }

@@ -33,7 +33,9 @@ impl Spoken {
         let (title, payloads): (_, &[_]) = match channel {
             UpChannel::Status => ("Online or offline; also the last will", &["status"]),
             UpChannel::Evt => ("Batches of events", &["batch"]),
-            UpChannel::Gallery => ("What the device's searched galleries hold", &["gallery_up"]),
+            UpChannel::Gallery => {
+                ("What the device's searched galleries hold, and bucket hashes where one differs", &["gallery_up"])
+            }
             UpChannel::Cmd => ("Progress of commands, and questions for the time", &["command_up"]),
             UpChannel::Tele | UpChannel::Twin | UpChannel::Rtc => return None,
         };
@@ -50,7 +52,9 @@ impl Spoken {
 
     fn down(channel: DownChannel) -> Option<Self> {
         let (title, payloads): (_, &[_]) = match channel {
-            DownChannel::Gallery => ("Records of the gallery log, and orders to begin anew", &["gallery_down"]),
+            DownChannel::Gallery => {
+                ("Records of the gallery log, buckets that differ, and orders to begin anew", &["gallery_down"])
+            }
             DownChannel::Cmd => ("Commands, and the hub's time", &["command_down"]),
             DownChannel::Evtack => ("What the hub has committed", &["evtack", "evtack_refusal"]),
             DownChannel::Twin | DownChannel::Rtc => return None,
