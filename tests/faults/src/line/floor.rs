@@ -1,11 +1,11 @@
 //! What the broker alone can do: the same devices with the same TLS publish, and a subscriber that does nothing counts.
 //!
-//! In: claimed devices that nobody else runs now, the hub's broker. Out: how long so many messages took from the first publish
-//! to the last delivery. The topic is one that devices may write and that the hub does not read.
+//! In: claimed devices that nobody else runs now, the hub's broker. Out: how many messages were delivered, and how long they took
+//! from the first publish to the last delivery. The topic is one that devices may write and that the hub does not read.
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use edge_store::Identity;
@@ -21,8 +21,8 @@ use uuid::Uuid;
 use super::Site;
 use crate::lab::now;
 
-/// A message that never comes must not hold the row up for ever.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// After this long without one, no more messages come.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// The hub's own limit for one packet, and then some.
 const MAX_PACKET: u32 = 128 * 1024;
 /// As many as the hub lets the broker send it at once.
@@ -45,8 +45,20 @@ pub struct Shape {
     pub bytes: usize,
 }
 
-/// How long it takes until the subscriber has every message of every device.
-pub fn broker_alone(site: &Site, folders: &[PathBuf], shape: Shape) -> Result<Duration> {
+/// What the broker delivered.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivered {
+    /// Messages that the subscriber got.
+    pub heard: usize,
+    /// Messages that the broker took from a device and did not deliver. With seven hundred devices and more these are 795 of
+    /// 70,000 or 100,000, for a reason that is not known; a rate is that of what was heard.
+    pub missing: usize,
+    /// From the first publish to the last delivery.
+    pub took: Duration,
+}
+
+/// Lets every device publish, and counts at the subscriber.
+pub fn broker_alone(site: &Site, folders: &[PathBuf], shape: Shape) -> Result<Delivered> {
     let (port, password) = site.broker_as_hub()?;
     let identities: Vec<Identity> = folders
         .iter()
@@ -76,15 +88,11 @@ pub fn broker_alone(site: &Site, folders: &[PathBuf], shape: Shape) -> Result<Du
                 anyhow::Ok((line, taken, batch.len()))
             });
         }
-        let everything = async {
-            count(&mut subscriber, expected, &room).await?;
-            anyhow::Ok(begun.elapsed())
-        };
-        // A publisher that fails would leave the subscriber waiting: its error is the answer then.
-        // Connections stay open until the subscriber has everything: of those that end at once, Mosquitto 2.0.11 drops what it
-        // has taken and not yet passed on.
-        let (took, _open) = tokio::try_join!(everything, all_taken(&mut publishing))?;
-        Ok(took)
+        // A publisher that fails would leave the subscriber waiting: its error is the answer then. Connections stay open
+        // until the subscriber has everything.
+        let (delivered, _open) =
+            tokio::try_join!(count(&mut subscriber, expected, &room, begun), all_taken(&mut publishing))?;
+        Ok(delivered)
     })
 }
 
@@ -114,15 +122,16 @@ async fn subscribe(port: u16, password: &str) -> Result<EventLoop> {
     Ok(socket)
 }
 
-async fn count(socket: &mut EventLoop, expected: usize, room: &Semaphore) -> Result<()> {
-    let mut heard = 0;
+async fn count(socket: &mut EventLoop, expected: usize, room: &Semaphore, begun: Instant) -> Result<Delivered> {
+    let (mut heard, mut took) = (0, Duration::ZERO);
     while heard < expected {
-        let polled = tokio::time::timeout(PATIENCE, next_publish(socket)).await;
-        polled.with_context(|| format!("the null subscriber waits after {heard} of {expected} messages"))??;
+        let Ok(polled) = tokio::time::timeout(PATIENCE, next_publish(socket)).await else { break };
+        polled?;
         heard += 1;
+        took = begun.elapsed();
         room.add_permits(1);
     }
-    Ok(())
+    Ok(Delivered { heard, missing: expected - heard, took })
 }
 
 async fn next_publish(socket: &mut EventLoop) -> Result<()> {
