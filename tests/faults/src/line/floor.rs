@@ -50,8 +50,8 @@ pub struct Shape {
 pub struct Delivered {
     /// Messages that the subscriber got.
     pub heard: usize,
-    /// Messages that the broker took from a device and did not deliver. With seven hundred devices and more these are 795 of
-    /// 70,000 or 100,000, for a reason that is not known; a rate is that of what was heard.
+    /// Messages that the broker took from a device and did not deliver. With five hundred devices and more these are 795 of
+    /// 50,000 or 100,000, for a reason that is not known; a rate is that of what was heard.
     pub missing: usize,
     /// From the first publish to the last delivery.
     pub took: Duration,
