@@ -17,7 +17,7 @@ use super::problem::ApiError;
 use super::sites::MAX_NAME;
 use super::state::Api;
 use crate::domain::ids::{DeviceId, DoorId, SiteId, TenantId};
-use crate::store::devices::{Agreement, Device, DeviceGallery, DeviceState};
+use crate::store::devices::{Agreement, Device, DeviceGallery, DeviceState, SnapshotProgress};
 use crate::store::{TenantTx, audit, devices, places};
 
 /// Doors of one device: more than any door controller drives.
@@ -91,6 +91,29 @@ struct DeviceGalleryView {
     standing: &'static str,
     since: Option<Timestamp>,
     propagation_ms: Option<i64>,
+    snapshot: Option<SnapshotView>,
+}
+
+/// A snapshot that the device is offered, or fetches; `text` says the same to a person.
+#[derive(Debug, Serialize)]
+struct SnapshotView {
+    version: u64,
+    fetched: u64,
+    bytes: Option<u64>,
+    percent: Option<u64>,
+    text: String,
+}
+
+impl From<SnapshotProgress> for SnapshotView {
+    fn from(progress: SnapshotProgress) -> Self {
+        let SnapshotProgress { version, fetched, bytes } = progress;
+        let percent = progress.percent();
+        let text = match (percent, bytes) {
+            (Some(percent), Some(bytes)) => format!("{percent} % of {bytes} bytes"),
+            _ => String::from("offered"),
+        };
+        Self { version, fetched, bytes, percent, text }
+    }
 }
 
 impl From<&DeviceGallery> for DeviceGalleryView {
@@ -114,6 +137,7 @@ impl From<&DeviceGallery> for DeviceGalleryView {
             },
             since: gallery.since().map(Timestamp::from),
             propagation_ms: gallery.propagation.and_then(|took| i64::try_from(took.whole_milliseconds()).ok()),
+            snapshot: gallery.snapshot.map(SnapshotView::from),
         }
     }
 }

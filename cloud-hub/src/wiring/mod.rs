@@ -42,7 +42,7 @@ use crate::embedded::mosquitto::{AccessFile, BrokerCertificates};
 use crate::embedded::{Layout, lock_dir, ports};
 use crate::ingest::{self, Ingest};
 use crate::jobs::Jobs;
-use crate::keys::{Custody, DeviceLinks, Keyring};
+use crate::keys::{Custody, DeviceLinks, Keyring, Snapshots};
 use crate::notify::client::{Lookup, SystemLookup, WebhookClient};
 use crate::notify::worker::{Notifier, NotifierOptions};
 use crate::outbound::address::AddressPolicy;
@@ -212,6 +212,7 @@ fn make_api(
     Api {
         db: base.db.clone(),
         custody: base.custody.clone(),
+        snapshots: Snapshots::new(base.custody.clone()),
         pki: Arc::clone(&base.pki),
         clock: clock.clone(),
         feed: Feed::default(),
@@ -226,6 +227,7 @@ fn make_api(
             broker_port: base.broker.device_port,
             enrolment: EnrolmentLimits { max_photos: limits.max_photos, max_photo_bytes: limits.max_photo_bytes },
             webhook_policy: AddressPolicy::new(config.webhooks.allow_networks.clone()),
+            keep: config.keep_rule(),
         },
     }
 }
@@ -245,7 +247,13 @@ fn start_back(
     let (batches, batch_inbox) = mpsc::channel(BATCHES);
     let (acks, ack_outbox) = mpsc::channel(ACKS);
     tasks.spawn("ingest", ingest::run(Ingest::new(db.clone(), links.clone(), clock.clone()), batch_inbox, acks));
-    let publisher = Publisher { db: db.clone(), links, clock: clock.clone(), broker: base.broker.hub.clone() };
+    let publisher = Publisher {
+        db: db.clone(),
+        links,
+        clock: clock.clone(),
+        broker: base.broker.hub.clone(),
+        snapshot_from: config.galleries.snapshot_from,
+    };
     tasks.spawn("publisher", publisher.run(Seams { batches, acks: ack_outbox, connected }, stop.clone()));
 
     let wake = Arc::new(Notify::new());
@@ -270,6 +278,7 @@ fn start_back(
         custody: custody.clone(),
         clock: clock.clone(),
         delivery_retention: settings.retention.0,
+        keep: config.keep_rule(),
     };
     tasks.spawn("jobs", jobs.run(stop.clone()));
     tasks.spawn("database notices", listen_for_notices(db.clone(), api.feed.clone(), wake, stop.clone()));

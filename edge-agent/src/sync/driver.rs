@@ -8,6 +8,7 @@ mod commanding;
 mod events;
 mod galleries;
 mod renewing;
+mod snapshots;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use wire_contract::status::Presence;
 use wire_contract::{DownChannel, EvtAck, GalleryDown, LinkAnswer, Timestamp, UpChannel};
 
 use self::renewing::Renewing;
+use self::snapshots::Fetching;
 use super::backoff::Backoff;
 use super::commands::Commands;
 use super::https::{HttpsError, Hub};
@@ -98,6 +100,7 @@ pub(super) struct Driver<C> {
     sender: Sender,
     stream: Option<edge_store::StreamId>,
     reports: Reports,
+    snapshots: Fetching,
     rebuild_pace: RebuildPace,
     /// Older epochs that were put on record in this run, so that whoever repeats them does not fill the outbox.
     older_epochs: HashSet<(GalleryId, u32)>,
@@ -133,6 +136,7 @@ impl<C: Connect> Driver<C> {
             sender: Sender::new(0, timing.evtack_timeout),
             stream: None,
             reports: Reports::new(timing.report_interval),
+            snapshots: Fetching::default(),
             rebuild_pace: RebuildPace::default(),
             older_epochs: HashSet::new(),
             sync: Arc::new(sync),
@@ -155,6 +159,7 @@ impl<C: Connect> Driver<C> {
                 answer = next_answer(&mut self.fetching) => self.on_link(answer).await,
                 told = self.orders.answer() => self.on_order_told(told),
                 renewed = self.renewing.done() => self.on_renewed(renewed),
+                (offered, fetched) = self.snapshots.done() => self.on_fetched(offered, fetched),
                 Some(outcome) = decided.recv() => self.on_outcome(outcome),
                 Ok(()) = changes.changed() => self.on_galleries(),
                 Ok(()) = self.recorded.changed() => {}
@@ -169,6 +174,7 @@ impl<C: Connect> Driver<C> {
             fetching.abort();
         }
         self.renewing.abandon();
+        self.snapshots.abandon();
         // What was handed over is applied before the stores are closed.
         drop(messages);
         drop(decided);
@@ -196,6 +202,7 @@ impl<C: Connect> Driver<C> {
         }
         self.renew_when_due();
         self.ask_the_time_again();
+        self.show_snapshots();
         if let Connection::Down(at) = self.connection
             && at <= now
             && self.ring.is_some()
@@ -452,10 +459,14 @@ impl<C: Connect> Driver<C> {
 }
 
 async fn fetch(identity: Arc<Identity>, timeout: Duration) -> Result<LinkAnswer, FetchError> {
+    Ok(hub_of(&identity, timeout)?.link().await?)
+}
+
+/// The hub's HTTPS under this identity.
+fn hub_of(identity: &Identity, timeout: Duration) -> Result<Hub, FetchError> {
     let found = &identity.hub_url;
     let base: Url = found.parse().map_err(|source| FetchError::Address { found: found.clone(), source })?;
-    let hub = Hub::new(tls::mutual(&identity)?, base, timeout)?;
-    Ok(hub.link().await?)
+    Ok(Hub::new(tls::mutual(identity)?, base, timeout)?)
 }
 
 /// The next event of the line; never, while there is none.
@@ -487,7 +498,7 @@ fn to_json<T: serde::Serialize>(value: &T) -> Vec<u8> {
 }
 
 /// Runs what blocks on the disk away from the async workers.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) => match error.try_into_panic() {
