@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::domain::compaction::KeepRule;
 use crate::domain::ids::TenantId;
-use crate::keys::{Custody, KeysError};
+use crate::keys::{BEAT, Custody, KeysError};
 use crate::store::{Database, housekeeping, routes};
 
 /// How often each job looks for work. Erasure is a promise to a person, so it is retried soon; the rest is order.
@@ -48,6 +48,7 @@ impl Jobs {
         let mut erasure = tokio::time::interval(ERASURE_EVERY);
         let mut vectors = tokio::time::interval(VECTORS_EVERY);
         let mut tidy = tokio::time::interval(TIDY_EVERY);
+        let mut beat = tokio::time::interval(BEAT);
         let mut compaction = tokio::time::interval(COMPACTION_EVERY);
         loop {
             let (job, outcome) = tokio::select! {
@@ -55,6 +56,7 @@ impl Jobs {
                 _ = erasure.tick() => ("erasure", self.destroy_keys().await),
                 _ = vectors.tick() => ("vectors", self.rebuild_vectors().await),
                 _ = tidy.tick() => ("tidy", self.tidy().await),
+                _ = beat.tick() => ("mark", self.custody.beat().await),
                 _ = compaction.tick() => ("compaction", self.compact().await),
             };
             if let Err(error) = outcome {

@@ -204,6 +204,18 @@ pub async fn links(tx: &mut TenantTx, id: DeviceId, now: OffsetDateTime) -> Resu
         .collect()
 }
 
+/// Makes the next link key of every device of the tenant `by` numbers higher than it would have been: the database was restored,
+/// and devices have keys of which it does not know.
+pub async fn skip_link_epochs(tx: &mut TenantTx, by: u32) -> Result<(), StoreError> {
+    let tenant = tx.tenant_uuid();
+    sqlx::query("UPDATE device SET link_epoch = link_epoch + $2 WHERE tenant_id = $1 AND link_epoch > 0")
+        .bind(tenant)
+        .bind(i64::from(by))
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
 /// Locks the device and returns the number that its next link key will have.
 pub async fn next_link_epoch(tx: &mut TenantTx, id: DeviceId) -> Result<u32, StoreError> {
     let tenant = tx.tenant_uuid();

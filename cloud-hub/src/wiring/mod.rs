@@ -176,6 +176,16 @@ async fn lay_foundation(config: &Config, clock: &Clock, layout: &Layout, listen:
     let keys_dir = layout.keys_dir();
     let keyring = Arc::new(tokio::task::spawn_blocking(move || Keyring::open(&keys_dir)).await??);
     let custody = Custody::new(db.clone(), keyring, clock.clone());
+    // Before anybody is served: a device must not hear of an epoch that is over.
+    if let Some(raised) = custody.notice_restore().await? {
+        tracing::warn!(
+            event = "epochs_raised",
+            hub_epoch = raised.hub_epoch,
+            gallery_epoch = raised.gallery_epoch,
+            galleries = raised.galleries,
+            "devices send again what the backup lacks, and fetch their galleries anew"
+        );
+    }
     let pki = Arc::new(Pki::load_or_make(&layout.pki_dir(), clock.now())?);
     let public_url = public_url(config, listen)?;
     let names = server_names(config, &public_url, listen);

@@ -7,6 +7,7 @@
 
 mod devices;
 mod people;
+mod snapshots;
 #[path = "../support/mod.rs"]
 mod support;
 mod tombstones;

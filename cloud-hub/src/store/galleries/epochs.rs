@@ -31,7 +31,7 @@ pub async fn raise(
         return Ok(false);
     }
     version("gallery.version", head)?;
-    let root = root_of(log_id(id), to, &buckets(&hashes)?);
+    let root = root_of(log_id(id), to, &*buckets(&hashes)?);
     for statement in [
         "INSERT INTO gallery_buried (tenant_id, gallery_id, object_id)
          SELECT DISTINCT tenant_id, gallery_id, object_id FROM gallery_record

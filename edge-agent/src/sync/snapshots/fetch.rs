@@ -176,8 +176,8 @@ impl Task {
         }
     }
 
-    async fn wait(&self, backoff: &mut Backoff, error: &(dyn std::error::Error + Send + Sync)) {
-        tracing::warn!(event = "snapshot_interrupted", gallery = %self.offered.gallery, error = chain(error), "the snapshot is fetched on from where it was");
+    async fn wait(&self, backoff: &mut Backoff, error: &BoxError) {
+        tracing::warn!(event = "snapshot_interrupted", gallery = %self.offered.gallery, error = chain(error.as_ref()), "the snapshot is fetched on from where it was");
         tokio::time::sleep(backoff.next(rand::random())).await;
     }
 
