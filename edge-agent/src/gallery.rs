@@ -9,6 +9,7 @@
 
 mod filling;
 mod healing;
+mod leasing;
 mod roster;
 
 use std::collections::HashMap;

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use gallery_log::keys::random_key;
 use parking_lot::Mutex;
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -21,14 +22,15 @@ use super::custody::log;
 use super::{Custody, KeysError};
 use crate::domain::ids::{GalleryId, TenantId};
 use crate::secret_file;
+use crate::store::devices::DeviceState;
 use crate::store::{devices, galleries, mark, routes};
 
 /// How often the mark grows. A row and a small file each time; what a restored backup may lack unnoticed is what came since.
 pub const BEAT: Duration = Duration::from_secs(10);
 
-/// Link epochs that are skipped for each device: more than one fetches between two backups, so that the next is higher than any
-/// that it has.
-const SKIPPED_LINK_EPOCHS: u32 = 10_000;
+/// Link epochs that are skipped for each device: more than a device renews between two backups, so that the next is higher than
+/// any that it has.
+const SKIPPED_LINK_EPOCHS: u32 = 1_000;
 
 /// What is remembered outside the database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -188,10 +190,19 @@ impl Custody {
 
     async fn tell_of_restore(&self, tenant: TenantId, raised: Seen) -> Result<(), KeysError> {
         let detail = json!({ "hub_epoch": raised.hub_epoch, "gallery_epoch": raised.gallery_epoch });
+        let (keyring, now) = (Arc::clone(&self.keyring), self.clock.now());
         self.db
             .tenant(tenant, move |tx| {
                 Box::pin(async move {
+                    // A device that renewed its certificate after the backup has a link key that is lost here. It gets a
+                    // new one, under a number that it has not had, when it fetches its link.
                     devices::skip_link_epochs(tx, SKIPPED_LINK_EPOCHS).await?;
+                    let keys = keyring.tenant(tx).await?;
+                    for device in devices::list(tx).await?.into_iter().filter(|one| one.state == DeviceState::Claimed) {
+                        let number = devices::next_link_epoch(tx, device.id).await?;
+                        let sealed = keys.seal_link(device.id, number, &*random_key()?)?;
+                        devices::renew_link(tx, device.id, number, &sealed, now).await?;
+                    }
                     log(tx, "hub", "hub.restored", "tenant", tenant.0, detail).await
                 })
             })

@@ -7,6 +7,7 @@
 
 mod devices;
 mod people;
+mod restored;
 mod snapshots;
 #[path = "../support/mod.rs"]
 mod support;

@@ -7,6 +7,7 @@
 mod commanding;
 mod events;
 mod galleries;
+mod leasing;
 mod renewing;
 mod snapshots;
 
@@ -33,6 +34,7 @@ use self::snapshots::Fetching;
 use super::backoff::Backoff;
 use super::commands::Commands;
 use super::https::{HttpsError, Hub};
+use super::lease::Lease;
 use super::link::{self, LinkError, LinkRing, OpenError};
 use super::presence::ConnectionCounter;
 use super::reports::{RebuildPace, Reports};
@@ -101,6 +103,8 @@ pub(super) struct Driver<C> {
     stream: Option<edge_store::StreamId>,
     reports: Reports,
     snapshots: Fetching,
+    /// `None` when it cannot be read: then nothing ends.
+    lease: Option<Lease>,
     rebuild_pace: RebuildPace,
     /// Older epochs that were put on record in this run, so that whoever repeats them does not fill the outbox.
     older_epochs: HashSet<(GalleryId, u32)>,
@@ -116,6 +120,17 @@ impl<C: Connect> Driver<C> {
         let orders = std::mem::replace(&mut sync.orders, Orders::none());
         let renewing = Renewing::new(&identity, timing);
         renewing.show(&status);
+        let opened = Lease::open(&sync.state_dir, &sync.keys, sync.gallery_lease, identity.signed_time, now);
+        let lease = opened
+            .inspect_err(|error| {
+                tracing::error!(
+                    event = "contact_unreadable",
+                    alarm = true,
+                    error = chain(error),
+                    "the lease of the galleries is not counted in this run"
+                );
+            })
+            .ok();
         Self {
             identity,
             renewing,
@@ -137,6 +152,7 @@ impl<C: Connect> Driver<C> {
             stream: None,
             reports: Reports::new(timing.report_interval),
             snapshots: Fetching::default(),
+            lease,
             rebuild_pace: RebuildPace::default(),
             older_epochs: HashSet::new(),
             sync: Arc::new(sync),
@@ -203,6 +219,7 @@ impl<C: Connect> Driver<C> {
         self.renew_when_due();
         self.ask_the_time_again();
         self.show_snapshots();
+        self.tick_lease().await;
         if let Connection::Down(at) = self.connection
             && at <= now
             && self.ring.is_some()
@@ -237,10 +254,13 @@ impl<C: Connect> Driver<C> {
         self.fetched_at = Some(self.now());
         let taken = match answer {
             Ok(answer) => {
+                let at = answer.server_time.at;
                 let (sync, identity) = (Arc::clone(&self.sync), Arc::clone(&self.identity));
-                blocking(move || link::take_in(&answer, &identity, &sync.keys, &sync.galleries))
-                    .await
-                    .map_err(FetchError::from)
+                let taken = blocking(move || link::take_in(&answer, &identity, &sync.keys, &sync.galleries)).await;
+                if taken.is_ok() {
+                    self.in_contact(at);
+                }
+                taken.map_err(FetchError::from)
             }
             Err(error) => Err(error),
         };
@@ -415,6 +435,8 @@ impl<C: Connect> Driver<C> {
                 Ok(ack) => self.on_evtack(ack).await,
                 Err(error) => malformed(topic, &error),
             },
+            // It may be an old one: whoever holds the broker must not be able to fill what the lease has emptied.
+            DownChannel::Gallery if self.lease.as_ref().is_some_and(Lease::is_over) => self.want_link(),
             DownChannel::Gallery => match serde_json::from_slice::<GalleryDown>(&payload) {
                 Ok(message) => {
                     if messages.try_send(message).is_err() {

@@ -5,7 +5,7 @@
 //!
 //! Where to start: [`driver`] is the loop; what it should do is decided by small pure machines that take the time as an
 //! argument: [`sender`] (which batch next), [`reports`] (when to say where the galleries stand), [`backoff`] (when to
-//! connect again), [`commands`] (which of the hub's orders are carried out). [`receiver`] applies gallery messages, [`healing`] makes a gallery that differs equal again, [`snapshots`] fetches a whole one, [`link`] holds the keys of the wire, [`presence`] the status,
+//! connect again), [`commands`] (which of the hub's orders are carried out). [`receiver`] applies gallery messages, [`healing`] makes a gallery that differs equal again, [`snapshots`] fetches a whole one, [`lease`] says how long they may be used without contact, [`link`] holds the keys of the wire, [`presence`] the status,
 //! [`transport`] is the only file that knows the MQTT client, [`tls`] how certificates are judged, [`https`] the hub's
 //! device calls, [`renewal`] when and how this device gets its next certificate. [`claim`] gives the device its identity in the first place.
 //!
@@ -19,6 +19,7 @@ mod commands;
 mod driver;
 pub mod healing;
 mod https;
+pub mod lease;
 mod link;
 mod presence;
 pub mod receiver;
@@ -69,6 +70,8 @@ pub struct Sync {
     pub recorder: Recorder,
     /// The doors that the hub may open.
     pub orders: Orders,
+    /// How long the galleries may be used without contact with the hub; `None`: for ever.
+    pub gallery_lease: Option<Duration>,
     /// What the status says of this agent.
     pub about: About,
     /// The clock.
@@ -176,6 +179,10 @@ pub struct SyncStatus {
     pub certificate_expires_at: Option<Timestamp>,
     /// When its renewal is due.
     pub certificate_renewal_at: Option<Timestamp>,
+    /// Until when the galleries may be used without contact with the hub; none: for ever.
+    pub lease_until: Option<Timestamp>,
+    /// That this time is over: the galleries were destroyed and wait for contact.
+    pub lease_over: bool,
     /// The snapshots that are being fetched.
     pub snapshots: Vec<SnapshotStatus>,
 }

@@ -135,6 +135,7 @@ fn inputs(device: &Device, clock: SharedClock, recorded: watch::Receiver<u64>, r
         recorded,
         recorder,
         orders: Orders::none(),
+        gallery_lease: None,
         about: About { boot: Uuid::from_u128(9), agent_version: "0.1.0".into(), pack: None, space_id: None },
         clock,
         turns: Arc::default(),

@@ -15,6 +15,7 @@
 //! is noticed by a watermark outside it. Deliberately absent: the network, the clock (times are arguments), what an event
 //! or a decision means.
 
+mod contact;
 mod files;
 mod gallery;
 mod identity;
@@ -24,6 +25,7 @@ mod seal;
 mod snapshot;
 mod watermark;
 
+pub use contact::{Contact, ContactError, ContactFile, ContactFound};
 pub use files::FileError;
 pub use gallery::{
     Applied, ApplyError, BucketHashes, Contents, Doubt, GalleryError, GalleryStore, Opened as GalleryOpened, Replaced,
