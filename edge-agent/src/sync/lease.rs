@@ -27,6 +27,8 @@ use crate::logging::chain;
 /// How much of its running time a device may forget at a power cut: what it has run is kept this often, and each start counts
 /// as much.
 pub const SLICE: Duration = Duration::from_secs(600);
+/// The same, by the hub's time.
+const SLICE_SECONDS: i64 = 600;
 
 /// The lease, as the time given to it says. Pure but for the file, which [`Lease::keep`] writes.
 pub struct Lease {
@@ -104,7 +106,7 @@ impl Lease {
     #[must_use]
     pub fn to_be_kept(&self) -> bool {
         let Contact { at, run, over } = self.contact;
-        let passed = run.saturating_sub(self.kept.run) >= SLICE || at - self.kept.at >= SLICE.as_secs() as i64;
+        let passed = run.saturating_sub(self.kept.run) >= SLICE || at - self.kept.at >= SLICE_SECONDS;
         self.kept == Contact::default() || over != self.kept.over || passed || run < self.kept.run
     }
 
