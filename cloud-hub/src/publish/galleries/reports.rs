@@ -142,7 +142,9 @@ async fn store(
     let root = state.root.0.to_vec();
     let reported = Reported { epoch: state.epoch, version: state.version, root, at: now, differs };
     let equal = (state.epoch, state.version, &reported.root) == (own.epoch, own.version, &own.root);
-    snapshots::used(tx, device, own.gallery, state.epoch, state.version).await?;
+    if own.snapshot.is_some() {
+        snapshots::used(tx, device, own.gallery, state.epoch, state.version).await?;
+    }
     devices::report_gallery(tx, device, own.gallery, &reported, equal).await
 }
 
