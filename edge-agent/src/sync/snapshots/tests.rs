@@ -229,7 +229,8 @@ proptest! {
                 Download::resume(&dir(&device), &device.keys, &addressee(), offered).unwrap().expect("it is there");
             let held = usize::try_from(download.held()).unwrap();
             let rest = &parts.content[held..];
-            download.append(&rest[..cut.index(rest.len() + 1)]).unwrap();
+            // What was spoilt within a chunk that was not complete is found when it is.
+            let _ = download.append(&rest[..cut.index(rest.len() + 1)]);
             let held = usize::try_from(download.held()).unwrap();
             drop(download);
             let mut on_disk = std::fs::read(&path).unwrap();
@@ -250,7 +251,6 @@ proptest! {
             attempts += 1;
             prop_assert!(attempts < 5, "a spoilt chunk is cut off and fetched once more");
             let held = usize::try_from(download.held()).unwrap();
-            // What was spoilt within a chunk that was not complete is found when it is.
             let _ = download.append(&parts.content[held..]);
         }
         download.apply(&device.galleries).unwrap();
