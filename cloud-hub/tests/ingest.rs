@@ -470,3 +470,28 @@ async fn batches_of_many_devices_at_once_are_all_stored() {
     let gaps: i64 = superuser.fetch_one("SELECT max(position) - count(*) FROM event").await.unwrap().get(0);
     assert_eq!(gaps, 0);
 }
+
+/// A device would send again after ten seconds or more; the hub has the batch and can wait for its database itself.
+#[tokio::test]
+async fn a_batch_that_met_no_database_is_stored_when_it_is_back() {
+    if skipped("a_batch_that_met_no_database_is_stored_when_it_is_back") {
+        return;
+    }
+    let mut line = Line::start().await;
+    line.take(&events(1..=1)).await.unwrap();
+    line.ack();
+    let mut superuser = line.hub.superuser().await;
+    superuser.execute("ALTER ROLE lintel_app NOLOGIN").await.unwrap();
+    let ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'lintel_app'";
+    superuser.execute(ended).await.unwrap();
+    let (incoming, messages) = mpsc::channel(4);
+    let running = tokio::spawn(cloud_hub::ingest::run(line.ingest.clone(), messages, line.sender.clone()));
+    incoming.send(line.message(&events(2..=3))).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    line.no_ack();
+    superuser.execute("ALTER ROLE lintel_app LOGIN").await.unwrap();
+    drop(incoming);
+    running.await.unwrap();
+    assert_eq!(line.ack().through, Sequence(3));
+    assert_eq!(line.count(&mut superuser, "event").await, 3);
+}

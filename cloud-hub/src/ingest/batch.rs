@@ -61,10 +61,23 @@ impl Refused {
         !matches!(self, Self::Keys(_) | Self::Store(_) | Self::Together(_))
     }
 
+    /// Whether the database could not be reached or gave up, so that the same may succeed when it is back.
+    pub(super) fn is_for_want_of_the_database(&self) -> bool {
+        match self {
+            Self::Store(error) | Self::Keys(KeysError::Store(error)) => {
+                matches!(error, StoreError::Database(_)) && !error.is_about_rows()
+            }
+            Self::Together(shared) => shared.is_for_want_of_the_database(),
+            _ => false,
+        }
+    }
+
     /// Whether a transaction of several batches failed for what may be the matter with one of them, and not because the
     /// database is away or too busy, which it would be for each of them too.
     pub(super) fn may_be_one_batch_alone(&self) -> bool {
         match self {
+            // A transaction that panicked over a batch would do so each time that the batch comes.
+            Self::Store(StoreError::Aborted) => true,
             Self::Store(error) | Self::Keys(KeysError::Store(error)) => error.is_about_rows(),
             _ => true,
         }

@@ -1,6 +1,7 @@
 //! The tasks that take batches in: a device's batches in their order, devices beside one another, and together what waits.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -16,6 +17,11 @@ const WORKERS: usize = 2;
 
 /// Batches in one transaction at most: some four thousand events, which hold the tenant's feed for a tenth of a second.
 const TOGETHER: usize = 32;
+
+/// A database that starts again after a crash is back within seconds; an attempt itself waits for a connection for some, too. What
+/// fails for longer is left to the devices.
+const TRIES: u32 = 10;
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 /// Takes in messages until `messages` is closed, then finishes what is queued. Acks go to `acks`.
 ///
@@ -59,12 +65,29 @@ async fn work(ingest: Ingest, mut messages: mpsc::Receiver<Incoming>, acks: mpsc
     let mut waiting = Vec::with_capacity(TOGETHER);
     while messages.recv_many(&mut waiting, TOGETHER).await > 0 {
         for (tenant, messages) in by_tenant(std::mem::take(&mut waiting)) {
-            let devices: Vec<DeviceId> = messages.iter().map(|message| message.device).collect();
-            let results = ingest.take_all(tenant, messages, &acks).await;
-            for (device, result) in devices.into_iter().zip(results) {
-                tell(tenant, device, result);
+            take(&ingest, tenant, messages, &acks).await;
+        }
+    }
+}
+
+/// Takes batches in, and tries again those for which the database was away: whoever sent them would wait ten seconds and more
+/// before it did.
+async fn take(ingest: &Ingest, tenant: TenantId, mut messages: Vec<Incoming>, acks: &mpsc::Sender<Outgoing>) {
+    for tries_left in (0..TRIES).rev() {
+        let results = ingest.take_all(tenant, messages.clone(), acks).await;
+        let mut again = Vec::new();
+        for (message, result) in messages.into_iter().zip(results) {
+            match result {
+                Err(failed) if tries_left > 0 && failed.is_for_want_of_the_database() => again.push(message),
+                result => tell(tenant, message.device, result),
             }
         }
+        if again.is_empty() {
+            return;
+        }
+        tracing::warn!(%tenant, batches = again.len(), "the database did not take batches; trying again");
+        messages = again;
+        tokio::time::sleep(AGAIN_AFTER).await;
     }
 }
 
