@@ -42,6 +42,7 @@ pub(super) const DEVICES: &[Column] = &[
     ("STATE", "/state"),
     ("ONLINE", "/online"),
     ("LAST SEEN", "/last_seen_at"),
+    ("LEASE UNTIL", "/lease_until"),
     ("GALLERY", "/gallery/gallery"),
     ("VERSION", "/gallery/version"),
     ("HUB", "/gallery/hub_version"),
