@@ -7,7 +7,9 @@
 //! finds that it does no more.
 //! Deliberately absent: the network, and which records come (sync).
 
+mod filling;
 mod healing;
+mod leasing;
 mod roster;
 
 use std::collections::HashMap;
@@ -24,6 +26,7 @@ use tokio::sync::watch;
 
 use crate::logging::chain;
 
+pub use filling::FillError;
 pub use roster::{GalleryLine, Roster, Standing};
 
 /// Why a roster could not be built or a store not be used.

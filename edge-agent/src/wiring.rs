@@ -92,6 +92,7 @@ pub async fn run(config: Config) -> Result<()> {
     let opened = opening_stores.await.context("opening the stores panicked")??;
     let clock: SharedClock =
         Arc::new(SystemClock::not_before(opened.identity.as_ref().map_or(0, |identity| identity.signed_time)));
+    let lease_ended = stores::enforce_lease(&config, &opened, &clock);
     let (mut sockets, relays) = (Vec::new(), doors::open_relays(&config, &clock)?);
     let pack = watchdog::waiting_for_models(opening_models).await.context("opening the models panicked")??;
     let mut agent = Agent::new(&config, opened, Arc::clone(&pack), clock, stop_servers);
@@ -101,8 +102,12 @@ pub async fn run(config: Config) -> Result<()> {
     agent.cameras(&config, &shots_in, inputs)?;
     drop(shots_in);
     agent.record();
-    agent.sync();
+    agent.sync(&config);
     agent.servers(&config, &desk, answering, sockets);
+    for (gallery, epoch) in lease_ended {
+        let (code, at) = (wire_contract::Code::LeaseExpired, agent.clock.now());
+        agent.recorder.record(Happening::GalleryRebuilt { gallery: gallery.0, epoch, code, at }).await;
+    }
     agent.recorder.record(Happening::SystemStarted { at: agent.clock.now() }).await;
     let ready_ms = agent.clock.now().since(started_at).as_secs_f64() * 1e3;
     tracing::info!(
@@ -343,7 +348,7 @@ impl Agent {
     }
 
     /// The link to the hub, for a device that has one.
-    fn sync(&mut self) {
+    fn sync(&mut self, config: &Config) {
         let (Some(identity), Some(told)) = (self.identity.clone(), self.orders_told.1.take()) else { return };
         let sync = Sync {
             identity,
@@ -354,6 +359,7 @@ impl Agent {
             recorded: self.recorded.subscribe(),
             recorder: self.recorder.clone(),
             orders: sync::Orders::new(std::mem::take(&mut self.ordered), told),
+            gallery_lease: config.sync.lease(),
             about: sync::About {
                 boot: self.run,
                 agent_version: self.origin.agent_version.clone(),

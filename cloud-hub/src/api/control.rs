@@ -24,8 +24,8 @@ use super::body::{Checks, Fields, Json};
 use super::problem::ApiError;
 use super::sites::MAX_NAME;
 use super::state::Api;
-use super::{devices, observe};
-use crate::domain::ids::{ApiKeyId, TenantId};
+use super::{devices, galleries, observe};
+use crate::domain::ids::{ApiKeyId, GalleryId, TenantId};
 use crate::store::{audit, credentials, places, routes};
 
 /// As audit entries name the command line's user.
@@ -53,6 +53,8 @@ pub async fn serve(listener: UnixListener, api: Arc<Api>, stop: CancellationToke
         .route("/tenants/{tenant}/api-keys", post(create_key).get(list_keys))
         .route("/tenants/{tenant}/api-keys/{key}", delete(revoke_key))
         .route("/tenants/{tenant}/devices", get(list_devices))
+        .route("/tenants/{tenant}/galleries", get(list_galleries))
+        .route("/tenants/{tenant}/galleries/compact", post(compact_galleries))
         .route("/doctor", get(doctor))
         .layer(middleware::from_fn_with_state(clock, observe::observe))
         .with_state(api);
@@ -149,6 +151,32 @@ async fn revoke_key(
 async fn list_devices(State(api): State<Arc<Api>>, UrlPath(tenant): UrlPath<Uuid>) -> Answer {
     let tenant = existing(&api, tenant).await?;
     ok(json!({ "devices": devices::all(&api, tenant).await? }))
+}
+
+async fn list_galleries(State(api): State<Arc<Api>>, UrlPath(tenant): UrlPath<Uuid>) -> Answer {
+    let tenant = existing(&api, tenant).await?;
+    ok(json!({ "logs": galleries::list(&api, tenant).await? }))
+}
+
+#[derive(Debug, Deserialize)]
+struct WhichGallery {
+    #[serde(default)]
+    gallery: Option<Uuid>,
+}
+
+impl Fields for WhichGallery {
+    const KNOWN: &'static [&'static str] = &["gallery"];
+    const REQUIRED: &'static [&'static str] = &[];
+}
+
+async fn compact_galleries(
+    State(api): State<Arc<Api>>,
+    UrlPath(tenant): UrlPath<Uuid>,
+    Json(which): Json<WhichGallery>,
+) -> Answer {
+    let tenant = existing(&api, tenant).await?;
+    let only = which.gallery.map(GalleryId);
+    ok(json!({ "logs": galleries::compact(&api, tenant, only, OPERATOR).await? }))
 }
 
 async fn doctor(State(api): State<Arc<Api>>) -> Answer {

@@ -14,6 +14,7 @@ pub mod enroller;
 mod enrolments;
 mod events;
 pub mod feed;
+mod galleries;
 pub mod health;
 pub mod listener;
 mod observe;
@@ -23,6 +24,7 @@ mod people;
 mod problem;
 mod renewals;
 mod sites;
+mod snapshots;
 mod state;
 mod webhooks;
 
@@ -62,17 +64,27 @@ pub fn routes(api: Arc<Api>, request_timeout: Duration) -> Router {
     let compressed = CompressionLayer::new().compress_when(
         DefaultPredicate::new()
             .and(NotForContentType::SSE)
+            // Sealed bytes grow no shorter, and a range is of what was sealed.
+            .and(NotForContentType::const_new("application/octet-stream"))
             .and(tower_http::compression::predicate::SizeAbove::new(MIN_COMPRESSED_BYTES.into())),
     );
     ordinary()
         .layer(timed)
-        .merge(Router::new().route("/v1/events/stream", get(events::stream)))
+        .merge(long())
         .fallback(|| async { ApiError::of(Code::NotFound) })
         .method_not_allowed_fallback(|| async { ApiError::of(Code::MethodNotAllowed) })
         .layer(compressed)
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn_with_state(clock, observe::observe))
         .with_state(api)
+}
+
+/// What takes as long as it takes: a stream that does not end, a gallery over a slow line.
+fn long() -> Router<Arc<Api>> {
+    Router::new()
+        .route("/v1/events/stream", get(events::stream))
+        .route(&format!("{}/{{id}}/manifest", paths::DEVICE_SNAPSHOTS), get(snapshots::manifest))
+        .route(&format!("{}/{{id}}", paths::DEVICE_SNAPSHOTS), get(snapshots::content))
 }
 
 fn ordinary() -> Router<Arc<Api>> {

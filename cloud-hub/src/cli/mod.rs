@@ -76,6 +76,9 @@ enum Command {
     /// Devices of a tenant
     #[command(subcommand)]
     Devices(DevicesCommand),
+    /// Galleries of a tenant and their logs
+    #[command(subcommand)]
+    Galleries(GalleriesCommand),
     /// Ask the running hub how its parts are
     Doctor,
     /// Print a completion script for a shell
@@ -155,6 +158,25 @@ enum DevicesCommand {
         /// Whose
         #[arg(long)]
         tenant: Uuid,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum GalleriesCommand {
+    /// List galleries: how long each log is, from which version on it is whole, and how many snapshots are on offer
+    List {
+        /// Whose
+        #[arg(long)]
+        tenant: Uuid,
+    },
+    /// Take out of the logs, now, what no live device needs any more (the hub does it by itself once an hour; see [galleries])
+    Compact {
+        /// Whose
+        #[arg(long)]
+        tenant: Uuid,
+        /// Only this one
+        #[arg(long)]
+        gallery: Option<Uuid>,
     },
 }
 
@@ -241,6 +263,14 @@ fn question(command: &Command, socket: PathBuf, output: Output) -> Question {
         }
         Command::Devices(DevicesCommand::List { tenant }) => {
             ("GET", format!("/tenants/{tenant}/devices"), None, "devices", table::DEVICES)
+        }
+        Command::Galleries(GalleriesCommand::List { tenant }) => {
+            ("GET", format!("/tenants/{tenant}/galleries"), None, "logs", table::LOGS)
+        }
+        Command::Galleries(GalleriesCommand::Compact { tenant, gallery }) => {
+            let path = format!("/tenants/{tenant}/galleries/compact");
+            let which = gallery.map_or_else(|| json!({}), |gallery| json!({ "gallery": gallery }));
+            ("POST", path, Some(which), "logs", table::COMPACTED)
         }
         _ => ("GET", String::from("/doctor"), None, "components", table::COMPONENTS),
     };

@@ -16,6 +16,25 @@ pub(super) const NEW_API_KEY: &[Column] = &[("API KEY", "/id"), ("SECRET (shown 
 pub(super) const API_KEYS: &[Column] =
     &[("API KEY", "/id"), ("NAME", "/name"), ("CREATED", "/created_at"), ("REVOKED", "/revoked_at")];
 pub(super) const COMPONENTS: &[Column] = &[("COMPONENT", "/name"), ("STATUS", "/status"), ("DETAIL", "/detail")];
+pub(super) const LOGS: &[Column] = &[
+    ("GALLERY", "/gallery"),
+    ("SITE", "/site_id"),
+    ("EPOCH", "/epoch"),
+    ("VERSION", "/version"),
+    ("COMPACTED TO", "/compacted_to"),
+    ("LIVE", "/live"),
+    ("RECORDS", "/records"),
+    ("BURIED", "/buried"),
+    ("SNAPSHOTS", "/snapshots"),
+];
+pub(super) const COMPACTED: &[Column] = &[
+    ("GALLERY", "/gallery"),
+    ("VERSION", "/version"),
+    ("COMPACTED TO", "/compacted_to"),
+    ("REMOVED", "/removed"),
+    ("RECORDS", "/records"),
+    ("BURIED", "/buried"),
+];
 /// One line a gallery; a device without one still has a line.
 pub(super) const DEVICES: &[Column] = &[
     ("DEVICE", "/id"),
@@ -23,6 +42,7 @@ pub(super) const DEVICES: &[Column] = &[
     ("STATE", "/state"),
     ("ONLINE", "/online"),
     ("LAST SEEN", "/last_seen_at"),
+    ("LEASE UNTIL", "/lease_until"),
     ("GALLERY", "/gallery/gallery"),
     ("VERSION", "/gallery/version"),
     ("HUB", "/gallery/hub_version"),
@@ -30,6 +50,7 @@ pub(super) const DEVICES: &[Column] = &[
     ("STANDING", "/gallery/standing"),
     ("SINCE", "/gallery/since"),
     ("TOOK MS", "/gallery/propagation_ms"),
+    ("SNAPSHOT", "/gallery/snapshot/text"),
     ("REPORTED", "/gallery/reported_at"),
 ];
 

@@ -96,3 +96,7 @@ id!(
     /// An enrolment session.
     SessionId
 );
+id!(
+    /// A snapshot of a gallery, for one device.
+    SnapshotId
+);

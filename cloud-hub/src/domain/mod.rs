@@ -13,6 +13,7 @@ pub mod api_key;
 pub mod certificate;
 pub mod claim;
 pub mod command;
+pub mod compaction;
 pub mod cursor;
 pub mod enrolment;
 pub mod event;

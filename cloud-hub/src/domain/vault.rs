@@ -11,7 +11,7 @@ use ring::hmac;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::ids::{DeviceId, EndpointId, GalleryId, PersonId, TemplateId, TenantId};
+use super::ids::{DeviceId, EndpointId, GalleryId, PersonId, SnapshotId, TemplateId, TenantId};
 use super::people::{Profile, ProfileError};
 
 /// Sealing or opening failed.
@@ -115,6 +115,16 @@ impl TenantKeys {
         sealed: &[u8],
     ) -> Result<Zeroizing<[u8; 32]>, VaultError> {
         self.open_key(Purpose::LINK_KEY, device.0, u64::from(link_epoch), sealed)
+    }
+
+    /// Seals a snapshot's key.
+    pub fn seal_snapshot_key(&self, snapshot: SnapshotId, key: &[u8; 32]) -> Result<Vec<u8>, VaultError> {
+        self.seal(Purpose::SNAPSHOT_KEY, snapshot.0, 1, key)
+    }
+
+    /// Opens a snapshot's key.
+    pub fn open_snapshot_key(&self, snapshot: SnapshotId, sealed: &[u8]) -> Result<Zeroizing<[u8; 32]>, VaultError> {
+        self.open_key(Purpose::SNAPSHOT_KEY, snapshot.0, 1, sealed)
     }
 
     /// Seals a webhook endpoint's signing secret.

@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use access::{RevocationsError, access_lines, end_session, revocation_list};
 pub use connection::{Broker, BrokerTls};
-pub use galleries::Desk;
+pub use galleries::{Desk, SNAPSHOT_FROM};
 
 use crate::clock::Clock;
 use crate::domain::message::{Incoming, Outgoing};
@@ -63,6 +63,8 @@ pub struct Publisher {
     pub clock: Clock,
     /// Where the broker is.
     pub broker: Broker,
+    /// From how many missing versions on a device takes a snapshot and not records.
+    pub snapshot_from: u64,
 }
 
 /// Where batches go and acks come from.

@@ -19,6 +19,7 @@ pub mod devices;
 pub mod events;
 pub mod galleries;
 pub mod housekeeping;
+pub mod mark;
 pub mod people;
 pub mod places;
 pub mod routes;

@@ -7,6 +7,8 @@
 
 mod devices;
 mod people;
+mod restored;
+mod snapshots;
 #[path = "../support/mod.rs"]
 mod support;
 mod tombstones;

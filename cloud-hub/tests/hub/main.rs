@@ -14,5 +14,6 @@ mod events;
 mod life;
 mod process;
 mod renewals;
+mod snapshots;
 mod transport;
 mod webhooks;

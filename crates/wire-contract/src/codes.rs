@@ -154,6 +154,12 @@ register! {
     StreamConflict, "stream_conflict", Sync, "hint.ask_operator", Some(409);
     /// A batch has an event that no hub can store.
     BatchRefused, "batch_refused", Sync, "hint.ask_operator", Some(422);
+    /// A snapshot's manifest was not signed by a key that the device has pinned, or is about something else.
+    SnapshotForged, "snapshot_forged", Sync, "hint.ask_operator", None;
+    /// A snapshot's content is not what its manifest says.
+    SnapshotDamaged, "snapshot_damaged", Sync, "hint.ask_operator", None;
+    /// The hub no longer has the snapshot: its time is over, or somebody in it was erased. Another one is offered.
+    SnapshotGone, "snapshot_gone", Sync, "hint.try_later", Some(410);
 
     /// No credential, or one that is not valid.
     Unauthorized, "unauthorized", Api, "hint.check_credential", Some(401);

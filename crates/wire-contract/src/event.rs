@@ -17,7 +17,10 @@ use crate::ids::{ClaimId, DeviceId, EventId, PersonId, Sequence, StreamId, Tenan
 use crate::time::Timestamp;
 use crate::topic::EventClass;
 
-pub use gallery::{GalleryDivergedData, GalleryHealedData, GalleryOlderEpochData, GalleryPoint, GalleryRebuiltData};
+pub use gallery::{
+    GalleryDivergedData, GalleryHealedData, GalleryOlderEpochData, GalleryPoint, GalleryRebuiltData,
+    SnapshotRefusedData,
+};
 
 /// The longest JSON of one event, in bytes. An outbox must refuse a longer one: it could never be sent. Real events have
 /// 1 to 2 KiB; this bound keeps any event within one batch.
@@ -531,6 +534,9 @@ pub enum EventData {
     /// Somebody offered a gallery of an older epoch.
     #[serde(rename = "lintel.tamper.gallery_older_epoch.v1")]
     GalleryOlderEpoch(GalleryOlderEpochData),
+    /// A snapshot was not what the hub signed.
+    #[serde(rename = "lintel.tamper.gallery_snapshot_refused.v1")]
+    SnapshotRefused(SnapshotRefusedData),
 }
 
 impl EventData {
@@ -554,6 +560,7 @@ impl EventData {
             Self::GalleryDiverged(_) => "lintel.tamper.gallery_diverged.v1",
             Self::GalleryHealed(_) => "lintel.system.gallery_healed.v1",
             Self::GalleryOlderEpoch(_) => "lintel.tamper.gallery_older_epoch.v1",
+            Self::SnapshotRefused(_) => "lintel.tamper.gallery_snapshot_refused.v1",
         }
     }
 
@@ -580,7 +587,7 @@ impl EventData {
 }
 
 /// Every event type that this program knows.
-pub const KINDS: [&str; 17] = [
+pub const KINDS: [&str; 18] = [
     "lintel.access.granted.v1",
     "lintel.access.denied.v1",
     "lintel.door.unlocked.v1",
@@ -598,4 +605,5 @@ pub const KINDS: [&str; 17] = [
     "lintel.tamper.gallery_diverged.v1",
     "lintel.system.gallery_healed.v1",
     "lintel.tamper.gallery_older_epoch.v1",
+    "lintel.tamper.gallery_snapshot_refused.v1",
 ];

@@ -2,8 +2,8 @@
 //!
 //! In and out: JSON on `up/gallery` (in the envelope) and `down/gallery` (sealed). The records in it become
 //! `gallery_log::Record`s in the programs; this crate does not know that type.
-//! An unknown `type` is read as `Unknown`, to be logged and ignored: snapshot offers will come that way.
-//! What is said where both ends differ is [`crate::healing`]'s.
+//! An unknown `type` is read as `Unknown`, to be logged and ignored.
+//! What is said where both ends differ is [`crate::healing`]'s; a whole gallery at once is [`crate::snapshot`]'s.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,7 @@ use crate::MAX_PAYLOAD_BYTES;
 use crate::encoding::{Bytes, Hash32, V1};
 use crate::healing::{GalleryBuckets, GalleryCompare, GalleryHashes};
 use crate::ids::GalleryId;
+use crate::snapshot::SnapshotOffer;
 
 /// A down payload must leave room for its seal (45 bytes); 64 are kept for it.
 pub const MAX_DOWN_JSON_BYTES: usize = MAX_PAYLOAD_BYTES - 64;
@@ -156,6 +157,8 @@ pub enum GalleryDown {
     Compare(GalleryCompare),
     /// The buckets that differ, whole.
     Buckets(GalleryBuckets),
+    /// There is a snapshot to be fetched over HTTPS.
+    Snapshot(SnapshotOffer),
     /// Something that this program does not know.
     #[serde(other)]
     Unknown,

@@ -4,7 +4,7 @@
 //!
 //! Where to start: [`topic`] (every topic string is made here and nowhere else), [`envelope`] and [`link`] (how payloads
 //! are authenticated), [`event`] and [`batch`] and [`evtack`] (events on their way to the hub), [`gallery`] (people on
-//! their way to doors), [`status`], [`claim`] (how a device gets its identity), [`codes`] and [`texts`] (every reason
+//! their way to doors), [`snapshot`] (all of them at once), [`status`], [`claim`] (how a device gets its identity), [`codes`] and [`texts`] (every reason
 //! and error, once), [`problem`] and [`webhook`] (what integrators see). Examples of each are in `golden/v1`, JSON
 //! Schemas in `schemas/v1`, the whole as an AsyncAPI document ([`asyncapi`]) in `schemas/asyncapi.json`; tests keep them
 //! equal to the code, and an old golden file never changes.
@@ -34,6 +34,7 @@ pub mod link;
 pub mod paths;
 pub mod problem;
 pub mod schema;
+pub mod snapshot;
 pub mod status;
 pub mod texts;
 pub mod time;
@@ -51,6 +52,7 @@ pub use gallery::{GalleryDown, GalleryUp};
 pub use ids::{ClaimId, CommandId, DeviceId, EventId, GalleryId, PersonId, Sequence, StreamId, TenantId};
 pub use link::{LinkAnswer, LinkKeys};
 pub use problem::Problem;
+pub use snapshot::{SnapshotManifest, SnapshotOffer};
 pub use status::Status;
 pub use time::Timestamp;
 pub use topic::{DownChannel, EventClass, Topic, UpChannel};

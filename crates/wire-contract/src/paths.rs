@@ -4,6 +4,9 @@
 pub const CLAIMS: &str = "/v1/claims";
 /// `GET`, with the device's certificate: link keys and galleries ([`crate::link`]).
 pub const DEVICE_LINK: &str = "/v1/device/link";
+/// Before the id of a snapshot. `GET …/{id}/manifest` ([`crate::snapshot::SnapshotAnswer`]) and `GET …/{id}`, the content, which
+/// answers `Range: bytes=N-`; both with the device's certificate.
+pub const DEVICE_SNAPSHOTS: &str = "/v1/device/snapshots";
 /// `POST`, with the device's certificate, even one that expired lately: the next certificate, for a new key
 /// ([`crate::claim::RenewalRequest`]).
 pub const DEVICE_RENEWAL: &str = "/v1/device/renewal";

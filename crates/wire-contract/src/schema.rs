@@ -4,7 +4,8 @@ use schemars::{Schema, schema_for};
 
 use crate::{
     Batch, ClaimAnswer, ClaimRequest, ClaimToken, CloudEvent, CommandDown, CommandUp, EventData, EvtAck, EvtRefusal,
-    GalleryDown, GalleryUp, LinkAnswer, Problem, RenewalRequest, Status, webhook::WebhookBody,
+    GalleryDown, GalleryUp, LinkAnswer, Problem, RenewalRequest, Status, snapshot::SnapshotAnswer,
+    webhook::WebhookBody,
 };
 
 /// Every schema with the name of its file (without `.json`).
@@ -25,6 +26,7 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("link_answer", schema_for!(LinkAnswer)),
         ("problem", schema_for!(Problem)),
         ("renewal_request", schema_for!(RenewalRequest)),
+        ("snapshot_answer", schema_for!(SnapshotAnswer)),
         ("status", schema_for!(Status)),
         ("webhook", schema_for!(WebhookBody)),
     ]

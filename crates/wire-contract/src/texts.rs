@@ -94,6 +94,13 @@ const TEXTS: &[(&str, &str, &str)] = &[
     ("code.store_doubtful", "The stored list of people is damaged", "Daftar orang yang tersimpan rusak"),
     ("code.epoch_changed", "The list of people was begun anew", "Daftar orang dimulai ulang"),
     ("code.behind_log", "The device was away for too long", "Perangkat terlalu lama tidak terhubung"),
+    ("code.snapshot_forged", "A copy of the people did not come from the hub", "Salinan data orang bukan dari hub"),
+    ("code.snapshot_damaged", "A copy of the people is damaged", "Salinan data orang rusak"),
+    (
+        "code.snapshot_gone",
+        "This copy of the people is no longer offered",
+        "Salinan data orang ini tidak lagi ditawarkan",
+    ),
     ("code.lease_expired", "The device had no contact for too long", "Perangkat terlalu lama tanpa kontak"),
     ("code.ordered", "Ordered by an operator", "Diperintahkan oleh operator"),
     ("code.stream_conflict", "Two devices use one identity", "Dua perangkat memakai satu identitas"),

@@ -17,13 +17,14 @@ use wire_contract::event::{
     AccessData, CameraRecoveredData, CameraStalledData, ClaimReusedData, ClockQuality, DoorCause, DoorData,
     EnrolmentCompletedData, FaceAppearedData, GalleryDivergedData, GalleryHealedData, GalleryOlderEpochData,
     GalleryPoint, GalleryRebuiltData, IdentityScores, KINDS, LivenessScores, Meta, PersonDeletedData, Reason,
-    StreamConflictData, SystemGapData, SystemStartedData, Timing, device_source,
+    SnapshotRefusedData, StreamConflictData, SystemGapData, SystemStartedData, Timing, device_source,
 };
 use wire_contract::gallery::{
     GalleryCondition, GalleryRebuild, GalleryRecord, GalleryRecords, GalleryStand, GalleryState, RecordKind, RecordOp,
 };
 use wire_contract::healing::{BUCKETS, GalleryBuckets, GalleryCompare, GalleryHashes};
 use wire_contract::link::LinkGallery;
+use wire_contract::snapshot::{SnapshotAnswer, SnapshotChunk};
 use wire_contract::status::Presence;
 use wire_contract::webhook::WebhookBody;
 use wire_contract::*;
@@ -146,6 +147,13 @@ fn every_event() -> Vec<EventData> {
             gallery: GalleryId(uuid(30)),
             offered: 1,
             held: 2,
+        }),
+        EventData::SnapshotRefused(SnapshotRefusedData {
+            alarm: true,
+            gallery: GalleryId(uuid(30)),
+            epoch: 2,
+            version: 12,
+            reason: Reason::of(Code::SnapshotForged),
         }),
     ]
 }
@@ -290,6 +298,35 @@ fn what_is_said_of_a_gallery_that_differs_is_as_in_the_golden_files() {
     };
     assert_eq!(buckets.check(), Ok(()));
     check("gallery_buckets", &GalleryDown::Buckets(buckets));
+}
+
+#[test]
+fn a_snapshot_is_as_in_the_golden_files() {
+    let (snapshot, gallery, expires_at) = (uuid(70), GalleryId(uuid(30)), at(3_600_000));
+    let offer = SnapshotOffer { v: V1, snapshot, gallery, epoch: 2, version: 12, expires_at };
+    check("gallery_snapshot", &GalleryDown::Snapshot(offer));
+    let manifest = SnapshotManifest {
+        v: V1,
+        snapshot,
+        tenant: TenantId(uuid(1)),
+        device: DeviceId(uuid(2)),
+        gallery,
+        epoch: 2,
+        version: 12,
+        root: Hash32([0xcd; 32]),
+        records: 150,
+        chunks: vec![
+            SnapshotChunk { bytes: 262_100, sha256: Hash32([0x11; 32]) },
+            SnapshotChunk { bytes: 60_000, sha256: Hash32([0x22; 32]) },
+        ],
+        created_at: at(0),
+        expires_at,
+        key_id: uuid(40),
+        signature: Bytes(Vec::new()),
+    };
+    let pair = ring::signature::Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
+    let key = SecretBytes::new([0x44; 32]);
+    check("snapshot_answer", &SnapshotAnswer { manifest: manifest.signed(&pair, uuid(40)), key });
 }
 
 #[test]

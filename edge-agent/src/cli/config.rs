@@ -9,10 +9,14 @@ use crate::config::Loaded;
 pub(super) fn check(loaded: &Loaded, output: Output) -> Exit {
     let config = &loaded.config;
     let (cameras, doors) = (config.cameras.len(), config.doors.len());
+    let warnings = config.warnings();
     match output {
-        Output::Json => output::object(&json!({"ok": true, "cameras": cameras, "doors": doors}), output),
+        Output::Json => {
+            output::object(&json!({"ok": true, "cameras": cameras, "doors": doors, "warnings": warnings}), output)
+        }
         Output::Table | Output::Toml => {
-            output::text(&format!("the configuration is good: {cameras} camera(s), {doors} door(s)\n"))
+            let warned: String = warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
+            output::text(&format!("{warned}the configuration is good: {cameras} camera(s), {doors} door(s)\n"))
         }
     }
 }

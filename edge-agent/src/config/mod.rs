@@ -70,6 +70,23 @@ impl AgentConfig {
     }
 }
 
+/// `[sync]`: the line to the hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SyncConfig {
+    /// How long galleries may be used without contact with the hub; zero: for ever.
+    #[serde(deserialize_with = "values::duration")]
+    pub gallery_lease: std::time::Duration,
+}
+
+impl SyncConfig {
+    /// The lease, if there is one.
+    #[must_use]
+    pub fn lease(&self) -> Option<std::time::Duration> {
+        (!self.gallery_lease.is_zero()).then_some(self.gallery_lease)
+    }
+}
+
 /// The whole configuration, in final types and cross-checked.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -81,6 +98,8 @@ pub struct Config {
     pub models: ModelsConfig,
     /// `[perceive]`
     pub perceive: PerceiveConfig,
+    /// `[sync]`
+    pub sync: SyncConfig,
     /// `[[camera]]`, ids unique.
     pub cameras: Vec<CameraConfig>,
     /// `[[door]]`, ids unique, each with an existing camera and policy.
@@ -90,6 +109,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// What is allowed and should be known.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        check::warnings(self)
+    }
+
     /// The policy of this id. Every door's policy exists in a configuration that was loaded.
     #[must_use]
     pub fn policy(&self, id: &str) -> Option<&PolicyConfig> {
@@ -272,15 +297,16 @@ impl<'t> Reader<'_, 't> {
         let log = self.section::<LogConfig>(&effective, "log");
         let models = self.section::<ModelsConfig>(&effective, "models");
         let perceive = self.section::<PerceiveConfig>(&effective, "perceive");
+        let sync = self.section::<SyncConfig>(&effective, "sync");
         let cameras = self.list::<CameraConfig>(&effective, "camera");
         let doors = self.list::<DoorConfig>(&effective, "door");
         let policies = self.list::<PolicyConfig>(&effective, "policy");
-        let (Some(agent), Some(log), Some(models), Some(perceive), true) =
-            (agent, log, models, perceive, self.errors.is_empty())
+        let (Some(agent), Some(log), Some(models), Some(perceive), Some(sync), true) =
+            (agent, log, models, perceive, sync, self.errors.is_empty())
         else {
             return Err(ConfigErrors(self.errors));
         };
-        let config = Config { agent, log, models, perceive, cameras, doors, policies };
+        let config = Config { agent, log, models, perceive, sync, cameras, doors, policies };
         let problems = check::problems(&config);
         if !problems.is_empty() {
             return Err(ConfigErrors(problems));
@@ -333,7 +359,7 @@ impl<'t> Reader<'_, 't> {
     }
 
     fn check_top_keys(&mut self) {
-        let valid = ["schema_version", "agent", "log", "models", "perceive", "camera", "door", "policy"];
+        let valid = ["schema_version", "agent", "log", "models", "perceive", "sync", "camera", "door", "policy"];
         let unknown: Vec<_> = self
             .layers
             .merged()

@@ -104,6 +104,11 @@ impl Commands {
     }
 
     /// The hub's answer. One to another question is old, or somebody else's.
+    /// Whether this is the nonce of a question that is not answered yet.
+    pub(super) fn asked(&self, nonce: Uuid) -> bool {
+        self.asked.is_some_and(|(asked, _)| asked == nonce)
+    }
+
     pub(super) fn on_time(&mut self, answer: TimeAnswer, now: MonoTime) -> Vec<Step> {
         let Some((_, asked_at)) = self.asked.filter(|(nonce, _)| *nonce == answer.nonce) else { return Vec::new() };
         self.asked = None;

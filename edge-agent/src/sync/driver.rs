@@ -7,7 +7,10 @@
 mod commanding;
 mod events;
 mod galleries;
+mod leasing;
+mod linking;
 mod renewing;
+mod snapshots;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -28,10 +31,12 @@ use wire_contract::status::Presence;
 use wire_contract::{DownChannel, EvtAck, GalleryDown, LinkAnswer, Timestamp, UpChannel};
 
 use self::renewing::Renewing;
+use self::snapshots::Fetching;
 use super::backoff::Backoff;
 use super::commands::Commands;
 use super::https::{HttpsError, Hub};
-use super::link::{self, LinkError, LinkRing, OpenError};
+use super::lease::Lease;
+use super::link::{LinkError, LinkRing, OpenError};
 use super::presence::ConnectionCounter;
 use super::reports::{RebuildPace, Reports};
 use super::sender::Sender;
@@ -98,6 +103,9 @@ pub(super) struct Driver<C> {
     sender: Sender,
     stream: Option<edge_store::StreamId>,
     reports: Reports,
+    snapshots: Fetching,
+    /// `None` when it cannot be read: then nothing ends.
+    lease: Option<Lease>,
     rebuild_pace: RebuildPace,
     /// Older epochs that were put on record in this run, so that whoever repeats them does not fill the outbox.
     older_epochs: HashSet<(GalleryId, u32)>,
@@ -113,6 +121,17 @@ impl<C: Connect> Driver<C> {
         let orders = std::mem::replace(&mut sync.orders, Orders::none());
         let renewing = Renewing::new(&identity, timing);
         renewing.show(&status);
+        let opened = Lease::open(&sync.state_dir, &sync.keys, sync.gallery_lease, identity.signed_time, now);
+        let lease = opened
+            .inspect_err(|error| {
+                tracing::error!(
+                    event = "contact_unreadable",
+                    alarm = true,
+                    error = chain(error),
+                    "the lease of the galleries is not counted in this run"
+                );
+            })
+            .ok();
         Self {
             identity,
             renewing,
@@ -133,6 +152,8 @@ impl<C: Connect> Driver<C> {
             sender: Sender::new(0, timing.evtack_timeout),
             stream: None,
             reports: Reports::new(timing.report_interval),
+            snapshots: Fetching::default(),
+            lease,
             rebuild_pace: RebuildPace::default(),
             older_epochs: HashSet::new(),
             sync: Arc::new(sync),
@@ -155,6 +176,7 @@ impl<C: Connect> Driver<C> {
                 answer = next_answer(&mut self.fetching) => self.on_link(answer).await,
                 told = self.orders.answer() => self.on_order_told(told),
                 renewed = self.renewing.done() => self.on_renewed(renewed),
+                (offered, fetched) = self.snapshots.done() => self.on_fetched(offered, fetched),
                 Some(outcome) = decided.recv() => self.on_outcome(outcome),
                 Ok(()) = changes.changed() => self.on_galleries(),
                 Ok(()) = self.recorded.changed() => {}
@@ -169,6 +191,7 @@ impl<C: Connect> Driver<C> {
             fetching.abort();
         }
         self.renewing.abandon();
+        self.snapshots.abandon();
         // What was handed over is applied before the stores are closed.
         drop(messages);
         drop(decided);
@@ -196,62 +219,14 @@ impl<C: Connect> Driver<C> {
         }
         self.renew_when_due();
         self.ask_the_time_again();
+        self.show_snapshots();
+        self.tick_lease().await;
         if let Connection::Down(at) = self.connection
             && at <= now
             && self.ring.is_some()
         {
             self.open_line().await;
         }
-    }
-
-    // ---- link keys
-
-    async fn load_ring(&mut self) {
-        let (sync, identity) = (Arc::clone(&self.sync), Arc::clone(&self.identity));
-        let loaded = blocking(move || LinkRing::load(&sync.keys, &identity)).await;
-        match loaded {
-            Ok(ring) => {
-                let epoch = ring.as_ref().map(LinkRing::epoch);
-                self.status.send_modify(|status| status.link_epoch = epoch);
-                self.ring = ring;
-            }
-            Err(error) => self.trouble("link_keys_unreadable", &error),
-        }
-    }
-
-    /// Asks for the link soon, however often the hub's messages say that it is needed.
-    fn want_link(&mut self) {
-        let earliest = self.fetched_at.map_or(self.now(), |last| last + LINK_SPACING);
-        self.fetch_at = Some(self.fetch_at.map_or(earliest, |at| at.min(earliest)));
-    }
-
-    async fn on_link(&mut self, answer: Result<LinkAnswer, FetchError>) {
-        self.fetching = None;
-        self.fetched_at = Some(self.now());
-        let taken = match answer {
-            Ok(answer) => {
-                let (sync, identity) = (Arc::clone(&self.sync), Arc::clone(&self.identity));
-                blocking(move || link::take_in(&answer, &identity, &sync.keys, &sync.galleries))
-                    .await
-                    .map_err(FetchError::from)
-            }
-            Err(error) => Err(error),
-        };
-        if let Err(error) = taken {
-            self.fetch_at = Some(self.now() + self.fetch_backoff.next(rand::random()));
-            self.trouble("link_not_fetched", &error);
-            return;
-        }
-        self.fetch_backoff.reset();
-        let before = self.ring.as_ref().map(LinkRing::epoch);
-        self.load_ring().await;
-        let after = self.ring.as_ref().map(LinkRing::epoch);
-        tracing::info!(event = "link_fetched", link_epoch = after, "link and gallery keys are up to date");
-        if before != after && before.is_some() && !matches!(self.connection, Connection::Down(_)) {
-            // The will on the broker carries the old epoch; a new connection leaves a new one.
-            self.hang_up(self.now());
-        }
-        self.reports.changed(self.now());
     }
 
     // ---- the line
@@ -408,6 +383,8 @@ impl<C: Connect> Driver<C> {
                 Ok(ack) => self.on_evtack(ack).await,
                 Err(error) => malformed(topic, &error),
             },
+            // It may be an old one: whoever holds the broker must not be able to fill what the lease has emptied.
+            DownChannel::Gallery if self.lease.as_ref().is_some_and(Lease::is_over) => self.want_link(),
             DownChannel::Gallery => match serde_json::from_slice::<GalleryDown>(&payload) {
                 Ok(message) => {
                     if messages.try_send(message).is_err() {
@@ -452,10 +429,14 @@ impl<C: Connect> Driver<C> {
 }
 
 async fn fetch(identity: Arc<Identity>, timeout: Duration) -> Result<LinkAnswer, FetchError> {
+    Ok(hub_of(&identity, timeout)?.link().await?)
+}
+
+/// The hub's HTTPS under this identity.
+fn hub_of(identity: &Identity, timeout: Duration) -> Result<Hub, FetchError> {
     let found = &identity.hub_url;
     let base: Url = found.parse().map_err(|source| FetchError::Address { found: found.clone(), source })?;
-    let hub = Hub::new(tls::mutual(&identity)?, base, timeout)?;
-    Ok(hub.link().await?)
+    Ok(Hub::new(tls::mutual(identity)?, base, timeout)?)
 }
 
 /// The next event of the line; never, while there is none.
@@ -487,7 +468,7 @@ fn to_json<T: serde::Serialize>(value: &T) -> Vec<u8> {
 }
 
 /// Runs what blocks on the disk away from the async workers.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) => match error.try_into_panic() {

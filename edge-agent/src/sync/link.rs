@@ -151,7 +151,7 @@ fn gallery_keys(assigned: &wire_contract::link::LinkGallery) -> GalleryKeys {
 }
 
 /// The identity's pinned signing keys, as the wire contract has them. An id that is no UUID can have signed nothing.
-fn pinned_keys(identity: &Identity) -> Vec<HubKey> {
+pub(super) fn pinned_keys(identity: &Identity) -> Vec<HubKey> {
     let keys = identity.hub_keys.iter();
     keys.filter_map(|key| Some(HubKey { key_id: key.key_id.parse().ok()?, public_key: Bytes(key.public_key.to_vec()) }))
         .collect()

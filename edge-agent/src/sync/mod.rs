@@ -5,7 +5,7 @@
 //!
 //! Where to start: [`driver`] is the loop; what it should do is decided by small pure machines that take the time as an
 //! argument: [`sender`] (which batch next), [`reports`] (when to say where the galleries stand), [`backoff`] (when to
-//! connect again), [`commands`] (which of the hub's orders are carried out). [`receiver`] applies gallery messages, [`healing`] makes a gallery that differs equal again, [`link`] holds the keys of the wire, [`presence`] the status,
+//! connect again), [`commands`] (which of the hub's orders are carried out). [`receiver`] applies gallery messages, [`healing`] makes a gallery that differs equal again, [`snapshots`] fetches a whole one, [`lease`] says how long they may be used without contact, [`link`] holds the keys of the wire, [`presence`] the status,
 //! [`transport`] is the only file that knows the MQTT client, [`tls`] how certificates are judged, [`https`] the hub's
 //! device calls, [`renewal`] when and how this device gets its next certificate. [`claim`] gives the device its identity in the first place.
 //!
@@ -19,12 +19,14 @@ mod commands;
 mod driver;
 pub mod healing;
 mod https;
+pub mod lease;
 mod link;
 mod presence;
 pub mod receiver;
 pub mod renewal;
 mod reports;
 pub mod sender;
+pub mod snapshots;
 mod tls;
 mod transport;
 
@@ -68,6 +70,8 @@ pub struct Sync {
     pub recorder: Recorder,
     /// The doors that the hub may open.
     pub orders: Orders,
+    /// How long the galleries may be used without contact with the hub; `None`: for ever.
+    pub gallery_lease: Option<Duration>,
     /// What the status says of this agent.
     pub about: About,
     /// The clock.
@@ -175,6 +179,27 @@ pub struct SyncStatus {
     pub certificate_expires_at: Option<Timestamp>,
     /// When its renewal is due.
     pub certificate_renewal_at: Option<Timestamp>,
+    /// Until when the galleries may be used without contact with the hub; none: for ever.
+    pub lease_until: Option<Timestamp>,
+    /// That this time is over: the galleries were destroyed and wait for contact.
+    pub lease_over: bool,
+    /// The snapshots that are being fetched.
+    pub snapshots: Vec<SnapshotStatus>,
+}
+
+/// A snapshot that is being fetched.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct SnapshotStatus {
+    /// The gallery.
+    pub gallery: String,
+    /// The version that it brings.
+    pub version: u64,
+    /// Bytes that are here.
+    pub held: u64,
+    /// Bytes in all; none before the manifest is here.
+    pub bytes: Option<u64>,
+    /// How much of it is here, in percent, rounded down.
+    pub percent: u64,
 }
 
 /// Runs until `stop` is cancelled, then says "offline" and returns within [`Timing::stop_timeout`] and what the disk

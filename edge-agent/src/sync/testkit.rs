@@ -10,7 +10,10 @@ use std::time::{Duration, SystemTime};
 use edge_store::{Broker as BrokerAddress, DeviceKeys, HubKey, Identity, Outbox, OutboxOptions};
 use gallery_log::body::{Body, PersonBody, PersonState, TemplateBody};
 use gallery_log::digest::{Bucket, bucket_of, differing};
-use gallery_log::{DigestKey, GalleryId, Kind, Log, Op, Record, RecordId, Root};
+use gallery_log::snapshot::ChunkBuilder;
+use gallery_log::{
+    DigestKey, GalleryId, Kind, Log, Op, Purpose, Record, RecordId, Root, SealContext, SealKey, SnapshotPlace,
+};
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
     IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
@@ -26,6 +29,7 @@ use wire_contract::claim::SignedTime;
 use wire_contract::gallery::{GalleryRecord, GalleryRecords, RecordKind, RecordOp, records_that_fit};
 use wire_contract::healing::{GalleryBuckets, GalleryHashes};
 use wire_contract::link::LinkGallery;
+use wire_contract::snapshot::{SnapshotAnswer, SnapshotChunk, SnapshotManifest};
 use wire_contract::{Bytes, Hash32, LinkAnswer, SecretBytes, Timestamp, V1};
 use zeroize::Zeroizing;
 
@@ -212,6 +216,48 @@ impl HubGallery {
         whole.split()
     }
 
+    /// The gallery whole, as the hub cuts and signs it.
+    pub(super) fn snapshot(&mut self, id: Uuid) -> SnapshotParts {
+        let is_live = |record: &Record| {
+            self.log.entry(record.id).is_some_and(|entry| entry.leaf.is_some() && entry.rev == record.rev)
+        };
+        let live: Vec<&Record> = self.records.iter().map(|(record, _)| record).filter(|one| is_live(one)).collect();
+        let (mut plains, mut chunk) = (Vec::new(), ChunkBuilder::default());
+        for record in &live {
+            if !chunk.push(record).unwrap() {
+                plains.push(std::mem::take(&mut chunk).finish());
+                chunk.push(record).unwrap();
+            }
+        }
+        if chunk.records() > 0 {
+            plains.push(chunk.finish());
+        }
+        let records = live.len() as u64;
+        let manifest = SnapshotManifest {
+            v: V1,
+            snapshot: id,
+            tenant: wire_contract::TenantId(TENANT),
+            device: wire_contract::DeviceId(DEVICE),
+            gallery: wire_contract::GalleryId(GALLERY.0),
+            epoch: self.epoch,
+            version: self.version(),
+            root: Hash32(self.root().0),
+            records,
+            chunks: Vec::new(),
+            created_at: now(),
+            expires_at: now(),
+            key_id: Uuid::nil(),
+            signature: Bytes(Vec::new()),
+        };
+        let answer = SnapshotAnswer { manifest, key: SecretBytes::new([0x5e; 32]) };
+        let mut parts = SnapshotParts { answer, content: Vec::new() };
+        for (number, plain) in plains.iter().enumerate() {
+            parts.push(u32::try_from(number).unwrap(), plain);
+        }
+        parts.sign();
+        parts
+    }
+
     fn run(&self, from: u64, at_most: usize) -> GalleryRecords {
         let start = usize::try_from(from).unwrap() - 1;
         let run: Vec<_> = self.records[start..].iter().take(at_most).collect();
@@ -219,6 +265,46 @@ impl HubGallery {
         let root = Hash32(run.last().unwrap().1.0);
         let gallery = wire_contract::GalleryId(GALLERY.0);
         GalleryRecords { v: V1, gallery, epoch: self.epoch, from, records, root }
+    }
+}
+
+/// A snapshot as a device gets it.
+#[derive(Clone)]
+pub(super) struct SnapshotParts {
+    pub(super) answer: SnapshotAnswer,
+    pub(super) content: Vec<u8>,
+}
+
+impl SnapshotParts {
+    fn push(&mut self, number: u32, plain: &[u8]) {
+        let SnapshotManifest { snapshot, epoch, version, .. } = self.answer.manifest;
+        let place = SnapshotPlace { gallery: GALLERY, epoch, version, chunk: number };
+        let context = SealContext::new(Purpose::SNAPSHOT, gallery_log::TenantId(TENANT), snapshot, 1).with_place(place);
+        let sealed = SealKey::new(*self.answer.key.expose()).seal_repeatably(&context, plain);
+        let hash = ring::digest::digest(&ring::digest::SHA256, &sealed);
+        let sha256 = Hash32(hash.as_ref().try_into().unwrap());
+        self.answer.manifest.chunks.push(SnapshotChunk { bytes: u32::try_from(sealed.len()).unwrap(), sha256 });
+        self.content.extend(sealed);
+    }
+
+    pub(super) fn sign(&mut self) {
+        self.answer.manifest = self.answer.manifest.clone().signed(&hsk(), HSK_ID);
+    }
+
+    /// Signs as somebody else who says to be the hub.
+    pub(super) fn sign_with(&mut self, seed: [u8; 32]) {
+        let pair = Ed25519KeyPair::from_seed_unchecked(&seed).unwrap();
+        self.answer.manifest = self.answer.manifest.clone().signed(&pair, HSK_ID);
+    }
+
+    /// The second chunk in the place of the first and the other way round, each with its hash, signed.
+    pub(super) fn swap_chunks(&mut self) {
+        let first = self.answer.manifest.chunks[0].bytes as usize;
+        let second = first + self.answer.manifest.chunks[1].bytes as usize;
+        let swapped = [&self.content[first..second], &self.content[..first], &self.content[second..]].concat();
+        self.content = swapped;
+        self.answer.manifest.chunks.swap(0, 1);
+        self.sign();
     }
 }
 
@@ -339,6 +425,22 @@ pub(super) struct Asked {
     pub(super) line: String,
     pub(super) body: Vec<u8>,
     pub(super) with_certificate: bool,
+    /// Of `Range: bytes=N-`.
+    pub(super) from: Option<usize>,
+}
+
+/// What the small hub answers.
+pub(super) enum Answer {
+    /// Status and JSON.
+    Json(u16, serde_json::Value),
+    /// All of this is announced from byte `from` of `total` on, and only so much of it is sent before the line breaks.
+    Content { from: usize, total: usize, sent: Vec<u8> },
+}
+
+impl From<(u16, serde_json::Value)> for Answer {
+    fn from((status, json): (u16, serde_json::Value)) -> Self {
+        Self::Json(status, json)
+    }
 }
 
 /// An HTTPS server of the test's own answers: status and JSON.
@@ -348,10 +450,10 @@ pub(super) struct HttpsHub {
 }
 
 impl HttpsHub {
-    pub(super) async fn start(
+    pub(super) async fn start<A: Into<Answer>>(
         pki: &Pki,
         with_root: bool,
-        answer: impl Fn(Asked) -> (u16, serde_json::Value) + Send + Sync + 'static,
+        answer: impl Fn(Asked) -> A + Send + Sync + 'static,
     ) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://{}/", listener.local_addr().unwrap());
@@ -361,7 +463,7 @@ impl HttpsHub {
                 let (tcp, _) = listener.accept().await.unwrap();
                 // A client that does not trust this server ends the handshake; that is for its own test to see.
                 let Ok(tls) = acceptor.accept(tcp).await else { continue };
-                serve_one(tls, &answer).await;
+                serve_one(tls, &|asked| answer(asked).into()).await;
             }
         });
         Self { url, task }
@@ -376,7 +478,7 @@ impl Drop for HttpsHub {
 
 async fn serve_one(
     mut tls: tokio_rustls::server::TlsStream<tokio::net::TcpStream>,
-    answer: &impl Fn(Asked) -> (u16, serde_json::Value),
+    answer: &(dyn Fn(Asked) -> Answer + Sync),
 ) {
     let with_certificate = tls.get_ref().1.peer_certificates().is_some();
     let mut bytes = Vec::new();
@@ -398,14 +500,31 @@ async fn serve_one(
         tls.read_buf(&mut bytes).await.unwrap();
     }
     let line = head.lines().next().unwrap().to_owned();
-    let (status, value) = answer(Asked { line, body: bytes[head.len() + 4..].to_vec(), with_certificate });
-    let json = value.to_string();
-    let response = format!(
-        "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{json}",
-        json.len()
-    );
+    let field = |wanted: &str| {
+        let mut fields = head.lines().filter_map(|line| line.split_once(':'));
+        fields.find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value.trim().to_owned())
+    };
+    let from = field("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
+    let response = match answer(Asked { line, body: bytes[head.len() + 4..].to_vec(), with_certificate, from }) {
+        Answer::Json(status, value) => {
+            let json = value.to_string();
+            let length = json.len();
+            format!(
+                "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{json}"
+            )
+            .into_bytes()
+        }
+        Answer::Content { from, total, sent } => {
+            let head = format!(
+                "HTTP/1.1 206 X\r\nContent-Range: bytes {from}-{}/{total}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                total - 1,
+                total - from
+            );
+            [head.into_bytes(), sent].concat()
+        }
+    };
     // The client may have seen enough and be gone.
-    let _ = tls.write_all(response.as_bytes()).await;
+    let _ = tls.write_all(&response).await;
     let _ = tls.shutdown().await;
 }
 

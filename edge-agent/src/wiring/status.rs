@@ -66,6 +66,8 @@ impl Board {
             "certificate_expires_at": self.link.borrow().certificate_expires_at.map(|at| at.to_string()),
             "certificate_renewal_at": self.link.borrow().certificate_renewal_at.map(|at| at.to_string()),
             "ready": self.roster.load().ready(),
+            "lease_until": self.link.borrow().lease_until.map(|at| at.to_string()),
+            "lease_over": self.link.borrow().lease_over,
             "recording": self.health.recording(),
             "recorded": self.health.recorded(),
             "shed": self.health.shed(),
@@ -95,7 +97,8 @@ impl Board {
     }
 
     fn galleries(&self) -> Value {
-        let roster = self.roster.load();
+        let (roster, link) = (self.roster.load(), self.link.borrow().clone());
+        let fetching = |line: &GalleryLine| link.snapshots.iter().find(|one| one.gallery == line.gallery.to_string());
         let lines: Vec<Value> = roster
             .lines()
             .iter()
@@ -108,6 +111,9 @@ impl Board {
                     "people": line.people,
                     "templates": line.templates,
                     "state": state_of(line),
+                    "snapshot_percent": fetching(line).map(|one| one.percent),
+                    "snapshot_held": fetching(line).map(|one| one.held),
+                    "snapshot_bytes": fetching(line).and_then(|one| one.bytes),
                     "space_id": self.origin.space_id,
                 })
             })
@@ -116,6 +122,8 @@ impl Board {
             "ready": roster.ready(),
             "people": roster.snapshot().n_people(),
             "templates": roster.snapshot().len(),
+            "lease_until": link.lease_until.map(|at| at.to_string()),
+            "lease_over": link.lease_over,
             "galleries": lines,
         })
     }

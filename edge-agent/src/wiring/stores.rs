@@ -10,10 +10,12 @@ use anyhow::{Context, Result};
 use edge_store::{DeviceKeys, Identity, Outbox, OutboxOpened, OutboxOptions, OutboxRenewal};
 use face_runtime::Manifest;
 
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SharedClock, SystemClock};
 use crate::config::{AgentConfig, Config};
 use crate::gallery::{Galleries, Rebuilt};
+use crate::logging::chain;
 use crate::models;
+use crate::sync::lease::{self, Lease};
 
 /// What was opened.
 pub(super) struct Opened {
@@ -74,6 +76,28 @@ pub(super) fn open(config: &Config) -> Result<Opened> {
         OutboxOpened::Intact | OutboxOpened::New => None,
     };
     Ok(Opened { keys, identity, galleries: Arc::new(galleries), rebuilt, outbox: Arc::new(outbox), renewal })
+}
+
+/// Ends the lease, if it is over, before the first door decides; the galleries that went with it.
+pub(super) fn enforce_lease(
+    config: &Config,
+    opened: &Opened,
+    clock: &SharedClock,
+) -> Vec<(gallery_log::GalleryId, u32)> {
+    let (Some(identity), Some(span)) = (&opened.identity, config.sync.lease()) else { return Vec::new() };
+    let now = clock.now();
+    match Lease::open(&config.agent.state_dir, &opened.keys, Some(span), identity.signed_time, now) {
+        Ok(lease) => lease::enforce(lease, &opened.galleries, now, clock.wall()),
+        Err(error) => {
+            tracing::error!(
+                event = "contact_unreadable",
+                alarm = true,
+                error = chain(&error),
+                "whether the lease of the galleries is over is not known"
+            );
+            Vec::new()
+        }
+    }
 }
 
 /// The manifest is small and read before the models are open, so that the stores need not wait for them.

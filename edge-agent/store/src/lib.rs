@@ -7,6 +7,7 @@
 //! - [`Identity`]: certificate, key, root and addresses from the claim, replaced as a whole.
 //! - [`GalleryStore`]: the people and templates of one gallery: a sealed sled cache. On any doubt its key is destroyed
 //!   and it starts empty; the hub fills it again.
+//! - [`PartialSnapshot`]: what has come of a whole gallery that is being fetched.
 //! - [`Outbox`]: the only copy of an event until the hub has it: redb, one durable commit before anything is
 //!   acknowledged.
 //!
@@ -14,18 +15,21 @@
 //! is noticed by a watermark outside it. Deliberately absent: the network, the clock (times are arguments), what an event
 //! or a decision means.
 
+mod contact;
 mod files;
 mod gallery;
 mod identity;
 mod keys;
 mod outbox;
 mod seal;
+mod snapshot;
 mod watermark;
 
+pub use contact::{Contact, ContactError, ContactFile, ContactFound};
 pub use files::FileError;
 pub use gallery::{
     Applied, ApplyError, BucketHashes, Contents, Doubt, GalleryError, GalleryStore, Opened as GalleryOpened, Replaced,
-    SledError,
+    SledError, WholeError,
 };
 pub use identity::{Broker, HubKey, Identity, IdentityError};
 pub use keys::{DeviceKeys, GalleryKeys, KeySource, KeysError, LinkKey, LinkKeys, OutboxKeys};
@@ -34,4 +38,5 @@ pub use outbox::{
     OutboxOptions, OutboxStats, Position, Priority, Renewal as OutboxRenewal, RenewalReason, ShedReason, StreamId,
 };
 pub use seal::SealingError;
+pub use snapshot::PartialSnapshot;
 pub use watermark::WatermarkError;

@@ -150,6 +150,7 @@ impl Device {
             recorded: self.recorded.subscribe(),
             recorder,
             orders: Orders::none(),
+            gallery_lease: None,
             about: About { boot: self.run, agent_version: origin.agent_version, pack: None, space_id: None },
             clock,
             turns: Arc::default(),

@@ -7,10 +7,13 @@ use cloud_hub::pki::DeviceRequest;
 use edge_agent::eval::{lists, template};
 use edge_capture::CameraProfile;
 use face_runtime::{Manifest, PhotoLimits, decode_photo};
+use gallery_log::snapshot::{ChunkBuilder, decode_chunk};
 use gallery_log::{Body, Kind, Record};
+use wire_contract::claim::HubKey;
+use wire_contract::snapshot::{SnapshotAnswer, Wanted};
 use wire_contract::{
-    Batch, ClaimAnswer, ClaimRequest, ClaimToken, EvtAck, EvtRefusal, GalleryDown, GalleryUp, LinkAnswer, Problem,
-    Status, Timestamp, Topic,
+    Batch, Bytes, ClaimAnswer, ClaimRequest, ClaimToken, EvtAck, EvtRefusal, GalleryDown, GalleryUp, LinkAnswer,
+    Problem, Status, Timestamp, Topic,
 };
 
 pub(crate) fn photo(bytes: &[u8]) {
@@ -86,6 +89,38 @@ pub(crate) fn gallery_record(bytes: &[u8]) {
     for kind in [Kind::Person, Kind::Template, Kind::Credential, Kind::Rule] {
         let _ = black_box(Body::decode(kind, bytes));
     }
+}
+
+/// What is signed in a manifest is judged before anything else is done with it, so everything here sees forged ones.
+pub(crate) fn snapshot_manifest(bytes: &[u8]) {
+    let Ok(answer) = serde_json::from_slice::<SnapshotAnswer>(bytes) else { return };
+    let manifest = answer.manifest;
+    let wanted = Wanted {
+        snapshot: manifest.snapshot,
+        tenant: manifest.tenant,
+        device: manifest.device,
+        gallery: manifest.gallery,
+        epoch: manifest.epoch,
+        version: manifest.version,
+    };
+    let pinned = [HubKey { key_id: manifest.key_id, public_key: Bytes(vec![7; 32]) }];
+    assert!(manifest.verify(&pinned, &wanted).is_err(), "no mutation signs for a key that nobody has");
+    if manifest.check().is_ok() {
+        let total = manifest.content_bytes();
+        let last = total.checked_sub(1).and_then(|last| manifest.locate(last));
+        assert_eq!(last.map(|(chunk, _)| chunk + 1).unwrap_or(0), manifest.chunks.len());
+        assert_eq!(manifest.locate(total), None);
+    }
+}
+
+pub(crate) fn snapshot_chunk(bytes: &[u8]) {
+    let Ok(records) = decode_chunk(bytes) else { return };
+    // What was read is what would be written: a chunk has one spelling.
+    let mut chunk = ChunkBuilder::default();
+    for record in &records {
+        assert!(chunk.push(record).expect("a record that was read can be written"));
+    }
+    assert_eq!(chunk.finish(), bytes);
 }
 
 pub(crate) fn cursor(bytes: &[u8]) {

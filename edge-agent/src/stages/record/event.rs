@@ -5,8 +5,8 @@ use face_core::liveness::{LivenessVerdict, Method};
 use face_core::quality::QualityReason;
 use wire_contract::event::{
     AccessData, CameraRecoveredData, CameraStalledData, DoorCause, DoorData, FaceAppearedData, GalleryHealedData,
-    GalleryOlderEpochData, GalleryRebuiltData, IdentityScores, LivenessScores, Reason, SystemGapData,
-    SystemStartedData, Timing,
+    GalleryOlderEpochData, GalleryRebuiltData, IdentityScores, LivenessScores, Reason, SnapshotRefusedData,
+    SystemGapData, SystemStartedData, Timing,
 };
 use wire_contract::{Code, EventData, GalleryId, PersonId, Score, Stage};
 
@@ -91,6 +91,16 @@ pub fn data_of(happening: &Happening, origin: &Origin) -> Told {
                 buckets: *buckets,
                 received: replaced.received,
                 removed: replaced.removed,
+            }),
+            subject: Some(gallery.to_string()),
+        },
+        Happening::SnapshotRefused { gallery, epoch, version, code, .. } => Told {
+            data: EventData::SnapshotRefused(SnapshotRefusedData {
+                alarm: true,
+                gallery: GalleryId(*gallery),
+                epoch: *epoch,
+                version: *version,
+                reason: Reason::of(*code),
             }),
             subject: Some(gallery.to_string()),
         },

@@ -113,6 +113,19 @@ pub enum Happening {
         /// When.
         at: MonoTime,
     },
+    /// A snapshot of a gallery was not what the hub signed, and was refused.
+    SnapshotRefused {
+        /// The gallery.
+        gallery: Uuid,
+        /// The epoch that was offered.
+        epoch: u32,
+        /// The version that was offered.
+        version: u64,
+        /// Why.
+        code: wire_contract::Code,
+        /// When.
+        at: MonoTime,
+    },
     /// Something was said of a gallery for an older epoch than it has, and was refused.
     OlderEpochOffered {
         /// The gallery.
@@ -139,7 +152,8 @@ impl Happening {
             | Self::StreamRenewed { at, .. }
             | Self::GalleryRebuilt { at, .. }
             | Self::GalleryHealed { at, .. }
-            | Self::OlderEpochOffered { at, .. } => *at,
+            | Self::OlderEpochOffered { at, .. }
+            | Self::SnapshotRefused { at, .. } => *at,
         }
     }
 
@@ -154,6 +168,7 @@ impl Happening {
                 | Self::GalleryRebuilt { .. }
                 | Self::GalleryHealed { .. }
                 | Self::OlderEpochOffered { .. }
+                | Self::SnapshotRefused { .. }
         )
     }
 }

@@ -31,7 +31,14 @@ impl<C: Connect> Driver<C> {
                 tracing::info!(event = "command", command = %command.id, order = ?command.order, "the hub orders");
                 self.commands.take(command, now)
             }
-            Ok(CommandDown::Time(answer)) => self.commands.on_time(answer, now),
+            Ok(CommandDown::Time(answer)) => {
+                let (fresh, at) = (self.commands.asked(answer.nonce), answer.at);
+                let steps = self.commands.on_time(answer, now);
+                if fresh {
+                    self.in_contact(at);
+                }
+                steps
+            }
             Ok(CommandDown::Unknown) => {
                 tracing::warn!(event = "command_of_unknown_type", "ignored; update the program");
                 Vec::new()

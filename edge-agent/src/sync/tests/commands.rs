@@ -19,7 +19,7 @@ fn rig() -> (Rig, mpsc::Sender<DoorInput>, mpsc::Receiver<DoorInput>, mpsc::Send
 
 impl Far {
     /// The next word on `up/cmd`.
-    async fn word(&mut self) -> CommandUp {
+    pub(super) async fn word(&mut self) -> CommandUp {
         let shipment = self.shipment(Parcel::Command).await;
         serde_json::from_slice(&verified(&shipment.topic, &shipment.payload)).unwrap()
     }

@@ -85,7 +85,7 @@ pub(super) fn noted(dir: &Path, log: &mut Log) -> Option<BucketHashes> {
     file(dir).exists().then(|| Arc::new(log.buckets()))
 }
 
-fn count_all(log: &Log) -> [u64; 4] {
+pub(super) fn count_all(log: &Log) -> [u64; 4] {
     let mut live = [0; Kind::ALL.len()];
     for (_, entry) in log.entries().filter(|(_, entry)| entry.leaf.is_some()) {
         live[cells::index_of(entry.kind)] += 1;

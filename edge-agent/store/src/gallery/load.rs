@@ -306,22 +306,48 @@ fn fill(
     head: &Head,
     records: &[Record],
 ) -> Result<(DurableSled, SealKey), GalleryError> {
+    let (mut db, key) = begin_generation(dir, keys, gallery, generation)?;
+    write_entries(&mut db, &key, records)?;
+    seal_up(&mut db, &key, gallery, generation, head)?;
+    Ok((db, key))
+}
+
+/// A new generation with nothing in it.
+pub(super) fn begin_generation(
+    dir: &Path,
+    keys: &DeviceKeys,
+    gallery: GalleryId,
+    generation: u64,
+) -> Result<(DurableSled, SealKey), GalleryError> {
     let key = keys.make_store_key(gallery, generation)?;
     let path = generation_dir(dir, generation);
     files::create_private_dir(&path)?;
-    let mut db = DurableSled::open(&path)?;
-    // In pieces, so that a gallery of 100,000 needs no second copy of itself in one batch.
+    Ok((DurableSled::open(&path)?, key))
+}
+
+/// Writes entries, in pieces, so that a gallery of 100,000 needs no second copy of itself in one batch.
+pub(super) fn write_entries(db: &mut DurableSled, key: &SealKey, records: &[Record]) -> Result<(), GalleryError> {
     for piece in records.chunks(1000) {
         let mut batch = sled::Batch::default();
         for record in piece {
-            batch.insert(cells::entry_key(record.id).to_vec(), cells::seal_entry(&key, record)?);
+            batch.insert(cells::entry_key(record.id).to_vec(), cells::seal_entry(key, record)?);
         }
         db.commit(batch)?;
     }
+    Ok(())
+}
+
+/// Writes the head, without which a generation is none.
+pub(super) fn seal_up(
+    db: &mut DurableSled,
+    key: &SealKey,
+    gallery: GalleryId,
+    generation: u64,
+    head: &Head,
+) -> Result<(), GalleryError> {
     let mut batch = sled::Batch::default();
-    batch.insert(cells::HEAD_KEY, cells::seal_head(&key, gallery, generation, head)?);
-    db.commit(batch)?;
-    Ok((db, key))
+    batch.insert(cells::HEAD_KEY, cells::seal_head(key, gallery, generation, head)?);
+    Ok(db.commit(batch)?)
 }
 
 /// Destroys every generation (keys first: without them the files are noise) and begins a new one.

@@ -17,10 +17,12 @@ mod cells;
 mod differing;
 mod durable_sled;
 mod load;
+mod whole;
 
 pub use differing::{BucketHashes, Replaced};
 pub use durable_sled::SledError;
 pub use load::Doubt;
+pub use whole::WholeError;
 
 use std::path::{Path, PathBuf};
 
