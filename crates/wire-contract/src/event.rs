@@ -5,6 +5,7 @@
 //! Deliberately absent: names and pictures of people. `person` is an opaque id.
 
 mod gallery;
+mod order;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,7 @@ use crate::time::Timestamp;
 use crate::topic::EventClass;
 
 pub use gallery::{GalleryDivergedData, GalleryHealedData, GalleryOlderEpochData, GalleryPoint, GalleryRebuiltData};
+pub use order::CommandSettledData;
 
 /// The longest JSON of one event, in bytes. An outbox must refuse a longer one: it could never be sent. Real events have
 /// 1 to 2 KiB; this bound keeps any event within one batch.
@@ -531,6 +533,9 @@ pub enum EventData {
     /// Somebody offered a gallery of an older epoch.
     #[serde(rename = "lintel.tamper.gallery_older_epoch.v1")]
     GalleryOlderEpoch(GalleryOlderEpochData),
+    /// A device had the last word on an operator's command.
+    #[serde(rename = "lintel.system.command.v1")]
+    CommandSettled(CommandSettledData),
 }
 
 impl EventData {
@@ -554,6 +559,7 @@ impl EventData {
             Self::GalleryDiverged(_) => "lintel.tamper.gallery_diverged.v1",
             Self::GalleryHealed(_) => "lintel.system.gallery_healed.v1",
             Self::GalleryOlderEpoch(_) => "lintel.tamper.gallery_older_epoch.v1",
+            Self::CommandSettled(_) => "lintel.system.command.v1",
         }
     }
 
@@ -580,7 +586,7 @@ impl EventData {
 }
 
 /// Every event type that this program knows.
-pub const KINDS: [&str; 17] = [
+pub const KINDS: [&str; 18] = [
     "lintel.access.granted.v1",
     "lintel.access.denied.v1",
     "lintel.door.unlocked.v1",
@@ -598,4 +604,5 @@ pub const KINDS: [&str; 17] = [
     "lintel.tamper.gallery_diverged.v1",
     "lintel.system.gallery_healed.v1",
     "lintel.tamper.gallery_older_epoch.v1",
+    "lintel.system.command.v1",
 ];

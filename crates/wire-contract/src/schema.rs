@@ -3,8 +3,9 @@
 use schemars::{Schema, schema_for};
 
 use crate::{
-    Batch, ClaimAnswer, ClaimRequest, ClaimToken, CloudEvent, CommandDown, CommandUp, EventData, EvtAck, EvtRefusal,
-    GalleryDown, GalleryUp, LinkAnswer, Problem, RenewalRequest, Status, webhook::WebhookBody,
+    Batch, ClaimAnswer, ClaimRequest, ClaimToken, CloudEvent, CommandDown, CommandUp, EnrolAnswer, EnrolRequest,
+    EventData, EvtAck, EvtRefusal, GalleryDown, GalleryUp, LinkAnswer, Problem, RenewalRequest, Status, TwinDown,
+    TwinSettings, TwinUp, webhook::WebhookBody,
 };
 
 /// Every schema with the name of its file (without `.json`).
@@ -17,6 +18,8 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("cloud_event", schema_for!(CloudEvent)),
         ("command_down", schema_for!(CommandDown)),
         ("command_up", schema_for!(CommandUp)),
+        ("enrol_answer", schema_for!(EnrolAnswer)),
+        ("enrol_request", schema_for!(EnrolRequest)),
         ("event_data", schema_for!(EventData)),
         ("evtack", schema_for!(EvtAck)),
         ("evtack_refusal", schema_for!(EvtRefusal)),
@@ -26,6 +29,9 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("problem", schema_for!(Problem)),
         ("renewal_request", schema_for!(RenewalRequest)),
         ("status", schema_for!(Status)),
+        ("twin_down", schema_for!(TwinDown)),
+        ("twin_settings", schema_for!(TwinSettings)),
+        ("twin_up", schema_for!(TwinUp)),
         ("webhook", schema_for!(WebhookBody)),
     ]
 }
