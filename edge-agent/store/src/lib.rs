@@ -9,8 +9,9 @@
 //!   and it starts empty; the hub fills it again.
 //! - [`Outbox`]: the only copy of an event until the hub has it: redb, one durable commit before anything is
 //!   acknowledged.
+//! - [`StateFile`]: what the agent itself must know after a restart: a lock-down, a reboot under way, the twin.
 //!
-//! Invariants: nothing is acknowledged before it is fsynced; nothing lies on disk unsealed; a store that went back in time
+//! Invariants: nothing is acknowledged before it is fsynced; nothing of people lies on disk unsealed; a store that went back in time
 //! is noticed by a watermark outside it. Deliberately absent: the network, the clock (times are arguments), what an event
 //! or a decision means.
 
@@ -20,6 +21,7 @@ mod identity;
 mod keys;
 mod outbox;
 mod seal;
+mod state_file;
 mod watermark;
 
 pub use files::FileError;
@@ -34,4 +36,5 @@ pub use outbox::{
     OutboxOptions, OutboxStats, Position, Priority, Renewal as OutboxRenewal, RenewalReason, ShedReason, StreamId,
 };
 pub use seal::SealingError;
+pub use state_file::{StateFile, StateFileError};
 pub use watermark::WatermarkError;
