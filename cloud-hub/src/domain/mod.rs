@@ -24,5 +24,6 @@ pub mod people;
 pub mod rest;
 pub mod retry;
 pub mod rotation;
+pub mod twin;
 pub mod vault;
 pub mod verdict;

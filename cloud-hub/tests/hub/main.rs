@@ -15,4 +15,5 @@ mod life;
 mod process;
 mod renewals;
 mod transport;
+mod twins;
 mod webhooks;
