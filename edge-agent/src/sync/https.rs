@@ -1,4 +1,4 @@
-//! The three HTTPS calls of a device: the claim, the link and the renewal. TLS 1.3, no redirects, no proxy, bounded answers.
+//! The HTTPS calls of a device: the claim, the link, the renewal, and what commands ask it to send. TLS 1.3, no redirects, no proxy, bounded answers.
 //!
 //! In: a rustls configuration and the hub's address. Out: a typed answer, or an error that carries the hub's own code.
 
@@ -10,7 +10,7 @@ use rustls::ClientConfig;
 use serde::de::DeserializeOwned;
 use url::Url;
 use wire_contract::claim::{ClaimAnswer, ClaimRequest};
-use wire_contract::{Code, LinkAnswer, Problem, RenewalRequest, paths};
+use wire_contract::{Code, CommandId, EnrolAnswer, EnrolRequest, LinkAnswer, Problem, RenewalRequest, paths};
 
 /// Longest answer, in bytes: a link with a thousand galleries has about 200 KiB.
 const MAX_ANSWER: usize = 1024 * 1024;
@@ -114,6 +114,23 @@ impl Hub {
     /// `POST /v1/device/renewal`.
     pub(super) async fn renew(&self, request: &RenewalRequest) -> Result<ClaimAnswer, HttpsError> {
         let url = self.url(paths::DEVICE_RENEWAL)?;
+        let call = self.client.post(url.clone()).json(request);
+        answer(call.send().await, url).await
+    }
+
+    /// `PUT /v1/device/logs/{command}`.
+    pub(super) async fn put_logs(&self, command: CommandId, lines: String) -> Result<(), HttpsError> {
+        let url = self.url(&format!("{}/{command}", paths::DEVICE_LOGS))?;
+        let call = self.client.put(url.clone()).header("content-type", "application/x-ndjson").body(lines);
+        let response = call.send().await.map_err(|source| HttpsError::NoAnswer { url: url.clone(), source })?;
+        let status = response.status();
+        let body = body(response, &url).await?;
+        if status.is_success() { Ok(()) } else { Err(refusal(status.as_u16(), &body)) }
+    }
+
+    /// `POST /v1/device/enrolments`.
+    pub(super) async fn enrol(&self, request: &EnrolRequest) -> Result<EnrolAnswer, HttpsError> {
+        let url = self.url(paths::DEVICE_ENROLMENTS)?;
         let call = self.client.post(url.clone()).json(request);
         answer(call.send().await, url).await
     }

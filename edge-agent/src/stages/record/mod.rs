@@ -124,6 +124,19 @@ pub enum Happening {
         /// When.
         at: MonoTime,
     },
+    /// An operator's command had its last word.
+    CommandSettled {
+        /// The command.
+        command: wire_contract::CommandId,
+        /// What was ordered.
+        order: wire_contract::Order,
+        /// What became of it.
+        state: wire_contract::CommandState,
+        /// Why, when it did not succeed.
+        code: Option<wire_contract::Code>,
+        /// When.
+        at: MonoTime,
+    },
 }
 
 impl Happening {
@@ -139,7 +152,8 @@ impl Happening {
             | Self::StreamRenewed { at, .. }
             | Self::GalleryRebuilt { at, .. }
             | Self::GalleryHealed { at, .. }
-            | Self::OlderEpochOffered { at, .. } => *at,
+            | Self::OlderEpochOffered { at, .. }
+            | Self::CommandSettled { at, .. } => *at,
         }
     }
 
@@ -154,6 +168,7 @@ impl Happening {
                 | Self::GalleryRebuilt { .. }
                 | Self::GalleryHealed { .. }
                 | Self::OlderEpochOffered { .. }
+                | Self::CommandSettled { .. }
         )
     }
 }
