@@ -18,6 +18,7 @@
 mod cameras;
 mod desk;
 mod doors;
+mod live;
 mod status;
 mod stores;
 mod watchdog;
@@ -40,16 +41,20 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::desk::Desk;
+use self::live::Live;
 use crate::clock::{Clock, SharedClock, SystemClock};
-use crate::config::Config;
+use crate::config::{Config, Sources};
 use crate::control::{self, control_socket};
 use crate::door::bind_unix;
 use crate::gallery::Galleries;
+use crate::lockdown::Lockdowns;
+use crate::logging::LogDesk;
 use crate::models;
 use crate::stages::decide::DoorInput;
 use crate::stages::record::{Happening, Origin, Record, Recorder};
 use crate::stages::{decide, identify, perceive, record};
-use crate::sync::{self, Sync, SyncStatus};
+use crate::sync::{self, Hands, Sync, SyncStatus};
+use crate::twin::{Desired, TwinDesk, TwinStore};
 
 /// Limits of the three steps of a stop.
 const CAPTURE_LIMIT: Duration = Duration::from_secs(5);
@@ -67,11 +72,36 @@ enum Part {
     Server,
 }
 
-/// Runs the agent until SIGTERM or SIGINT.
+/// What an agent is started with.
+#[derive(Debug)]
+pub struct Start {
+    /// The configuration, with the hub's settings in it.
+    pub config: Config,
+    /// Where it came from.
+    pub sources: Sources,
+    /// What is kept of the twin; none without an identity.
+    pub twin: Option<TwinStore>,
+    /// The settings of the hub that are in the configuration.
+    pub desired: Option<Desired>,
+    /// The log.
+    pub log: LogDesk,
+}
+
+/// What comes after a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    /// The end.
+    Stop,
+    /// Another one: an operator has ordered it.
+    Restart,
+}
+
+/// Runs the agent until SIGTERM, SIGINT or an order to start anew.
 ///
 /// # Errors
 /// When something cannot be opened at the start, or a part ended by itself.
-pub async fn run(config: Config) -> Result<()> {
+pub async fn run(start: Start) -> Result<After> {
+    let Start { config, sources, twin, desired, log } = start;
     let began = SystemClock::default();
     let started_at = began.now();
     let mut signals = Signals::new()?;
@@ -95,15 +125,30 @@ pub async fn run(config: Config) -> Result<()> {
     let lease_ended = stores::enforce_lease(&config, &opened, &clock);
     let (mut sockets, relays) = (Vec::new(), doors::open_relays(&config, &clock)?);
     let pack = watchdog::waiting_for_models(opening_models).await.context("opening the models panicked")??;
+    let live = Live::new(&config, sources, Arc::clone(&pack), log.clone());
+    let lockdowns = Lockdowns::open(&config.agent.state_dir, config.doors.iter().map(|door| door.id.clone()));
     let mut agent = Agent::new(&config, opened, Arc::clone(&pack), clock, stop_servers);
+    let mut house = House { live, lockdowns: Arc::new(lockdowns) };
+    let (restart, mut restarts) = mpsc::channel(1);
     let (shots_in, shots_out) = crossbeam_channel::bounded(identify::SHOTS);
-    let inputs = agent.doors(&config, relays, &mut sockets)?;
+    let inputs = agent.doors(&config, relays, &mut house, &mut sockets)?;
     agent.identify(shots_out, &inputs);
-    agent.cameras(&config, &shots_in, inputs)?;
+    agent.cameras(&config, &shots_in, inputs, &house.live)?;
     drop(shots_in);
     agent.record();
-    agent.sync(&config);
-    agent.servers(&config, &desk, answering, sockets);
+    let hands = Hands {
+        lockdowns: Some(Arc::clone(&house.lockdowns)),
+        log,
+        restart: Some(restart),
+        reboot_command: config.agent.reboot_command.clone(),
+    };
+    let twin = twin.map(|mut store| {
+        // Everything that the settings could break has been opened.
+        store.came_up();
+        TwinDesk::new(store, Box::new(house.live), desired)
+    });
+    agent.sync(&config, hands, twin);
+    agent.servers(&config, &desk, answering, sockets, house.lockdowns);
     for (gallery, epoch) in lease_ended {
         let (code, at) = (wire_contract::Code::LeaseExpired, agent.clock.now());
         agent.recorder.record(Happening::GalleryRebuilt { gallery: gallery.0, epoch, code, at }).await;
@@ -122,14 +167,21 @@ pub async fn run(config: Config) -> Result<()> {
     let ended = tokio::select! {
         name = signals.next() => {
             tracing::info!(event = "stopping", signal = name, "the agent stops");
-            Ok(())
+            watchdog::stopping();
+            Ok(After::Stop)
+        }
+        Some(()) = restarts.recv() => {
+            tracing::info!(event = "restarting", "the agent stops, and starts anew");
+            Ok(After::Restart)
         }
         ended = agent.part_ended() => Err(ended),
     };
-    watchdog::stopping();
+    if ended.is_err() {
+        watchdog::stopping();
+    }
     agent.stop().await;
     match ended {
-        Ok(()) => Ok(()),
+        Ok(after) => Ok(after),
         Err((part, None)) => bail!("the part {part:?} ended by itself"),
         Err((part, Some(error))) => Err(error).with_context(|| format!("the part {part:?} failed")),
     }
@@ -151,6 +203,12 @@ impl Signals {
             _ = self.interrupt.recv() => "SIGINT",
         }
     }
+}
+
+/// What of doors and cameras changes while the agent runs.
+struct House {
+    live: Live,
+    lockdowns: Arc<Lockdowns>,
 }
 
 /// The running parts and what they share.
@@ -249,6 +307,7 @@ impl Agent {
         &mut self,
         config: &Config,
         relays: Vec<doors::Relay>,
+        house: &mut House,
         sockets: &mut Vec<crate::door::Watch>,
     ) -> Result<DoorInputs> {
         let mut inputs: DoorInputs = HashMap::new();
@@ -257,10 +316,13 @@ impl Agent {
             self.ordered.insert(relay.config.id.clone(), sender.downgrade());
             let turns = self.beat(format!("door {}", relay.config.id));
             let camera: Arc<str> = relay.config.camera.as_str().into();
+            let rules = doors::rules(config, &relay.config, &self.pack)?;
             let door = decide::Decide {
                 door: relay.config.id.as_str().into(),
                 camera: Arc::clone(&camera),
-                decider: decide::Decider::new(doors::rules(config, &relay.config, &self.pack)?),
+                lockdown: house.lockdowns.of(&relay.config.id).expect("every configured door has its lock-down"),
+                rules: house.live.rules_of(&relay.config.id, rules.clone()),
+                decider: decide::Decider::new(rules),
                 actuator: Box::new(relay.actuator),
                 fail: relay.config.fail,
                 inputs: receiver,
@@ -296,11 +358,12 @@ impl Agent {
         config: &Config,
         shots: &crossbeam_channel::Sender<perceive::Shot>,
         mut inputs: DoorInputs,
+        live: &Live,
     ) -> Result<()> {
         for camera in &config.cameras {
             let doors = inputs.remove(camera.id.as_str()).unwrap_or_default();
             let outlets = perceive::Outlets { doors, shots: shots.clone(), recorder: self.recorder.clone() };
-            let (running, perceive) = cameras::open(config, camera, outlets, &self.clock)?;
+            let (running, perceive) = cameras::open(config, camera, outlets, live.cadence(), &self.clock)?;
             self.beats.push(watchdog::Beat::new(format!("camera {}", camera.id), running.turns()));
             self.cameras.push(running);
             let (pack, stop) = (Arc::clone(&self.pack), self.stop_capture.clone());
@@ -348,8 +411,13 @@ impl Agent {
     }
 
     /// The link to the hub, for a device that has one.
-    fn sync(&mut self, config: &Config) {
+    fn sync(&mut self, config: &Config, hands: Hands, twin: Option<TwinDesk>) {
         let (Some(identity), Some(told)) = (self.identity.clone(), self.orders_told.1.take()) else { return };
+        let orders = sync::Orders::new(std::mem::take(&mut self.ordered), told).with(hands);
+        let orders = match twin {
+            Some(twin) => orders.with_twin(twin),
+            None => orders,
+        };
         let sync = Sync {
             identity,
             state_dir: self.state_dir.clone(),
@@ -358,7 +426,7 @@ impl Agent {
             galleries: Arc::clone(&self.galleries),
             recorded: self.recorded.subscribe(),
             recorder: self.recorder.clone(),
-            orders: sync::Orders::new(std::mem::take(&mut self.ordered), told),
+            orders,
             gallery_lease: config.sync.lease(),
             about: sync::About {
                 boot: self.run,
@@ -375,7 +443,14 @@ impl Agent {
     }
 
     /// Control socket, door sockets, watchdog.
-    fn servers(&mut self, config: &Config, desk: &Desk, answering: JoinHandle<()>, sockets: Vec<crate::door::Watch>) {
+    fn servers(
+        &mut self,
+        config: &Config,
+        desk: &Desk,
+        answering: JoinHandle<()>,
+        sockets: Vec<crate::door::Watch>,
+        lockdowns: Arc<Lockdowns>,
+    ) {
         let board = status::Board {
             started_at: self.clock.now(),
             clock: Arc::clone(&self.clock),
@@ -389,6 +464,7 @@ impl Agent {
             pack: Arc::clone(&self.pack),
             cameras: self.cameras.clone(),
             doors: config.doors.iter().map(|door| door.id.clone()).collect(),
+            lockdowns,
         };
         desk.take_over(board);
         self.spawn(Part::Server, async move {

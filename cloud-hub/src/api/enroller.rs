@@ -100,6 +100,13 @@ impl Enroller {
         self.models.load().is_some()
     }
 
+    /// The space that the models work in, and the similarity from which two people are taken to be one.
+    #[must_use]
+    pub fn space(&self) -> Option<(String, f32)> {
+        let models = self.models.load();
+        models.as_ref().map(|models| (models.pack.manifest().space_id.clone(), models.duplicate_threshold))
+    }
+
     /// Takes a place, or says [`Busy`] at once. Take it before the photographs are read: places bound the memory too.
     pub fn enter(&self) -> Result<Place, Busy> {
         Arc::clone(&self.places).try_acquire_owned().map(Place).map_err(|_| Busy)

@@ -4,6 +4,7 @@
 //! seen is decided by the database, since every handler works inside one tenant's transaction. Imports `domain`,
 //! `store`, `keys` and `pki`. Deliberately absent: state between requests, and SQL.
 
+mod answers;
 mod auth;
 mod body;
 mod claims;
@@ -26,6 +27,7 @@ mod renewals;
 mod sites;
 mod snapshots;
 mod state;
+mod twins;
 mod webhooks;
 
 use std::sync::Arc;
@@ -37,7 +39,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::middleware;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, post, put};
 use tower::ServiceBuilder;
 use tower::timeout::TimeoutLayer;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -97,7 +99,11 @@ fn ordinary() -> Router<Arc<Api>> {
         .route("/v1/devices/{id}/claim-tokens", post(devices::create_claim_token))
         .route("/v1/devices/{id}/commands", post(commands::create).get(commands::list))
         .route("/v1/doors/{id}/unlock", post(commands::unlock))
+        .route("/v1/doors/{id}/commands", post(commands::create_at_door))
         .route("/v1/commands/{id}", get(commands::get))
+        .route("/v1/commands/{id}/logs", get(commands::logs))
+        .route("/v1/devices/{id}/twin", get(twins::get).put(twins::put))
+        .route("/v1/devices/{id}/twin/versions", get(twins::versions))
         .route("/v1/people", post(people::create).get(people::list))
         .route("/v1/people/{id}", get(people::get).delete(people::delete))
         .route("/v1/events", get(events::list))
@@ -106,10 +112,14 @@ fn ordinary() -> Router<Arc<Api>> {
         .route(paths::CLAIMS, post(claims::claim))
         .route(paths::DEVICE_LINK, get(claims::link))
         .route(paths::DEVICE_RENEWAL, post(renewals::renew))
+        .route(paths::DEVICE_ENROLMENTS, post(answers::enrol))
         .layer(DefaultBodyLimit::max(MAX_JSON_BYTES));
     let photographs = Router::new()
         .route("/v1/people/{id}/enrolments", post(enrolments::create))
         .layer(DefaultBodyLimit::max(MAX_FORM_BYTES));
+    let logs = Router::new()
+        .route(&format!("{}/{{command}}", paths::DEVICE_LOGS), put(answers::put_logs))
+        .layer(DefaultBodyLimit::max(answers::MAX_ANSWER_BYTES));
     let mut health = Router::new();
     for (path, route) in [
         ("/health", get(health::ready)),
@@ -121,7 +131,7 @@ fn ordinary() -> Router<Arc<Api>> {
     ] {
         health = health.route(path, route.clone()).route(&format!("{path}/"), route);
     }
-    v1.merge(photographs).merge(health)
+    v1.merge(photographs).merge(logs).merge(health)
 }
 
 /// A panic in a handler is a fault of the hub: logged with its text, answered without.

@@ -28,6 +28,9 @@ pub enum ClientError {
     /// The hub refused.
     #[error("{0}")]
     Refused(String),
+    /// A command that was waited for did not succeed.
+    #[error("the command did not succeed:\n{0}")]
+    NotSucceeded(String),
     /// The conversation broke off.
     #[error("the hub broke off the answer: {0}")]
     Broken(#[source] Box<dyn std::error::Error + Send + Sync>),

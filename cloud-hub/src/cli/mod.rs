@@ -5,10 +5,12 @@
 //! without it. Deliberately absent: any second way to change data.
 
 mod client;
+mod orders;
 mod table;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use serde_json::{Value, json};
@@ -17,7 +19,10 @@ use uuid::Uuid;
 use crate::config::{self, Config, ConfigError};
 use crate::embedded::Layout;
 pub use client::ClientError;
+use orders::{CommandsCommand, TwinCommand};
 
+/// Between two questions about a command that is waited for.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
 /// Exit code when the hub does not run.
 const EXIT_UNAVAILABLE: u8 = 3;
 /// Exit code for a configuration that cannot be used.
@@ -33,6 +38,7 @@ pub const EXIT_CONFIGURATION: u8 = 4;
   cloud-hub serve --embedded --data-dir ./hub       everything on one machine, loopback only
   cloud-hub --data-dir ./hub tenants create Acme    a tenant and its first API key
   cloud-hub --data-dir ./hub devices list --tenant 0192f0c1-…
+  cloud-hub --data-dir ./hub commands send unlock --tenant 0192f0c1-… --door 0192f0c2-… --wait
   cloud-hub --config /etc/cloud-hub/config.toml config check
 
 Environment: every setting as LINTEL__SECTION__KEY (see: cloud-hub config defaults).
@@ -79,6 +85,9 @@ enum Command {
     /// Galleries of a tenant and their logs
     #[command(subcommand)]
     Galleries(GalleriesCommand),
+    /// Commands to devices and doors
+    #[command(subcommand)]
+    Commands(orders::CommandsCommand),
     /// Ask the running hub how its parts are
     Doctor,
     /// Print a completion script for a shell
@@ -159,6 +168,9 @@ enum DevicesCommand {
         #[arg(long)]
         tenant: Uuid,
     },
+    /// How a device should be set up, and how it is
+    #[command(subcommand)]
+    Twin(orders::TwinCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -203,6 +215,23 @@ pub struct Question {
     output: Output,
     columns: &'static [table::Column],
     list: &'static str,
+    then: Then,
+}
+
+/// What follows the answer, or comes before the question.
+#[derive(Debug, Default)]
+enum Then {
+    /// Nothing.
+    #[default]
+    Show,
+    /// Ask about the command here until its last word.
+    Wait(String),
+    /// Print this text of the answer as it is.
+    Text(&'static str),
+    /// Read what is wished first, and lay these over it.
+    LayOver(Vec<String>),
+    /// Send what is in this file.
+    Replace(PathBuf),
 }
 
 impl Cli {
@@ -246,6 +275,7 @@ fn completions(shell: clap_complete::Shell) -> String {
 }
 
 fn question(command: &Command, socket: PathBuf, output: Output) -> Question {
+    let mut then = Then::Show;
     let (method, path, body, list, columns): (_, _, _, _, &'static [table::Column]) = match command {
         Command::Tenants(TenantsCommand::Create { name }) => {
             ("POST", String::from("/tenants"), Some(json!({ "name": name })), "", table::NEW_TENANT)
@@ -272,19 +302,94 @@ fn question(command: &Command, socket: PathBuf, output: Output) -> Question {
             let which = gallery.map_or_else(|| json!({}), |gallery| json!({ "gallery": gallery }));
             ("POST", path, Some(which), "logs", table::COMPACTED)
         }
+        Command::Devices(DevicesCommand::Twin(twin)) => match twin {
+            TwinCommand::Show(of) => ("GET", of.path(), None, "", table::TWIN),
+            TwinCommand::Diff(of) => ("GET", of.path(), None, "difference", table::DIFFERENCE),
+            TwinCommand::Set { of, settings, file } => {
+                then = file.clone().map_or_else(|| Then::LayOver(settings.clone()), Then::Replace);
+                ("PUT", of.path(), None, "", table::TWIN)
+            }
+        },
+        Command::Commands(CommandsCommand::Send(send)) => {
+            let sending = send.sending();
+            if sending.wait {
+                then = Then::Wait(sending.asked_at);
+            }
+            ("POST", sending.path, Some(sending.body), "", table::COMMANDS)
+        }
+        Command::Commands(CommandsCommand::List { tenant, device: None }) => {
+            ("GET", format!("/tenants/{tenant}/commands"), None, "commands", table::COMMANDS)
+        }
+        Command::Commands(CommandsCommand::List { tenant, device: Some(device) }) => {
+            ("GET", format!("/tenants/{tenant}/devices/{device}/commands"), None, "commands", table::COMMANDS)
+        }
+        Command::Commands(CommandsCommand::Show { tenant, command }) => {
+            ("GET", format!("/tenants/{tenant}/commands/{command}"), None, "", table::COMMANDS)
+        }
+        Command::Commands(CommandsCommand::Logs { tenant, command }) => {
+            then = Then::Text("lines");
+            ("GET", format!("/tenants/{tenant}/commands/{command}/logs"), None, "", &[])
+        }
         _ => ("GET", String::from("/doctor"), None, "components", table::COMPONENTS),
     };
-    Question { socket, method, path, body, output, columns, list }
+    Question { socket, method, path, body, output, columns, list, then }
+}
+
+/// All settings of a twin, from a JSON file.
+fn settings_file(path: &Path) -> Result<Value, ClientError> {
+    let unreadable = |why: String| ClientError::Refused(format!("{}: {why}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
+    serde_json::from_str(&text).map_err(|error| unreadable(format!("is not JSON: {error}")))
 }
 
 impl Question {
     /// Asks, and returns what to print and the exit code.
     pub async fn ask(&self) -> Result<String, ClientError> {
-        let answer = client::ask(&self.socket, self.method, &self.path, self.body.as_ref()).await?;
-        Ok(match self.output {
+        let answer = match &self.then {
+            Then::LayOver(pairs) => self.lay_over(pairs).await?,
+            Then::Replace(file) => {
+                let body = json!({ "settings": settings_file(file)? });
+                client::ask(&self.socket, self.method, &self.path, Some(&body)).await?
+            }
+            _ => client::ask(&self.socket, self.method, &self.path, self.body.as_ref()).await?,
+        };
+        match &self.then {
+            Then::Text(member) => return Ok(answer[*member].as_str().unwrap_or_default().to_owned()),
+            Then::Wait(path) => {
+                let answer = self.last_word(path, answer).await?;
+                let text = self.shown(&answer);
+                let succeeded = answer["state"] == "succeeded";
+                return if succeeded { Ok(text) } else { Err(ClientError::NotSucceeded(text.trim_end().to_owned())) };
+            }
+            Then::Show | Then::LayOver(_) | Then::Replace(_) => {}
+        }
+        Ok(self.shown(&answer))
+    }
+
+    fn shown(&self, answer: &Value) -> String {
+        match self.output {
             Output::Json => format!("{answer}\n"),
-            Output::Table => table::render(&answer, self.list, self.columns),
-        })
+            Output::Table => table::render(answer, self.list, self.columns),
+        }
+    }
+
+    /// Reads what is wished, and wishes it with these differences, of that version and no other.
+    async fn lay_over(&self, pairs: &[String]) -> Result<Value, ClientError> {
+        let present = client::ask(&self.socket, "GET", &self.path, None).await?;
+        let settings = orders::laid_over(&present["desired"]["settings"], pairs).map_err(ClientError::Refused)?;
+        let version = present["desired"]["version"].as_u64().unwrap_or(0);
+        let body = json!({ "settings": settings, "version": version });
+        client::ask(&self.socket, self.method, &self.path, Some(&body)).await
+    }
+
+    /// Asks until the device has had its last word, or can have none any more.
+    async fn last_word(&self, path: &str, mut command: Value) -> Result<Value, ClientError> {
+        let path = format!("{path}/{}", command["id"].as_str().unwrap_or_default());
+        while ["issued", "accepted", "executing"].iter().any(|open| command["state"] == *open) {
+            tokio::time::sleep(ASK_AGAIN).await;
+            command = client::ask(&self.socket, "GET", &path, None).await?;
+        }
+        Ok(command)
     }
 }
 
@@ -339,6 +444,24 @@ mod tests {
         assert_eq!(question.socket, Path::new("/x/run/control.sock"));
         assert_eq!((question.method, question.path.as_str()), ("POST", "/tenants"));
         assert_eq!(question.body, Some(json!({ "name": "Acme" })));
+    }
+
+    #[test]
+    fn a_command_says_only_what_its_kind_takes() {
+        let (tenant, door) = (Uuid::from_u128(1).to_string(), Uuid::from_u128(2).to_string());
+        let send = |words: &[&str]| {
+            let arguments = ["cloud-hub", "--data-dir", "/x", "commands", "send"].iter().chain(words).copied();
+            let Task::Ask(question) = task(&arguments.collect::<Vec<_>>()) else { panic!("a question") };
+            (question.path, question.body.unwrap())
+        };
+        let (path, body) = send(&["unlock", "--tenant", &tenant, "--door", &door, "--wait"]);
+        assert_eq!((path, body), (format!("/tenants/{tenant}/doors/{door}/commands"), json!({ "kind": "unlock" })));
+        let (_, body) = send(&["lockdown", "--tenant", &tenant, "--door", &door, "--off"]);
+        assert_eq!(body, json!({ "kind": "lockdown", "on": false }));
+        let (path, body) = send(&["log-level", "debug", "--tenant", &tenant, "--device", &door, "--for-s", "60"]);
+        assert!(path.ends_with(&format!("/devices/{door}/commands")));
+        assert_eq!(body, json!({ "kind": "log_level", "level": "debug", "for_s": 60 }));
+        assert!(Cli::try_parse_from(["cloud-hub", "commands", "send", "lockdown", "--tenant", &tenant]).is_err());
     }
 
     #[tokio::test]

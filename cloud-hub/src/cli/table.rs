@@ -35,6 +35,30 @@ pub(super) const COMPACTED: &[Column] = &[
     ("RECORDS", "/records"),
     ("BURIED", "/buried"),
 ];
+pub(super) const COMMANDS: &[Column] = &[
+    ("COMMAND", "/id"),
+    ("KIND", "/kind"),
+    ("DEVICE", "/device_id"),
+    ("DOOR", "/door_id"),
+    ("ARGUMENTS", "/args"),
+    ("STATE", "/state"),
+    ("CODE", "/code"),
+    ("BY", "/actor"),
+    ("GIVEN", "/issued_at"),
+    ("CHANGED", "/changed_at"),
+];
+pub(super) const TWIN: &[Column] = &[
+    ("DEVICE", "/device_id"),
+    ("STANDING", "/standing"),
+    ("SINCE", "/since"),
+    ("DESIRED", "/desired/version"),
+    ("SETTINGS", "/desired/settings"),
+    ("APPLIED", "/reported/applied/version"),
+    ("WAITS FOR A START", "/reported/restart_needed"),
+    ("CODE", "/reported/code"),
+    ("REASON", "/reported/reason"),
+];
+pub(super) const DIFFERENCE: &[Column] = &[("SETTING", "/path"), ("DESIRED", "/desired"), ("REPORTED", "/reported")];
 /// One line a gallery; a device without one still has a line.
 pub(super) const DEVICES: &[Column] = &[
     ("DEVICE", "/id"),

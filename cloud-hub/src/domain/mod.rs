@@ -25,5 +25,6 @@ pub mod people;
 pub mod rest;
 pub mod retry;
 pub mod rotation;
+pub mod twin;
 pub mod vault;
 pub mod verdict;

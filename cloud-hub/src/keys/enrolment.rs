@@ -11,13 +11,13 @@ use wire_contract::{EventData, Score};
 use super::{Custody, Keyring, KeysError};
 use crate::domain::enrolment::State;
 use crate::domain::event::NewEvent;
-use crate::domain::ids::{EventId, PersonId, SessionId, TemplateId, TenantId};
+use crate::domain::ids::{CommandId, EventId, PersonId, SessionId, TemplateId, TenantId};
 use crate::domain::rotation::DIM;
 use crate::domain::vault::TenantKeys;
 use crate::store::audit::Entry;
 use crate::store::people::{self, Enrolled};
 use crate::store::templates::Template;
-use crate::store::{TenantTx, audit, events, sessions, templates};
+use crate::store::{TenantTx, audit, commands, events, sessions, templates};
 
 /// What an enrolment's photographs gave.
 #[derive(Clone)]
@@ -32,6 +32,12 @@ pub struct NewTemplate {
     pub photographs: u32,
     /// The embedding, of unit norm.
     pub embedding: Box<[f32; DIM]>,
+}
+
+/// What led to an enrolment.
+struct Origin {
+    session: Option<SessionId>,
+    command: Option<CommandId>,
 }
 
 /// Somebody who looks like a probe, scored in f32 from the unsealed template.
@@ -58,13 +64,42 @@ impl Custody {
         new: NewTemplate,
         actor: &str,
     ) -> Result<TemplateId, KeysError> {
+        self.enrol_by(tenant, person, Origin { session, command: None }, new, actor).await
+    }
+
+    /// The same for a face that a device took at a door: one template a command, however often it is asked for.
+    pub async fn enrol_at_door(
+        &self,
+        tenant: TenantId,
+        person: PersonId,
+        command: CommandId,
+        new: NewTemplate,
+        actor: &str,
+    ) -> Result<TemplateId, KeysError> {
+        self.enrol_by(tenant, person, Origin { session: None, command: Some(command) }, new, actor).await
+    }
+
+    async fn enrol_by(
+        &self,
+        tenant: TenantId,
+        person: PersonId,
+        Origin { session, command }: Origin,
+        new: NewTemplate,
+        actor: &str,
+    ) -> Result<TemplateId, KeysError> {
         let (keyring, actor, now) = (Arc::clone(&self.keyring), actor.to_owned(), self.clock.now());
         let (template, event) = (TemplateId(Uuid::new_v4()), EventId(self.clock.new_id()));
         let space = new.space_id.clone();
-        let rotation = self
+        let (template, rotation) = self
             .db
             .tenant(tenant, move |tx| {
                 Box::pin(async move {
+                    if let Some(command) = command {
+                        if let (_, Some(made)) = commands::lock(tx, command).await? {
+                            return Ok((made, None));
+                        }
+                        commands::answered(tx, command, template).await?;
+                    }
                     // Whoever was deleted has no key either; that they are gone is the better answer.
                     people::get(tx, person).await?;
                     let keys = keyring.tenant(tx).await?;
@@ -93,16 +128,18 @@ impl Custody {
                         action: "template.create",
                         object_kind: "person",
                         object_id: Some(person.0),
-                        detail: json!({ "template": template.0 }),
+                        detail: json!({ "template": template.0, "command": command.map(|id| id.0) }),
                     };
                     audit::write(tx, entry).await?;
                     let data = EventData::EnrolmentCompleted(data);
                     events::append(tx, &[NewEvent::from_hub(event, Some(person.to_string()), now, &data)], now).await?;
-                    Ok::<_, KeysError>(rotation)
+                    Ok::<_, KeysError>((template, Some(rotation)))
                 })
             })
             .await?;
-        self.keyring.remember_rotation(tenant, &space, &rotation);
+        if let Some(rotation) = rotation {
+            self.keyring.remember_rotation(tenant, &space, &rotation);
+        }
         Ok(template)
     }
 

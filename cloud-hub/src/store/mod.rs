@@ -27,6 +27,7 @@ pub mod secrets;
 pub mod sessions;
 pub mod streams;
 pub mod templates;
+pub mod twins;
 pub mod webhooks;
 
 pub use database::{Database, Listener, Notice, TenantTx, Work, migrate};

@@ -16,4 +16,5 @@ mod process;
 mod renewals;
 mod snapshots;
 mod transport;
+mod twins;
 mod webhooks;

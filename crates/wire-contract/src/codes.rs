@@ -118,6 +118,8 @@ register! {
     PersonExpired, "person_expired", Decide, "hint.ask_operator", None;
     /// The person may not pass this door now.
     NotPermitted, "not_permitted", Decide, "hint.ask_operator", None;
+    /// The door is in lock-down.
+    DoorLockedDown, "door_locked_down", Decide, "hint.ask_operator", None;
     /// The gallery cannot be used, so everybody is refused.
     GalleryUnavailable, "gallery_unavailable", Sync, "hint.device_not_ready", Some(503);
     /// The models cannot be used, so everybody is refused.
@@ -193,6 +195,18 @@ register! {
     CommandExpired, "command_expired", Sync, "hint.order_again", None;
     /// The agent does not know the kind of command, or the door that it names.
     CommandUnknown, "command_unknown", Sync, "hint.check_configuration", None;
+    /// The device's own configuration does not allow it.
+    NotConfigured, "not_configured", Sync, "hint.check_configuration", None;
+    /// The desired settings do not fit the device; it keeps those that it has.
+    TwinInvalid, "twin_invalid", Sync, "hint.check_settings", None;
+    /// The device did not come up with the desired settings, and went back to the last that worked.
+    TwinFailed, "twin_failed", Sync, "hint.check_settings", None;
+    /// What the device had kept of its desired settings is damaged; it works by its own file until it has them again.
+    TwinUnreadable, "twin_unreadable", Sync, "hint.check_settings", None;
+    /// It was changed by somebody else since it was read.
+    PreconditionFailed, "precondition_failed", Api, "hint.read_again", Some(412);
+    /// A change must say what it is a change of.
+    PreconditionRequired, "precondition_required", Api, "hint.read_again", Some(428);
     /// The device is not connected, so that it could not carry the command out in time.
     DeviceOffline, "device_offline", Api, "hint.device_not_ready", Some(409);
     /// The device was revoked, or its certificate replaced.

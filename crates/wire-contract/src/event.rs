@@ -5,6 +5,7 @@
 //! Deliberately absent: names and pictures of people. `person` is an opaque id.
 
 mod gallery;
+mod order;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,7 @@ pub use gallery::{
     GalleryDivergedData, GalleryHealedData, GalleryOlderEpochData, GalleryPoint, GalleryRebuiltData,
     SnapshotRefusedData,
 };
+pub use order::CommandSettledData;
 
 /// The longest JSON of one event, in bytes. An outbox must refuse a longer one: it could never be sent. Real events have
 /// 1 to 2 KiB; this bound keeps any event within one batch.
@@ -537,6 +539,9 @@ pub enum EventData {
     /// A snapshot was not what the hub signed.
     #[serde(rename = "lintel.tamper.gallery_snapshot_refused.v1")]
     SnapshotRefused(SnapshotRefusedData),
+    /// A device had the last word on an operator's command.
+    #[serde(rename = "lintel.system.command.v1")]
+    CommandSettled(CommandSettledData),
 }
 
 impl EventData {
@@ -561,6 +566,7 @@ impl EventData {
             Self::GalleryHealed(_) => "lintel.system.gallery_healed.v1",
             Self::GalleryOlderEpoch(_) => "lintel.tamper.gallery_older_epoch.v1",
             Self::SnapshotRefused(_) => "lintel.tamper.gallery_snapshot_refused.v1",
+            Self::CommandSettled(_) => "lintel.system.command.v1",
         }
     }
 
@@ -587,7 +593,7 @@ impl EventData {
 }
 
 /// Every event type that this program knows.
-pub const KINDS: [&str; 18] = [
+pub const KINDS: [&str; 20] = [
     "lintel.access.granted.v1",
     "lintel.access.denied.v1",
     "lintel.door.unlocked.v1",
@@ -606,4 +612,5 @@ pub const KINDS: [&str; 18] = [
     "lintel.system.gallery_healed.v1",
     "lintel.tamper.gallery_older_epoch.v1",
     "lintel.tamper.gallery_snapshot_refused.v1",
+    "lintel.system.command.v1",
 ];

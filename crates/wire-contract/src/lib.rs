@@ -4,7 +4,8 @@
 //!
 //! Where to start: [`topic`] (every topic string is made here and nowhere else), [`envelope`] and [`link`] (how payloads
 //! are authenticated), [`event`] and [`batch`] and [`evtack`] (events on their way to the hub), [`gallery`] (people on
-//! their way to doors), [`snapshot`] (all of them at once), [`status`], [`claim`] (how a device gets its identity), [`codes`] and [`texts`] (every reason
+//! their way to doors), [`snapshot`] (all of them at once), [`command`] and [`twin`] (orders, and how a device is set up),
+//! [`status`], [`claim`] (how a device gets its identity), [`codes`] and [`texts`] (every reason
 //! and error, once), [`problem`] and [`webhook`] (what integrators see). Examples of each are in `golden/v1`, JSON
 //! Schemas in `schemas/v1`, the whole as an AsyncAPI document ([`asyncapi`]) in `schemas/asyncapi.json`; tests keep them
 //! equal to the code, and an old golden file never changes.
@@ -24,6 +25,7 @@ pub mod claim;
 pub mod codes;
 pub mod command;
 pub mod encoding;
+pub mod enrol;
 pub mod envelope;
 pub mod event;
 pub mod evtack;
@@ -39,13 +41,15 @@ pub mod status;
 pub mod texts;
 pub mod time;
 pub mod topic;
+pub mod twin;
 pub mod webhook;
 
 pub use batch::{Batch, BatchBuilder, BatchError};
 pub use claim::{ClaimAnswer, ClaimRequest, ClaimToken, RenewalRequest};
 pub use codes::{Code, Stage};
-pub use command::{Command, CommandDown, CommandProgress, CommandState, CommandUp, Order};
+pub use command::{Command, CommandDown, CommandProgress, CommandState, CommandUp, LogLevel, Order, RebootTarget};
 pub use encoding::{Bytes, Hash32, Score, SecretBytes, V1};
+pub use enrol::{EnrolAnswer, EnrolRequest};
 pub use event::{CloudEvent, EventData};
 pub use evtack::{EvtAck, EvtRefusal, Verdict};
 pub use gallery::{GalleryDown, GalleryUp};
@@ -56,6 +60,7 @@ pub use snapshot::{SnapshotManifest, SnapshotOffer};
 pub use status::Status;
 pub use time::Timestamp;
 pub use topic::{DownChannel, EventClass, Topic, UpChannel};
+pub use twin::{TwinDown, TwinSettings, TwinState, TwinUp, TwinVersion};
 
 /// The largest MQTT payload, in bytes, envelope or seal included. Set as the maximum packet size on both sides, with
 /// room for the packet's own header.

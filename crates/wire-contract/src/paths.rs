@@ -10,3 +10,7 @@ pub const DEVICE_SNAPSHOTS: &str = "/v1/device/snapshots";
 /// `POST`, with the device's certificate, even one that expired lately: the next certificate, for a new key
 /// ([`crate::claim::RenewalRequest`]).
 pub const DEVICE_RENEWAL: &str = "/v1/device/renewal";
+/// `PUT` with a command's id behind it, and the device's certificate: what `collect_logs` asked for, as JSON lines.
+pub const DEVICE_LOGS: &str = "/v1/device/logs";
+/// `POST`, with the device's certificate: a face that an `enrol` command asked for ([`crate::enrol::EnrolRequest`]).
+pub const DEVICE_ENROLMENTS: &str = "/v1/device/enrolments";

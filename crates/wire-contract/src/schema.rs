@@ -3,9 +3,9 @@
 use schemars::{Schema, schema_for};
 
 use crate::{
-    Batch, ClaimAnswer, ClaimRequest, ClaimToken, CloudEvent, CommandDown, CommandUp, EventData, EvtAck, EvtRefusal,
-    GalleryDown, GalleryUp, LinkAnswer, Problem, RenewalRequest, Status, snapshot::SnapshotAnswer,
-    webhook::WebhookBody,
+    Batch, ClaimAnswer, ClaimRequest, ClaimToken, CloudEvent, CommandDown, CommandUp, EnrolAnswer, EnrolRequest,
+    EventData, EvtAck, EvtRefusal, GalleryDown, GalleryUp, LinkAnswer, Problem, RenewalRequest, Status, TwinDown,
+    TwinSettings, TwinUp, snapshot::SnapshotAnswer, webhook::WebhookBody,
 };
 
 /// Every schema with the name of its file (without `.json`).
@@ -18,6 +18,8 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("cloud_event", schema_for!(CloudEvent)),
         ("command_down", schema_for!(CommandDown)),
         ("command_up", schema_for!(CommandUp)),
+        ("enrol_answer", schema_for!(EnrolAnswer)),
+        ("enrol_request", schema_for!(EnrolRequest)),
         ("event_data", schema_for!(EventData)),
         ("evtack", schema_for!(EvtAck)),
         ("evtack_refusal", schema_for!(EvtRefusal)),
@@ -28,6 +30,9 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("renewal_request", schema_for!(RenewalRequest)),
         ("snapshot_answer", schema_for!(SnapshotAnswer)),
         ("status", schema_for!(Status)),
+        ("twin_down", schema_for!(TwinDown)),
+        ("twin_settings", schema_for!(TwinSettings)),
+        ("twin_up", schema_for!(TwinUp)),
         ("webhook", schema_for!(WebhookBody)),
     ]
 }

@@ -14,8 +14,8 @@ use uuid::Uuid;
 use wire_contract::claim::{BrokerAddress, HubKey, SignedTime};
 use wire_contract::command::{TimeAnswer, TimeRequest};
 use wire_contract::event::{
-    AccessData, CameraRecoveredData, CameraStalledData, ClaimReusedData, ClockQuality, DoorCause, DoorData,
-    EnrolmentCompletedData, FaceAppearedData, GalleryDivergedData, GalleryHealedData, GalleryOlderEpochData,
+    AccessData, CameraRecoveredData, CameraStalledData, ClaimReusedData, ClockQuality, CommandSettledData, DoorCause,
+    DoorData, EnrolmentCompletedData, FaceAppearedData, GalleryDivergedData, GalleryHealedData, GalleryOlderEpochData,
     GalleryPoint, GalleryRebuiltData, IdentityScores, KINDS, LivenessScores, Meta, PersonDeletedData, Reason,
     SnapshotRefusedData, StreamConflictData, SystemGapData, SystemStartedData, Timing, device_source,
 };
@@ -154,6 +154,12 @@ fn every_event() -> Vec<EventData> {
             epoch: 2,
             version: 12,
             reason: Reason::of(Code::SnapshotForged),
+        }),
+        EventData::CommandSettled(CommandSettledData {
+            command: CommandId(uuid(60)),
+            order: Order::Lockdown { door: Some("main".into()), on: true },
+            state: CommandState::Succeeded,
+            reason: None,
         }),
     ]
 }
@@ -392,12 +398,72 @@ fn commands_are_as_in_the_golden_files() {
     let command = |order| CommandDown::Command(Command { v: V1, id, order, issued_at: at(0), expires_at: at(10_000) });
     check("command_unlock", &command(unlock));
     check("command_refresh", &command(Order::Refresh));
+    check("command_lockdown", &command(Order::Lockdown { door: Some("main".into()), on: true }));
+    check("command_reboot", &command(Order::Reboot { target: RebootTarget::Agent }));
+    check("command_log_level", &command(Order::LogLevel { level: LogLevel::Debug, for_s: Some(600) }));
+    check("command_collect_logs", &command(Order::CollectLogs { max_bytes: Some(65_536) }));
+    let enrol = Order::Enrol { door: "main".into(), person: PersonId(uuid(21)), within_s: 30 };
+    check("command_enrol", &command(enrol));
     check("command_time_answer", &CommandDown::Time(TimeAnswer { v: V1, nonce: uuid(61), at: at(5) }));
     check("command_time_request", &CommandUp::Time(TimeRequest { v: V1, nonce: uuid(61) }));
     let expired = CommandProgress { v: V1, id, state: CommandState::Expired, code: Some(Code::CommandExpired) };
     check("command_progress", &CommandUp::Progress(expired));
     let later = json!({ "kind": "dance", "door": "main" });
     assert_eq!(serde_json::from_value::<Order>(later).unwrap(), Order::Unknown);
+}
+
+#[test]
+fn the_twin_is_as_in_the_golden_files() {
+    let value = json!({
+        "log": { "level": "debug" },
+        "perceive": { "idle_interval_ms": 250, "track_interval_ms": 80, "settled_interval_ms": 160 },
+        "door": { "main": { "hold_ms": 5000, "regrant_ms": 1000 } },
+        "policy": { "default": { "far": "1e-5", "liveness": "strict", "freshness_ms": 800, "min_face_px": 48 } },
+    });
+    let settings = TwinSettings::parse(&value).unwrap();
+    check("twin_settings", &settings);
+    let desired = TwinVersion { epoch: 1, version: 7 };
+    check("twin_down", &TwinDown { v: V1, desired, hash: settings.hash(), settings: value.clone() });
+    let up = TwinUp {
+        v: V1,
+        boot: uuid(3),
+        seen: Some(desired),
+        applied: Some(desired),
+        hash: Some(settings.hash()),
+        state: TwinState::RestartNeeded,
+        settings: value,
+        restart_needed: vec!["policy.default.liveness".into()],
+        code: None,
+        reason: None,
+    };
+    check("twin_up", &up);
+    let refused = TwinUp {
+        state: TwinState::Refused,
+        applied: None,
+        hash: None,
+        restart_needed: vec![],
+        code: Some(Code::TwinInvalid),
+        reason: Some("door.cellar: this device has no such door; it has main".into()),
+        ..up
+    };
+    check("twin_up_refused", &refused);
+}
+
+#[test]
+fn an_enrolment_at_a_door_is_as_in_the_golden_files() {
+    let mut embedding = [0.0; enrol::DIM];
+    embedding[0] = 1.0;
+    let request = EnrolRequest {
+        v: V1,
+        command: CommandId(uuid(60)),
+        person: PersonId(uuid(21)),
+        space_id: "faceplugin-r50-v1".into(),
+        pack: "faceplugin 0.0.1".into(),
+        quality: Score::from(0.8_f32),
+        template: enrol::Template::of(&embedding),
+    };
+    check("enrol_request", &request);
+    check("enrol_answer", &EnrolAnswer { v: V1, template: uuid(62) });
 }
 
 #[test]

@@ -2,8 +2,9 @@
 
 use serde_json::json;
 
-use super::{Exit, Output, output};
-use crate::config::Loaded;
+use super::{Exit, Output, output, run};
+use crate::config::{Loaded, Sources};
+use crate::twin::Desired;
 
 /// Reached only when everything was read and fits together.
 pub(super) fn check(loaded: &Loaded, output: Output) -> Exit {
@@ -21,8 +22,18 @@ pub(super) fn check(loaded: &Loaded, output: Output) -> Exit {
     }
 }
 
-pub(super) fn show(loaded: &Loaded, output: Output) -> Exit {
-    let mut text = loaded.show(output.into());
+/// With the hub's settings, for whoever may read the state directory.
+pub(super) fn show(loaded: &Loaded, sources: &Sources, output: Output) -> Exit {
+    let twin = run::store(&loaded.config.agent.state_dir).and_then(|store| store.in_use().map(Desired::layer));
+    let with = twin.as_ref().map(|twin| sources.load(Some(twin)));
+    let mut text = match &with {
+        None => loaded.show(output.into(), None),
+        Some(Ok(with)) => with.show(output.into(), twin.as_ref()),
+        Some(Err(errors)) => {
+            output::problem(&format!("shown without the settings of the hub, which do not fit:\n{errors}"));
+            loaded.show(output.into(), None)
+        }
+    };
     if !text.ends_with('\n') {
         text.push('\n');
     }

@@ -8,6 +8,7 @@ mod check;
 mod layers;
 mod schema;
 mod show;
+pub mod twin;
 pub mod values;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use toml::de::{DeTable, DeValue};
 pub use layers::Origin;
 use layers::{Layers, Place, SyntaxError, Value};
 pub use show::Format;
+pub use twin::TwinLayer;
 
 use crate::door::DoorConfig;
 use crate::logging::LogConfig;
@@ -48,6 +50,8 @@ pub struct AgentConfig {
     pub state_dir: PathBuf,
     /// Sockets.
     pub runtime_dir: PathBuf,
+    /// The program, and its arguments, that reboots the machine when the hub orders it; empty: the machine is never rebooted.
+    pub reboot_command: Vec<String>,
 }
 
 impl AgentConfig {
@@ -209,6 +213,42 @@ impl From<ConfigError> for ConfigErrors {
     }
 }
 
+/// Where the configuration comes from, so that it can be read again with other settings of the hub.
+#[derive(Debug, Clone)]
+pub struct Sources {
+    file: Option<PathBuf>,
+    environment: BTreeMap<String, String>,
+}
+
+impl Sources {
+    /// The main file (none: defaults and environment alone) and the environment.
+    #[must_use]
+    pub fn new(file: Option<PathBuf>, environment: impl IntoIterator<Item = (String, String)>) -> Self {
+        let environment = environment.into_iter().filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX)).collect();
+        Self { file, environment }
+    }
+
+    /// Reads and checks it, with what the hub wants laid over the files.
+    ///
+    /// # Errors
+    /// As [`load`], and a door or policy of the twin that the device does not have.
+    pub fn load(&self, twin: Option<&TwinLayer>) -> Result<Loaded, ConfigErrors> {
+        let plain = self.read(None)?;
+        match twin {
+            None => Ok(plain),
+            Some(twin) => {
+                twin.fits(&plain.config)?;
+                self.read(Some(twin))
+            }
+        }
+    }
+
+    fn read(&self, twin: Option<&TwinLayer>) -> Result<Loaded, ConfigErrors> {
+        let twin = twin.map(|twin| (twin.name.clone(), twin.text()));
+        read(self.file.as_deref(), &self.environment, twin.as_ref())
+    }
+}
+
 /// Reads and checks the configuration. `file` is the main file (none: defaults and environment alone).
 ///
 /// # Errors
@@ -217,9 +257,15 @@ pub fn load(
     file: Option<&Path>,
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Loaded, ConfigErrors> {
+    Sources::new(file.map(Path::to_owned), environment).load(None)
+}
+
+fn read(
+    file: Option<&Path>,
+    variables: &BTreeMap<String, String>,
+    twin: Option<&(String, String)>,
+) -> Result<Loaded, ConfigErrors> {
     let texts = file.map(read_files).transpose()?.unwrap_or_default();
-    let variables: BTreeMap<String, String> =
-        environment.into_iter().filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX)).collect();
     let mut layers = Layers::default();
     layers.add_file("built-in defaults", DEFAULTS).expect("the compiled-in defaults are TOML; a test reads them");
     let _ = layers.take("schema_version");
@@ -227,7 +273,10 @@ pub fn load(
     for (name, text) in &texts {
         layers.add_file(name, text).map_err(syntax)?;
     }
-    for (variable, text) in &variables {
+    if let Some((name, text)) = twin {
+        layers.add_file(name, text).map_err(syntax)?;
+    }
+    for (variable, text) in variables {
         layers.add_environment(variable, &place(variable)?, text);
     }
     let main_file = texts.first().map(|(name, _)| name.clone()).unwrap_or_default();

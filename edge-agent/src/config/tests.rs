@@ -184,13 +184,13 @@ fn what_is_shown_is_what_is_in_effect_without_passwords() {
     let folder = Folder::with(&format!("schema_version = 1\n{camera}{DOOR}"));
     let loaded = folder.load().unwrap();
     for format in [Format::Toml, Format::Json] {
-        let text = loaded.show(format);
+        let text = loaded.show(format, None);
         assert!(!text.contains("hunter2"), "{text}");
         assert!(text.contains("freshness") && text.contains("800ms") && text.contains("front"), "{text}");
     }
     // What is shown can be read again.
-    let again = Folder::with(&loaded.show(Format::Toml));
-    assert_eq!(again.load().unwrap().show(Format::Toml), loaded.show(Format::Toml));
+    let again = Folder::with(&loaded.show(Format::Toml, None));
+    assert_eq!(again.load().unwrap().show(Format::Toml, None), loaded.show(Format::Toml, None));
 }
 
 #[test]

@@ -62,24 +62,31 @@ pub enum Standing {
 }
 
 /// On what terms a person may be let in. Who is in several galleries keeps to the strictest terms of all of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Terms {
     suspended: bool,
+    groups: Vec<Uuid>,
     from: Option<i64>,
     until: Option<i64>,
 }
 
 impl Terms {
     fn of(body: &PersonBody) -> Self {
-        Self { suspended: body.state == PersonState::Suspended, from: body.valid_from, until: body.valid_until }
+        Self {
+            suspended: body.state == PersonState::Suspended,
+            groups: body.groups.clone(),
+            from: body.valid_from,
+            until: body.valid_until,
+        }
     }
 
-    fn and(self, other: Self) -> Self {
+    fn and(mut self, other: &Self) -> Self {
         let until = match (self.until, other.until) {
             (Some(ours), Some(theirs)) => Some(ours.min(theirs)),
             (ours, theirs) => ours.or(theirs),
         };
-        Self { suspended: self.suspended || other.suspended, from: self.from.max(other.from), until }
+        self.groups.retain(|group| other.groups.contains(group));
+        Self { suspended: self.suspended || other.suspended, from: self.from.max(other.from), until, ..self }
     }
 }
 
@@ -166,6 +173,13 @@ impl Roster {
         self.closed
     }
 
+    /// Whether a person is one of these ids, or in a group that is.
+    #[must_use]
+    pub fn is_among(&self, person: PersonId, ids: &[Uuid]) -> bool {
+        let in_group = |terms: &Terms| terms.groups.iter().any(|group| ids.contains(group));
+        !ids.is_empty() && (ids.contains(&person.0) || self.people.get(&person).is_some_and(in_group))
+    }
+
     /// How a person stands. Time limits need a clock that can be trusted: without one they deny.
     #[must_use]
     pub fn standing(&self, person: PersonId, wall: WallTime) -> Standing {
@@ -200,8 +214,8 @@ impl Gathered {
             let terms = Terms::of(&body);
             self.people
                 .entry(PersonId(Uuid::from_bytes(*id.as_bytes())))
-                .and_modify(|known| *known = known.and(terms))
-                .or_insert(terms);
+                .and_modify(|known| *known = known.clone().and(&terms))
+                .or_insert_with(|| terms.clone());
         }
         for (id, body) in contents.templates {
             if body.space_id != space_id {

@@ -11,6 +11,7 @@ mod leasing;
 mod linking;
 mod renewing;
 mod snapshots;
+mod twinning;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use wire_contract::envelope::UP_OVERHEAD;
 use wire_contract::status::Presence;
 use wire_contract::{DownChannel, EvtAck, GalleryDown, LinkAnswer, Timestamp, UpChannel};
 
+use self::commanding::Commanding;
 use self::renewing::Renewing;
 use self::snapshots::Fetching;
 use super::backoff::Backoff;
@@ -70,6 +72,16 @@ enum FetchError {
     Link(#[from] LinkError),
 }
 
+impl FetchError {
+    /// The hub's own code, when it refused.
+    fn code(&self) -> Option<wire_contract::Code> {
+        match self {
+            Self::Https(HttpsError::Refused { code, .. }) => Some(*code),
+            _ => None,
+        }
+    }
+}
+
 /// The line as the driver sees it.
 enum Connection {
     /// None; the next attempt is due at this time.
@@ -86,6 +98,7 @@ pub(super) struct Driver<C> {
     identity: Arc<Identity>,
     renewing: Renewing,
     commands: Commands,
+    commanding: Commanding,
     orders: Orders,
     recorded: watch::Receiver<u64>,
     /// The last sequence known to be in the outbox. The watch alone says nothing of what an earlier run left there.
@@ -136,6 +149,7 @@ impl<C: Connect> Driver<C> {
             identity,
             renewing,
             commands: Commands::new(now),
+            commanding: Commanding::new(&sync.state_dir),
             orders,
             recorded: sync.recorded.clone(),
             last_recorded: 0,
@@ -174,7 +188,8 @@ impl<C: Connect> Driver<C> {
             tokio::select! {
                 event = next_event(&mut self.connection) => self.on_line(event, &messages).await,
                 answer = next_answer(&mut self.fetching) => self.on_link(answer).await,
-                told = self.orders.answer() => self.on_order_told(told),
+                told = self.orders.answer() => self.on_order_told(told).await,
+                Some(done) = self.commanding.errands.join_next() => self.on_errand(done).await,
                 renewed = self.renewing.done() => self.on_renewed(renewed),
                 (offered, fetched) = self.snapshots.done() => self.on_fetched(offered, fetched),
                 Some(outcome) = decided.recv() => self.on_outcome(outcome),
@@ -192,6 +207,7 @@ impl<C: Connect> Driver<C> {
         }
         self.renewing.abandon();
         self.snapshots.abandon();
+        self.commanding.errands.abort_all();
         // What was handed over is applied before the stores are closed.
         drop(messages);
         drop(decided);
@@ -221,6 +237,7 @@ impl<C: Connect> Driver<C> {
         self.ask_the_time_again();
         self.show_snapshots();
         self.tick_lease().await;
+        self.orders_that_are_due().await;
         if let Connection::Down(at) = self.connection
             && at <= now
             && self.ring.is_some()
@@ -307,6 +324,8 @@ impl<C: Connect> Driver<C> {
             self.publish(Shipment { topic, payload, retain: true, parcel: Parcel::Status });
         }
         self.ask_the_time();
+        self.tell_of_a_reboot().await;
+        self.report_twin();
     }
 
     fn lost(&mut self, error: &LineError, now: MonoTime) {
@@ -397,8 +416,9 @@ impl<C: Connect> Driver<C> {
                 }
                 Err(error) => malformed(topic, &error),
             },
-            DownChannel::Cmd => self.on_cmd(topic, &payload),
-            DownChannel::Twin | DownChannel::Rtc => {
+            DownChannel::Cmd => self.on_cmd(topic, &payload).await,
+            DownChannel::Twin => self.on_twin(topic, &payload).await,
+            DownChannel::Rtc => {
                 tracing::debug!(event = "message_not_acted_upon", topic, "this agent does not act on this channel");
             }
         }
@@ -432,7 +452,7 @@ async fn fetch(identity: Arc<Identity>, timeout: Duration) -> Result<LinkAnswer,
     Ok(hub_of(&identity, timeout)?.link().await?)
 }
 
-/// The hub's HTTPS under this identity.
+/// The hub's HTTPS calls, with this device's certificate.
 fn hub_of(identity: &Identity, timeout: Duration) -> Result<Hub, FetchError> {
     let found = &identity.hub_url;
     let base: Url = found.parse().map_err(|source| FetchError::Address { found: found.clone(), source })?;

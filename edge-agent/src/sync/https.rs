@@ -1,4 +1,5 @@
-//! The HTTPS calls of a device: the claim, the link, the renewal, and snapshots. TLS 1.3, no redirects, no proxy, bounded answers.
+//! The HTTPS calls of a device: the claim, the link, the renewal, snapshots, and what commands ask it to send. TLS 1.3, no
+//! redirects, no proxy, bounded answers.
 //!
 //! In: a rustls configuration and the hub's address. Out: a typed answer, or an error that carries the hub's own code.
 
@@ -13,7 +14,7 @@ use url::Url;
 use uuid::Uuid;
 use wire_contract::claim::{ClaimAnswer, ClaimRequest};
 use wire_contract::snapshot::SnapshotAnswer;
-use wire_contract::{Code, LinkAnswer, Problem, RenewalRequest, paths};
+use wire_contract::{Code, CommandId, EnrolAnswer, EnrolRequest, LinkAnswer, Problem, RenewalRequest, paths};
 
 /// Longest answer, in bytes: a link with a thousand galleries has about 200 KiB.
 const MAX_ANSWER: usize = 1024 * 1024;
@@ -154,6 +155,23 @@ impl Hub {
             return Err(HttpsError::OtherRange { url, from });
         }
         Ok(Content { response, url })
+    }
+
+    /// `PUT /v1/device/logs/{command}`.
+    pub(super) async fn put_logs(&self, command: CommandId, lines: String) -> Result<(), HttpsError> {
+        let url = self.url(&format!("{}/{command}", paths::DEVICE_LOGS))?;
+        let call = self.client.put(url.clone()).header("content-type", "application/x-ndjson").body(lines);
+        let response = call.send().await.map_err(|source| HttpsError::NoAnswer { url: url.clone(), source })?;
+        let status = response.status();
+        let body = body(response, &url).await?;
+        if status.is_success() { Ok(()) } else { Err(refusal(status.as_u16(), &body)) }
+    }
+
+    /// `POST /v1/device/enrolments`.
+    pub(super) async fn enrol(&self, request: &EnrolRequest) -> Result<EnrolAnswer, HttpsError> {
+        let url = self.url(paths::DEVICE_ENROLMENTS)?;
+        let call = self.client.post(url.clone()).json(request);
+        answer(call.send().await, url).await
     }
 
     fn url(&self, path: &str) -> Result<Url, HttpsError> {

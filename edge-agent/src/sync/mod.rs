@@ -11,14 +11,15 @@
 //!
 //! Invariants: an entry leaves the outbox on a verified evtack and on nothing else; a gallery that is
 //! known to differ from the hub's is not searched before it is healed or fetched anew; nothing read from the broker is used before its seal was opened.
-//! Deliberately absent: configuration twin, video; no topic of theirs is acted upon.
+//! Deliberately absent: video; no topic of its is acted upon. What the twin means is [`crate::twin`]'s.
 
 pub mod backoff;
 pub mod claim;
-mod commands;
+pub mod commands;
 mod driver;
 pub mod healing;
 mod https;
+mod journal;
 pub mod lease;
 mod link;
 mod presence;
@@ -30,7 +31,7 @@ pub mod snapshots;
 mod tls;
 mod transport;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -39,12 +40,15 @@ use std::time::Duration;
 use edge_store::{DeviceKeys, Identity, Outbox};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use wire_contract::Timestamp;
+use wire_contract::{Code, CommandId, Timestamp};
 
 use crate::clock::SharedClock;
 use crate::gallery::Galleries;
+use crate::lockdown::Lockdowns;
+use crate::logging::LogDesk;
 use crate::stages::decide::{DoorInput, OrderTold};
 use crate::stages::record::Recorder;
+use crate::twin::TwinDesk;
 
 pub use claim::{ClaimError, Claimed, claim};
 pub use https::HttpsError;
@@ -82,25 +86,60 @@ pub struct Sync {
     pub timing: Timing,
 }
 
+/// What an operator's orders may do here beside doors. Whatever is not there is refused as not configured.
+#[derive(Debug, Clone)]
+pub struct Hands {
+    /// The doors' lock-downs.
+    pub lockdowns: Option<Arc<Lockdowns>>,
+    /// The log.
+    pub log: LogDesk,
+    /// Whom to ask for a restart of the agent.
+    pub restart: Option<mpsc::Sender<()>>,
+    /// The command that reboots the machine; empty where that is not allowed.
+    pub reboot_command: Vec<String>,
+}
+
+impl Hands {
+    /// For a device that can do nothing.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { lockdowns: None, log: LogDesk::unattached(), restart: None, reboot_command: Vec::new() }
+    }
+}
+
 /// The way of an operator's order to a door, and of the door's answer.
 #[derive(Debug)]
 pub struct Orders {
     /// By the door's id. Weak: a door ends when the stages before it have ended, whoever might still give orders.
     doors: HashMap<String, mpsc::WeakSender<DoorInput>>,
     told: mpsc::Receiver<OrderTold>,
+    hands: Hands,
+    twin: Option<TwinDesk>,
 }
 
 impl Orders {
     /// Orders for these doors, and what they answer.
     #[must_use]
     pub fn new(doors: HashMap<String, mpsc::WeakSender<DoorInput>>, told: mpsc::Receiver<OrderTold>) -> Self {
-        Self { doors, told }
+        Self { doors, told, hands: Hands::none(), twin: None }
+    }
+
+    /// And these hands.
+    #[must_use]
+    pub fn with(self, hands: Hands) -> Self {
+        Self { hands, ..self }
+    }
+
+    /// And the hub's wishes for the configuration.
+    #[must_use]
+    pub fn with_twin(self, twin: TwinDesk) -> Self {
+        Self { twin: Some(twin), ..self }
     }
 
     /// For a device without doors.
     #[must_use]
     pub fn none() -> Self {
-        Self { doors: HashMap::new(), told: mpsc::channel(1).1 }
+        Self::new(HashMap::new(), mpsc::channel(1).1)
     }
 
     fn door(&self, id: &str) -> Option<mpsc::Sender<DoorInput>> {
@@ -185,6 +224,12 @@ pub struct SyncStatus {
     pub lease_over: bool,
     /// The snapshots that are being fetched.
     pub snapshots: Vec<SnapshotStatus>,
+    /// The desired state that the agent works by.
+    pub twin: Option<wire_contract::TwinVersion>,
+    /// Whether something of the twin waits for a start, or was refused: its state's word.
+    pub twin_state: Option<&'static str>,
+    /// The last commands of this run, the newest first.
+    pub commands: VecDeque<CommandLine>,
 }
 
 /// A snapshot that is being fetched.
@@ -200,6 +245,34 @@ pub struct SnapshotStatus {
     pub bytes: Option<u64>,
     /// How much of it is here, in percent, rounded down.
     pub percent: u64,
+}
+
+/// Commands that are shown.
+const SHOWN: usize = 16;
+
+/// A command, for `status`.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct CommandLine {
+    /// Which.
+    pub id: CommandId,
+    /// Its kind's word; none for one that was known before it came, or was refused unread.
+    pub kind: Option<&'static str>,
+    /// How far it got.
+    pub state: &'static str,
+    /// Why not.
+    pub code: Option<Code>,
+    /// When that was said.
+    pub at: Timestamp,
+}
+
+impl SyncStatus {
+    /// Shows a word on a command.
+    fn show_command(&mut self, line: CommandLine) {
+        let kind = self.commands.iter().find(|known| known.id == line.id).and_then(|known| known.kind);
+        self.commands.retain(|known| known.id != line.id);
+        self.commands.push_front(CommandLine { kind: line.kind.or(kind), ..line });
+        self.commands.truncate(SHOWN);
+    }
 }
 
 /// Runs until `stop` is cancelled, then says "offline" and returns within [`Timing::stop_timeout`] and what the disk

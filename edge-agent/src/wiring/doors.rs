@@ -52,6 +52,7 @@ pub(super) fn rules(config: &Config, door: &DoorConfig, pack: &ModelPack) -> Res
         liveness: liveness(policy),
         min_face_px: f32::from(policy.min_face_px),
         deny_unrecorded: policy.unrecorded == UnrecordedRule::Deny,
+        lockdown_lets: policy.lockdown_lets.clone(),
     })
 }
 

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use crate::clock::{SharedClock, rfc3339_ms};
 use crate::control::{Answer, Ask};
 use crate::gallery::{GalleryLine, Roster};
+use crate::lockdown::Lockdowns;
 use crate::logging::chain;
 use crate::stages::record::{Origin, RecordHealth};
 use crate::sync::SyncStatus;
@@ -33,6 +34,7 @@ pub(super) struct Board {
     pub(super) pack: Arc<ModelPack>,
     pub(super) cameras: Vec<super::cameras::Running>,
     pub(super) doors: Vec<String>,
+    pub(super) lockdowns: Arc<Lockdowns>,
 }
 
 /// Entries of one page of `outbox list`: some 200 bytes each, so a page is small and the next question comes soon.
@@ -78,6 +80,10 @@ impl Board {
             "time": rfc3339_ms(wall.utc),
             "clock": clock,
             "doors": self.doors.join(", "),
+            "locked_down": self.lockdowns.active().join(", "),
+            "twin": self.link.borrow().twin.map(|twin| format!("version {} of epoch {}", twin.version, twin.epoch)),
+            "twin_state": self.link.borrow().twin_state,
+            "commands": self.link.borrow().commands,
             "cameras": self.cameras.iter().map(super::cameras::Running::told).collect::<Vec<_>>(),
             "model_runs": Task::ALL.map(|task| self.model_runs(task)),
         })

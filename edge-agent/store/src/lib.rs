@@ -10,8 +10,9 @@
 //! - [`PartialSnapshot`]: what has come of a whole gallery that is being fetched.
 //! - [`Outbox`]: the only copy of an event until the hub has it: redb, one durable commit before anything is
 //!   acknowledged.
+//! - [`StateFile`]: what the agent itself must know after a restart: a lock-down, a reboot under way, the twin.
 //!
-//! Invariants: nothing is acknowledged before it is fsynced; nothing lies on disk unsealed; a store that went back in time
+//! Invariants: nothing is acknowledged before it is fsynced; nothing of people lies on disk unsealed; a store that went back in time
 //! is noticed by a watermark outside it. Deliberately absent: the network, the clock (times are arguments), what an event
 //! or a decision means.
 
@@ -23,6 +24,7 @@ mod keys;
 mod outbox;
 mod seal;
 mod snapshot;
+mod state_file;
 mod watermark;
 
 pub use contact::{Contact, ContactError, ContactFile, ContactFound};
@@ -39,4 +41,5 @@ pub use outbox::{
 };
 pub use seal::SealingError;
 pub use snapshot::PartialSnapshot;
+pub use state_file::{StateFile, StateFileError};
 pub use watermark::WatermarkError;

@@ -12,8 +12,8 @@ use gallery_log::{Body, Kind, Record};
 use wire_contract::claim::HubKey;
 use wire_contract::snapshot::{SnapshotAnswer, Wanted};
 use wire_contract::{
-    Batch, Bytes, ClaimAnswer, ClaimRequest, ClaimToken, EvtAck, EvtRefusal, GalleryDown, GalleryUp, LinkAnswer,
-    Problem, Status, Timestamp, Topic,
+    Batch, Bytes, ClaimAnswer, ClaimRequest, ClaimToken, CommandDown, CommandUp, EvtAck, EvtRefusal, GalleryDown,
+    GalleryUp, LinkAnswer, Problem, Status, Timestamp, Topic, TwinDown, TwinSettings, TwinUp,
 };
 
 pub(crate) fn photo(bytes: &[u8]) {
@@ -56,12 +56,18 @@ pub(crate) fn up_envelope(bytes: &[u8]) {
     let _ = black_box(wire_contract::envelope::parse_up(bytes));
     let _ = black_box(serde_json::from_slice::<GalleryUp>(bytes));
     let _ = black_box(serde_json::from_slice::<Status>(bytes));
+    let _ = black_box(serde_json::from_slice::<CommandUp>(bytes));
+    let _ = black_box(serde_json::from_slice::<TwinUp>(bytes));
 }
 
 pub(crate) fn down_message(bytes: &[u8]) {
     let _ = black_box(serde_json::from_slice::<EvtAck>(bytes));
     let _ = black_box(serde_json::from_slice::<EvtRefusal>(bytes));
     let _ = black_box(serde_json::from_slice::<GalleryDown>(bytes));
+    let _ = black_box(serde_json::from_slice::<CommandDown>(bytes));
+    if let Ok(twin) = serde_json::from_slice::<TwinDown>(bytes) {
+        let _ = black_box(TwinSettings::parse(&twin.settings).map(|settings| settings.hash()));
+    }
     let _ = black_box(serde_json::from_slice::<LinkAnswer>(bytes));
     let _ = black_box(serde_json::from_slice::<Problem>(bytes));
 }

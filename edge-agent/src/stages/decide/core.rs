@@ -16,7 +16,7 @@ use face_core::{MonoTime, PersonId, TrackId};
 use uuid::Uuid;
 
 use super::context::{AccessContext, Identity, LivenessSeen};
-use super::{DoorEvent, DoorInput, OrderTold};
+use super::{DoorEvent, DoorInput, EnrolOrder, OrderTold, Told};
 use crate::door::RelayState;
 use crate::gallery::Standing;
 use crate::stages::identify::Identified;
@@ -42,6 +42,8 @@ pub struct Rules {
     pub min_face_px: f32,
     /// Whether nobody gets in while events cannot be recorded.
     pub deny_unrecorded: bool,
+    /// Who is let through a lock-down: people or groups.
+    pub lockdown_lets: Vec<Uuid>,
 }
 
 /// What a door needs to know of the liveness policy.
@@ -63,6 +65,8 @@ pub trait Surroundings {
     fn generation(&self) -> u64;
     /// How a person stands in the gallery that is current now.
     fn standing(&self, person: PersonId) -> Standing;
+    /// Whether a person is one of these, or in a group that is.
+    fn is_among(&self, person: PersonId, ids: &[Uuid]) -> bool;
     /// Whether the last event could be recorded.
     fn recording(&self) -> bool;
     /// A fresh name for a decision.
@@ -111,13 +115,14 @@ pub struct Decider {
     rules: Rules,
     door: Door,
     cases: HashMap<TrackId, Case>,
+    enrolling: Option<EnrolOrder>,
 }
 
 impl Decider {
     /// A locked door with nobody before it.
     #[must_use]
     pub fn new(rules: Rules) -> Self {
-        Self { rules, door: Door::locked(), cases: HashMap::new() }
+        Self { rules, door: Door::locked(), cases: HashMap::new(), enrolling: None }
     }
 
     /// Takes one input in.
@@ -126,7 +131,8 @@ impl Decider {
             DoorInput::Face(report) => {
                 let track = report.track;
                 self.cases.entry(track).or_default().report = Some(report);
-                self.judge(track, now, around)
+                let taken = self.take_face(track, now);
+                taken.into_iter().chain(self.judge(track, now, around)).collect()
             }
             DoorInput::Identified(found) => {
                 let track = found.track;
@@ -134,7 +140,8 @@ impl Decider {
                 if let Some(case) = self.cases.get_mut(&track) {
                     case.take(found, &self.rules, around.generation());
                 }
-                self.judge(track, now, around)
+                let taken = self.take_face(track, now);
+                taken.into_iter().chain(self.judge(track, now, around)).collect()
             }
             DoorInput::EmbedderFailed { track } => {
                 if let Some(case) = self.cases.get_mut(&track) {
@@ -145,6 +152,12 @@ impl Decider {
             DoorInput::Left { track } => self.left(track, now, around),
             DoorInput::DetectorFailed { .. } => self.refuse(None, DenyReason::ModelsUnavailable, now, around),
             DoorInput::Ordered(order) => self.step(Input::Ordered(order), now),
+            DoorInput::Lockdown { on } => self.step(Input::Lockdown { on }, now),
+            DoorInput::Enrol(order) => self.enrol(order),
+            DoorInput::Ruled(rules) => {
+                self.rules = Rules::clone(&rules);
+                Vec::new()
+            }
             DoorInput::GalleryChanged => self.gallery_changed(now, around),
             DoorInput::CameraStalled => {
                 let mut waiting: Vec<TrackId> = self.cases.keys().copied().collect();
@@ -155,14 +168,15 @@ impl Decider {
                     told.flat_map(|track| self.refuse(Some(track), DenyReason::CameraStalled, now, around)).collect();
                 // Nothing that was seen before the stall may open the door after it.
                 self.cases.clear();
-                outputs
+                outputs.into_iter().chain(self.nobody_came(true, now)).collect()
             }
         }
     }
 
     /// Time has passed.
     pub fn tick(&mut self, now: MonoTime) -> Vec<Output> {
-        self.step(Input::Tick, now)
+        let late = self.nobody_came(false, now);
+        self.step(Input::Tick, now).into_iter().chain(late).collect()
     }
 
     /// The relay does not do what it was told.
@@ -240,7 +254,8 @@ impl Decider {
         };
         let decision = around.decision();
         let in_current_snapshot = around.standing(person) == Standing::Member;
-        self.step(Input::Granted(Grant { decision, person, evidence, in_current_snapshot }), now)
+        let passes_lockdown = around.is_among(person, &self.rules.lockdown_lets);
+        self.step(Input::Granted(Grant { decision, person, evidence, in_current_snapshot, passes_lockdown }), now)
     }
 
     fn step(&mut self, input: Input, now: MonoTime) -> Vec<Output> {
@@ -276,7 +291,9 @@ impl Decider {
             ],
             Effect::WakeAt(at) => vec![Output::WakeAt(at)],
             Effect::Record(record) => vec![Output::Event(self.event(record, now))],
-            Effect::Answer { command, outcome } => vec![Output::Answer(OrderTold { command, outcome })],
+            Effect::Answer { command, outcome } => {
+                vec![Output::Answer(OrderTold { command, outcome: Told::Opened(outcome) })]
+            }
         }
     }
 
@@ -433,5 +450,6 @@ fn who(search: &Identified, rules: &Rules) -> (Identification, OpenSetPolicy) {
     (identify(&search.ranked, &policy), policy)
 }
 
+mod enrolling;
 #[cfg(test)]
 mod tests;

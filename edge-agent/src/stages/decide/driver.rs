@@ -17,8 +17,8 @@ use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
 use uuid::{NoContext, Uuid};
 
-use super::core::{Decider, Output, Surroundings};
-use super::{DoorEvent, DoorInput, OrderTold};
+use super::core::{Decider, Output, Rules, Surroundings};
+use super::{DoorEvent, DoorInput, OrderTold, Told};
 use crate::clock::SharedClock;
 use crate::door::{ActuatorError, DoorActuator, FailMode, Order, RelayState};
 use crate::gallery::{Roster, Standing};
@@ -50,6 +50,10 @@ pub struct Decide {
     pub roster: Arc<ArcSwap<Roster>>,
     /// Changes with each new roster.
     pub gallery_changes: watch::Receiver<u64>,
+    /// Whether the door is in lock-down.
+    pub lockdown: watch::Receiver<bool>,
+    /// What the door goes by, when that changes.
+    pub rules: watch::Receiver<Arc<Rules>>,
     /// Where answers to an operator's orders go.
     pub orders_told: mpsc::Sender<OrderTold>,
     /// Where events go.
@@ -66,7 +70,12 @@ pub async fn run(mut decide: Decide) {
     let mut wake_at: Option<MonoTime> = None;
     let mut stuck: Option<Stuck> = None;
     let mut waiting: VecDeque<Waiting> = VecDeque::new();
-    let mut galleries = decide.gallery_changes.clone();
+    let (mut galleries, mut lockdown) = (decide.gallery_changes.clone(), decide.lockdown.clone());
+    let mut rules = decide.rules.clone();
+    // Before the first face: a lock-down outlives a restart.
+    let begun = DoorInput::Lockdown { on: *lockdown.borrow_and_update() };
+    let outputs = decide.ask(Some(begun), 0);
+    decide.carry_out(outputs, &mut stuck, &mut wake_at, &mut waiting);
     loop {
         decide.turns.fetch_add(1, Ordering::Relaxed);
         let due_at = wake_at.into_iter().chain(stuck.map(|stuck| stuck.retry_at)).min();
@@ -74,6 +83,14 @@ pub async fn run(mut decide: Decide) {
         let outputs = tokio::select! {
             biased;
             Ok(()) = galleries.changed() => decide.ask(Some(DoorInput::GalleryChanged), waiting.len()),
+            Ok(()) = lockdown.changed() => {
+                let on = *lockdown.borrow_and_update();
+                decide.ask(Some(DoorInput::Lockdown { on }), waiting.len())
+            }
+            Ok(()) = rules.changed() => {
+                let ruled = DoorInput::Ruled(Arc::clone(&rules.borrow_and_update()));
+                decide.ask(Some(ruled), waiting.len())
+            }
             () = tokio::time::sleep(pause) => {
                 decide.retry(&mut stuck, &mut wake_at, &mut waiting);
                 let due = wake_at.is_some_and(|at| at <= decide.clock.now());
@@ -170,9 +187,13 @@ impl Decide {
 
     /// Tells the operator. An order that the relay did not take was not carried out.
     fn answer(&self, told: OrderTold, moved: bool) {
-        let outcome = if moved { told.outcome } else { OrderOutcome::Fault };
-        if self.orders_told.try_send(OrderTold { outcome, ..told }).is_err() {
-            tracing::warn!(event = "order_not_told", door = %self.door, command = %told.command, ?outcome, "nobody takes the answer to an order");
+        let outcome = match told.outcome {
+            Told::Opened(_) if !moved => Told::Opened(OrderOutcome::Fault),
+            outcome => outcome,
+        };
+        let command = told.command;
+        if self.orders_told.try_send(OrderTold { command, outcome }).is_err() {
+            tracing::warn!(event = "order_not_told", door = %self.door, %command, "nobody takes the answer to an order");
         }
     }
 
@@ -267,6 +288,10 @@ impl Surroundings for Around {
 
     fn standing(&self, person: PersonId) -> Standing {
         self.roster.standing(person, self.clock.wall())
+    }
+
+    fn is_among(&self, person: PersonId, ids: &[Uuid]) -> bool {
+        self.roster.is_among(person, ids)
     }
 
     fn recording(&self) -> bool {

@@ -11,9 +11,10 @@ mod driver;
 
 use face_core::door::{DenyReason, DoorOrder, OrderOutcome};
 use face_core::liveness::{Demand, Method};
-use face_core::{MonoTime, PersonId, TrackId};
+use face_core::{Embedding, MonoTime, PersonId, TrackId};
 use face_runtime::FalseAcceptRate;
 use serde::Deserialize;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::values;
@@ -50,6 +51,8 @@ pub struct PolicyConfig {
     pub freshness: Duration,
     /// Lowest height of a face in the frame, in pixels.
     pub min_face_px: u16,
+    /// Who is let through a lock-down: ids of people or of groups, as the hub has them.
+    pub lockdown_lets: Vec<uuid::Uuid>,
     /// What happens while events cannot be recorded.
     pub unrecorded: UnrecordedRule,
 }
@@ -135,19 +138,63 @@ pub enum DoorInput {
     },
     /// An operator opens the door.
     Ordered(DoorOrder),
+    /// A lock-down begins or ends.
+    Lockdown {
+        /// Whether it lasts from now on.
+        on: bool,
+    },
+    /// An operator waits for a face to enrol.
+    Enrol(EnrolOrder),
+    /// The rules have changed.
+    Ruled(Arc<Rules>),
     /// There is a new gallery snapshot.
     GalleryChanged,
     /// The camera gives no frames any more.
     CameraStalled,
 }
 
-/// What a door says of an operator's order.
+/// An operator's order to take a face for somebody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EnrolOrder {
+    /// The command.
+    pub command: uuid::Uuid,
+    /// After this time no face is taken.
+    pub not_after: MonoTime,
+}
+
+/// A face that was taken for somebody.
+#[derive(Clone, PartialEq)]
+pub struct TakenFace {
+    /// Unit vector.
+    pub embedding: Embedding,
+    /// Quality of the shot, in [0, 1].
+    pub quality: f32,
+}
+
+impl std::fmt::Debug for TakenFace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TakenFace(quality {})", self.quality)
+    }
+}
+
+/// What a door says of an operator's order.
+#[derive(Debug, Clone, PartialEq)]
 pub struct OrderTold {
     /// The command.
     pub command: uuid::Uuid,
     /// What became of it.
-    pub outcome: OrderOutcome,
+    pub outcome: Told,
+}
+
+/// What became of an order at a door.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Told {
+    /// Of one to open.
+    Opened(OrderOutcome),
+    /// Of one to take a face: here it is.
+    Taken(Box<TakenFace>),
+    /// Of one to take a face: nobody came in time whose face is good enough, or the camera stopped.
+    NobodyCame,
 }
 
 /// Answers that may wait for the line to the hub. An operator gives orders one at a time; what finds no room is not told,

@@ -4,9 +4,9 @@ use face_core::door::{DenyReason, LockCause};
 use face_core::liveness::{LivenessVerdict, Method};
 use face_core::quality::QualityReason;
 use wire_contract::event::{
-    AccessData, CameraRecoveredData, CameraStalledData, DoorCause, DoorData, FaceAppearedData, GalleryHealedData,
-    GalleryOlderEpochData, GalleryRebuiltData, IdentityScores, LivenessScores, Reason, SnapshotRefusedData,
-    SystemGapData, SystemStartedData, Timing,
+    AccessData, CameraRecoveredData, CameraStalledData, CommandSettledData, DoorCause, DoorData, FaceAppearedData,
+    GalleryHealedData, GalleryOlderEpochData, GalleryRebuiltData, IdentityScores, LivenessScores, Reason,
+    SnapshotRefusedData, SystemGapData, SystemStartedData, Timing,
 };
 use wire_contract::{Code, EventData, GalleryId, PersonId, Score, Stage};
 
@@ -104,6 +104,15 @@ pub fn data_of(happening: &Happening, origin: &Origin) -> Told {
             }),
             subject: Some(gallery.to_string()),
         },
+        Happening::CommandSettled { command, order, state, code, .. } => Told {
+            data: EventData::CommandSettled(CommandSettledData {
+                command: *command,
+                order: order.clone(),
+                state: *state,
+                reason: code.map(Reason::of),
+            }),
+            subject: Some(command.to_string()),
+        },
         Happening::OlderEpochOffered { gallery, offered, held, .. } => Told {
             data: EventData::GalleryOlderEpoch(GalleryOlderEpochData {
                 alarm: true,
@@ -151,6 +160,7 @@ fn door_event(door: &str, camera: &str, event: &DoorEvent, origin: &Origin) -> T
             let cause = match cause {
                 LockCause::HoldElapsed => DoorCause::HoldElapsed,
                 LockCause::PersonRevoked => DoorCause::PersonRemoved,
+                LockCause::Lockdown => DoorCause::Command,
                 LockCause::Fault | LockCause::Tamper | LockCause::FaultCleared => DoorCause::Agent,
             };
             let data = DoorData { door: door.to_owned(), cause, decision: None, person: None };
@@ -238,6 +248,7 @@ fn code(reason: DenyReason) -> Code {
         DenyReason::ModelsUnavailable => Code::ModelsUnavailable,
         DenyReason::CameraStalled => Code::CameraStalled,
         DenyReason::DoorFault => Code::Unavailable,
+        DenyReason::LockedDown => Code::DoorLockedDown,
     }
 }
 

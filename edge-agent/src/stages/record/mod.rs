@@ -137,6 +137,19 @@ pub enum Happening {
         /// When.
         at: MonoTime,
     },
+    /// An operator's command had its last word.
+    CommandSettled {
+        /// The command.
+        command: wire_contract::CommandId,
+        /// What was ordered.
+        order: wire_contract::Order,
+        /// What became of it.
+        state: wire_contract::CommandState,
+        /// Why, when it did not succeed.
+        code: Option<wire_contract::Code>,
+        /// When.
+        at: MonoTime,
+    },
 }
 
 impl Happening {
@@ -153,7 +166,8 @@ impl Happening {
             | Self::GalleryRebuilt { at, .. }
             | Self::GalleryHealed { at, .. }
             | Self::OlderEpochOffered { at, .. }
-            | Self::SnapshotRefused { at, .. } => *at,
+            | Self::SnapshotRefused { at, .. }
+            | Self::CommandSettled { at, .. } => *at,
         }
     }
 
@@ -169,6 +183,7 @@ impl Happening {
                 | Self::GalleryHealed { .. }
                 | Self::OlderEpochOffered { .. }
                 | Self::SnapshotRefused { .. }
+                | Self::CommandSettled { .. }
         )
     }
 }

@@ -145,7 +145,9 @@ impl Site {
             inputs: inputs_at_door,
             roster: galleries.roster(),
             gallery_changes: galleries.changes(),
-            // Nobody gives this door orders.
+            // Nobody gives this door orders, or other rules.
+            lockdown: watch::channel(false).1,
+            rules: watch::channel(Arc::new(rules()?)).1,
             orders_told: mpsc::channel(1).0,
             recorder: recorder.clone(),
             clock: Arc::clone(&clock),
@@ -252,6 +254,7 @@ impl Site {
             generation: roster.generation(),
             n_templates: roster.snapshot().len(),
             ranked: roster.snapshot().candidates(&probe),
+            embedding: Arc::new(probe),
             same_face: true,
         };
         Ok((report, found))
@@ -299,5 +302,6 @@ fn rules() -> Result<Rules> {
         liveness: None,
         min_face_px: 80.0,
         deny_unrecorded: false,
+        lockdown_lets: Vec::new(),
     })
 }

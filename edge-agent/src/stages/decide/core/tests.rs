@@ -2,7 +2,7 @@ use std::collections::{HashMap, HashSet};
 
 use face_core::liveness::{Check, CheckState, Demand, Findings, Method};
 use face_core::quality::QualityReason;
-use face_core::{Ranked, Similarity, TemplateId, ThresholdLadder, ThresholdStep};
+use face_core::{Embedding, Ranked, Similarity, TemplateId, ThresholdLadder, ThresholdStep};
 
 use super::*;
 
@@ -61,6 +61,10 @@ impl Surroundings for World {
         self.standings.get(&person).copied().unwrap_or(Standing::Absent)
     }
 
+    fn is_among(&self, person: PersonId, ids: &[Uuid]) -> bool {
+        ids.contains(&person.0)
+    }
+
     fn recording(&self) -> bool {
         self.recording
     }
@@ -83,7 +87,14 @@ fn rules() -> Rules {
         liveness: Some(LivenessRules { demand: Demand::standard(), pass_above: 0.5, horizon: Duration::from_secs(5) }),
         min_face_px: 80.0,
         deny_unrecorded: true,
+        lockdown_lets: vec![ben().0],
     }
+}
+
+fn embedding() -> std::sync::Arc<Embedding> {
+    let mut raw = [0.0; 512];
+    raw[3] = 1.0;
+    std::sync::Arc::new(Embedding::from_raw(raw).unwrap())
 }
 
 fn ms(at: u64) -> MonoTime {
@@ -141,6 +152,7 @@ impl Story {
             generation: self.world.generation,
             n_templates: 2,
             ranked: rows(scores),
+            embedding: embedding(),
             same_face: true,
         }
     }
@@ -537,4 +549,16 @@ fn the_same_score_opens_before_a_small_gallery_and_not_before_a_large_one() {
         });
         assert_eq!(told.map(|identity| identity.threshold), Some(threshold), "{n_templates}");
     }
+}
+
+#[test]
+fn a_lock_down_is_passed_by_those_whom_the_policy_names_and_by_nobody_else() {
+    let mut story = Story::new();
+    story.tell(DoorInput::Lockdown { on: true }, 0);
+    story.shot(700, &[(anna(), 0.8)]);
+    assert_eq!(reason(&story.frame(900, live(), &[700])), Some(DenyReason::LockedDown));
+    let mut story = Story::new();
+    story.tell(DoorInput::Lockdown { on: true }, 0);
+    story.shot(700, &[(ben(), 0.8)]);
+    assert!(opens(&story.frame(900, live(), &[700])));
 }
