@@ -11,12 +11,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
-use serde_json::{Value, json};
+use serde_json::json;
 use uuid::Uuid;
 
 use crate::config::{self, Config, ConfigError};
 use crate::embedded::Layout;
 pub use client::ClientError;
+use client::Sent;
 
 /// Exit code when the hub does not run.
 const EXIT_UNAVAILABLE: u8 = 3;
@@ -76,6 +77,9 @@ enum Command {
     /// Devices of a tenant
     #[command(subcommand)]
     Devices(DevicesCommand),
+    /// Pictures of people whom a door takes for somebody, and who are not them
+    #[command(subcommand)]
+    NegativeAnchors(AnchorsCommand),
     /// Ask the running hub how its parts are
     Doctor,
     /// Print a completion script for a shell
@@ -158,6 +162,49 @@ enum DevicesCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+#[command(
+    after_help = "A door refuses whoever is at least as near to a negative anchor as to the person (not_this_person).
+Example:
+  cloud-hub negative-anchors add --tenant 0192f0c1-… --person 7c1b… visitor.jpg"
+)]
+enum AnchorsCommand {
+    /// Say that whoever is in a picture is not this person; every door of the person follows
+    Add {
+        /// Whose tenant
+        #[arg(long)]
+        tenant: Uuid,
+        /// Who it is not
+        #[arg(long)]
+        person: Uuid,
+        /// JPEG or PNG with one face
+        picture: PathBuf,
+        /// It shows somebody else although it looks as if it were the person
+        #[arg(long)]
+        confirm: bool,
+    },
+    /// List a person's negative anchors (never a picture)
+    List {
+        /// Whose tenant
+        #[arg(long)]
+        tenant: Uuid,
+        /// Whose
+        #[arg(long)]
+        person: Uuid,
+    },
+    /// Take one back
+    Remove {
+        /// Whose tenant
+        #[arg(long)]
+        tenant: Uuid,
+        /// Whose
+        #[arg(long)]
+        person: Uuid,
+        /// Which
+        anchor: Uuid,
+    },
+}
+
 /// What the program is to do, once arguments and configuration are read.
 #[derive(Debug)]
 pub enum Task {
@@ -177,7 +224,7 @@ pub struct Question {
     socket: PathBuf,
     method: &'static str,
     path: String,
-    body: Option<Value>,
+    sent: Sent,
     output: Output,
     columns: &'static [table::Column],
     list: &'static str,
@@ -224,33 +271,55 @@ fn completions(shell: clap_complete::Shell) -> String {
 }
 
 fn question(command: &Command, socket: PathBuf, output: Output) -> Question {
-    let (method, path, body, list, columns): (_, _, _, _, &'static [table::Column]) = match command {
+    let (method, path, sent, list, columns): (_, _, _, _, &'static [table::Column]) = match command {
         Command::Tenants(TenantsCommand::Create { name }) => {
-            ("POST", String::from("/tenants"), Some(json!({ "name": name })), "", table::NEW_TENANT)
+            ("POST", String::from("/tenants"), Sent::Json(json!({ "name": name })), "", table::NEW_TENANT)
         }
-        Command::Tenants(TenantsCommand::List) => ("GET", String::from("/tenants"), None, "tenants", table::TENANTS),
+        Command::Tenants(TenantsCommand::List) => {
+            ("GET", String::from("/tenants"), Sent::Nothing, "tenants", table::TENANTS)
+        }
         Command::ApiKeys(ApiKeysCommand::Create { tenant, name }) => {
             let path = format!("/tenants/{tenant}/api-keys");
-            ("POST", path, Some(json!({ "name": name })), "", table::NEW_API_KEY)
+            ("POST", path, Sent::Json(json!({ "name": name })), "", table::NEW_API_KEY)
         }
         Command::ApiKeys(ApiKeysCommand::List { tenant }) => {
-            ("GET", format!("/tenants/{tenant}/api-keys"), None, "api_keys", table::API_KEYS)
+            ("GET", format!("/tenants/{tenant}/api-keys"), Sent::Nothing, "api_keys", table::API_KEYS)
         }
         Command::ApiKeys(ApiKeysCommand::Revoke { tenant, key }) => {
-            ("DELETE", format!("/tenants/{tenant}/api-keys/{key}"), None, "", &[])
+            ("DELETE", format!("/tenants/{tenant}/api-keys/{key}"), Sent::Nothing, "", &[])
         }
         Command::Devices(DevicesCommand::List { tenant }) => {
-            ("GET", format!("/tenants/{tenant}/devices"), None, "devices", table::DEVICES)
+            ("GET", format!("/tenants/{tenant}/devices"), Sent::Nothing, "devices", table::DEVICES)
         }
-        _ => ("GET", String::from("/doctor"), None, "components", table::COMPONENTS),
+        Command::NegativeAnchors(command) => anchors(command),
+        _ => ("GET", String::from("/doctor"), Sent::Nothing, "components", table::COMPONENTS),
     };
-    Question { socket, method, path, body, output, columns, list }
+    Question { socket, method, path, sent, output, columns, list }
+}
+
+type Asked = (&'static str, String, Sent, &'static str, &'static [table::Column]);
+
+fn anchors(command: &AnchorsCommand) -> Asked {
+    let base = |tenant: &Uuid, person: &Uuid| format!("/tenants/{tenant}/people/{person}/negative-anchors");
+    match command {
+        AnchorsCommand::Add { tenant, person, picture, confirm } => {
+            let query = if *confirm { "?confirm=true" } else { "" };
+            let path = base(tenant, person) + query;
+            ("POST", path, Sent::File(picture.clone()), "", table::NEW_ANCHOR)
+        }
+        AnchorsCommand::List { tenant, person } => {
+            ("GET", base(tenant, person), Sent::Nothing, "negative_anchors", table::ANCHORS)
+        }
+        AnchorsCommand::Remove { tenant, person, anchor } => {
+            ("DELETE", format!("{}/{anchor}", base(tenant, person)), Sent::Nothing, "", &[])
+        }
+    }
 }
 
 impl Question {
     /// Asks, and returns what to print and the exit code.
     pub async fn ask(&self) -> Result<String, ClientError> {
-        let answer = client::ask(&self.socket, self.method, &self.path, self.body.as_ref()).await?;
+        let answer = client::ask(&self.socket, self.method, &self.path, &self.sent).await?;
         Ok(match self.output {
             Output::Json => format!("{answer}\n"),
             Output::Table => table::render(&answer, self.list, self.columns),
@@ -308,7 +377,25 @@ mod tests {
         };
         assert_eq!(question.socket, Path::new("/x/run/control.sock"));
         assert_eq!((question.method, question.path.as_str()), ("POST", "/tenants"));
-        assert_eq!(question.body, Some(json!({ "name": "Acme" })));
+        assert_eq!(question.sent, Sent::Json(json!({ "name": "Acme" })));
+    }
+
+    #[test]
+    fn negative_anchors_are_asked_for_by_person() {
+        let (tenant, person) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let ids = ["--tenant".to_owned(), tenant.to_string(), "--person".to_owned(), person.to_string()];
+        let asked = |rest: &[&str]| {
+            let start = ["cloud-hub", "negative-anchors", rest[0]];
+            let all = start.into_iter().chain(ids.iter().map(String::as_str)).chain(rest[1..].iter().copied());
+            let Task::Ask(question) = task(&all.collect::<Vec<_>>()) else { panic!("a question") };
+            (question.method, question.path, question.sent)
+        };
+        let base = format!("/tenants/{tenant}/people/{person}/negative-anchors");
+        let picture = Sent::File(PathBuf::from("a.jpg"));
+        assert_eq!(asked(&["add", "a.jpg", "--confirm"]), ("POST", format!("{base}?confirm=true"), picture));
+        assert_eq!(asked(&["list"]), ("GET", base.clone(), Sent::Nothing));
+        let anchor = Uuid::from_u128(3).to_string();
+        assert_eq!(asked(&["remove", &anchor]), ("DELETE", format!("{base}/{anchor}"), Sent::Nothing));
     }
 
     #[tokio::test]

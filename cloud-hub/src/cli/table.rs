@@ -16,6 +16,15 @@ pub(super) const NEW_API_KEY: &[Column] = &[("API KEY", "/id"), ("SECRET (shown 
 pub(super) const API_KEYS: &[Column] =
     &[("API KEY", "/id"), ("NAME", "/name"), ("CREATED", "/created_at"), ("REVOKED", "/revoked_at")];
 pub(super) const COMPONENTS: &[Column] = &[("COMPONENT", "/name"), ("STATUS", "/status"), ("DETAIL", "/detail")];
+pub(super) const NEW_ANCHOR: &[Column] =
+    &[("ANCHOR", "/id"), ("PERSON", "/person"), ("LIKENESS", "/score"), ("QUALITY", "/quality")];
+pub(super) const ANCHORS: &[Column] = &[
+    ("ANCHOR", "/id"),
+    ("SPACE", "/space_id"),
+    ("MODEL", "/model_version"),
+    ("QUALITY", "/quality"),
+    ("CREATED", "/created_at"),
+];
 /// One line a gallery; a device without one still has a line.
 pub(super) const DEVICES: &[Column] = &[
     ("DEVICE", "/id"),

@@ -5,7 +5,7 @@
 //!
 //! **Erased people.** Records of a person who was erased have no body any more, yet versions must stay contiguous and
 //! a `del` must find something to delete. A device that comes from before such a record is sent a stand-in: a person
-//! who may not pass, a template in a space that no model has. Its `del` follows further on in the log. A message that
+//! who may not pass, a template or anchor in a space that no model has. Its `del` follows further on in the log. A message that
 //! ends in between therefore leads to another root than the log had; the root that the device must have there is
 //! computed, from the leaves that it really holds.
 
@@ -14,14 +14,14 @@ use std::sync::Arc;
 
 use gallery_log::body::{EMBEDDING_LEN, PersonState};
 use gallery_log::digest::{BUCKETS, Bucket, differing};
-use gallery_log::{Body, Digest, DigestKey, Kind, Leaf, Op, PersonBody, RecordId, Root, TemplateBody};
+use gallery_log::{AnchorBody, Body, Digest, DigestKey, Kind, Leaf, Op, PersonBody, RecordId, Root, TemplateBody};
 use uuid::Uuid;
 use wire_contract::gallery::{GalleryRecord, GalleryRecords, RecordKind, RecordOp, records_that_fit};
 use wire_contract::healing::{GalleryBuckets, MAX_HEALING_BYTES};
 use wire_contract::{Bytes, DownChannel, GalleryDown, Hash32, V1};
 
 use crate::domain::gallery::log_id;
-use crate::domain::ids::{DeviceId, GalleryId, PersonId, TemplateId};
+use crate::domain::ids::{AnchorId, DeviceId, GalleryId, PersonId, TemplateId};
 use crate::domain::message::Outgoing;
 use crate::domain::vault::{PersonKey, TenantKeys};
 use crate::keys::{DeviceLinks, Keyring, KeysError};
@@ -183,6 +183,7 @@ impl Opener<'_> {
                 Kind::Template => RecordKind::Template,
                 Kind::Credential => RecordKind::Credential,
                 Kind::Rule => RecordKind::Rule,
+                Kind::Anchor => RecordKind::Anchor,
             },
             id: record.id.0,
             rev: record.rev,
@@ -201,6 +202,9 @@ impl Opener<'_> {
             }
         };
         let opened = match &record.space_id {
+            Some(space_id) if record.kind == Kind::Anchor => {
+                key.open_anchor(AnchorId(record.id.0), record.rev, space_id, sealed)?
+            }
             Some(space_id) => key.open_template(TemplateId(record.id.0), record.rev, space_id, sealed)?,
             None => key.open_person_body(record.rev, sealed)?,
         };
@@ -210,13 +214,18 @@ impl Opener<'_> {
 
 /// What stands where an erased body stood: valid, and good for nothing.
 fn stand_in(record: &StoredRecord) -> Result<Vec<u8>, KeysError> {
+    let person = record.person.map_or(Uuid::nil(), |person| person.0);
+    let embedding = || {
+        let mut embedding = Box::new([0.0; EMBEDDING_LEN]);
+        embedding[0] = 1.0;
+        embedding
+    };
     let body = match record.kind {
         Kind::Template => {
-            let mut embedding = Box::new([0.0; EMBEDDING_LEN]);
-            embedding[0] = 1.0;
-            let person = record.person.map_or(Uuid::nil(), |person| person.0);
-            Body::Template(TemplateBody { person, space_id: ERASED_SPACE.to_owned(), quality: 0.0, embedding })
+            let space_id = ERASED_SPACE.to_owned();
+            Body::Template(TemplateBody { person, space_id, quality: 0.0, embedding: embedding() })
         }
+        Kind::Anchor => Body::Anchor(AnchorBody { person, space_id: ERASED_SPACE.to_owned(), embedding: embedding() }),
         // Rules belong to no person and credentials do not exist yet: what is left is people.
         Kind::Person | Kind::Credential | Kind::Rule => {
             Body::Person(PersonBody::new(PersonState::Suspended, None, None, Vec::new()))

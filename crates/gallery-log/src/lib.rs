@@ -21,7 +21,8 @@ pub mod record;
 pub mod seal;
 
 pub use body::{
-    Body, BodyError, CredentialBody, CredentialKind, PersonBody, PersonState, RuleBody, RuleKind, TemplateBody,
+    AnchorBody, Body, BodyError, CredentialBody, CredentialKind, PersonBody, PersonState, RuleBody, RuleKind,
+    TemplateBody,
 };
 pub use digest::{Digest, Leaf, Root};
 pub use ids::{GalleryId, RecordId, TenantId};

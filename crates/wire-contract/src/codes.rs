@@ -88,6 +88,8 @@ register! {
     Unknown, "unknown", Identify, "hint.ask_to_be_enrolled", None;
     /// Two people are too similar to tell which it is.
     Ambiguous, "ambiguous", Identify, "hint.look_straight", None;
+    /// The face is at least as near to a picture on record as not being the person as to the person.
+    NotThisPerson, "not_this_person", Identify, "hint.ask_operator", None;
     /// The passive check says that it is not a living person.
     LivenessFailed, "liveness_failed", Liveness, "hint.show_yourself", Some(422);
     /// The face hardly changes, as a photograph's would.
@@ -96,6 +98,10 @@ register! {
     LivenessUndecided, "liveness_undecided", Liveness, "hint.stay_in_view", Some(422);
     /// A required liveness check could not be made.
     LivenessUnavailable, "liveness_unavailable", Liveness, "hint.ask_operator", Some(503);
+    /// Another movement came than the one that was asked for.
+    ChallengeFailed, "challenge_failed", Liveness, "hint.do_as_asked", Some(422);
+    /// A movement that was asked for did not come in time.
+    ChallengeTimeout, "challenge_timeout", Liveness, "hint.do_as_asked", Some(422);
     /// The face has too few pixels.
     FaceTooSmall, "face_too_small", Quality, "hint.come_closer", Some(422);
     /// The face is not sharp.
@@ -136,7 +142,11 @@ register! {
     /// The photographs do not show one and the same person.
     PhotosDiffer, "photos_differ", Enrol, "hint.same_person", Some(422);
     /// The person is enrolled already under another id.
-    DuplicatePerson, "duplicate_person", Enrol, "hint.ask_operator", Some(409);
+    DuplicatePerson, "duplicate_person", Enrol, "hint.check_duplicate", Some(409);
+    /// The picture that is said not to be the person looks so much like them that it probably is.
+    AnchorIsPerson, "anchor_is_person", Enrol, "hint.check_anchor", Some(409);
+    /// The person has as many negative anchors as anyone may have.
+    TooManyAnchors, "too_many_anchors", Enrol, "hint.remove_anchor", Some(409);
 
     /// Records and root do not agree.
     RootMismatch, "root_mismatch", Sync, "hint.device_not_ready", None;

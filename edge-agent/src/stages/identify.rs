@@ -50,6 +50,8 @@ pub struct Identified {
     pub n_templates: usize,
     /// The rows to decide by, best first.
     pub ranked: Vec<Ranked>,
+    /// Negative anchors of the people in those rows.
+    pub anchors: Vec<Ranked>,
     /// False when this face is not the one of the track's shot before.
     pub same_face: bool,
 }
@@ -70,6 +72,7 @@ impl Identifier {
         generation: u64,
     ) -> Identified {
         let ranked = gallery.candidates(&embedding);
+        let anchors = gallery.anchors(&embedding, &ranked);
         self.last.retain(|_, (_, at)| shot.captured_at.since(*at) < FORGET_AFTER);
         let key = (Arc::clone(&shot.camera), shot.track);
         let same_face =
@@ -83,6 +86,7 @@ impl Identifier {
             generation,
             n_templates: gallery.len(),
             ranked,
+            anchors,
             same_face,
         }
     }
