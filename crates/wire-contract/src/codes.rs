@@ -88,8 +88,6 @@ register! {
     Unknown, "unknown", Identify, "hint.ask_to_be_enrolled", None;
     /// Two people are too similar to tell which it is.
     Ambiguous, "ambiguous", Identify, "hint.look_straight", None;
-    /// The face is at least as near to a picture on record as not being the person as to the person.
-    NotThisPerson, "not_this_person", Identify, "hint.ask_operator", None;
     /// The passive check says that it is not a living person.
     LivenessFailed, "liveness_failed", Liveness, "hint.show_yourself", Some(422);
     /// The face hardly changes, as a photograph's would.
@@ -98,10 +96,6 @@ register! {
     LivenessUndecided, "liveness_undecided", Liveness, "hint.stay_in_view", Some(422);
     /// A required liveness check could not be made.
     LivenessUnavailable, "liveness_unavailable", Liveness, "hint.ask_operator", Some(503);
-    /// Another movement came than the one that was asked for.
-    ChallengeFailed, "challenge_failed", Liveness, "hint.do_as_asked", Some(422);
-    /// A movement that was asked for did not come in time.
-    ChallengeTimeout, "challenge_timeout", Liveness, "hint.do_as_asked", Some(422);
     /// The face has too few pixels.
     FaceTooSmall, "face_too_small", Quality, "hint.come_closer", Some(422);
     /// The face is not sharp.
@@ -130,6 +124,12 @@ register! {
     ModelsUnavailable, "models_unavailable", Detect, "hint.device_not_ready", Some(503);
     /// The camera gives no pictures.
     CameraStalled, "camera_stalled", Capture, "hint.check_camera", None;
+    /// The face is at least as near to a picture on record as not being the person as to the person.
+    NotThisPerson, "not_this_person", Identify, "hint.ask_operator", None;
+    /// Another movement came than the one that was asked for.
+    ChallengeFailed, "challenge_failed", Liveness, "hint.do_as_asked", Some(422);
+    /// A movement that was asked for did not come in time.
+    ChallengeTimeout, "challenge_timeout", Liveness, "hint.do_as_asked", Some(422);
 
     /// The file is not a picture that can be read.
     PhotoUnreadable, "photo_unreadable", Enrol, "hint.send_jpeg_or_png", Some(422);

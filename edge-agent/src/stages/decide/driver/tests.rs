@@ -204,6 +204,8 @@ fn word(event: &DoorEvent) -> &'static str {
         DoorEvent::Denied { .. } => "denied",
         DoorEvent::Unlocked { .. } => "unlocked",
         DoorEvent::Locked { .. } => "locked",
+        DoorEvent::Prompted { .. } => "prompted",
+        DoorEvent::ChallengeEnded(_) => "challenge ended",
     }
 }
 
