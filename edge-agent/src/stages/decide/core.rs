@@ -102,6 +102,8 @@ struct Case {
     report: Option<FaceReport>,
     search: Option<Identified>,
     shots: u32,
+    /// Whom a shot of this face was nearer to not being, with that shot's scores.
+    disowned: Option<Identification>,
     /// Capture time of the first shot that showed another person than the one before.
     changed_at: Option<MonoTime>,
     embedder_failed: bool,
@@ -224,6 +226,7 @@ impl Decider {
         // searched in the new gallery.
         for case in self.cases.values_mut() {
             case.search = None;
+            case.disowned = None;
             case.shots = 0;
         }
         outputs
@@ -345,6 +348,7 @@ impl Case {
             self.changed_at = Some(found.shot_at);
             self.shots = 0;
             self.search = None;
+            self.disowned = None;
         }
         if found.height_px < rules.min_face_px || found.generation != generation {
             // Too small for this door, or found in a gallery that is no more: the next shot will tell.
@@ -352,18 +356,23 @@ impl Case {
         }
         self.witnessed |= self.interview.covers(found.shot_at);
         self.shots += 1;
+        if let (disowned @ Identification::NotThem { .. }, _) = who(&found, rules) {
+            self.disowned = Some(disowned);
+        }
         self.search = Some(found);
     }
 
     fn known_but_undecided(&self, rules: &Rules) -> bool {
-        let known =
-            self.search.as_ref().is_some_and(|search| matches!(who(search, rules).0, Identification::Known { .. }));
+        let known = self
+            .search
+            .as_ref()
+            .is_some_and(|search| matches!(self.who(search, rules).0, Identification::Known { .. }));
         known && rules.liveness.is_some() && !self.answered
     }
 
     fn identity(&self, rules: &Rules) -> Option<Identity> {
         let search = self.search.as_ref()?;
-        let (found, policy) = who(search, rules);
+        let (found, policy) = self.who(search, rules);
         Some(Identity::of(&found, &policy, search.quality))
     }
 
@@ -403,7 +412,7 @@ impl Case {
         if too_small.is_some() {
             return Judgement::Wait;
         }
-        let found = who(search, rules).0;
+        let found = self.who(search, rules).0;
         if let Some(liveness) = rules.liveness
             && let Some(judgement) = self.liveness_judgement(report, search.shot_at, rules, liveness)
         {
@@ -421,6 +430,19 @@ impl Case {
             // An absent person is turned down by the door's own step, at the relay call.
             (None, Identification::Known { person, .. }) => Judgement::Grant(person),
             (None, _) => Judgement::Wait,
+        }
+    }
+
+    /// Who the face is by its newest shot. Whom an earlier shot was nearer to not being it is not, in this visit: who is
+    /// taken for somebody does not get a new chance with each picture.
+    fn who(&self, search: &Identified, rules: &Rules) -> (Identification, OpenSetPolicy) {
+        let (found, policy) = who(search, rules);
+        match (found, self.disowned) {
+            (
+                Identification::Known { person, .. },
+                Some(disowned @ Identification::NotThem { person: not_them, .. }),
+            ) if person == not_them => (disowned, policy),
+            _ => (found, policy),
         }
     }
 

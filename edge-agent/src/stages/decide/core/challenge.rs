@@ -9,7 +9,7 @@ use face_core::liveness::{ChallengeRule, Check, CheckState, Findings, Method, Mo
 use face_core::{MonoTime, TrackId};
 use wire_contract::guidance::{Prompt, Show};
 
-use super::{Case, Decider, LivenessRules, Output, Rules, Surroundings, who};
+use super::{Case, Decider, LivenessRules, Output, Rules, Surroundings};
 use crate::gallery::Standing;
 use crate::stages::decide::{ChallengeEnd, DoorEvent};
 use crate::stages::perceive::FaceReport;
@@ -91,7 +91,7 @@ impl Case {
             && around.gallery_ready()
             && search.generation == around.generation()
             && liveness.challenge.asks(&report.liveness, &liveness.demand)
-            && may_enter(who(search, rules).0)
+            && may_enter(self.who(search, rules).0)
     }
 
     /// The findings as the door counts them: with the challenge among them.
