@@ -4,6 +4,7 @@
 //! order. Time, decision ids and nonces are arguments; the gallery is asked through a trait at the moment of the relay call.
 
 mod challenge;
+mod who;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,14 +12,15 @@ use std::time::Duration;
 use face_core::door::{
     self, DenyReason, Door, DoorPolicy, Effect, Fault, Grant, GrantEvidence, Input, Record, Refusal, UnlockCause,
 };
-use face_core::identify::{Identification, OpenSetPolicy, OpenSetRules, identify_with_anchors};
+use face_core::identify::{Identification, OpenSetRules};
 use face_core::liveness::{ChallengeRule, Demand, Interview, LivenessVerdict, Method, judge};
 use face_core::quality::QualityReason;
 use face_core::{MonoTime, PersonId, TrackId};
 use uuid::Uuid;
 use wire_contract::guidance::Show;
 
-use super::context::{AccessContext, Identity, LivenessSeen};
+use self::who::who;
+use super::context::{AccessContext, LivenessSeen};
 use super::{DoorEvent, DoorInput, OrderTold};
 use crate::door::RelayState;
 use crate::gallery::Standing;
@@ -370,12 +372,6 @@ impl Case {
         known && rules.liveness.is_some() && !self.answered
     }
 
-    fn identity(&self, rules: &Rules) -> Option<Identity> {
-        let search = self.search.as_ref()?;
-        let (found, policy) = self.who(search, rules);
-        Some(Identity::of(&found, &policy, search.quality))
-    }
-
     fn evidence(&self, track: TrackId, rules: &Rules) -> Option<GrantEvidence> {
         let (report, search) = (self.report.as_ref()?, self.search.as_ref()?);
         let liveness_at = match rules.liveness {
@@ -433,19 +429,6 @@ impl Case {
         }
     }
 
-    /// Who the face is by its newest shot. Whom an earlier shot was nearer to not being it is not, in this visit: who is
-    /// taken for somebody does not get a new chance with each picture.
-    fn who(&self, search: &Identified, rules: &Rules) -> (Identification, OpenSetPolicy) {
-        let (found, policy) = who(search, rules);
-        match (found, self.disowned) {
-            (
-                Identification::Known { person, .. },
-                Some(disowned @ Identification::NotThem { person: not_them, .. }),
-            ) if person == not_them => (disowned, policy),
-            _ => (found, policy),
-        }
-    }
-
     /// What keeps out whoever was found, however alive they are.
     fn not_let_in(&self, found: &Identification, around: &impl Surroundings) -> Option<Judgement> {
         let reason = match found {
@@ -496,12 +479,6 @@ impl Case {
             }
         }
     }
-}
-
-/// Who was found, by the policy for a gallery of the size that was searched.
-fn who(search: &Identified, rules: &Rules) -> (Identification, OpenSetPolicy) {
-    let policy = rules.open_set.for_gallery(search.n_templates);
-    (identify_with_anchors(&search.ranked, &search.anchors, &policy), policy)
 }
 
 #[cfg(test)]
