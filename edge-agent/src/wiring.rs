@@ -45,7 +45,7 @@ use self::live::Live;
 use crate::clock::{Clock, SharedClock, SystemClock};
 use crate::config::{Config, Sources};
 use crate::control::{self, control_socket};
-use crate::door::bind_unix;
+use crate::door::{Displays, bind_unix};
 use crate::gallery::Galleries;
 use crate::lockdown::Lockdowns;
 use crate::logging::LogDesk;
@@ -228,6 +228,8 @@ struct Agent {
     /// The doors that the hub may open, and what they answer.
     ordered: HashMap<String, mpsc::WeakSender<DoorInput>>,
     orders_told: (mpsc::Sender<decide::OrderTold>, Option<mpsc::Receiver<decide::OrderTold>>),
+    /// What the displays beside the doors show.
+    displays: Displays,
     origin: Origin,
     run: Uuid,
     link: watch::Sender<SyncStatus>,
@@ -272,6 +274,7 @@ impl Agent {
         Self {
             ordered: HashMap::new(),
             orders_told: (told, Some(tells)),
+            displays: Displays::of(config.doors.iter().map(|door| door.id.as_str().into())),
             tasks: JoinSet::new(),
             parts: HashMap::new(),
             pack,
@@ -328,6 +331,7 @@ impl Agent {
                 inputs: receiver,
                 roster: self.galleries.roster(),
                 gallery_changes: self.galleries.changes(),
+                displays: self.displays.clone(),
                 orders_told: self.orders_told.0.clone(),
                 recorder: self.recorder.clone(),
                 clock: Arc::clone(&self.clock),
@@ -465,6 +469,7 @@ impl Agent {
             cameras: self.cameras.clone(),
             doors: config.doors.iter().map(|door| door.id.clone()).collect(),
             lockdowns,
+            displays: self.displays.clone(),
         };
         desk.take_over(board);
         self.spawn(Part::Server, async move {

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Path as UrlPath, State};
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path as UrlPath, Query, State};
 use axum::http::StatusCode;
 use axum::middleware;
 use axum::routing::{delete, get, post};
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use wire_contract::Timestamp;
 
+use super::anchors::{self, AnchorQuery};
 use super::body::{Checks, Fields, Json};
 use super::commands::{Giver, NewCommand};
 use super::problem::ApiError;
@@ -27,7 +29,7 @@ use super::sites::MAX_NAME;
 use super::state::Api;
 use super::{commands, devices, galleries, observe, twins};
 use crate::domain::command::Command;
-use crate::domain::ids::{ApiKeyId, CommandId, DeviceId, DoorId, GalleryId, TenantId};
+use crate::domain::ids::{AnchorId, ApiKeyId, CommandId, DeviceId, DoorId, GalleryId, PersonId, TenantId};
 use crate::store::{audit, commands as store_commands, credentials, devices as store_devices, places, routes};
 
 /// As audit entries name the command line's user.
@@ -63,6 +65,9 @@ pub async fn serve(listener: UnixListener, api: Arc<Api>, stop: CancellationToke
         .route("/tenants/{tenant}/commands", get(list_commands))
         .route("/tenants/{tenant}/commands/{command}", get(show_command))
         .route("/tenants/{tenant}/commands/{command}/logs", get(show_logs))
+        .route("/tenants/{tenant}/people/{person}/negative-anchors", post(add_anchor).get(list_anchors))
+        .route("/tenants/{tenant}/people/{person}/negative-anchors/{anchor}", delete(remove_anchor))
+        .layer(DefaultBodyLimit::max(api.settings.enrolment.max_photo_bytes))
         .route("/doctor", get(doctor))
         .layer(middleware::from_fn_with_state(clock, observe::observe))
         .with_state(api);
@@ -273,6 +278,33 @@ async fn show_logs(State(api): State<Arc<Api>>, UrlPath((tenant, command)): UrlP
 /// The command line's user, as whoever gives orders in a tenant.
 async fn operator(api: &Api, tenant: Uuid) -> Result<Giver, ApiError> {
     Ok(Giver { tenant: existing(api, tenant).await?, actor: OPERATOR.to_owned() })
+}
+
+/// The body is the picture itself.
+async fn add_anchor(
+    State(api): State<Arc<Api>>,
+    UrlPath((tenant, person)): UrlPath<(Uuid, Uuid)>,
+    Query(query): Query<AnchorQuery>,
+    picture: Bytes,
+) -> Answer {
+    let (tenant, person) = (existing(&api, tenant).await?, PersonId(person));
+    let place = anchors::enter(&api, tenant, person).await?;
+    let view = anchors::add(&api, tenant, person, place, picture, query.confirm, OPERATOR).await?;
+    Ok((StatusCode::CREATED, axum::Json(json!(view))))
+}
+
+async fn list_anchors(State(api): State<Arc<Api>>, UrlPath((tenant, person)): UrlPath<(Uuid, Uuid)>) -> Answer {
+    let tenant = existing(&api, tenant).await?;
+    ok(json!({ "negative_anchors": anchors::all(&api, tenant, PersonId(person)).await? }))
+}
+
+async fn remove_anchor(
+    State(api): State<Arc<Api>>,
+    UrlPath((tenant, person, anchor)): UrlPath<(Uuid, Uuid, Uuid)>,
+) -> Result<StatusCode, ApiError> {
+    let tenant = existing(&api, tenant).await?;
+    api.custody.remove_anchor(tenant, PersonId(person), AnchorId(anchor), OPERATOR).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn doctor(State(api): State<Arc<Api>>) -> Answer {

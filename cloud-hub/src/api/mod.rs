@@ -4,6 +4,7 @@
 //! seen is decided by the database, since every handler works inside one tenant's transaction. Imports `domain`,
 //! `store`, `keys` and `pki`. Deliberately absent: state between requests, and SQL.
 
+mod anchors;
 mod answers;
 mod auth;
 mod body;
@@ -106,6 +107,7 @@ fn ordinary() -> Router<Arc<Api>> {
         .route("/v1/devices/{id}/twin/versions", get(twins::versions))
         .route("/v1/people", post(people::create).get(people::list))
         .route("/v1/people/{id}", get(people::get).delete(people::delete))
+        .route("/v1/people/{id}/negative-anchors/{anchor}", delete(anchors::delete))
         .route("/v1/events", get(events::list))
         .route("/v1/webhooks", post(webhooks::create).get(webhooks::list))
         .route("/v1/webhooks/{id}", delete(webhooks::delete))
@@ -116,6 +118,7 @@ fn ordinary() -> Router<Arc<Api>> {
         .layer(DefaultBodyLimit::max(MAX_JSON_BYTES));
     let photographs = Router::new()
         .route("/v1/people/{id}/enrolments", post(enrolments::create))
+        .route("/v1/people/{id}/negative-anchors", post(anchors::create).get(anchors::list))
         .layer(DefaultBodyLimit::max(MAX_FORM_BYTES));
     let logs = Router::new()
         .route(&format!("{}/{{command}}", paths::DEVICE_LOGS), put(answers::put_logs))

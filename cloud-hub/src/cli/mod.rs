@@ -19,6 +19,7 @@ use uuid::Uuid;
 use crate::config::{self, Config, ConfigError};
 use crate::embedded::Layout;
 pub use client::ClientError;
+use client::Sent;
 use orders::{CommandsCommand, TwinCommand};
 
 /// Between two questions about a command that is waited for.
@@ -88,6 +89,9 @@ enum Command {
     /// Commands to devices and doors
     #[command(subcommand)]
     Commands(orders::CommandsCommand),
+    /// Pictures of people whom a door takes for somebody, and who are not them
+    #[command(subcommand)]
+    NegativeAnchors(AnchorsCommand),
     /// Ask the running hub how its parts are
     Doctor,
     /// Print a completion script for a shell
@@ -192,6 +196,49 @@ enum GalleriesCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+#[command(
+    after_help = "A door refuses whoever is at least as near to a negative anchor as to the person (not_this_person).
+Example:
+  cloud-hub negative-anchors add --tenant 0192f0c1-… --person 7c1b… visitor.jpg"
+)]
+enum AnchorsCommand {
+    /// Say that whoever is in a picture is not this person; every door of the person follows
+    Add {
+        /// Whose tenant
+        #[arg(long)]
+        tenant: Uuid,
+        /// Who it is not
+        #[arg(long)]
+        person: Uuid,
+        /// JPEG or PNG with one face
+        picture: PathBuf,
+        /// It shows somebody else although it looks as if it were the person
+        #[arg(long)]
+        confirm: bool,
+    },
+    /// List a person's negative anchors (never a picture)
+    List {
+        /// Whose tenant
+        #[arg(long)]
+        tenant: Uuid,
+        /// Whose
+        #[arg(long)]
+        person: Uuid,
+    },
+    /// Take one back
+    Remove {
+        /// Whose tenant
+        #[arg(long)]
+        tenant: Uuid,
+        /// Whose
+        #[arg(long)]
+        person: Uuid,
+        /// Which
+        anchor: Uuid,
+    },
+}
+
 /// What the program is to do, once arguments and configuration are read.
 #[derive(Debug)]
 pub enum Task {
@@ -211,7 +258,7 @@ pub struct Question {
     socket: PathBuf,
     method: &'static str,
     path: String,
-    body: Option<Value>,
+    sent: Sent,
     output: Output,
     columns: &'static [table::Column],
     list: &'static str,
@@ -276,38 +323,40 @@ fn completions(shell: clap_complete::Shell) -> String {
 
 fn question(command: &Command, socket: PathBuf, output: Output) -> Question {
     let mut then = Then::Show;
-    let (method, path, body, list, columns): (_, _, _, _, &'static [table::Column]) = match command {
+    let (method, path, sent, list, columns): (_, _, _, _, &'static [table::Column]) = match command {
         Command::Tenants(TenantsCommand::Create { name }) => {
-            ("POST", String::from("/tenants"), Some(json!({ "name": name })), "", table::NEW_TENANT)
+            ("POST", String::from("/tenants"), Sent::Json(json!({ "name": name })), "", table::NEW_TENANT)
         }
-        Command::Tenants(TenantsCommand::List) => ("GET", String::from("/tenants"), None, "tenants", table::TENANTS),
+        Command::Tenants(TenantsCommand::List) => {
+            ("GET", String::from("/tenants"), Sent::Nothing, "tenants", table::TENANTS)
+        }
         Command::ApiKeys(ApiKeysCommand::Create { tenant, name }) => {
             let path = format!("/tenants/{tenant}/api-keys");
-            ("POST", path, Some(json!({ "name": name })), "", table::NEW_API_KEY)
+            ("POST", path, Sent::Json(json!({ "name": name })), "", table::NEW_API_KEY)
         }
         Command::ApiKeys(ApiKeysCommand::List { tenant }) => {
-            ("GET", format!("/tenants/{tenant}/api-keys"), None, "api_keys", table::API_KEYS)
+            ("GET", format!("/tenants/{tenant}/api-keys"), Sent::Nothing, "api_keys", table::API_KEYS)
         }
         Command::ApiKeys(ApiKeysCommand::Revoke { tenant, key }) => {
-            ("DELETE", format!("/tenants/{tenant}/api-keys/{key}"), None, "", &[])
+            ("DELETE", format!("/tenants/{tenant}/api-keys/{key}"), Sent::Nothing, "", &[])
         }
         Command::Devices(DevicesCommand::List { tenant }) => {
-            ("GET", format!("/tenants/{tenant}/devices"), None, "devices", table::DEVICES)
+            ("GET", format!("/tenants/{tenant}/devices"), Sent::Nothing, "devices", table::DEVICES)
         }
         Command::Galleries(GalleriesCommand::List { tenant }) => {
-            ("GET", format!("/tenants/{tenant}/galleries"), None, "logs", table::LOGS)
+            ("GET", format!("/tenants/{tenant}/galleries"), Sent::Nothing, "logs", table::LOGS)
         }
         Command::Galleries(GalleriesCommand::Compact { tenant, gallery }) => {
             let path = format!("/tenants/{tenant}/galleries/compact");
             let which = gallery.map_or_else(|| json!({}), |gallery| json!({ "gallery": gallery }));
-            ("POST", path, Some(which), "logs", table::COMPACTED)
+            ("POST", path, Sent::Json(which), "logs", table::COMPACTED)
         }
         Command::Devices(DevicesCommand::Twin(twin)) => match twin {
-            TwinCommand::Show(of) => ("GET", of.path(), None, "", table::TWIN),
-            TwinCommand::Diff(of) => ("GET", of.path(), None, "difference", table::DIFFERENCE),
+            TwinCommand::Show(of) => ("GET", of.path(), Sent::Nothing, "", table::TWIN),
+            TwinCommand::Diff(of) => ("GET", of.path(), Sent::Nothing, "difference", table::DIFFERENCE),
             TwinCommand::Set { of, settings, file } => {
                 then = file.clone().map_or_else(|| Then::LayOver(settings.clone()), Then::Replace);
-                ("PUT", of.path(), None, "", table::TWIN)
+                ("PUT", of.path(), Sent::Nothing, "", table::TWIN)
             }
         },
         Command::Commands(CommandsCommand::Send(send)) => {
@@ -315,24 +364,44 @@ fn question(command: &Command, socket: PathBuf, output: Output) -> Question {
             if sending.wait {
                 then = Then::Wait(sending.asked_at);
             }
-            ("POST", sending.path, Some(sending.body), "", table::COMMANDS)
+            ("POST", sending.path, Sent::Json(sending.body), "", table::COMMANDS)
         }
         Command::Commands(CommandsCommand::List { tenant, device: None }) => {
-            ("GET", format!("/tenants/{tenant}/commands"), None, "commands", table::COMMANDS)
+            ("GET", format!("/tenants/{tenant}/commands"), Sent::Nothing, "commands", table::COMMANDS)
         }
         Command::Commands(CommandsCommand::List { tenant, device: Some(device) }) => {
-            ("GET", format!("/tenants/{tenant}/devices/{device}/commands"), None, "commands", table::COMMANDS)
+            ("GET", format!("/tenants/{tenant}/devices/{device}/commands"), Sent::Nothing, "commands", table::COMMANDS)
         }
         Command::Commands(CommandsCommand::Show { tenant, command }) => {
-            ("GET", format!("/tenants/{tenant}/commands/{command}"), None, "", table::COMMANDS)
+            ("GET", format!("/tenants/{tenant}/commands/{command}"), Sent::Nothing, "", table::COMMANDS)
         }
         Command::Commands(CommandsCommand::Logs { tenant, command }) => {
             then = Then::Text("lines");
-            ("GET", format!("/tenants/{tenant}/commands/{command}/logs"), None, "", &[])
+            ("GET", format!("/tenants/{tenant}/commands/{command}/logs"), Sent::Nothing, "", &[])
         }
-        _ => ("GET", String::from("/doctor"), None, "components", table::COMPONENTS),
+        Command::NegativeAnchors(command) => anchors(command),
+        _ => ("GET", String::from("/doctor"), Sent::Nothing, "components", table::COMPONENTS),
     };
-    Question { socket, method, path, body, output, columns, list, then }
+    Question { socket, method, path, sent, output, columns, list, then }
+}
+
+type Asked = (&'static str, String, Sent, &'static str, &'static [table::Column]);
+
+fn anchors(command: &AnchorsCommand) -> Asked {
+    let base = |tenant: &Uuid, person: &Uuid| format!("/tenants/{tenant}/people/{person}/negative-anchors");
+    match command {
+        AnchorsCommand::Add { tenant, person, picture, confirm } => {
+            let query = if *confirm { "?confirm=true" } else { "" };
+            let path = base(tenant, person) + query;
+            ("POST", path, Sent::File(picture.clone()), "", table::NEW_ANCHOR)
+        }
+        AnchorsCommand::List { tenant, person } => {
+            ("GET", base(tenant, person), Sent::Nothing, "negative_anchors", table::ANCHORS)
+        }
+        AnchorsCommand::Remove { tenant, person, anchor } => {
+            ("DELETE", format!("{}/{anchor}", base(tenant, person)), Sent::Nothing, "", &[])
+        }
+    }
 }
 
 /// All settings of a twin, from a JSON file.
@@ -349,9 +418,9 @@ impl Question {
             Then::LayOver(pairs) => self.lay_over(pairs).await?,
             Then::Replace(file) => {
                 let body = json!({ "settings": settings_file(file)? });
-                client::ask(&self.socket, self.method, &self.path, Some(&body)).await?
+                client::ask(&self.socket, self.method, &self.path, &Sent::Json(body)).await?
             }
-            _ => client::ask(&self.socket, self.method, &self.path, self.body.as_ref()).await?,
+            _ => client::ask(&self.socket, self.method, &self.path, &self.sent).await?,
         };
         match &self.then {
             Then::Text(member) => return Ok(answer[*member].as_str().unwrap_or_default().to_owned()),
@@ -375,11 +444,11 @@ impl Question {
 
     /// Reads what is wished, and wishes it with these differences, of that version and no other.
     async fn lay_over(&self, pairs: &[String]) -> Result<Value, ClientError> {
-        let present = client::ask(&self.socket, "GET", &self.path, None).await?;
+        let present = client::ask(&self.socket, "GET", &self.path, &Sent::Nothing).await?;
         let settings = orders::laid_over(&present["desired"]["settings"], pairs).map_err(ClientError::Refused)?;
         let version = present["desired"]["version"].as_u64().unwrap_or(0);
         let body = json!({ "settings": settings, "version": version });
-        client::ask(&self.socket, self.method, &self.path, Some(&body)).await
+        client::ask(&self.socket, self.method, &self.path, &Sent::Json(body)).await
     }
 
     /// Asks until the device has had its last word, or can have none any more.
@@ -387,7 +456,7 @@ impl Question {
         let path = format!("{path}/{}", command["id"].as_str().unwrap_or_default());
         while ["issued", "accepted", "executing"].iter().any(|open| command["state"] == *open) {
             tokio::time::sleep(ASK_AGAIN).await;
-            command = client::ask(&self.socket, "GET", &path, None).await?;
+            command = client::ask(&self.socket, "GET", &path, &Sent::Nothing).await?;
         }
         Ok(command)
     }
@@ -443,7 +512,25 @@ mod tests {
         };
         assert_eq!(question.socket, Path::new("/x/run/control.sock"));
         assert_eq!((question.method, question.path.as_str()), ("POST", "/tenants"));
-        assert_eq!(question.body, Some(json!({ "name": "Acme" })));
+        assert_eq!(question.sent, Sent::Json(json!({ "name": "Acme" })));
+    }
+
+    #[test]
+    fn negative_anchors_are_asked_for_by_person() {
+        let (tenant, person) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let ids = ["--tenant".to_owned(), tenant.to_string(), "--person".to_owned(), person.to_string()];
+        let asked = |rest: &[&str]| {
+            let start = ["cloud-hub", "negative-anchors", rest[0]];
+            let all = start.into_iter().chain(ids.iter().map(String::as_str)).chain(rest[1..].iter().copied());
+            let Task::Ask(question) = task(&all.collect::<Vec<_>>()) else { panic!("a question") };
+            (question.method, question.path, question.sent)
+        };
+        let base = format!("/tenants/{tenant}/people/{person}/negative-anchors");
+        let picture = Sent::File(PathBuf::from("a.jpg"));
+        assert_eq!(asked(&["add", "a.jpg", "--confirm"]), ("POST", format!("{base}?confirm=true"), picture));
+        assert_eq!(asked(&["list"]), ("GET", base.clone(), Sent::Nothing));
+        let anchor = Uuid::from_u128(3).to_string();
+        assert_eq!(asked(&["remove", &anchor]), ("DELETE", format!("{base}/{anchor}"), Sent::Nothing));
     }
 
     #[test]
@@ -452,7 +539,10 @@ mod tests {
         let send = |words: &[&str]| {
             let arguments = ["cloud-hub", "--data-dir", "/x", "commands", "send"].iter().chain(words).copied();
             let Task::Ask(question) = task(&arguments.collect::<Vec<_>>()) else { panic!("a question") };
-            (question.path, question.body.unwrap())
+            {
+                let Sent::Json(body) = question.sent else { panic!("JSON") };
+                (question.path, body)
+            }
         };
         let (path, body) = send(&["unlock", "--tenant", &tenant, "--door", &door, "--wait"]);
         assert_eq!((path, body), (format!("/tenants/{tenant}/doors/{door}/commands"), json!({ "kind": "unlock" })));

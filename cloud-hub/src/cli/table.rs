@@ -59,6 +59,15 @@ pub(super) const TWIN: &[Column] = &[
     ("REASON", "/reported/reason"),
 ];
 pub(super) const DIFFERENCE: &[Column] = &[("SETTING", "/path"), ("DESIRED", "/desired"), ("REPORTED", "/reported")];
+pub(super) const NEW_ANCHOR: &[Column] =
+    &[("ANCHOR", "/id"), ("PERSON", "/person"), ("LIKENESS", "/score"), ("QUALITY", "/quality")];
+pub(super) const ANCHORS: &[Column] = &[
+    ("ANCHOR", "/id"),
+    ("SPACE", "/space_id"),
+    ("MODEL", "/model_version"),
+    ("QUALITY", "/quality"),
+    ("CREATED", "/created_at"),
+];
 /// One line a gallery; a device without one still has a line.
 pub(super) const DEVICES: &[Column] = &[
     ("DEVICE", "/id"),

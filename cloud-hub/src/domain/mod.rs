@@ -9,12 +9,14 @@
 //! The keys in use ([`vault`]) are values and live here, so that `store` can seal what it writes; where keys
 //! come from (files, the key store, wrapped rows) is the business of `keys`.
 
+pub mod anchor;
 pub mod api_key;
 pub mod certificate;
 pub mod claim;
 pub mod command;
 pub mod compaction;
 pub mod cursor;
+pub mod duplicate;
 pub mod enrolment;
 pub mod event;
 pub mod gallery;

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use face_core::ThresholdLadder;
 use gallery_log::{Body, Kind};
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 use wire_contract::event::EnrolmentCompletedData;
 use wire_contract::{EventData, Score};
 
 use super::{Custody, Keyring, KeysError};
+use crate::domain::duplicate::{self, Duplicate};
 use crate::domain::enrolment::State;
 use crate::domain::event::NewEvent;
 use crate::domain::ids::{CommandId, EventId, PersonId, SessionId, TemplateId, TenantId};
@@ -32,6 +34,8 @@ pub struct NewTemplate {
     pub photographs: u32,
     /// The embedding, of unit norm.
     pub embedding: Box<[f32; DIM]>,
+    /// Somebody else who looks the same, when the operator wanted the template all the same: for the audit.
+    pub duplicate: Option<Duplicate>,
 }
 
 /// What led to an enrolment.
@@ -51,6 +55,8 @@ pub struct Candidate {
     pub similarity: f32,
 }
 
+/// Neighbours that are scored anew in the search for a duplicate: the rotation's rounding moves none by as many ranks.
+const FINALISTS: u32 = 8;
 /// How many vectors are rebuilt in one transaction: a second of work, so that nothing waits long.
 const REBUILD_BATCH: u32 = 200;
 
@@ -128,7 +134,12 @@ impl Custody {
                         action: "template.create",
                         object_kind: "person",
                         object_id: Some(person.0),
-                        detail: json!({ "template": template.0, "command": command.map(|id| id.0) }),
+                        detail: match new.duplicate {
+                            None => json!({ "template": template.0, "command": command.map(|id| id.0) }),
+                            Some(other) => json!({
+                                "template": template.0, "command": command.map(|id| id.0), "duplicate_allowed": told(&other),
+                            }),
+                        },
                     };
                     audit::write(tx, entry).await?;
                     let data = EventData::EnrolmentCompleted(data);
@@ -154,24 +165,27 @@ impl Custody {
     ) -> Result<Vec<Candidate>, KeysError> {
         let (keyring, space_id) = (Arc::clone(&self.keyring), space_id.to_owned());
         self.db
+            .tenant(tenant, move |tx| Box::pin(async move { nearest(tx, &keyring, &space_id, &probe, None, k).await }))
+            .await
+    }
+
+    /// Whether somebody other than `person` looks the same, by the thresholds for as many templates as the others have.
+    pub async fn duplicate(
+        &self,
+        tenant: TenantId,
+        person: PersonId,
+        space_id: &str,
+        probe: Box<[f32; DIM]>,
+        ladder: ThresholdLadder,
+    ) -> Result<Option<Duplicate>, KeysError> {
+        let (keyring, space_id) = (Arc::clone(&self.keyring), space_id.to_owned());
+        self.db
             .tenant(tenant, move |tx| {
                 Box::pin(async move {
-                    let keys = keyring.tenant(tx).await?;
-                    let rotation = keyring.rotation(tx, &space_id).await?;
-                    let mut found = Vec::new();
-                    for near in templates::nearest(tx, &space_id, &rotation.apply(&probe), k).await? {
-                        let rows = templates::of_person(tx, near.person).await?;
-                        let Some(row) = rows.iter().find(|row| row.id == near.template) else { continue };
-                        let embedding = match open(&keyring, &keys, row) {
-                            // Erased meanwhile, or the key is gone for good: nobody who can be recognised.
-                            Err(KeysError::NoPersonKey(_)) => continue,
-                            embedding => embedding?,
-                        };
-                        let similarity = embedding.iter().zip(probe.iter()).map(|(a, b)| a * b).sum();
-                        found.push(Candidate { person: near.person, template: near.template, similarity });
-                    }
-                    found.sort_by(|a, b| b.similarity.total_cmp(&a.similarity));
-                    Ok::<_, KeysError>(found)
+                    let near = nearest(tx, &keyring, &space_id, &probe, Some(person), FINALISTS).await?;
+                    let compared = templates::searchable(tx, &space_id, person).await?;
+                    let best = near.first().map(|best| (best.person, best.similarity));
+                    Ok::<_, KeysError>(duplicate::find(best, compared, &ladder))
                 })
             })
             .await
@@ -196,6 +210,42 @@ impl Custody {
     }
 }
 
+/// A duplicate in the words of answers and audit entries: ids and numbers.
+pub fn told(duplicate: &Duplicate) -> Value {
+    json!({
+        "person": duplicate.person.0,
+        "score": duplicate.score,
+        "threshold": duplicate.threshold,
+        "compared": duplicate.compared,
+    })
+}
+
+async fn nearest(
+    tx: &mut TenantTx,
+    keyring: &Keyring,
+    space_id: &str,
+    probe: &[f32; DIM],
+    except: Option<PersonId>,
+    k: u32,
+) -> Result<Vec<Candidate>, KeysError> {
+    let keys = keyring.tenant(tx).await?;
+    let rotation = keyring.rotation(tx, space_id).await?;
+    let mut found = Vec::new();
+    for near in templates::nearest(tx, space_id, &rotation.apply(probe), except, k).await? {
+        let rows = templates::of_person(tx, near.person).await?;
+        let Some(row) = rows.iter().find(|row| row.id == near.template) else { continue };
+        let embedding = match open(keyring, &keys, row) {
+            // Erased meanwhile, or the key is gone for good: nobody who can be recognised.
+            Err(KeysError::NoPersonKey(_)) => continue,
+            embedding => embedding?,
+        };
+        let similarity = embedding.iter().zip(probe.iter()).map(|(a, b)| a * b).sum();
+        found.push(Candidate { person: near.person, template: near.template, similarity });
+    }
+    found.sort_by(|a, b| b.similarity.total_cmp(&a.similarity));
+    Ok(found)
+}
+
 /// Returns how many vectors were made and the last template that was looked at; `None` when there are no more.
 async fn rebuild_batch(
     tx: &mut TenantTx,
@@ -216,7 +266,7 @@ async fn rebuild_batch(
     Ok((rebuilt, missing.last().map(|row| row.id)))
 }
 
-fn open(keyring: &Keyring, keys: &TenantKeys, row: &Template) -> Result<Box<[f32; DIM]>, KeysError> {
+pub(super) fn open(keyring: &Keyring, keys: &TenantKeys, row: &Template) -> Result<Box<[f32; DIM]>, KeysError> {
     let key = keyring.person(keys, row.person_id)?;
     let body = key.open_template(row.id, row.revision, &row.space_id, &row.sealed)?;
     match Body::decode(Kind::Template, &body)? {

@@ -13,6 +13,7 @@
 //! a key must change together. Imports `domain` and `store`. Deliberately absent: what is sealed to which place
 //! (`domain::vault`), and certificates (`pki`).
 
+mod anchors;
 mod custody;
 mod enrolment;
 mod error;
@@ -25,8 +26,9 @@ mod restored;
 mod signing;
 mod snapshots;
 
+pub use anchors::{Anchored, NotThem};
 pub use custody::{Claimed, Custody, IssuedClaim, LinkGallery, LinkMaterial, NewSite, Redeemed};
-pub use enrolment::{Candidate, NewTemplate};
+pub use enrolment::{Candidate, NewTemplate, told as duplicate_told};
 pub use error::KeysError;
 pub use keyring::Keyring;
 pub use link::{Accepted, DeviceLinks};

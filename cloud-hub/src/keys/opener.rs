@@ -7,11 +7,11 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use gallery_log::body::{EMBEDDING_LEN, PersonState};
-use gallery_log::{Body, DigestKey, Kind, Leaf, Op, PersonBody, TemplateBody};
+use gallery_log::{AnchorBody, Body, DigestKey, Kind, Leaf, Op, PersonBody, TemplateBody};
 use uuid::Uuid;
 
 use super::{Keyring, KeysError};
-use crate::domain::ids::{PersonId, TemplateId};
+use crate::domain::ids::{AnchorId, PersonId, TemplateId};
 use crate::domain::vault::{PersonKey, TenantKeys};
 use crate::store::galleries::StoredRecord;
 
@@ -50,6 +50,9 @@ impl<'a> Opener<'a> {
             Entry::Vacant(unknown) => unknown.insert(self.keyring.person(self.keys, person)?),
         };
         let opened = match &record.space_id {
+            Some(space_id) if record.kind == Kind::Anchor => {
+                key.open_anchor(AnchorId(record.id.0), record.rev, space_id, sealed)?
+            }
             Some(space_id) => key.open_template(TemplateId(record.id.0), record.rev, space_id, sealed)?,
             None => key.open_person_body(record.rev, sealed)?,
         };
@@ -64,13 +67,18 @@ pub fn stand_in_leaf(gdk: &DigestKey, record: &StoredRecord) -> Result<Leaf, Key
 
 /// What stands where an erased body stood: valid, and good for nothing.
 fn stand_in(record: &StoredRecord) -> Result<Vec<u8>, KeysError> {
+    let person = record.person.map_or(Uuid::nil(), |person| person.0);
+    let embedding = || {
+        let mut embedding = Box::new([0.0; EMBEDDING_LEN]);
+        embedding[0] = 1.0;
+        embedding
+    };
     let body = match record.kind {
         Kind::Template => {
-            let mut embedding = Box::new([0.0; EMBEDDING_LEN]);
-            embedding[0] = 1.0;
-            let person = record.person.map_or(Uuid::nil(), |person| person.0);
-            Body::Template(TemplateBody { person, space_id: ERASED_SPACE.to_owned(), quality: 0.0, embedding })
+            let space_id = ERASED_SPACE.to_owned();
+            Body::Template(TemplateBody { person, space_id, quality: 0.0, embedding: embedding() })
         }
+        Kind::Anchor => Body::Anchor(AnchorBody { person, space_id: ERASED_SPACE.to_owned(), embedding: embedding() }),
         // Rules belong to no person and credentials do not exist yet: what is left is people.
         Kind::Person | Kind::Credential | Kind::Rule => {
             Body::Person(PersonBody::new(PersonState::Suspended, None, None, Vec::new()))

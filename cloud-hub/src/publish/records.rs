@@ -5,7 +5,7 @@
 //!
 //! **Erased people.** Records of a person who was erased have no body any more, yet versions must stay contiguous and
 //! a `del` must find something to delete. A device that comes from before such a record is sent a stand-in: a person
-//! who may not pass, a template in a space that no model has. Its `del` follows further on in the log. A message that
+//! who may not pass, a template or anchor in a space that no model has. Its `del` follows further on in the log. A message that
 //! ends in between therefore leads to another root than the log had; the root that the device must have there is
 //! computed, from the leaves that it really holds.
 
@@ -180,6 +180,7 @@ fn wire(opener: &mut Opener<'_>, record: &StoredRecord) -> Result<GalleryRecord,
             Kind::Template => RecordKind::Template,
             Kind::Credential => RecordKind::Credential,
             Kind::Rule => RecordKind::Rule,
+            Kind::Anchor => RecordKind::Anchor,
         },
         id: record.id.0,
         rev: record.rev,

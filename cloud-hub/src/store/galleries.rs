@@ -233,6 +233,7 @@ fn kind_name(kind: Kind) -> &'static str {
         Kind::Template => "template",
         Kind::Credential => "credential",
         Kind::Rule => "rule",
+        Kind::Anchor => "anchor",
     }
 }
 

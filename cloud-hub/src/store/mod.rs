@@ -10,6 +10,7 @@
 mod database;
 mod error;
 
+pub mod anchors;
 pub mod audit;
 pub mod certificates;
 pub mod claims;

@@ -5,7 +5,9 @@
     reason = "a test may panic and read the clock to wait for others"
 )]
 
+mod anchors;
 mod devices;
+mod duplicates;
 mod people;
 mod restored;
 mod snapshots;

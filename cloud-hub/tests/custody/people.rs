@@ -39,6 +39,7 @@ async fn a_deleted_person_can_be_read_nowhere() {
     for (table, filter) in [
         ("template", "true"),
         ("template_vector", "true"),
+        ("anchor", "true"),
         ("gallery_member", "true"),
         ("gallery_record", "sealed IS NOT NULL"),
         (

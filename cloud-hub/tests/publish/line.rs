@@ -322,6 +322,7 @@ impl Device {
                 RecordKind::Template => Kind::Template,
                 RecordKind::Credential => Kind::Credential,
                 RecordKind::Rule => Kind::Rule,
+                RecordKind::Anchor => Kind::Anchor,
             },
             id: RecordId(wire.id),
             rev: wire.rev,

@@ -13,7 +13,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::gallery::PersonId;
-use crate::liveness::{LivenessVerdict, Method};
+use crate::liveness::{Failure, LivenessVerdict, Method};
 use crate::quality::QualityReason;
 use crate::time::MonoTime;
 use crate::track::TrackId;
@@ -133,6 +133,8 @@ pub enum DenyReason {
     Unknown,
     /// Two enrolled people are too close to call.
     Ambiguous,
+    /// At least as near to a picture on record as not being the person as to the person.
+    NotThisPerson,
     /// The passive model sees a print or a screen.
     LivenessFailed,
     /// The face is as still as a photograph.
@@ -141,6 +143,10 @@ pub enum DenyReason {
     LivenessUndecided,
     /// A required liveness check could not be made.
     LivenessUnavailable,
+    /// Another movement came than the one that was asked for.
+    ChallengeFailed,
+    /// A movement that was asked for did not come in time.
+    ChallengeTimeout,
     /// The picture is not good enough.
     Quality(QualityReason),
     /// The evidence was too old at the relay call, or not of one track.
@@ -530,6 +536,15 @@ pub fn step(mut door: Door, input: Input, now: MonoTime, policy: &DoorPolicy) ->
     (door, effects)
 }
 
+impl From<Failure> for DenyReason {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::WrongMovement => Self::ChallengeFailed,
+            Failure::TooLate => Self::ChallengeTimeout,
+        }
+    }
+}
+
 impl From<QualityReason> for DenyReason {
     fn from(reason: QualityReason) -> Self {
         Self::Quality(reason)
@@ -543,6 +558,7 @@ impl DenyReason {
         match verdict {
             LivenessVerdict::Live { .. } => None,
             LivenessVerdict::Attack { by: Method::Temporal | Method::Motion, .. } => Some(Self::LivenessStill),
+            LivenessVerdict::Attack { by: Method::Challenge, .. } => Some(Self::ChallengeFailed),
             LivenessVerdict::Attack { .. } => Some(Self::LivenessFailed),
             LivenessVerdict::Collecting { .. } | LivenessVerdict::Watch { .. } => Some(Self::LivenessUndecided),
             LivenessVerdict::Unavailable => Some(Self::LivenessUnavailable),

@@ -163,6 +163,28 @@ fn the_same_template_twice_is_refused() {
 }
 
 #[test]
+fn an_anchor_scores_as_the_same_picture_would_as_a_template_and_is_never_searched() {
+    let embeddings: Vec<Embedding> = (0..50).map(embedding).collect();
+    let all = rows(&embeddings);
+    let anna = all[7].0;
+    let anchors = vec![(anna, TemplateId(Uuid::from_u128(500)), embeddings[7].clone())];
+    let probe = near(&embeddings[7], 3, 0.2);
+    for engine in [Engine::Exact, Engine::Faiss] {
+        let Ok(snapshot) = Snapshot::build(all.clone(), engine) else { continue };
+        let snapshot = snapshot.with_anchors(anchors.clone());
+        let ranked = snapshot.search(&probe, 50);
+        assert_eq!((ranked.len(), snapshot.len(), snapshot.n_anchors()), (50, 50, 1));
+        assert!(ranked.iter().all(|row| row.template.0.as_u128() != 500), "an anchor was searched");
+        let found = snapshot.anchors(&probe, &ranked[..1]);
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].person, found[0].template.0.as_u128()), (anna, 500));
+        assert_eq!(found[0].similarity, ranked[0].similarity, "one picture that is both ties, to the bit");
+        let others: Vec<_> = ranked.iter().copied().filter(|row| row.person != anna).collect();
+        assert!(snapshot.anchors(&probe, &others).is_empty());
+    }
+}
+
+#[test]
 fn a_debug_line_names_nobody() {
     let snapshot = Snapshot::build(rows(&[embedding(1)]), Engine::Auto).expect("builds");
     let line = format!("{snapshot:?}");

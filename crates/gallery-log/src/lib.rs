@@ -22,7 +22,8 @@ pub mod seal;
 pub mod snapshot;
 
 pub use body::{
-    Body, BodyError, CredentialBody, CredentialKind, PersonBody, PersonState, RuleBody, RuleKind, TemplateBody,
+    AnchorBody, Body, BodyError, CredentialBody, CredentialKind, PersonBody, PersonState, RuleBody, RuleKind,
+    TemplateBody,
 };
 pub use digest::{Digest, Leaf, Root};
 pub use ids::{GalleryId, RecordId, TenantId};

@@ -79,6 +79,8 @@ impl Purpose {
     pub const RECORD_BODY: Self = Self::new("record.body");
     /// The body of a template record, at rest at the hub. Always with a [`TemplateRow`].
     pub const TEMPLATE: Self = Self::new("template");
+    /// The body of a negative anchor's record, at rest at the hub. Always with a [`TemplateRow`].
+    pub const ANCHOR: Self = Self::new("anchor");
     /// A person's name, e-mail or other text about them.
     pub const PERSON_FIELD: Self = Self::new("person.field");
     /// An enrolment picture.

@@ -126,6 +126,12 @@ register! {
     ModelsUnavailable, "models_unavailable", Detect, "hint.device_not_ready", Some(503);
     /// The camera gives no pictures.
     CameraStalled, "camera_stalled", Capture, "hint.check_camera", None;
+    /// The face is at least as near to a picture on record as not being the person as to the person.
+    NotThisPerson, "not_this_person", Identify, "hint.ask_operator", None;
+    /// Another movement came than the one that was asked for.
+    ChallengeFailed, "challenge_failed", Liveness, "hint.do_as_asked", Some(422);
+    /// A movement that was asked for did not come in time.
+    ChallengeTimeout, "challenge_timeout", Liveness, "hint.do_as_asked", Some(422);
 
     /// The file is not a picture that can be read.
     PhotoUnreadable, "photo_unreadable", Enrol, "hint.send_jpeg_or_png", Some(422);
@@ -138,7 +144,11 @@ register! {
     /// The photographs do not show one and the same person.
     PhotosDiffer, "photos_differ", Enrol, "hint.same_person", Some(422);
     /// The person is enrolled already under another id.
-    DuplicatePerson, "duplicate_person", Enrol, "hint.ask_operator", Some(409);
+    DuplicatePerson, "duplicate_person", Enrol, "hint.check_duplicate", Some(409);
+    /// The picture that is said not to be the person looks so much like them that it probably is.
+    AnchorIsPerson, "anchor_is_person", Enrol, "hint.check_anchor", Some(409);
+    /// The person has as many negative anchors as anyone may have.
+    TooManyAnchors, "too_many_anchors", Enrol, "hint.remove_anchor", Some(409);
 
     /// Records and root do not agree.
     RootMismatch, "root_mismatch", Sync, "hint.device_not_ready", None;

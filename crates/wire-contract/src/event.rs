@@ -4,6 +4,7 @@
 //! since `type` and `data` stay as they came. Identity is (device, stream, sequence); `boot` is only information.
 //! Deliberately absent: names and pictures of people. `person` is an opaque id.
 
+mod challenge;
 mod gallery;
 mod order;
 
@@ -18,6 +19,7 @@ use crate::ids::{ClaimId, DeviceId, EventId, PersonId, Sequence, StreamId, Tenan
 use crate::time::Timestamp;
 use crate::topic::EventClass;
 
+pub use challenge::{LivenessChallengeEndedData, LivenessPromptedData};
 pub use gallery::{
     GalleryDivergedData, GalleryHealedData, GalleryOlderEpochData, GalleryPoint, GalleryRebuiltData,
     SnapshotRefusedData,
@@ -303,7 +305,7 @@ pub struct IdentityScores {
 /// How liveness was judged.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct LivenessScores {
-    /// `live`, `attack`, `still`, `collecting` or `unavailable`.
+    /// `live`, `attack`, `still`, `unanswered` (a challenge), `collecting` or `unavailable`.
     pub verdict: String,
     /// The mean passive score, in [0, 1]; `null` when there was none.
     pub score: Option<Score>,
@@ -542,6 +544,12 @@ pub enum EventData {
     /// A device had the last word on an operator's command.
     #[serde(rename = "lintel.system.command.v1")]
     CommandSettled(CommandSettledData),
+    /// Somebody is asked to move, to show that they are no recording.
+    #[serde(rename = "lintel.liveness.prompted.v1")]
+    LivenessPrompted(LivenessPromptedData),
+    /// An attempt at a challenge is over.
+    #[serde(rename = "lintel.liveness.challenge_ended.v1")]
+    LivenessChallengeEnded(LivenessChallengeEndedData),
 }
 
 impl EventData {
@@ -567,6 +575,8 @@ impl EventData {
             Self::GalleryOlderEpoch(_) => "lintel.tamper.gallery_older_epoch.v1",
             Self::SnapshotRefused(_) => "lintel.tamper.gallery_snapshot_refused.v1",
             Self::CommandSettled(_) => "lintel.system.command.v1",
+            Self::LivenessPrompted(_) => "lintel.liveness.prompted.v1",
+            Self::LivenessChallengeEnded(_) => "lintel.liveness.challenge_ended.v1",
         }
     }
 
@@ -593,7 +603,7 @@ impl EventData {
 }
 
 /// Every event type that this program knows.
-pub const KINDS: [&str; 20] = [
+pub const KINDS: [&str; 22] = [
     "lintel.access.granted.v1",
     "lintel.access.denied.v1",
     "lintel.door.unlocked.v1",
@@ -613,4 +623,6 @@ pub const KINDS: [&str; 20] = [
     "lintel.tamper.gallery_older_epoch.v1",
     "lintel.tamper.gallery_snapshot_refused.v1",
     "lintel.system.command.v1",
+    "lintel.liveness.prompted.v1",
+    "lintel.liveness.challenge_ended.v1",
 ];

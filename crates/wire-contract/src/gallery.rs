@@ -83,6 +83,8 @@ pub enum RecordKind {
     Credential,
     /// A schedule, holiday or policy.
     Rule,
+    /// An embedding that is known not to be the person whom it resembles. A device of before this kind refuses the message.
+    Anchor,
 }
 
 /// One record of the log. Gallery and epoch are those of the message.

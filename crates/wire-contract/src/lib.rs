@@ -30,6 +30,7 @@ pub mod envelope;
 pub mod event;
 pub mod evtack;
 pub mod gallery;
+pub mod guidance;
 pub mod healing;
 pub mod ids;
 pub mod link;

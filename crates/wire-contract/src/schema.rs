@@ -5,7 +5,7 @@ use schemars::{Schema, schema_for};
 use crate::{
     Batch, ClaimAnswer, ClaimRequest, ClaimToken, CloudEvent, CommandDown, CommandUp, EnrolAnswer, EnrolRequest,
     EventData, EvtAck, EvtRefusal, GalleryDown, GalleryUp, LinkAnswer, Problem, RenewalRequest, Status, TwinDown,
-    TwinSettings, TwinUp, snapshot::SnapshotAnswer, webhook::WebhookBody,
+    TwinSettings, TwinUp, guidance::DoorGuidance, snapshot::SnapshotAnswer, webhook::WebhookBody,
 };
 
 /// Every schema with the name of its file (without `.json`).
@@ -25,6 +25,7 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("evtack_refusal", schema_for!(EvtRefusal)),
         ("gallery_down", schema_for!(GalleryDown)),
         ("gallery_up", schema_for!(GalleryUp)),
+        ("guidance", schema_for!(DoorGuidance)),
         ("link_answer", schema_for!(LinkAnswer)),
         ("problem", schema_for!(Problem)),
         ("renewal_request", schema_for!(RenewalRequest)),

@@ -16,12 +16,14 @@ use wire_contract::command::{TimeAnswer, TimeRequest};
 use wire_contract::event::{
     AccessData, CameraRecoveredData, CameraStalledData, ClaimReusedData, ClockQuality, CommandSettledData, DoorCause,
     DoorData, EnrolmentCompletedData, FaceAppearedData, GalleryDivergedData, GalleryHealedData, GalleryOlderEpochData,
-    GalleryPoint, GalleryRebuiltData, IdentityScores, KINDS, LivenessScores, Meta, PersonDeletedData, Reason,
-    SnapshotRefusedData, StreamConflictData, SystemGapData, SystemStartedData, Timing, device_source,
+    GalleryPoint, GalleryRebuiltData, IdentityScores, KINDS, LivenessChallengeEndedData, LivenessPromptedData,
+    LivenessScores, Meta, PersonDeletedData, Reason, SnapshotRefusedData, StreamConflictData, SystemGapData,
+    SystemStartedData, Timing, device_source,
 };
 use wire_contract::gallery::{
     GalleryCondition, GalleryRebuild, GalleryRecord, GalleryRecords, GalleryStand, GalleryState, RecordKind, RecordOp,
 };
+use wire_contract::guidance::{DoorGuidance, Prompt, Show};
 use wire_contract::healing::{BUCKETS, GalleryBuckets, GalleryCompare, GalleryHashes};
 use wire_contract::link::LinkGallery;
 use wire_contract::snapshot::{SnapshotAnswer, SnapshotChunk};
@@ -161,6 +163,25 @@ fn every_event() -> Vec<EventData> {
             state: CommandState::Succeeded,
             reason: None,
         }),
+        EventData::LivenessPrompted(LivenessPromptedData {
+            door: "main".into(),
+            camera: "front".into(),
+            track: 7,
+            prompt: Prompt::TurnLeft,
+            step: 2,
+            steps: 3,
+            within_ms: 4000,
+        }),
+        EventData::LivenessChallengeEnded(LivenessChallengeEndedData {
+            door: "main".into(),
+            camera: "front".into(),
+            track: 7,
+            passed: false,
+            reason: Some(Reason::of(Code::ChallengeFailed)),
+            answered: 1,
+            steps: 3,
+            took_ms: Some(3120),
+        }),
     ]
 }
 
@@ -220,6 +241,19 @@ fn events_are_as_in_the_golden_files() {
 }
 
 #[test]
+fn guidance_is_as_in_the_golden_files() {
+    let prompt = Show::Prompt { prompt: Prompt::TurnLeft, step: 2, steps: 3, within_ms: 4000 };
+    for (name, show) in [
+        ("guidance_idle", Show::Idle),
+        ("guidance_prompt", prompt),
+        ("guidance_passed", Show::Passed),
+        ("guidance_failed", Show::Failed { code: Code::ChallengeTimeout }),
+    ] {
+        check(name, &DoorGuidance { door: "main".into(), show });
+    }
+}
+
+#[test]
 fn messages_are_as_in_the_golden_files() {
     let events =
         [1, 2].map(|n| event(n, &EventData::FaceAppeared(FaceAppearedData { camera: "front".into(), track: n })));
@@ -258,6 +292,18 @@ fn messages_are_as_in_the_golden_files() {
     let records = GalleryRecords { v: V1, gallery, epoch: 2, from: 8, records, root: Hash32([0xcd; 32]) };
     assert_eq!(records.check(), Ok(()));
     check("gallery_records", &GalleryDown::Records(records));
+    let anchor = GalleryRecord {
+        version: 10,
+        op: RecordOp::Put,
+        kind: RecordKind::Anchor,
+        id: uuid(23),
+        rev: 1,
+        body: Bytes(vec![1, 2, 3, 4]),
+    };
+    let anchored =
+        GalleryRecords { v: V1, gallery, epoch: 2, from: 10, records: vec![anchor], root: Hash32([0xcd; 32]) };
+    assert_eq!(anchored.check(), Ok(()));
+    check("gallery_records_anchor", &GalleryDown::Records(anchored));
     let rebuild = GalleryRebuild { v: V1, gallery, epoch: 3, reason: Code::RootMismatch, answers: None };
     check("gallery_rebuild", &GalleryDown::Rebuild(rebuild.clone()));
     let answers = Some(GalleryStand { version: 9, root: Hash32([0xcd; 32]) });

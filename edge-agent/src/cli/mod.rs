@@ -1,4 +1,4 @@
-//! The command line: `edge-agent run | claim | embed | eval | models | outbox status | gallery status | doctor | config | completions`.
+//! The command line: `edge-agent run | claim | embed | eval | models | outbox status | gallery status | guidance | doctor | config | completions`.
 //!
 //! In: arguments and environment. Out: data on standard output, log lines and problems on standard error, and one of
 //! the exit codes of [`Exit`]. The status commands ask the running agent over its control socket; nothing here opens
@@ -9,6 +9,7 @@ mod config;
 mod doctor;
 mod embed;
 mod eval;
+mod guidance;
 mod models;
 mod output;
 mod run;
@@ -136,6 +137,15 @@ pub enum Command {
     /// How the running agent is: its link, doors, lock-downs, twin, and the last commands of the hub.
     #[command(after_help = "Examples:\n  edge-agent status\n  edge-agent status -o json | jq .commands")]
     Status,
+    /// What a display beside each door should show: which movement a door asks for, and how it went.
+    #[command(
+        after_help = "Example:\n  edge-agent guidance --follow -o json\n\nWith --follow: a line for each change, until it is stopped; JSON lines have texts in every language."
+    )]
+    Guidance {
+        /// Go on, and print each change.
+        #[arg(long)]
+        follow: bool,
+    },
     /// Examine configuration, models, cameras, folders, identity, network and clock, and say what to do.
     Doctor,
     /// Examine the configuration.
@@ -219,6 +229,7 @@ fn dispatch(args: &Args) -> Exit {
         Command::Outbox { command: OutboxCommand::List } => status::outbox_list(&loaded.config, args.output),
         Command::Gallery { command: StatusCommand::Status } => status::gallery(&loaded.config, args.output),
         Command::Status => status::agent(&loaded.config, args.output),
+        Command::Guidance { follow } => guidance::guidance(*follow, &loaded.config, args.output),
         Command::Config { command: ConfigCommand::Check } => config::check(&loaded, args.output),
         Command::Config { command: ConfigCommand::Show } => config::show(&loaded, &sources, args.output),
         Command::Doctor | Command::Completions { .. } => unreachable!("handled above"),

@@ -84,6 +84,10 @@ fn ranges(config: &Config) -> Vec<ConfigError> {
             let message = "liveness is off, and liveness_requires asks for more: choose a level, or empty the list";
             problems.push(inconsistent(&format!("policy {}", policy.id), message.to_owned()));
         }
+        if policy.liveness == LivenessRule::Off && policy.challenge_uncertain {
+            let message = "liveness is off, and challenge_uncertain asks by it: choose a level, or set it to false";
+            problems.push(inconsistent(&format!("policy {}", policy.id), message.to_owned()));
+        }
     }
     if config.models.sessions == 0 || config.models.intra_threads == 0 {
         problems.push(inconsistent("models", "sessions and intra_threads must be at least 1".to_owned()));

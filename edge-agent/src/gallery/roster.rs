@@ -6,10 +6,10 @@
 use std::collections::{HashMap, HashSet};
 
 use edge_store::{BucketHashes, Contents, GalleryStore};
-use face_core::{Embedding, Gallery as _, PersonId, TemplateId};
+use face_core::{DIM, Embedding, Gallery as _, PersonId, TemplateId};
 use face_index::{Engine, Snapshot};
 use gallery_log::body::PersonState;
-use gallery_log::{GalleryId, Kind, PersonBody, Root};
+use gallery_log::{GalleryId, Kind, PersonBody, RecordId, Root};
 use uuid::Uuid;
 
 use super::{RosterError, Stores, sorted};
@@ -30,6 +30,8 @@ pub struct GalleryLine {
     pub people: u64,
     /// Templates in it.
     pub templates: u64,
+    /// Negative anchors in it.
+    pub anchors: u64,
     /// Its bucket hashes, while it is known to differ from the hub's: nobody of it is in the snapshot then.
     pub differing: Option<BucketHashes>,
 }
@@ -43,6 +45,7 @@ impl GalleryLine {
             root: store.root(),
             people: store.count(Kind::Person),
             templates: store.count(Kind::Template),
+            anchors: store.count(Kind::Anchor),
             differing: store.differing().cloned(),
         }
     }
@@ -132,13 +135,17 @@ impl Roster {
                 gathered.take(contents, space_id);
             }
         }
-        let Gathered { mut rows, people, foreign_space, .. } = gathered;
+        let Gathered { mut rows, anchors, people, foreign_space, foreign_anchors, .. } = gathered;
         if foreign_space > 0 {
             tracing::warn!(event = "templates_of_another_space", count = foreign_space, space_id = %space_id, "left out: they were made with another model; the hub must re-embed them");
         }
+        if foreign_anchors > 0 {
+            tracing::warn!(event = "anchors_of_another_space", count = foreign_anchors, space_id = %space_id, "left out: whoever they keep out is told apart by the templates alone; send their pictures to the hub again");
+        }
         // A template whose person is not in the gallery opens nothing.
         rows.retain(|(person, _, _)| people.contains_key(person));
-        Ok(Self { generation: 0, snapshot: Snapshot::build(rows, Engine::Auto)?, people, lines, closed: false })
+        let snapshot = Snapshot::build(rows, Engine::Auto)?.with_anchors(anchors);
+        Ok(Self { generation: 0, snapshot, people, lines, closed: false })
     }
 
     /// Counts the rosters: each has a higher number than the one before.
@@ -204,8 +211,10 @@ impl Roster {
 struct Gathered {
     rows: Vec<(PersonId, TemplateId, Embedding)>,
     seen: HashSet<TemplateId>,
+    anchors: Vec<(PersonId, TemplateId, Embedding)>,
     people: HashMap<PersonId, Terms>,
     foreign_space: usize,
+    foreign_anchors: usize,
 }
 
 impl Gathered {
@@ -222,16 +231,33 @@ impl Gathered {
                 self.foreign_space += 1;
                 continue;
             }
-            let template = TemplateId(Uuid::from_bytes(*id.as_bytes()));
-            // One person's template may be in two galleries of this device: one row is enough.
-            if !self.seen.insert(template) {
+            if let Some((template, embedding)) = self.unseen(id, &body.embedding) {
+                self.rows.push((PersonId(body.person), template, embedding));
+            }
+        }
+        for (id, body) in contents.anchors {
+            if body.space_id != space_id {
+                self.foreign_anchors += 1;
                 continue;
             }
-            match Embedding::from_slice(body.embedding.as_slice()) {
-                Ok(embedding) => self.rows.push((PersonId(body.person), template, embedding)),
-                Err(error) => {
-                    tracing::error!(event = "template_unusable", template = %template.0, error = %error, "left out of the snapshot");
-                }
+            if let Some((anchor, embedding)) = self.unseen(id, &body.embedding) {
+                self.anchors.push((PersonId(body.person), anchor, embedding));
+            }
+        }
+    }
+
+    /// None for what was taken from another gallery of this device (one person may be in two, and one row is enough), and
+    /// for what cannot be compared.
+    fn unseen(&mut self, id: RecordId, embedding: &[f32; DIM]) -> Option<(TemplateId, Embedding)> {
+        let template = TemplateId(Uuid::from_bytes(*id.as_bytes()));
+        if !self.seen.insert(template) {
+            return None;
+        }
+        match Embedding::from_slice(embedding) {
+            Ok(embedding) => Some((template, embedding)),
+            Err(error) => {
+                tracing::error!(event = "template_unusable", template = %template.0, error = %error, "left out of the snapshot");
+                None
             }
         }
     }

@@ -1,6 +1,6 @@
 use face_core::{DIM, Embedding, Gallery as _, PersonId};
 use gallery_log::body::PersonState;
-use gallery_log::{Body, DigestKey, Kind, Log, Op, PersonBody, RecordId, TemplateBody};
+use gallery_log::{AnchorBody, Body, DigestKey, Kind, Log, Op, PersonBody, RecordId, TemplateBody};
 use time::OffsetDateTime;
 use time::macros::datetime;
 
@@ -66,6 +66,13 @@ impl Copy {
         self.apply(record);
     }
 
+    fn anchor(&mut self, id: u128, person: u128, space: &str, axis: usize) {
+        let person = Uuid::from_u128(person);
+        let body = AnchorBody { person, space_id: space.to_owned(), embedding: towards(axis) };
+        let record = self.record(Op::Put, Kind::Anchor, id, Some(Body::Anchor(body)));
+        self.apply(record);
+    }
+
     fn enrol(&mut self, person: u128, axis: usize) {
         self.person(person, PersonBody::new(PersonState::Active, None, None, Vec::new()));
         self.template(person + 1_000, person, SPACE, axis);
@@ -126,6 +133,36 @@ fn an_enrolled_person_is_found_and_may_enter() {
     let line = &roster.lines()[0];
     assert_eq!((line.version, line.people, line.templates), (2, 1, 1));
     assert_eq!(line.root, copy.log.root());
+}
+
+#[test]
+fn negative_anchors_are_in_the_snapshot_of_their_person_alone_restarts_included_and_go_with_their_record() {
+    let mut copy = Copy::new();
+    copy.enrol(1, 0);
+    copy.enrol(2, 1);
+    copy.anchor(50, 1, SPACE, 7);
+    copy.anchor(51, 1, "another-space", 8);
+    let probe = Embedding::from_slice(towards(7).as_slice()).unwrap();
+    let seen = |galleries: &Galleries| {
+        let roster = galleries.roster().load_full();
+        let ranked = roster.snapshot().candidates(&probe);
+        let of =
+            |person: u128| ranked.iter().copied().filter(|row| row.person.0.as_u128() == person).collect::<Vec<_>>();
+        let anchors = roster.snapshot().anchors(&probe, &of(1));
+        assert!(roster.snapshot().anchors(&probe, &of(2)).is_empty(), "an anchor of one says nothing of the other");
+        assert_eq!((roster.snapshot().len(), roster.snapshot().n_people()), (2, 2), "it is nobody's template");
+        anchors.iter().map(|row| (row.template.0.as_u128(), row.similarity.value())).collect::<Vec<_>>()
+    };
+    assert_eq!(seen(&copy.galleries), [(50, 1.0)], "and not the one that cannot be compared");
+    copy.delete(Kind::Anchor, 50);
+    assert!(seen(&copy.galleries).is_empty());
+    copy.anchor(52, 1, SPACE, 7);
+    let Copy { galleries, dir, .. } = copy;
+    drop(galleries);
+    let device = DeviceKeys::open(&dir.path().join("keys"), None).unwrap();
+    let (again, rebuilt) = Galleries::open(&dir.path().join("galleries"), device, SPACE).unwrap();
+    assert!(rebuilt.is_empty());
+    assert_eq!(seen(&again), [(52, 1.0)]);
 }
 
 #[test]

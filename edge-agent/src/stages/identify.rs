@@ -52,6 +52,8 @@ pub struct Identified {
     pub ranked: Vec<Ranked>,
     /// What was searched for; kept by nobody but an enrolment at the door.
     pub embedding: Arc<Embedding>,
+    /// Negative anchors of the people in those rows.
+    pub anchors: Vec<Ranked>,
     /// False when this face is not the one of the track's shot before.
     pub same_face: bool,
 }
@@ -72,6 +74,7 @@ impl Identifier {
         generation: u64,
     ) -> Identified {
         let ranked = gallery.candidates(&embedding);
+        let anchors = gallery.anchors(&embedding, &ranked);
         self.last.retain(|_, (_, at)| shot.captured_at.since(*at) < FORGET_AFTER);
         let key = (Arc::clone(&shot.camera), shot.track);
         let same_face =
@@ -86,6 +89,7 @@ impl Identifier {
             n_templates: gallery.len(),
             ranked,
             embedding: Arc::new(embedding),
+            anchors,
             same_face,
         }
     }

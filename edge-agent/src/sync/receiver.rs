@@ -252,6 +252,7 @@ pub(super) fn into_record(gallery: GalleryId, epoch: u32, record: GalleryRecord)
         RecordKind::Template => Kind::Template,
         RecordKind::Credential => Kind::Credential,
         RecordKind::Rule => Kind::Rule,
+        RecordKind::Anchor => Kind::Anchor,
     };
     let id = RecordId(record.id);
     Record { gallery, epoch, version: record.version, op, kind, id, rev: record.rev, body: record.body.0 }

@@ -59,5 +59,10 @@ pub(super) fn rules(config: &Config, door: &DoorConfig, pack: &ModelPack) -> Res
 fn liveness(policy: &PolicyConfig) -> Option<LivenessRules> {
     let defaults = LivenessPolicy::default();
     let demand = policy.demand()?;
-    Some(LivenessRules { demand, pass_above: defaults.pass_above, horizon: defaults.horizon })
+    Some(LivenessRules {
+        demand,
+        pass_above: defaults.pass_above,
+        horizon: defaults.horizon,
+        challenge: policy.challenge(),
+    })
 }

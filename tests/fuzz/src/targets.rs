@@ -92,7 +92,7 @@ pub(crate) fn gallery_record(bytes: &[u8]) {
     if let Ok(record) = Record::decode(bytes) {
         let _ = black_box(Body::decode(record.kind, &record.body));
     }
-    for kind in [Kind::Person, Kind::Template, Kind::Credential, Kind::Rule] {
+    for kind in Kind::ALL {
         let _ = black_box(Body::decode(kind, bytes));
     }
 }

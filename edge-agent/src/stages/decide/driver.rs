@@ -20,7 +20,7 @@ use uuid::{NoContext, Uuid};
 use super::core::{Decider, Output, Rules, Surroundings};
 use super::{DoorEvent, DoorInput, OrderTold, Told};
 use crate::clock::SharedClock;
-use crate::door::{ActuatorError, DoorActuator, FailMode, Order, RelayState};
+use crate::door::{ActuatorError, Displays, DoorActuator, FailMode, Order, RelayState};
 use crate::gallery::{Roster, Standing};
 use crate::logging::chain;
 use crate::stages::record::{Happening, RecordHealth, Recorder};
@@ -54,6 +54,8 @@ pub struct Decide {
     pub lockdown: watch::Receiver<bool>,
     /// What the door goes by, when that changes.
     pub rules: watch::Receiver<Arc<Rules>>,
+    /// What the display beside the door shows.
+    pub displays: Displays,
     /// Where answers to an operator's orders go.
     pub orders_told: mpsc::Sender<OrderTold>,
     /// Where events go.
@@ -181,6 +183,7 @@ impl Decide {
                 Output::WakeAt(at) => *wake_at = Some(wake_at.map_or(at, |earlier| earlier.min(at))),
                 Output::Event(event) => waiting.extend(as_it_happened(event, moved_at)),
                 Output::Answer(told) => self.answer(told, moved_at.is_some()),
+                Output::Guide(show) => self.displays.show(&self.door, show),
             }
         }
     }
@@ -264,6 +267,8 @@ fn as_it_happened(event: DoorEvent, moved_at: Option<MonoTime>) -> Option<Waitin
     };
     let at = match &event {
         DoorEvent::Granted(context) | DoorEvent::Denied { context, .. } => context.at,
+        DoorEvent::Prompted { at, .. } => *at,
+        DoorEvent::ChallengeEnded(end) => end.at,
         DoorEvent::Unlocked { .. } | DoorEvent::Locked { .. } => moved_at?,
     };
     Some(Waiting { event, at })
@@ -300,6 +305,12 @@ impl Surroundings for Around {
 
     fn decision(&mut self) -> Uuid {
         decision_id(self.clock.wall().utc)
+    }
+
+    /// Of the operating system's randomness, which a version 4 id is made of.
+    fn nonce(&mut self) -> u64 {
+        let (high, low) = Uuid::new_v4().as_u64_pair();
+        high ^ low.rotate_left(32)
     }
 }
 

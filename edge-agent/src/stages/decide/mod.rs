@@ -10,12 +10,13 @@ mod core;
 mod driver;
 
 use face_core::door::{DenyReason, DoorOrder, OrderOutcome};
-use face_core::liveness::{Demand, Method};
+use face_core::liveness::{ChallengeRule, Demand, LivenessPolicy, Method};
 use face_core::{Embedding, MonoTime, PersonId, TrackId};
 use face_runtime::FalseAcceptRate;
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
+use wire_contract::guidance::Prompt;
 
 use crate::config::values;
 use crate::stages::identify::Identified;
@@ -46,6 +47,8 @@ pub struct PolicyConfig {
     /// Methods that must pass beside those of the level.
     #[serde(deserialize_with = "required_methods")]
     pub liveness_requires: Vec<Method>,
+    /// Whether a challenge is asked for where the passive model is uncertain.
+    pub challenge_uncertain: bool,
     /// The freshness budget.
     #[serde(deserialize_with = "values::duration")]
     pub freshness: Duration,
@@ -68,7 +71,8 @@ pub enum LivenessRule {
     /// The passive model and a sign of life that no flat picture gives. Once called `required`.
     #[serde(alias = "required")]
     Standard,
-    /// As standard, over twice the frames, and a blink or a turn of the head must be seen too.
+    /// As standard, over twice the frames, and a random challenge must be answered: the door needs a display that shows
+    /// its guidance.
     Strict,
 }
 
@@ -80,15 +84,31 @@ impl PolicyConfig {
             LivenessRule::Off => return None,
             LivenessRule::Basic => Demand::basic(),
             LivenessRule::Standard => Demand::standard(),
-            LivenessRule::Strict => Demand::strict(),
+            LivenessRule::Strict => {
+                let strict = Demand::strict();
+                Demand { required: strict.required.with(Method::Challenge), ..strict }
+            }
         };
         let required = self.liveness_requires.iter().fold(level.required, |set, method| set.with(*method));
         Some(Demand { required, ..level })
     }
+
+    /// Whether its doors ask for a challenge.
+    #[must_use]
+    pub fn challenge(&self) -> ChallengeRule {
+        match self.demand() {
+            None => ChallengeRule::Never,
+            Some(demand) if demand.required.has(Method::Challenge) => ChallengeRule::Always,
+            Some(_) if self.challenge_uncertain => {
+                ChallengeRule::WhenUncertain { from: LivenessPolicy::default().uncertain_from }
+            }
+            Some(_) => ChallengeRule::Never,
+        }
+    }
 }
 
 /// What a policy may require by name. The others are part of every level, or nothing at a door can run them yet.
-const REQUIRABLE: [Method; 4] = [Method::Blink, Method::Head, Method::Depth, Method::Infrared];
+const REQUIRABLE: [Method; 5] = [Method::Blink, Method::Head, Method::Depth, Method::Infrared, Method::Challenge];
 
 fn required_methods<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Method>, D::Error> {
     let named = |name: &String| REQUIRABLE.into_iter().find(|method| method.name() == name);
@@ -201,6 +221,21 @@ pub enum Told {
 /// and the hub shows the command as unanswered.
 pub const ORDERS_TOLD: usize = 16;
 
+/// How a challenge ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChallengeEnd {
+    /// Whose track.
+    pub track: TrackId,
+    /// Why it was not passed; none when it was.
+    pub reason: Option<DenyReason>,
+    /// Steps that were answered.
+    pub answered: usize,
+    /// How long it took; none when the face left, or another took its place.
+    pub took: Option<Duration>,
+    /// When.
+    pub at: MonoTime,
+}
+
 /// What goes on record about a door.
 #[derive(Debug, Clone, PartialEq)]
 pub enum DoorEvent {
@@ -222,6 +257,19 @@ pub enum DoorEvent {
         /// By which command of an operator.
         command: Option<uuid::Uuid>,
     },
+    /// Somebody is asked to move.
+    Prompted {
+        /// Whose track.
+        track: TrackId,
+        /// What is asked.
+        prompt: Prompt,
+        /// Which step it is, from 1.
+        step: u32,
+        /// When.
+        at: MonoTime,
+    },
+    /// A challenge is over.
+    ChallengeEnded(ChallengeEnd),
     /// The relay shut.
     Locked {
         /// Why.

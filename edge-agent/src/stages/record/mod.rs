@@ -23,7 +23,7 @@ use uuid::Uuid;
 use crate::stages::decide::DoorEvent;
 
 pub use driver::{Record, run};
-pub use event::{Origin, Told, data_of, quality_code};
+pub use event::{Origin, Told, data_of, denial_code, quality_code};
 
 /// Happenings that may wait for the disk.
 pub const HAPPENINGS: usize = 256;

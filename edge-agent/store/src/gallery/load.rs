@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use gallery_log::log::Entry;
 use gallery_log::{GalleryId, Leaf, Log, Op, Record, Root, SealKey};
 
-use super::cells::{self, Head, Mark};
+use super::cells::{self, Counts, Head, Mark};
 use super::differing;
 use super::durable_sled::{DurableSled, SledError};
 use super::{GalleryError, Open};
@@ -82,7 +82,7 @@ pub enum Doubt {
 /// A generation that was opened and believed, or freshly begun.
 pub(super) struct Loaded {
     pub log: Log,
-    pub live: [u64; 4],
+    pub live: Counts,
     pub generation: u64,
     pub open: Open,
 }
@@ -253,8 +253,8 @@ pub(super) fn read_entries(db: &DurableSled, key: &SealKey, gallery: GalleryId) 
     if broken { Err(ReadError::Seal) } else { Ok(records) }
 }
 
-fn restore(gallery: GalleryId, keys: &GalleryKeys, head: &Head, records: &[Record]) -> (Log, [u64; 4]) {
-    let mut live = [0; 4];
+fn restore(gallery: GalleryId, keys: &GalleryKeys, head: &Head, records: &[Record]) -> (Log, Counts) {
+    let mut live = Counts::default();
     let entries = records.iter().map(|record| {
         let leaf =
             (record.op == Op::Put).then(|| Leaf::of(&keys.digest, record.kind, record.id, record.rev, &record.body));
@@ -281,7 +281,7 @@ pub(super) fn begin(
     // First, so that files without a watermark never come of a start that was cut short.
     let mark = Watermark::create(&dir.join(MARK), &keys.watermark()?, gallery.as_bytes(), &payload)?;
     let (db, key) = fill(dir, keys, gallery, generation, &head, &[])?;
-    Ok(Loaded { log, live: [0; 4], generation, open: Open { db, key, mark, remains: false } })
+    Ok(Loaded { log, live: Counts::default(), generation, open: Open { db, key, mark, remains: false } })
 }
 
 /// Writes a whole new generation. It counts as soon as the watermark names it.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 use edge_agent::clock::{SharedClock, SystemClock};
-use edge_agent::door::{ActuatorError, DoorActuator, FailMode, Order, RelayState};
+use edge_agent::door::{ActuatorError, Displays, DoorActuator, FailMode, Order, RelayState};
 use edge_agent::gallery::Galleries;
 use edge_agent::stages::decide::{Decide, Decider, DoorInput, Rules, run as run_door};
 use edge_agent::stages::identify::Identified;
@@ -145,6 +145,7 @@ impl Site {
             inputs: inputs_at_door,
             roster: galleries.roster(),
             gallery_changes: galleries.changes(),
+            displays: Displays::of(["main".into()]),
             // Nobody gives this door orders, or other rules.
             lockdown: watch::channel(false).1,
             rules: watch::channel(Arc::new(rules()?)).1,
@@ -243,6 +244,8 @@ impl Site {
             liveness: Findings::over(12),
             liveness_at: Some(at),
             vouched_shots: vec![at],
+            doubtful_shots: Vec::new(),
+            look: None,
             reasons: Vec::new(),
             models_answered: true,
         };
@@ -255,6 +258,7 @@ impl Site {
             n_templates: roster.snapshot().len(),
             ranked: roster.snapshot().candidates(&probe),
             embedding: Arc::new(probe),
+            anchors: Vec::new(),
             same_face: true,
         };
         Ok((report, found))

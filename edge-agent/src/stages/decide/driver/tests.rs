@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use face_core::door::DoorOrder;
 use face_core::identify::OpenSetRules;
-use face_core::liveness::{Check, CheckState, Demand, Findings, Method};
+use face_core::liveness::{ChallengeRule, Check, CheckState, Demand, Findings, Method};
 use face_core::{Embedding, Similarity, TrackId};
 use gallery_log::{Body, DigestKey, GalleryId, Kind, Log, Op, PersonBody, Record, RecordId, TemplateBody};
 use parking_lot::Mutex;
@@ -98,7 +98,12 @@ fn site(hold: Duration) -> Site {
     let rules = Rules {
         door: face_core::door::DoorPolicy { hold, ..Default::default() },
         open_set: OpenSetRules { ladder, margin: 0.05 },
-        liveness: Some(LivenessRules { demand: Demand::standard(), pass_above: 0.5, horizon: Duration::from_secs(5) }),
+        liveness: Some(LivenessRules {
+            demand: Demand::standard(),
+            pass_above: 0.5,
+            horizon: Duration::from_secs(5),
+            challenge: ChallengeRule::Never,
+        }),
         min_face_px: 80.0,
         deny_unrecorded: true,
         lockdown_lets: Vec::new(),
@@ -116,6 +121,7 @@ fn site(hold: Duration) -> Site {
         gallery_changes: galleries.changes(),
         lockdown: lockdown.subscribe(),
         rules: rules_told.subscribe(),
+        displays: Displays::of(["main".into()]),
         orders_told,
         recorder: recorder.clone(),
         clock: Arc::new(SystemClock::default()),
@@ -157,6 +163,7 @@ impl Site {
             n_templates: face_core::Gallery::len(roster.snapshot()),
             ranked: face_core::Gallery::candidates(roster.snapshot(), &probe),
             embedding: Arc::new(probe),
+            anchors: Vec::new(),
             same_face: true,
         };
         let report = FaceReport {
@@ -169,6 +176,8 @@ impl Site {
                 .with(Method::Temporal, Check::measured(CheckState::Pass, 0.02)),
             liveness_at: Some(now),
             vouched_shots: vec![now],
+            doubtful_shots: Vec::new(),
+            look: None,
             reasons: Vec::new(),
             models_answered: true,
         };
@@ -218,6 +227,8 @@ fn word(event: &DoorEvent) -> &'static str {
         DoorEvent::Denied { .. } => "denied",
         DoorEvent::Unlocked { .. } => "unlocked",
         DoorEvent::Locked { .. } => "locked",
+        DoorEvent::Prompted { .. } => "prompted",
+        DoorEvent::ChallengeEnded(_) => "challenge ended",
     }
 }
 
