@@ -210,7 +210,13 @@ impl ModelPack {
                 }
                 Ok(())
             },
-            |outputs| Ok(Embedding::from_slice(outputs.values(0))?),
+            |outputs| {
+                let raw = outputs.values(0);
+                Ok(match (view, self.manifest().clarity_scale()) {
+                    (View::Upright | View::Mirrored, Some(scale)) => Embedding::from_output(raw, &scale)?,
+                    _ => Embedding::from_slice(raw)?,
+                })
+            },
         )
         .map_err(named(pool))
     }
@@ -226,7 +232,8 @@ impl LandmarkModel for ModelPack {
 impl Embedder for ModelPack {
     /// The mean of two views: the face aligned by a second look at it ([`ModelPack::second_look`]), and its mirror image
     /// aligned by the points given. What the two disagree in is chance, of the landmarks and of the model, and half of it
-    /// goes: docs/measurements/accuracy.md. One landmark run and two feature runs.
+    /// goes: docs/measurements/accuracy.md. Its handicap comes from the length of both outputs. One landmark run and two
+    /// feature runs.
     fn embed(&self, image: &RgbImage, points: &FivePoints) -> Result<Embedding, ModelError> {
         let upright = self.embed_view(image, &self.second_look(image, points)?, View::Upright)?;
         let mirrored = self.embed_view(image, points, View::Mirrored)?;
