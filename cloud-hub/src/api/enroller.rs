@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use face_core::quality::{QualityGate, QualityReason};
-use face_core::{Embedding, ModelError};
+use face_core::{Embedding, ModelError, Space};
 use face_runtime::{AverageError, EnrolError, Enrolled, ModelPack, PhotoError, PhotoLimits, RefusalReason};
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -52,9 +52,11 @@ pub struct Photograph {
 pub struct NewTemplate {
     /// Unit vector.
     pub embedding: Embedding,
-    /// Mean quality of the accepted photographs, in [0, 1].
+    /// How good it is, in [0, 1]: the clarity that doors dock it by, or in a space without the photographs' mean quality.
     pub quality: f32,
-    /// The pack's space.
+    /// The pack's space, and how templates of it are compared.
+    pub space: Space,
+    /// Its name.
     pub space_id: String,
     /// The pack's version.
     pub model_version: String,
@@ -148,9 +150,12 @@ fn work(models: &Models, photographs: &[Bytes], limits: &PhotoLimits) -> Result<
     let qualities: Vec<f32> = fates.iter().filter(|fate| fate.accepted).filter_map(|fate| fate.quality).collect();
     let count = f32::from(u16::try_from(qualities.len().max(1)).unwrap_or(u16::MAX));
     let manifest = models.pack.manifest();
+    let space = manifest.space();
     Ok(NewTemplate {
+        // What doors dock the template by, where the pack has a scale for it.
+        quality: space.quality(embedding.handicap(), qualities.iter().sum::<f32>() / count),
         embedding,
-        quality: qualities.iter().sum::<f32>() / count,
+        space,
         space_id: manifest.space_id.clone(),
         model_version: format!("{} {}", manifest.name, manifest.version),
         photographs: fates,

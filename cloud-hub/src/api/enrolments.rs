@@ -201,7 +201,7 @@ async fn store(
 ) -> Result<TemplateId, ApiError> {
     let embedding = Box::new(*template.embedding.as_slice());
     if !allow_duplicate {
-        refuse_duplicate(api, caller, person, template, embedding.clone()).await?;
+        refuse_duplicate(api, caller, person, template).await?;
     }
     let accepted = template.photographs.iter().filter(|photograph| photograph.accepted).count();
     let new = keys::NewTemplate {
@@ -220,9 +220,8 @@ async fn refuse_duplicate(
     caller: &Caller,
     person: PersonId,
     template: &NewTemplate,
-    probe: Box<[f32; 512]>,
 ) -> Result<(), ApiError> {
-    let near = api.custody.nearest(caller.tenant, &template.space_id, probe, NEIGHBOURS).await?;
+    let near = api.custody.nearest(caller.tenant, &template.space, template.embedding.clone(), NEIGHBOURS).await?;
     let threshold = template.duplicate_threshold;
     let Some(other) = near.into_iter().find(|near| near.person != person && near.similarity >= threshold) else {
         return Ok(());

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use face_core::{Embedding, Similarity, Space};
 use gallery_log::{Body, Kind};
 use serde_json::json;
 use uuid::Uuid;
@@ -41,7 +42,7 @@ pub struct Candidate {
     pub person: PersonId,
     /// By which template.
     pub template: TemplateId,
-    /// Cosine, in [-1, 1].
+    /// As doors score: the cosine less both handicaps, in [-1, 1].
     pub similarity: f32,
 }
 
@@ -106,23 +107,24 @@ impl Custody {
         Ok(template)
     }
 
-    /// The `k` templates of a space that are nearest to an embedding of unit norm, best first.
-    /// Found by the rotated vectors, scored anew from the unsealed templates.
+    /// The `k` templates of a space that are nearest to an embedding by cosine, best score first.
+    /// Found by the rotated vectors, scored anew from the unsealed templates as a door scores. A handicap moves a score by a
+    /// few hundredths: ask for enough of them that nobody further away by cosine can matter.
     pub async fn nearest(
         &self,
         tenant: TenantId,
-        space_id: &str,
-        probe: Box<[f32; DIM]>,
+        space: &Space,
+        probe: Embedding,
         k: u32,
     ) -> Result<Vec<Candidate>, KeysError> {
-        let (keyring, space_id) = (Arc::clone(&self.keyring), space_id.to_owned());
+        let (keyring, space) = (Arc::clone(&self.keyring), space.clone());
         self.db
             .tenant(tenant, move |tx| {
                 Box::pin(async move {
                     let keys = keyring.tenant(tx).await?;
-                    let rotation = keyring.rotation(tx, &space_id).await?;
+                    let rotation = keyring.rotation(tx, &space.id).await?;
                     let mut found = Vec::new();
-                    for near in templates::nearest(tx, &space_id, &rotation.apply(&probe), k).await? {
+                    for near in templates::nearest(tx, &space.id, &rotation.apply(probe.as_slice()), k).await? {
                         let rows = templates::of_person(tx, near.person).await?;
                         let Some(row) = rows.iter().find(|row| row.id == near.template) else { continue };
                         let embedding = match open(&keyring, &keys, row) {
@@ -130,7 +132,9 @@ impl Custody {
                             Err(KeysError::NoPersonKey(_)) => continue,
                             embedding => embedding?,
                         };
-                        let similarity = embedding.iter().zip(probe.iter()).map(|(a, b)| a * b).sum();
+                        let cosine = embedding.iter().zip(probe.as_slice()).map(|(a, b)| a * b).sum();
+                        let similarity =
+                            Similarity::docked(cosine, probe.handicap(), space.handicap(row.quality)).value();
                         found.push(Candidate { person: near.person, template: near.template, similarity });
                     }
                     found.sort_by(|a, b| b.similarity.total_cmp(&a.similarity));

@@ -7,7 +7,7 @@
 use std::cmp::Ordering;
 use std::fmt;
 
-use crate::clarity::ClarityScale;
+use crate::clarity::{ClarityScale, docked_by};
 
 /// Components of an embedding.
 pub const DIM: usize = 512;
@@ -162,7 +162,7 @@ impl Embedding {
         &self.components
     }
 
-    /// How alike two faces are: the cosine of the angle between them, less both handicaps. Rises with the cosine, and is
+    /// How alike two faces are: the cosine of the angle between them, less both handicaps ([`docked_by`]). Rises with the cosine, and is
     /// the same either way round.
     #[must_use]
     pub fn similarity(&self, other: &Self) -> Similarity {
@@ -213,7 +213,7 @@ impl Similarity {
     /// A cosine less the handicaps of both sides, in this order of roundings, so that every search gives the same bits.
     #[must_use]
     pub fn docked(cosine: f32, first: f32, second: f32) -> Self {
-        Self::new(cosine - (first + second))
+        Self::new(cosine - docked_by(first, second))
     }
 
     /// As a threshold: above every cosine, so that nothing reaches it, not even the same picture.
@@ -326,7 +326,7 @@ mod tests {
             let docked = first.similarity(&second);
             prop_assert_eq!(docked, second.similarity(&first));
             prop_assert!((-1.0..=1.0).contains(&docked.value()));
-            prop_assert!((docked.above(bare) + first.handicap() + second.handicap()).abs() < 1e-5);
+            prop_assert!((docked.above(bare) + docked_by(first.handicap(), second.handicap())).abs() < 1e-5);
             prop_assert!(Similarity::docked(less.min(more), a, b) <= Similarity::docked(less.max(more), a, b));
         }
 

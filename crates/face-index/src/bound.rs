@@ -16,6 +16,7 @@
 //! together less than 6e-7. Docking the handicaps of probe and row takes two roundings in the oracle and two here, of
 //! numbers below 1.5: less than 4e-7. [`ROUNDING`] covers all.
 
+use face_core::clarity::docked_by;
 use face_core::{DIM, Embedding};
 
 /// The oracle's rounding and ours: 2.22e-6 + 6e-7 + 4e-7, and some room.
@@ -78,7 +79,7 @@ impl Probe {
     ///
     /// `product` is the kernel's sum, `step`, `residual` and `handicap` are the row's.
     pub(crate) fn interval(&self, product: i32, step: f32, residual: f32, handicap: f32) -> (f32, f32) {
-        let score = product as f32 * (step * self.step) - (self.handicap + handicap);
+        let score = product as f32 * (step * self.step) - docked_by(self.handicap, handicap);
         let error = self.per_residual * residual + self.always;
         (score - error, score + error)
     }
@@ -104,7 +105,10 @@ mod tests {
         let mut product = [0];
         Kernel::Portable.products(&coded, rows.coarse(), &mut product);
         let interval = coded.interval(product[0], rows.coarse_steps()[0], rows.residuals()[0], rows.handicaps()[0]);
-        (interval, dot(probe.as_slice(), &at_stored_precision(template)) - (probe.handicap() + template.handicap()))
+        (
+            interval,
+            dot(probe.as_slice(), &at_stored_precision(template)) - docked_by(probe.handicap(), template.handicap()),
+        )
     }
 
     fn expect_within(probe: &Embedding, template: &Embedding) {

@@ -5,6 +5,7 @@
 //! the `k`-th. It is given the rows at their stored precision, so that it answers about the same templates as the exact
 //! kernel. The index is never written to or read from disk: FAISS does not survive hostile files.
 
+use face_core::clarity::docked_by;
 use face_core::{DIM, Embedding};
 use faiss::index::flat::FlatIndex;
 use faiss::{ConcurrentIndex, Index};
@@ -61,12 +62,14 @@ impl FaissFlat {
             let rows = found.labels.iter().map(|label| label.get().and_then(|label| usize::try_from(label).ok()));
             let mut docked: Vec<(usize, f32)> = rows
                 .zip(&found.distances)
-                .filter_map(|(row, cosine)| row.map(|row| (row, cosine - (probe.handicap() + self.handicaps[row]))))
+                .filter_map(|(row, cosine)| {
+                    row.map(|row| (row, cosine - docked_by(probe.handicap(), self.handicaps[row])))
+                })
                 .collect();
             docked.sort_unstable_by(|a, b| b.1.total_cmp(&a.1));
             // Fewer labels than asked for would be FAISS's error; then everything is looked at.
             let floor = docked.get(k - 1).map_or(f32::NEG_INFINITY, |(_, kth)| floor_of(kth - MARGIN));
-            let lowest = found.distances[depth - 1] - (probe.handicap() + least);
+            let lowest = found.distances[depth - 1] - docked_by(probe.handicap(), least);
             if depth == n_rows || lowest < floor {
                 let mut rows: Vec<usize> =
                     docked.into_iter().filter(|(_, score)| *score >= floor).map(|(row, _)| row).collect();

@@ -230,10 +230,11 @@ impl LandmarkModel for ModelPack {
 }
 
 impl Embedder for ModelPack {
+    /// With the handicap that the length of the model's outputs gives ([`face_core::clarity`]).
+    ///
     /// The mean of two views: the face aligned by a second look at it ([`ModelPack::second_look`]), and its mirror image
     /// aligned by the points given. What the two disagree in is chance, of the landmarks and of the model, and half of it
-    /// goes: docs/measurements/accuracy.md. Its handicap comes from the length of both outputs. One landmark run and two
-    /// feature runs.
+    /// goes: docs/measurements/accuracy.md. One landmark run and two feature runs.
     fn embed(&self, image: &RgbImage, points: &FivePoints) -> Result<Embedding, ModelError> {
         let upright = self.embed_view(image, &self.second_look(image, points)?, View::Upright)?;
         let mirrored = self.embed_view(image, points, View::Mirrored)?;
