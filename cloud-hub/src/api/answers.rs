@@ -9,6 +9,7 @@ use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use face_core::{Embedding, Space, ThresholdLadder};
 use serde_json::json;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -26,8 +27,6 @@ use crate::store::{TenantTx, audit, commands};
 
 /// What a device may send in answer to one command.
 pub(super) const MAX_ANSWER_BYTES: usize = MAX_LOG_BYTES as usize;
-/// Neighbours that are looked at for a duplicate: the person's own templates may come first.
-const NEIGHBOURS: u32 = 20;
 /// How far the length of a unit vector may be from 1 after its way through 32-bit numbers.
 const NORM_TOLERANCE: f32 = 1e-3;
 /// A name of a pack is shorter.
@@ -88,8 +87,13 @@ pub(super) async fn enrol(
     if !matches!(command.kind, Kind::Enrol { person: ordered, .. } if ordered == person) {
         return Err(ApiError::of(Code::NotFound));
     }
-    let new = template_of(&api, request)?;
-    refuse_duplicate(&api, caller, person, &new).await?;
+    let (new, space, ladder) = template_of(&api, request)?;
+    let probe = Embedding::from_slice(new.embedding.as_slice()).map_err(|error| ApiError::internal(&error))?;
+    let probe = probe.with_handicap(space.handicap(new.quality));
+    // The operator decides about duplicates at the hub, not a device at a door.
+    if api.custody.duplicate(caller.tenant, person, &space, probe, ladder).await?.is_some() {
+        return Err(ApiError::because(Code::DuplicatePerson, "another person of this tenant looks the same"));
+    }
     let actor = format!("device:{}", caller.device);
     let template = api.custody.enrol_at_door(caller.tenant, person, id, new, &actor).await?;
     tracing::info!(event = "enrolled_at_door", client_id = %caller.tenant, device = %caller.device, command = %id, "a face taken at a door became a template");
@@ -114,12 +118,12 @@ async fn open_command(
     Ok(command)
 }
 
-fn template_of(api: &Api, request: EnrolRequest) -> Result<NewTemplate, ApiError> {
-    let Some((space_id, _)) = api.enroller.space() else {
+fn template_of(api: &Api, request: EnrolRequest) -> Result<(NewTemplate, Space, ThresholdLadder), ApiError> {
+    let Some((space, ladder)) = api.enroller.space() else {
         return Err(ApiError::because(Code::ModelsUnavailable, "without models the hub cannot look for duplicates"));
     };
-    if request.space_id != space_id {
-        let detail = format!("the hub works in the space {space_id}; give device and hub the same model pack");
+    if request.space_id != space.id {
+        let detail = format!("the hub works in the space {}; give device and hub the same model pack", space.id);
         return Err(ApiError::field("/space_id", Code::InvalidField, detail));
     }
     let invalid = |field: &str, message: &str| ApiError::field(field, Code::InvalidField, message);
@@ -135,20 +139,8 @@ fn template_of(api: &Api, request: EnrolRequest) -> Result<NewTemplate, ApiError
     }
     #[expect(clippy::cast_possible_truncation, reason = "a share of four decimals")]
     let quality = quality as f32;
-    Ok(NewTemplate { space_id, model_version: request.pack, quality, photographs: 1, embedding })
-}
-
-/// Somebody else of the tenant who looks the same: the operator decides that at the hub, not a device at a door.
-async fn refuse_duplicate(
-    api: &Api,
-    caller: CallingDevice,
-    person: PersonId,
-    new: &NewTemplate,
-) -> Result<(), ApiError> {
-    let threshold = api.enroller.space().map_or(1.0, |(_, threshold)| threshold);
-    let near = api.custody.nearest(caller.tenant, &new.space_id, new.embedding.clone(), NEIGHBOURS).await?;
-    if near.iter().any(|near| near.person != person && near.similarity >= threshold) {
-        return Err(ApiError::because(Code::DuplicatePerson, "another person of this tenant looks the same"));
-    }
-    Ok(())
+    let space_id = space.id.clone();
+    let new =
+        NewTemplate { space_id, model_version: request.pack, quality, photographs: 1, embedding, duplicate: None };
+    Ok((new, space, ladder))
 }

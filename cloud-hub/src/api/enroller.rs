@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use face_core::quality::{QualityGate, QualityReason};
-use face_core::{Embedding, ModelError, ThresholdLadder};
+use face_core::{Embedding, ModelError, Space, ThresholdLadder};
 use face_runtime::{AverageError, EnrolError, Enrolled, ModelPack, PhotoError, PhotoLimits, RefusalReason};
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -52,9 +52,11 @@ pub struct Photograph {
 pub struct NewTemplate {
     /// Unit vector.
     pub embedding: Embedding,
-    /// Mean quality of the accepted photographs, in [0, 1].
+    /// How good it is, in [0, 1]: the clarity that doors dock it by, or in a space without the photographs' mean quality.
     pub quality: f32,
-    /// The pack's space.
+    /// The pack's space, and how templates of it are compared.
+    pub space: Space,
+    /// Its name.
     pub space_id: String,
     /// The pack's version.
     pub model_version: String,
@@ -100,11 +102,11 @@ impl Enroller {
         self.models.load().is_some()
     }
 
-    /// The space that the models work in, and the similarity from which two people are taken to be one.
+    /// The space that the models work in, and the similarities from which two people are taken to be one.
     #[must_use]
-    pub fn space(&self) -> Option<(String, f32)> {
+    pub fn space(&self) -> Option<(Space, ThresholdLadder)> {
         let models = self.models.load();
-        models.as_ref().map(|models| (models.pack.manifest().space_id.clone(), models.duplicate_threshold))
+        models.as_ref().map(|models| (models.pack.manifest().space(), models.duplicates.clone()))
     }
 
     /// Takes a place, or says [`Busy`] at once. Take it before the photographs are read: places bound the memory too.
@@ -170,9 +172,12 @@ fn work(
     let qualities: Vec<f32> = fates.iter().filter(|fate| fate.accepted).filter_map(|fate| fate.quality).collect();
     let count = f32::from(u16::try_from(qualities.len().max(1)).unwrap_or(u16::MAX));
     let manifest = models.pack.manifest();
+    let space = manifest.space();
     Ok(NewTemplate {
+        // What doors dock the template by, where the pack has a scale for it.
+        quality: space.quality(embedding.handicap(), qualities.iter().sum::<f32>() / count),
         embedding,
-        quality: qualities.iter().sum::<f32>() / count,
+        space,
         space_id: manifest.space_id.clone(),
         model_version: format!("{} {}", manifest.name, manifest.version),
         photographs: fates,

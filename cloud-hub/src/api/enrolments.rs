@@ -203,8 +203,8 @@ async fn store(
     allow_duplicate: bool,
 ) -> Result<(TemplateId, Option<Duplicate>), ApiError> {
     let embedding = Box::new(*template.embedding.as_slice());
-    let ladder = template.duplicates.clone();
-    let duplicate = api.custody.duplicate(caller.tenant, person, &template.space_id, embedding.clone(), ladder).await?;
+    let (probe, ladder) = (template.embedding.clone(), template.duplicates.clone());
+    let duplicate = api.custody.duplicate(caller.tenant, person, &template.space, probe, ladder).await?;
     if let Some(other) = duplicate.filter(|_| !allow_duplicate) {
         return Err(is_duplicate(&other));
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use face_core::ThresholdLadder;
+use face_core::{Embedding, Similarity, Space, ThresholdLadder};
 use gallery_log::{Body, Kind};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -51,7 +51,7 @@ pub struct Candidate {
     pub person: PersonId,
     /// By which template.
     pub template: TemplateId,
-    /// Cosine, in [-1, 1].
+    /// As doors score: the cosine less both handicaps, in [-1, 1].
     pub similarity: f32,
 }
 
@@ -154,18 +154,19 @@ impl Custody {
         Ok(template)
     }
 
-    /// The `k` templates of a space that are nearest to an embedding of unit norm, best first.
-    /// Found by the rotated vectors, scored anew from the unsealed templates.
+    /// The `k` templates of a space that are nearest to an embedding by cosine, best score first.
+    /// Found by the rotated vectors, scored anew from the unsealed templates as a door scores. A handicap moves a score by a
+    /// few hundredths: ask for enough of them that nobody further away by cosine can matter.
     pub async fn nearest(
         &self,
         tenant: TenantId,
-        space_id: &str,
-        probe: Box<[f32; DIM]>,
+        space: &Space,
+        probe: Embedding,
         k: u32,
     ) -> Result<Vec<Candidate>, KeysError> {
-        let (keyring, space_id) = (Arc::clone(&self.keyring), space_id.to_owned());
+        let (keyring, space) = (Arc::clone(&self.keyring), space.clone());
         self.db
-            .tenant(tenant, move |tx| Box::pin(async move { nearest(tx, &keyring, &space_id, &probe, None, k).await }))
+            .tenant(tenant, move |tx| Box::pin(async move { nearest(tx, &keyring, &space, &probe, None, k).await }))
             .await
     }
 
@@ -174,16 +175,16 @@ impl Custody {
         &self,
         tenant: TenantId,
         person: PersonId,
-        space_id: &str,
-        probe: Box<[f32; DIM]>,
+        space: &Space,
+        probe: Embedding,
         ladder: ThresholdLadder,
     ) -> Result<Option<Duplicate>, KeysError> {
-        let (keyring, space_id) = (Arc::clone(&self.keyring), space_id.to_owned());
+        let (keyring, space) = (Arc::clone(&self.keyring), space.clone());
         self.db
             .tenant(tenant, move |tx| {
                 Box::pin(async move {
-                    let near = nearest(tx, &keyring, &space_id, &probe, Some(person), FINALISTS).await?;
-                    let compared = templates::searchable(tx, &space_id, person).await?;
+                    let near = nearest(tx, &keyring, &space, &probe, Some(person), FINALISTS).await?;
+                    let compared = templates::searchable(tx, &space.id, person).await?;
                     let best = near.first().map(|best| (best.person, best.similarity));
                     Ok::<_, KeysError>(duplicate::find(best, compared, &ladder))
                 })
@@ -223,15 +224,15 @@ pub fn told(duplicate: &Duplicate) -> Value {
 async fn nearest(
     tx: &mut TenantTx,
     keyring: &Keyring,
-    space_id: &str,
-    probe: &[f32; DIM],
+    space: &Space,
+    probe: &Embedding,
     except: Option<PersonId>,
     k: u32,
 ) -> Result<Vec<Candidate>, KeysError> {
     let keys = keyring.tenant(tx).await?;
-    let rotation = keyring.rotation(tx, space_id).await?;
+    let rotation = keyring.rotation(tx, &space.id).await?;
     let mut found = Vec::new();
-    for near in templates::nearest(tx, space_id, &rotation.apply(probe), except, k).await? {
+    for near in templates::nearest(tx, &space.id, &rotation.apply(probe.as_slice()), except, k).await? {
         let rows = templates::of_person(tx, near.person).await?;
         let Some(row) = rows.iter().find(|row| row.id == near.template) else { continue };
         let embedding = match open(keyring, &keys, row) {
@@ -239,7 +240,8 @@ async fn nearest(
             Err(KeysError::NoPersonKey(_)) => continue,
             embedding => embedding?,
         };
-        let similarity = embedding.iter().zip(probe.iter()).map(|(a, b)| a * b).sum();
+        let cosine = embedding.iter().zip(probe.as_slice()).map(|(a, b)| a * b).sum();
+        let similarity = Similarity::docked(cosine, probe.handicap(), space.handicap(row.quality)).value();
         found.push(Candidate { person: near.person, template: near.template, similarity });
     }
     found.sort_by(|a, b| b.similarity.total_cmp(&a.similarity));

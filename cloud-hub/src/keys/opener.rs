@@ -78,7 +78,10 @@ fn stand_in(record: &StoredRecord) -> Result<Vec<u8>, KeysError> {
             let space_id = ERASED_SPACE.to_owned();
             Body::Template(TemplateBody { person, space_id, quality: 0.0, embedding: embedding() })
         }
-        Kind::Anchor => Body::Anchor(AnchorBody { person, space_id: ERASED_SPACE.to_owned(), embedding: embedding() }),
+        Kind::Anchor => {
+            let space_id = ERASED_SPACE.to_owned();
+            Body::Anchor(AnchorBody { person, space_id, quality: 0.0, embedding: embedding() })
+        }
         // Rules belong to no person and credentials do not exist yet: what is left is people.
         Kind::Person | Kind::Credential | Kind::Rule => {
             Body::Person(PersonBody::new(PersonState::Suspended, None, None, Vec::new()))

@@ -91,10 +91,10 @@ impl std::fmt::Debug for NewAnchor {
 /// ([`people::lock`]), so that the number of anchors that it judged by is still right.
 pub async fn add(tx: &mut TenantTx, keys: &TenantKeys, key: &PersonKey, new: &NewAnchor) -> Result<(), StoreError> {
     let (tenant, person) = (tx.tenant_uuid(), key.person());
-    let body =
-        Body::Anchor(AnchorBody { person: person.0, space_id: new.space_id.clone(), embedding: new.embedding.clone() })
-            .encode()
-            .map_err(|_| StoreError::Vault(VaultError::Length("anchor body")))?;
+    let (space_id, embedding) = (new.space_id.clone(), new.embedding.clone());
+    let body = Body::Anchor(AnchorBody { person: person.0, space_id, quality: new.quality, embedding })
+        .encode()
+        .map_err(|_| StoreError::Vault(VaultError::Length("anchor body")))?;
     let sealed = key.seal_anchor(new.id, 1, &new.space_id, &body)?;
     sqlx::query(
         "INSERT INTO anchor (tenant_id, id, person_id, space_id, model_version, quality, sealed)

@@ -1,15 +1,14 @@
 //! An immutable gallery in memory, ready to be searched.
 //!
 //! In: rows in gallery order. Out: a [`Snapshot`] that implements [`Gallery`]. It is never changed; the programs build
-//! the next one and swap it in whole. Cost: 1,160 bytes a template (and 2 KiB more with FAISS, which keeps its own copy);
-//! a search reads 520 of them.
+//! the next one and swap it in whole. Cost: 1,164 bytes a template (and 2 KiB more with FAISS, which keeps its own copy);
+//! a search reads 524 of them.
 
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
 
-use face_core::embedding::dot;
-use face_core::{Embedding, Gallery, PersonId, Ranked, Similarity, TemplateId};
+use face_core::{Embedding, Gallery, PersonId, Ranked, TemplateId};
 
 use crate::bound::Probe;
 use crate::kernel::Kernel;
@@ -234,8 +233,7 @@ impl Snapshot {
     fn ranked(&self, probe: &Embedding, rows: &[usize], k: usize) -> Vec<Ranked> {
         let score = |row: &usize| {
             let (person, template) = self.names[*row];
-            let similarity = Similarity::new(dot(probe.as_slice(), &self.rows.restore(*row)));
-            Ranked { person, template, similarity }
+            Ranked { person, template, similarity: self.rows.similarity(probe, *row) }
         };
         let mut found: Vec<Ranked> = rows.iter().map(score).collect();
         // The sort is stable, so equal scores stay in gallery order. No similarity is NaN.
@@ -254,7 +252,7 @@ impl Gallery for Snapshot {
         let people: HashSet<PersonId> = ranked.iter().map(|row| row.person).collect();
         let of = |person: PersonId| {
             self.anchors.of_person.get(&person).into_iter().flatten().map(move |row| {
-                let similarity = Similarity::new(dot(probe.as_slice(), &self.anchors.rows.restore(*row)));
+                let similarity = self.anchors.rows.similarity(probe, *row);
                 Ranked { person, template: self.anchors.names[*row], similarity }
             })
         };

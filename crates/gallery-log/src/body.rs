@@ -62,6 +62,9 @@ pub struct AnchorBody {
     pub person: Uuid,
     /// The embedding space, as of a [`TemplateBody`].
     pub space_id: String,
+    /// How good the picture was, in [0, 1]; kept in steps of 1/65535, in two bytes, so that no anchor is as long as a template
+    /// and what keeps out is never read as what lets in.
+    pub quality: f32,
     /// The embedding, as of a [`TemplateBody`].
     pub embedding: Box<[f32; EMBEDDING_LEN]>,
 }
@@ -289,9 +292,18 @@ fn encode_template(body: &TemplateBody, out: &mut Vec<u8>) -> Result<(), BodyErr
     Ok(())
 }
 
+/// Steps of an anchor's quality.
+const QUALITY_STEPS: f64 = 65_535.0;
+
 fn encode_anchor(body: &AnchorBody, out: &mut Vec<u8>) -> Result<(), BodyError> {
     check_vector(&body.space_id, &body.embedding).map_err(|field| BodyError::Invalid { kind: Kind::Anchor, field })?;
+    if !(0.0..=1.0).contains(&body.quality) {
+        return Err(BodyError::Invalid { kind: Kind::Anchor, field: "quality" });
+    }
     push_owner(body.person, &body.space_id, out);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at least 0 and at most 65535")]
+    let steps = (f64::from(body.quality) * QUALITY_STEPS).round() as u16;
+    out.extend_from_slice(&steps.to_be_bytes());
     push_embedding(&body.embedding, out);
     Ok(())
 }
@@ -320,7 +332,10 @@ fn decode_template(reader: &mut Reader<'_>) -> Result<Body, Stop> {
 
 fn decode_anchor(reader: &mut Reader<'_>) -> Result<Body, Stop> {
     let (person, space_id) = read_owner(reader)?;
-    let body = AnchorBody { person, space_id, embedding: read_embedding(reader)? };
+    let steps = u16::from_be_bytes(need(reader.array())?);
+    #[expect(clippy::cast_possible_truncation, reason = "of 16 bits, which an f32 holds")]
+    let quality = (f64::from(steps) / QUALITY_STEPS) as f32;
+    let body = AnchorBody { person, space_id, quality, embedding: read_embedding(reader)? };
     check_vector(&body.space_id, &body.embedding).map_err(Stop::Invalid)?;
     Ok(Body::Anchor(body))
 }
@@ -399,7 +414,8 @@ mod tests {
     }
 
     fn anchor() -> AnchorBody {
-        AnchorBody { person: Uuid::from_u128(1), space_id: "fp-r1".to_owned(), embedding: template().embedding }
+        let (space_id, embedding) = ("fp-r1".to_owned(), template().embedding);
+        AnchorBody { person: Uuid::from_u128(1), space_id, quality: 1.0, embedding }
     }
 
     fn all() -> [Body; 5] {
@@ -470,8 +486,8 @@ mod tests {
     #[test]
     fn an_anchor_has_the_specified_bytes_and_is_no_template() {
         let bytes = Body::Anchor(anchor()).encode().unwrap();
-        assert_eq!(bytes.len(), 1 + 16 + 1 + 5 + EMBEDDING_LEN * 4);
-        assert_eq!(bytes[17..23], *b"\x05fp-r1");
+        assert_eq!(bytes.len(), 1 + 16 + 1 + 5 + 2 + EMBEDDING_LEN * 4);
+        assert_eq!(bytes[17..25], *b"\x05fp-r1\xff\xff");
         assert!(Body::decode(Kind::Template, &bytes).is_err(), "what keeps out must not be read as what lets in");
         let template = Body::Template(template()).encode().unwrap();
         assert!(Body::decode(Kind::Anchor, &template).is_err());

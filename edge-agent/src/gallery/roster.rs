@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use edge_store::{BucketHashes, Contents, GalleryStore};
-use face_core::{DIM, Embedding, Gallery as _, PersonId, TemplateId};
+use face_core::{DIM, Embedding, Gallery as _, PersonId, Space, TemplateId};
 use face_index::{Engine, Snapshot};
 use gallery_log::body::PersonState;
 use gallery_log::{GalleryId, Kind, PersonBody, RecordId, Root};
@@ -121,7 +121,7 @@ impl Roster {
     }
 
     /// The people of all stores, each store opened again if a write had closed it.
-    pub(super) fn of(stores: &mut Stores, space_id: &str) -> Result<Self, RosterError> {
+    pub(super) fn of(stores: &mut Stores, space: &Space) -> Result<Self, RosterError> {
         for (gallery, store) in stores.iter_mut() {
             store.reopen().map_err(|source| RosterError::Store { gallery: *gallery, source })?;
         }
@@ -132,15 +132,15 @@ impl Roster {
             if store.differing().is_none() {
                 let gallery = store.gallery();
                 let contents = store.contents().map_err(|source| RosterError::Store { gallery, source })?;
-                gathered.take(contents, space_id);
+                gathered.take(contents, space);
             }
         }
         let Gathered { mut rows, anchors, people, foreign_space, foreign_anchors, .. } = gathered;
         if foreign_space > 0 {
-            tracing::warn!(event = "templates_of_another_space", count = foreign_space, space_id = %space_id, "left out: they were made with another model; the hub must re-embed them");
+            tracing::warn!(event = "templates_of_another_space", count = foreign_space, space_id = %space.id, "left out: they were made with another model; the hub must re-embed them");
         }
         if foreign_anchors > 0 {
-            tracing::warn!(event = "anchors_of_another_space", count = foreign_anchors, space_id = %space_id, "left out: whoever they keep out is told apart by the templates alone; send their pictures to the hub again");
+            tracing::warn!(event = "anchors_of_another_space", count = foreign_anchors, space_id = %space.id, "left out: whoever they keep out is told apart by the templates alone; send their pictures to the hub again");
         }
         // A template whose person is not in the gallery opens nothing.
         rows.retain(|(person, _, _)| people.contains_key(person));
@@ -218,7 +218,7 @@ struct Gathered {
 }
 
 impl Gathered {
-    fn take(&mut self, contents: Contents, space_id: &str) {
+    fn take(&mut self, contents: Contents, space: &Space) {
         for (id, body) in contents.people {
             let terms = Terms::of(&body);
             self.people
@@ -227,20 +227,22 @@ impl Gathered {
                 .or_insert_with(|| terms.clone());
         }
         for (id, body) in contents.templates {
-            if body.space_id != space_id {
+            if body.space_id != space.id {
                 self.foreign_space += 1;
                 continue;
             }
             if let Some((template, embedding)) = self.unseen(id, &body.embedding) {
+                let embedding = embedding.with_handicap(space.handicap(body.quality));
                 self.rows.push((PersonId(body.person), template, embedding));
             }
         }
         for (id, body) in contents.anchors {
-            if body.space_id != space_id {
+            if body.space_id != space.id {
                 self.foreign_anchors += 1;
                 continue;
             }
             if let Some((anchor, embedding)) = self.unseen(id, &body.embedding) {
+                let embedding = embedding.with_handicap(space.handicap(body.quality));
                 self.anchors.push((PersonId(body.person), anchor, embedding));
             }
         }

@@ -106,7 +106,8 @@ impl Device {
     pub(super) fn of(pki: &Pki, hub_url: &str, broker_port: u16) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let keys = DeviceKeys::open(&dir.path().join("keys"), None).unwrap();
-        let (galleries, _) = Galleries::open(&dir.path().join("galleries"), keys.clone(), SPACE).unwrap();
+        let (galleries, _) =
+            Galleries::open(&dir.path().join("galleries"), keys.clone(), &face_core::Space::plain(SPACE)).unwrap();
         let wall = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_343_851_000);
         let outbox = Outbox::open(&dir.path().join("outbox"), &keys.outbox().unwrap(), OutboxOptions::default(), wall);
         let identity = pki.identity(hub_url, broker_port);

@@ -137,7 +137,7 @@ fn inputs(device: &Device, clock: SharedClock, recorded: watch::Receiver<u64>, r
         recorder,
         orders: Orders::none(),
         gallery_lease: None,
-        about: About { boot: Uuid::from_u128(9), agent_version: "0.1.0".into(), pack: None, space_id: None },
+        about: About { boot: Uuid::from_u128(9), agent_version: "0.1.0".into(), pack: None, space: None },
         clock,
         turns: Arc::default(),
         timing: Timing { backoff_first: Duration::from_millis(10), ..Timing::default() },

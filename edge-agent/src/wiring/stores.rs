@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use edge_store::{DeviceKeys, Identity, Outbox, OutboxOpened, OutboxOptions, OutboxRenewal};
+use face_core::Space;
 use face_runtime::Manifest;
 
 use crate::clock::{Clock, SharedClock, SystemClock};
@@ -59,12 +60,12 @@ pub(super) fn open(config: &Config) -> Result<Opened> {
     let state_dir = &config.agent.state_dir;
     let keys = DeviceKeys::open(&config.agent.keys_dir(), credentials_dir().as_deref())?;
     let identity = Identity::load(state_dir)?;
-    let space_id = space_id(&models::shelf::find(&config.models, &config.models.pack)?.manifest)?;
+    let space = space(&models::shelf::find(&config.models, &config.models.pack)?.manifest)?;
     let dir = config.agent.galleries_dir();
     let (galleries, rebuilt) = match &identity {
-        Some(_) => Galleries::open(&dir, keys.clone(), &space_id)?,
+        Some(_) => Galleries::open(&dir, keys.clone(), &space)?,
         // A device that belongs to nobody lets nobody in, even if an old gallery lies in its folder.
-        None => (Galleries::none(&dir, keys.clone(), &space_id), Vec::new()),
+        None => (Galleries::none(&dir, keys.clone(), &space), Vec::new()),
     };
     let now = SystemTime::from(SystemClock::default().wall().utc);
     let (outbox, opened) = Outbox::open(&config.agent.outbox_dir(), &keys.outbox()?, OutboxOptions::default(), now)?;
@@ -101,10 +102,10 @@ pub(super) fn enforce_lease(
 }
 
 /// The manifest is small and read before the models are open, so that the stores need not wait for them.
-fn space_id(manifest: &Path) -> Result<String> {
+fn space(manifest: &Path) -> Result<Space> {
     let text = fs::read_to_string(manifest).with_context(|| {
         format!("model manifest {} cannot be read; run scripts/setup or correct [models] manifest", manifest.display())
     })?;
     let manifest = Manifest::parse(&text).with_context(|| format!("model manifest {}", manifest.display()))?;
-    Ok(manifest.space_id)
+    Ok(manifest.space())
 }

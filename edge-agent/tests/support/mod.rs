@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use edge_agent::clock::{Clock, SystemClock};
 use edge_store::{Broker, DeviceKeys, GalleryKeys, GalleryStore, HubKey, Identity};
 use face_core::quality::QualityGate;
-use face_core::{Embedding, FrameSource};
+use face_core::{Embedding, FrameSource, Space};
 use face_runtime::photograph::enrol_photograph;
 use face_runtime::{ModelPack, PackOptions, Runtime};
 use gallery_log::body::PersonState;
@@ -135,14 +135,14 @@ impl Site {
     }
 
     /// Gives the device an identity whose hub is nowhere, and a gallery with these people.
-    pub fn claim_with(&self, space_id: &str, people: &[(Uuid, Embedding)]) -> GalleryId {
-        self.claim_with_anchor(space_id, people, &[])
+    pub fn claim_with(&self, space: &Space, people: &[(Uuid, Embedding)]) -> GalleryId {
+        self.claim_with_anchor(space, people, &[])
     }
 
     /// As [`Site::claim_with`], with negative anchors of people.
     pub fn claim_with_anchor(
         &self,
-        space_id: &str,
+        space: &Space,
         people: &[(Uuid, Embedding)],
         anchors: &[(Uuid, Embedding)],
     ) -> GalleryId {
@@ -155,7 +155,7 @@ impl Site {
         keys.set_gallery(gallery, &gallery_keys).unwrap();
         let dir = state.join("galleries").join(gallery.to_string());
         let (mut store, _) = GalleryStore::open(&dir, &keys, gallery, &gallery_keys).unwrap();
-        let records = records(gallery, space_id, people, anchors);
+        let records = records(gallery, space, people, anchors);
         let mut log = Log::new(gallery, 1);
         for record in &records {
             log.apply(record, &gallery_keys.digest).unwrap();
@@ -195,7 +195,7 @@ impl Site {
 
 fn records(
     gallery: GalleryId,
-    space_id: &str,
+    space: &Space,
     people: &[(Uuid, Embedding)],
     anchors: &[(Uuid, Embedding)],
 ) -> Vec<Record> {
@@ -209,15 +209,20 @@ fn records(
         put(Kind::Person, *person, Body::Person(PersonBody::new(PersonState::Active, None, None, Vec::new())));
         let body = TemplateBody {
             person: *person,
-            space_id: space_id.to_owned(),
-            quality: 0.9,
+            space_id: space.id.clone(),
+            quality: space.quality(embedding.handicap(), 0.9),
             embedding: Box::new(*embedding.as_slice()),
         };
         put(Kind::Template, Uuid::new_v4(), Body::Template(body));
     }
     for (person, embedding) in anchors {
-        let (space_id, embedding) = (space_id.to_owned(), Box::new(*embedding.as_slice()));
-        put(Kind::Anchor, Uuid::new_v4(), Body::Anchor(AnchorBody { person: *person, space_id, embedding }));
+        let body = AnchorBody {
+            person: *person,
+            space_id: space.id.clone(),
+            quality: space.quality(embedding.handicap(), 0.9),
+            embedding: Box::new(*embedding.as_slice()),
+        };
+        put(Kind::Anchor, Uuid::new_v4(), Body::Anchor(body));
     }
     records
 }

@@ -309,13 +309,16 @@ impl<C: Connect> Driver<C> {
 
     fn ask_to_enrol(&mut self, command: CommandId, person: PersonId, face: &TakenFace) {
         let about = &self.sync.about;
+        // As of a photograph: what doors dock the template by, where the pack has a scale for it.
+        let clarity = about.space.as_ref().map(|space| space.quality(face.embedding.handicap(), face.quality));
+        let quality = clarity.unwrap_or(face.quality);
         let request = EnrolRequest {
             v: V1,
             command,
             person,
-            space_id: about.space_id.clone().unwrap_or_default(),
+            space_id: about.space.as_ref().map(|space| space.id.clone()).unwrap_or_default(),
             pack: about.pack.clone().unwrap_or_default(),
-            quality: Score::from(face.quality),
+            quality: Score::from(quality),
             template: Template::of(face.embedding.as_slice()),
         };
         let hub = hub_of(&self.identity, self.sync.timing.connect_timeout);

@@ -79,7 +79,8 @@ impl Edge {
                 let digest = DigestKey::new(*held.gdk);
                 let own = GalleryKeys { epoch: held.epoch, digest, credential: held.ck.clone() };
                 keys.set_gallery(GalleryId(gallery), &own)?;
-                let (galleries, _) = Galleries::open(&dir.join("galleries"), keys.clone(), SPACE)?;
+                let (galleries, _) =
+                    Galleries::open(&dir.join("galleries"), keys.clone(), &face_core::Space::plain(SPACE))?;
                 let (copies, parts) = (Vec::new(), Parts::default());
                 Inside::Real(Box::new(Real { dir: dir.to_owned(), keys, galleries, parts, copies, made: 0 }))
             }
@@ -210,7 +211,8 @@ impl Real {
             copy_dir(older, &folder)?;
         }
         copies.push(copy);
-        let (galleries, _rebuilt) = Galleries::open(&dir.join("galleries"), keys.clone(), SPACE)?;
+        let (galleries, _rebuilt) =
+            Galleries::open(&dir.join("galleries"), keys.clone(), &face_core::Space::plain(SPACE))?;
         Ok((Self { dir, keys, galleries, parts: Parts::default(), copies, made: made + 1 }, older.is_some()))
     }
 }

@@ -71,7 +71,8 @@ fn site(hold: Duration) -> Site {
     let gallery = GalleryId(Uuid::from_u128(100));
     let keys = edge_store::GalleryKeys { epoch: 1, digest: DigestKey::new([4; 32]), credential: Default::default() };
     device.set_gallery(gallery, &keys).unwrap();
-    let (galleries, _) = Galleries::open(&dir.path().join("galleries"), device, "space").unwrap();
+    let (galleries, _) =
+        Galleries::open(&dir.path().join("galleries"), device, &face_core::Space::plain("space")).unwrap();
     let mut log = Log::new(gallery, 1);
     let mut embedding = Box::new([0.0; 512]);
     embedding[0] = 1.0;
