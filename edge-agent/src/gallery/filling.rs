@@ -17,7 +17,7 @@ pub enum FillError<E> {
     /// The device does not have it; or it is filled, and the galleries cannot be read: nobody is known until
     /// [`Galleries::heal`].
     #[error(transparent)]
-    Roster(RosterError),
+    Roster(Box<RosterError>),
 }
 
 impl Galleries {
@@ -33,9 +33,10 @@ impl Galleries {
         next: impl FnMut() -> Result<Option<Vec<Record>>, E>,
     ) -> Result<Replaced, FillError<E>> {
         let mut stores = self.stores.lock();
-        let store = stores.get_mut(&gallery).ok_or(FillError::Roster(RosterError::Foreign { gallery }))?;
+        let store =
+            stores.get_mut(&gallery).ok_or_else(|| FillError::Roster(Box::new(RosterError::Foreign { gallery })))?;
         let replaced = store.replace_whole(version, root, next).map_err(FillError::Whole)?;
-        self.publish(&mut stores).map_err(FillError::Roster)?;
+        self.publish(&mut stores).map_err(|error| FillError::Roster(Box::new(error)))?;
         Ok(replaced)
     }
 }

@@ -269,7 +269,7 @@ impl Download {
             FillError::Whole(WholeError::Replace(error)) => SnapshotError::Records(error),
             FillError::Whole(WholeError::Root(error)) => SnapshotError::Root(error),
             FillError::Whole(WholeError::Store(error)) => SnapshotError::Store(error),
-            FillError::Roster(error) => SnapshotError::Roster(Box::new(error)),
+            FillError::Roster(error) => SnapshotError::Roster(error),
         });
         let keep = filled.as_ref().is_err_and(|error| error.code().is_none());
         if !keep {

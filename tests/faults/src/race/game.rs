@@ -24,6 +24,8 @@ use crate::rig::random::Random;
 const REMEMBERED: usize = 64;
 /// Reports until both ends must be equal, once it is calm: one may differ, be compared, answered, thrown away, filled.
 const CALM_ROUNDS: u32 = 8;
+/// The first of them, in which downloads are still cut: most snapshots are offered then.
+const ROUGH_ROUNDS: u32 = 3;
 
 /// How interleavings ended.
 #[derive(Clone, Debug, Default)]
@@ -80,6 +82,8 @@ pub struct Match<'a> {
     /// What was ever sent to the edge.
     remembered: Vec<Outgoing>,
     partition: bool,
+    /// Downloads are cut although there is no partition.
+    rough: bool,
     templates: usize,
     score: Score,
 }
@@ -99,6 +103,7 @@ impl<'a> Match<'a> {
             held: Vec::new(),
             remembered: Vec::new(),
             partition: false,
+            rough: false,
             templates: 0,
             score: Score::default(),
         })
@@ -284,7 +289,8 @@ impl<'a> Match<'a> {
     /// be deleted at the hub.
     async fn fetch(&mut self, offered: Offered) -> Result<()> {
         self.score.offers += 1;
-        if self.partition && self.random.chance(30) {
+        let rough = self.partition || self.rough;
+        if rough && self.random.chance(30) {
             return Ok(());
         }
         let Some(answer) = self.hub.manifest(&self.place, offered.id).await? else {
@@ -307,7 +313,7 @@ impl<'a> Match<'a> {
                 download.destroy();
                 return Ok(());
             };
-            let cut = self.partition && self.random.chance(40);
+            let cut = rough && self.random.chance(40);
             let arrived = if cut { usize::try_from(self.random.below(bytes.len() as u64 + 1))? } else { bytes.len() };
             if download.append(&bytes[..arrived]).is_err() {
                 self.score.hub_wrong += 1;
@@ -386,7 +392,8 @@ impl<'a> Match<'a> {
     /// Reports and answers without loss, until both ends are equal; then everybody is counted.
     async fn calm(&mut self) -> Result<()> {
         let mut equal = false;
-        for _ in 0..CALM_ROUNDS {
+        for round in 0..CALM_ROUNDS {
+            self.rough = round < ROUGH_ROUNDS;
             let reports = self.edge().reports();
             for report in reports {
                 self.hear(report).await?;
@@ -399,6 +406,7 @@ impl<'a> Match<'a> {
             // Longer than the hub waits for an answer that was lost.
             self.hub.pass(60);
         }
+        self.rough = false;
         self.score.apart += u64::from(!equal);
         let hubs: BTreeSet<Uuid> = self.hub.people(&self.place).await?.into_iter().map(|person| person.0).collect();
         self.score.hub_wrong += u64::from(hubs != self.alive);
