@@ -13,15 +13,18 @@
 //! a key must change together. Imports `domain` and `store`. Deliberately absent: what is sealed to which place
 //! (`domain::vault`), and certificates (`pki`).
 
+mod consumers;
 mod custody;
 mod enrolment;
 mod error;
 mod keyring;
 mod link;
+mod person_files;
 mod persons;
 mod renewal;
 mod signing;
 
+pub use consumers::Password;
 pub use custody::{Claimed, Custody, IssuedClaim, LinkGallery, LinkMaterial, NewSite, Redeemed};
 pub use enrolment::{Candidate, NewTemplate};
 pub use error::KeysError;

@@ -1,15 +1,18 @@
 //! The consumers' feed: committed, deduplicated events on `_feed/{class}`, in order, at least once.
 //!
 //! A cursor per tenant in the database follows the broker's acknowledgements, so that a crash repeats a few events
-//! (consumers know them by their id) and loses none.
+//! (consumers know them by their id) and loses none. Only a hub that is at work publishes it ([`super::leadership`]).
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
 use wire_contract::EventClass;
+use wire_contract::home::Said;
 
 use super::Publisher;
+use super::home::{self, Home};
 use super::outbox::Outbox;
 use crate::domain::cursor::Cursor;
 use crate::domain::event::FeedEvent;
@@ -18,7 +21,7 @@ use crate::domain::message::{Outgoing, feed as topic};
 use crate::store::{StoreError, events, routes};
 
 /// The feed's name among the readers of events.
-const READER: &str = "feed";
+pub(super) const READER: &str = "feed";
 /// Events per round. One round is acknowledged by the broker before the next begins.
 const ROUND: u32 = 100;
 /// When something failed, everything is looked at again after this.
@@ -38,19 +41,39 @@ pub(super) async fn run(
     publisher: Publisher,
     mut inbox: mpsc::Receiver<Input>,
     outbox: Outbox,
-    mut connected: watch::Receiver<bool>,
+    mut works: watch::Receiver<bool>,
 ) {
     let mut due: BTreeSet<TenantId> = BTreeSet::new();
-    while let Some(input) = inbox.recv().await {
-        let mut look_at_all = note(input, &mut due);
+    let mut home = Home::new(publisher.home.clone());
+    let mut looks = tokio::time::interval(home::LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let mut look_at_all = tokio::select! {
+            biased;
+            // Also seen when the session ended and came back in between. The sender outlives this task.
+            Ok(()) = works.changed() => {
+                home.begin_session();
+                *works.borrow_and_update()
+            }
+            input = inbox.recv() => match input {
+                Some(input) => note(input, &mut due),
+                None => return,
+            },
+            _ = looks.tick(), if *works.borrow() => {
+                match home.look(&publisher, &outbox).await {
+                    Ok(true) => {}
+                    Ok(false) => tracing::debug!("not all was said for Home Assistants; looking again"),
+                    Err(error) => tracing::warn!(%error, "what Home Assistants should be told could not be read; trying again"),
+                }
+                continue;
+            }
+        };
         while let Ok(input) = inbox.try_recv() {
             look_at_all |= note(input, &mut due);
         }
-        if connected.wait_for(|connected| *connected).await.is_err() {
-            return;
-        }
-        loop {
-            match round(&publisher, &outbox, &mut due, look_at_all).await {
+        // A hub that does not work looks at everything when it begins to.
+        while *works.borrow() {
+            match round(&publisher, &outbox, &works, &mut home, &mut due, look_at_all).await {
                 Ok(true) => break,
                 Ok(false) => tracing::debug!("the feed could not be published whole; going on from the cursor"),
                 Err(error) => tracing::warn!(%error, "the feed could not be read; trying again"),
@@ -58,6 +81,7 @@ pub(super) async fn run(
             look_at_all = true;
             tokio::time::sleep(RETRY).await;
         }
+        due.clear();
     }
 }
 
@@ -75,6 +99,8 @@ fn note(input: Input, due: &mut BTreeSet<TenantId>) -> bool {
 async fn round(
     publisher: &Publisher,
     outbox: &Outbox,
+    works: &watch::Receiver<bool>,
+    home: &mut Home,
     due: &mut BTreeSet<TenantId>,
     all: bool,
 ) -> Result<bool, StoreError> {
@@ -95,7 +121,11 @@ async fn round(
             if page.is_empty() {
                 break;
             }
-            let Some(through) = publish(outbox, tenant, page).await else { return Ok(false) };
+            // Another hub goes on from the same cursor.
+            if !*works.borrow() {
+                return Ok(false);
+            }
+            let Some(through) = publish(outbox, home, tenant, page).await else { return Ok(false) };
             publisher.db.tenant(tenant, move |tx| Box::pin(events::advance_reader(tx, READER, through))).await?;
         }
         due.remove(&tenant);
@@ -104,7 +134,7 @@ async fn round(
 }
 
 /// Publishes a page and waits until the broker has all of it; `None` if it did not take it.
-async fn publish(outbox: &Outbox, tenant: TenantId, page: Vec<FeedEvent>) -> Option<Cursor> {
+async fn publish(outbox: &Outbox, home: &mut Home, tenant: TenantId, page: Vec<FeedEvent>) -> Option<Cursor> {
     let (mut receipts, mut through) = (Vec::with_capacity(page.len()), None);
     for event in page {
         through = Some(Cursor(event.position));
@@ -112,6 +142,11 @@ async fn publish(outbox: &Outbox, tenant: TenantId, page: Vec<FeedEvent>) -> Opt
         let class = EventClass::from_word(&event.class).unwrap_or(EventClass::System);
         let payload = event.body.to_string().into_bytes();
         receipts.push(outbox.send_with_receipt(Outgoing { topic: topic(tenant, class), payload }).await);
+        for said in home.follows(tenant, &event) {
+            home.goes_out(&said);
+            let Said { topic, payload } = said;
+            receipts.push(outbox.send_with_receipt(Outgoing { topic, payload }).await);
+        }
     }
     for receipt in receipts {
         if !receipt.await.unwrap_or(false) {

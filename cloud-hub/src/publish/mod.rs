@@ -12,6 +12,9 @@
 //!                        NOTIFY at commit ───┴────────┘
 //! ```
 //!
+//! Of several hubs on one database and broker one leads: it alone sends records, commands and the feed ([`leadership`]).
+//! What devices say is divided among them, but for reports of galleries, which the leader reads.
+//!
 //! Nothing here keeps what it could not send: a lost evtack is asked for again by the device's resend, lost records by
 //! its next report, the feed goes on from its cursor in the database.
 //! Deliberately absent: `down/twin` and video signalling.
@@ -20,8 +23,11 @@ mod access;
 mod announce;
 mod commands;
 mod connection;
+mod consumers;
 mod feed;
 mod galleries;
+mod home;
+mod leadership;
 mod outbox;
 mod presence;
 mod records;
@@ -34,7 +40,9 @@ use tokio_util::sync::CancellationToken;
 
 pub use access::{RevocationsError, access_lines, end_session, revocation_list};
 pub use connection::{Broker, BrokerTls};
+pub use consumers::{ConsumerFiles, consumer_files, end_consumer};
 pub use galleries::Desk;
+pub use home::HomeSettings;
 
 use crate::clock::Clock;
 use crate::domain::message::{Incoming, Outgoing};
@@ -62,6 +70,8 @@ pub struct Publisher {
     pub clock: Clock,
     /// Where the broker is.
     pub broker: Broker,
+    /// Whose devices are announced to Home Assistant.
+    pub home: HomeSettings,
 }
 
 /// Where batches go and acks come from.
@@ -97,14 +107,20 @@ impl Publisher {
         let (feed, feed_inbox) = mpsc::channel(QUEUE);
         let (commands, command_inbox) = mpsc::channel(QUEUE);
         let inboxes = Inboxes { batches, presence, galleries, reports, commands, feed };
+        let (leading, leads) = watch::channel(false);
+        let (served, is_served) = watch::channel(false);
+        let (at_work, works) = watch::channel(false);
+        let line = connection::Line { connected: connected.clone(), leads: leads.clone(), served };
         let mut tasks = JoinSet::new();
-        tasks.spawn(connection::run(self.clone(), parcels, inboxes.clone(), connected.clone()));
+        tasks.spawn(leadership::run(self.db.clone(), leading));
+        tasks.spawn(leadership::at_work(leads, is_served, at_work));
+        tasks.spawn(connection::run(self.clone(), parcels, inboxes.clone(), line));
         tasks.spawn(forward(acks, outbox.clone()));
         tasks.spawn(announce::run(self.clone(), outbox.clone(), connected.subscribe()));
         tasks.spawn(presence::run(self.clone(), presence_inbox));
-        tasks.spawn(galleries::run(self.clone(), gallery_inbox, report_inbox, outbox.clone(), connected.subscribe()));
-        tasks.spawn(commands::run(self.clone(), command_inbox, outbox.clone(), connected.subscribe()));
-        tasks.spawn(feed::run(self.clone(), feed_inbox, outbox, connected.subscribe()));
+        tasks.spawn(galleries::run(self.clone(), gallery_inbox, report_inbox, outbox.clone(), works.clone()));
+        tasks.spawn(commands::run(self.clone(), command_inbox, outbox.clone(), works.clone()));
+        tasks.spawn(feed::run(self.clone(), feed_inbox, outbox, works));
         tasks.spawn(listen(self.db.clone(), inboxes));
         tokio::select! {
             () = stop.cancelled() => {}

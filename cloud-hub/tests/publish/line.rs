@@ -9,7 +9,7 @@ use cloud_hub::domain::ids::{DeviceId, GalleryId, PersonId};
 use cloud_hub::embedded::mosquitto::{BrokerCertificates, EmbeddedMosquitto, MosquittoOptions};
 use cloud_hub::ingest::{self, Ingest};
 use cloud_hub::pki::{DeviceRequest, Pki};
-use cloud_hub::publish::{Broker, Publisher, Seams, access_lines};
+use cloud_hub::publish::{Broker, HomeSettings, Publisher, Seams, access_lines};
 use cloud_hub::store::devices;
 use gallery_log::{DigestKey, Kind, Log, Op, Purpose, Record, RecordId, Root, SealContext, SealKey};
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
@@ -98,6 +98,7 @@ impl Line {
             links: self.hub.links.clone(),
             clock: self.hub.clock.clone(),
             broker: self.broker(),
+            home: HomeSettings::default(),
         };
         let (batches, batch_inbox) = mpsc::channel(64);
         let (ack_outbox, acks) = mpsc::channel(64);

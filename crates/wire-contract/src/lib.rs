@@ -29,6 +29,7 @@ pub mod event;
 pub mod evtack;
 pub mod gallery;
 pub mod healing;
+pub mod home;
 pub mod ids;
 pub mod link;
 pub mod paths;

@@ -18,6 +18,8 @@ pub struct Ready {
     pub https: String,
     /// `host:port` of the device listener of the broker.
     pub mqtt: String,
+    /// `host:port` of the listener for consumers of the feed.
+    pub mqtt_consumers: String,
     /// Connection URL of the embedded Postgres, for looking at rows.
     pub postgres: String,
     /// The root certificate that signs the API's certificate.
@@ -55,6 +57,7 @@ impl Hub {
             .arg(data_dir)
             .args(["--listen", &format!("127.0.0.1:{https_port}")])
             .args(["--mqtt-listen", &format!("127.0.0.1:{mqtt_port}")])
+            .args(["--consumer-listen", "127.0.0.1:0"])
             .env("LINTEL_PARTS", &places.parts)
             .stdout(Stdio::piped());
         let mut process = Process::spawn("cloud-hub", command, &data_dir.with_extension("log"))?;

@@ -28,6 +28,6 @@ pub mod trust;
 pub use crowd::Crowd;
 pub use holdout::Holdout;
 pub use judge::Judged;
-pub use probe::Probe;
+pub use probe::{Consumer, Probe};
 pub use proxy::{Fault, Proxy};
 pub use site::Site;

@@ -15,7 +15,7 @@ use system_tests::watch::Rows;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
-use super::{Proxy, cost};
+use super::{Consumer, Proxy, cost};
 use crate::lab::now;
 
 /// How long a part that was killed may take to be there again.
@@ -108,6 +108,11 @@ impl Site {
 
     /// A second tenant with claimed devices of its own; returns their folders.
     pub fn neighbour(&self, devices: usize) -> Result<Vec<PathBuf>> {
+        Ok(self.neighbour_with_key(devices)?.1)
+    }
+
+    /// The same, with access to the API as that tenant.
+    pub fn neighbour_with_key(&self, devices: usize) -> Result<(Tenant, Vec<PathBuf>)> {
         let (hub, dir) = (self.hub()?, self.dir.path().join("neighbour"));
         let tenant = hub.create_tenant("neighbour")?;
         let ready = hub.ready();
@@ -116,7 +121,20 @@ impl Site {
             let site = hub.create_site(&tenant, "Next door").await?;
             admin.populate(&dir, &site, devices, |_| {}).await
         })?;
-        Ok((0..devices).map(|index| dir.join(folder_name(index))).collect())
+        Ok((tenant, (0..devices).map(|index| dir.join(folder_name(index))).collect()))
+    }
+
+    /// Makes a consumer of a tenant's feed.
+    pub async fn consumer(&self, tenant: &Tenant) -> Result<Consumer> {
+        let made = self.hub()?.post(tenant, "/v1/consumers", json!({ "name": "probe" })).await?;
+        let text = |name: &str| made[name].as_str().map(str::to_owned).with_context(|| format!("no {name} in {made}"));
+        Ok(Consumer {
+            address: self.hub()?.ready().mqtt_consumers.clone(),
+            user: text("username")?,
+            password: text("password")?,
+            ca_pem: text("ca_pem")?,
+            tenant: tenant.id.parse()?,
+        })
     }
 
     /// Makes and claims one more device of the tenant, in a folder of its own.
@@ -288,7 +306,9 @@ impl Site {
     pub fn broker_as_hub(&self) -> Result<(u16, String)> {
         let conf = std::fs::read_to_string(self.dir.path().join("hub/broker/mosquitto.conf"))?;
         let listeners = conf.lines().filter_map(|line| line.strip_prefix("listener ")?.split(' ').next()?.parse().ok());
-        let port = listeners.filter(|port: &u16| *port != self.ports.1).last().context("no listener for the hub")?;
+        // The hub's comes right behind the devices'; consumers have the one after it.
+        let mut others = listeners.filter(|port: &u16| *port != self.ports.1);
+        let port = others.next().context("no listener for the hub")?;
         let password = std::fs::read_to_string(self.dir.path().join("hub/secrets/mqtt-hub.password"))?;
         Ok((port, password.trim().to_owned()))
     }

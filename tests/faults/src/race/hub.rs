@@ -13,7 +13,7 @@ use cloud_hub::domain::message::{Incoming, Outgoing};
 use cloud_hub::domain::people::Profile;
 use cloud_hub::embedded::postgres::{EmbeddedPostgres, PostgresOptions};
 use cloud_hub::keys::{Claimed, Custody, DeviceLinks, Keyring, KeysError, LinkMaterial, NewSite, NewTemplate};
-use cloud_hub::publish::{Broker, Desk, Publisher};
+use cloud_hub::publish::{Broker, Desk, HomeSettings, Publisher};
 use cloud_hub::store::galleries::{self, Pending};
 use cloud_hub::store::{Database, StoreError, devices, migrate, people};
 use gallery_log::{Kind, RecordId, Root};
@@ -76,7 +76,7 @@ impl Hub {
         let links = DeviceLinks::new(custody.clone());
         // Nobody speaks to it: the game carries the messages.
         let broker = Broker { host: String::new(), port: 0, client_id: String::new(), credentials: None, tls: None };
-        let desk = Desk::new(Publisher { db: db.clone(), links, clock, broker });
+        let desk = Desk::new(Publisher { db: db.clone(), links, clock, broker, home: HomeSettings::default() });
         Ok(Self { custody, db, desk, seconds, _postgres: postgres })
     }
 
