@@ -278,7 +278,7 @@ impl AccessFile {
         Self {
             path: path.to_path_buf(),
             certificates: None,
-            owner: None,
+            owner: files::keeper(path),
             reloads: Reloads::new(pid_file.map(Path::to_path_buf), None),
             crl: crl.map(Path::to_path_buf),
             consumers: None,

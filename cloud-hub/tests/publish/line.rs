@@ -39,13 +39,26 @@ pub(crate) struct Line {
     pub(crate) place: Place,
     pub(crate) pki: Pki,
     pub(crate) mosquitto: EmbeddedMosquitto,
+    /// Of the hubs that are started from now on.
+    pub(crate) home: HomeSettings,
     running: Option<Running>,
 }
 
-struct Running {
+/// A hub's publisher and ingest.
+pub(crate) struct Running {
     stop: CancellationToken,
-    task: tokio::task::JoinHandle<()>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
     connected: watch::Receiver<bool>,
+}
+
+impl Running {
+    /// Everything of it ends where it stands.
+    pub(crate) async fn kill(self) {
+        for task in self.tasks {
+            task.abort();
+            drop(task.await);
+        }
+    }
 }
 
 impl Line {
@@ -66,7 +79,7 @@ impl Line {
         let listen: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let options = MosquittoOptions::for_data_dir(hub.dir.path(), listen, certificates, access).unwrap();
         let mosquitto = start_mosquitto(&options).await;
-        let mut line = Self { hub, place, pki, mosquitto, running: None };
+        let mut line = Self { hub, place, pki, mosquitto, home: HomeSettings::default(), running: None };
         line.start_hub().await;
         line
     }
@@ -93,29 +106,39 @@ impl Line {
     }
 
     pub(crate) async fn start_hub(&mut self) {
+        self.running = Some(self.start_replica("hub-test").await);
+    }
+
+    /// One more hub on the same broker and database.
+    pub(crate) async fn start_replica(&self, client_id: &str) -> Running {
         let publisher = Publisher {
             db: self.hub.db.clone(),
             links: self.hub.links.clone(),
             clock: self.hub.clock.clone(),
-            broker: self.broker(),
-            home: HomeSettings::default(),
+            broker: Broker { client_id: client_id.to_owned(), ..self.broker() },
+            home: self.home.clone(),
         };
         let (batches, batch_inbox) = mpsc::channel(64);
         let (ack_outbox, acks) = mpsc::channel(64);
         let (connected, watching) = watch::channel(false);
         let ingest = Ingest::new(self.hub.db.clone(), self.hub.links.clone(), self.hub.clock.clone());
-        tokio::spawn(ingest::run(ingest, batch_inbox, ack_outbox));
+        let ingest = tokio::spawn(ingest::run(ingest, batch_inbox, ack_outbox));
         let stop = CancellationToken::new();
         let task = tokio::spawn(publisher.run(Seams { batches, acks, connected }, stop.clone()));
-        let mut running = Running { stop, task, connected: watching };
+        let mut running = Running { stop, tasks: vec![task, ingest], connected: watching };
         tokio::time::timeout(PATIENCE, running.connected.wait_for(|up| *up)).await.expect("the hub connects").unwrap();
-        self.running = Some(running);
+        running
     }
 
     pub(crate) async fn stop_hub(&mut self) {
-        let running = self.running.take().unwrap();
+        let mut running = self.running.take().unwrap();
         running.stop.cancel();
-        running.task.await.unwrap();
+        running.tasks.remove(0).await.unwrap();
+    }
+
+    /// Ends the hub without a goodbye.
+    pub(crate) async fn kill_hub(&mut self) {
+        self.running.take().unwrap().kill().await;
     }
 
     pub(crate) fn gallery(&self) -> GalleryId {

@@ -88,7 +88,31 @@ impl Site {
         Ok(made)
     }
 
-    fn populate(&self, devices: usize) -> Result<()> {
+    /// A hub that is started otherwise, with what belongs to it. Its parts cannot be killed from here.
+    pub(super) fn around(
+        runtime: Runtime,
+        dir: tempfile::TempDir,
+        places: Places,
+        hub: Hub,
+        broker: u16,
+    ) -> Result<Self> {
+        let opened = runtime.block_on(async {
+            let tenant = hub.create_tenant("fleet")?;
+            let site = hub.create_site(&tenant, "Plant").await?;
+            let nobody = format!("http://127.0.0.1:{}/", free_port()?);
+            hub.post(&tenant, "/v1/webhooks", json!({ "url": nobody })).await?;
+            anyhow::Ok((tenant, site, Proxy::start(([127, 0, 0, 1], broker).into()).await?))
+        });
+        let (tenant, site, proxy) = opened?;
+        Ok(Self { proxy, hub: Some(hub), tenant, site, ports: (0, broker), places, runtime, dir, memory: None })
+    }
+
+    /// Another hub in the first one's place.
+    pub(super) fn replace_hub(&mut self, hub: Hub) {
+        self.hub = Some(hub);
+    }
+
+    pub(super) fn populate(&self, devices: usize) -> Result<()> {
         let ready = self.hub()?.ready();
         let admin = Admin::new(&ready.https, &ready.root_certificate, &self.tenant.authorization)?;
         self.runtime.block_on(admin.populate(&self.fleet_dir(), &self.site, devices, |_| {}))
@@ -129,7 +153,7 @@ impl Site {
         let made = self.hub()?.post(tenant, "/v1/consumers", json!({ "name": "probe" })).await?;
         let text = |name: &str| made[name].as_str().map(str::to_owned).with_context(|| format!("no {name} in {made}"));
         Ok(Consumer {
-            address: self.hub()?.ready().mqtt_consumers.clone(),
+            address: self.hub()?.ready().mqtt_consumers.clone().context("the hub has no listener for consumers")?,
             user: text("username")?,
             password: text("password")?,
             ca_pem: text("ca_pem")?,

@@ -24,6 +24,7 @@ mod postgres_kills;
 mod power_cuts;
 mod renewals;
 mod replays;
+mod replicas;
 mod revocations;
 mod simulation;
 mod starts;
@@ -60,6 +61,7 @@ pub static ALL: &[&Row] = &[
     &claim_races::I4,
     &hub_kills::H1,
     &postgres_kills::H2,
+    &replicas::R2,
     &fleet_load::L1,
     &camera_restarts::V1,
 ];
