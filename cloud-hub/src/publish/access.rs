@@ -8,7 +8,7 @@ use rumqttc::v5::mqttbytes::v5::Packet;
 use time::OffsetDateTime;
 use wire_contract::topic::acl;
 
-use super::Broker;
+use super::connection::{Broker, KEEP_ALIVE};
 use crate::domain::ids::DeviceId;
 use crate::pki::{Pki, PkiError};
 use crate::store::{Database, StoreError, routes};
@@ -59,7 +59,7 @@ pub async fn end_session(broker: &Broker, device: DeviceId) {
 
 /// Ends whatever session has this client id, and what is queued for it, by connecting under it for a moment.
 pub(super) async fn take_over(broker: &Broker, client_id: &str) {
-    let (client, mut events) = broker.client(client_id);
+    let (client, mut events) = broker.client(client_id, KEEP_ALIVE);
     let take_over = async {
         loop {
             match events.poll().await {

@@ -1,4 +1,6 @@
-//! One MQTT 5 connection, built anew whenever anything about it is in doubt.
+//! The hub's MQTT 5 connections, built anew whenever anything about one of them is in doubt: this one for everything but batches,
+//! which come on their own ([`super::batches`]). Both end together, so that what is announced at a new connection (how far each
+//! stream is committed) finds the other one listening.
 //!
 //! What rumqttc 0.25 leaves to its users, and what is done about it here:
 //! a lost session can leave its in-flight window full for ever (rumqtt #1014, #1056): client and event loop are thrown
@@ -9,26 +11,27 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use ring::hmac;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{ConnectProperties, Filter, Packet, PubAckReason, SubscribeReasonCode};
+use rumqttc::v5::mqttbytes::v5::{ConnectProperties, Filter, Packet, PubAckReason, SubAck, SubscribeReasonCode};
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
 use rumqttc::{Outgoing as Sent, TlsConfiguration, Transport};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use wire_contract::{UpChannel, topic};
 
-use super::outbox::Parcel;
-use super::{Inboxes, Publisher, commands};
+use super::outbox::{Parcel, Receipt};
+use super::{Inboxes, Publisher, batches, commands};
 use crate::domain::message::{Incoming, Wish};
 
 /// Publishes under way at once. Below the broker's receive maximum (20 at the embedded one).
 const WINDOW: usize = 16;
 /// Short, so that a dead broker is noticed within two of them.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// A publish that is not acknowledged in this time means that the session is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(20);
 /// A connection that is not made in this time is tried again.
@@ -41,8 +44,8 @@ const MAX_PACKET_BYTES: u32 = 96 * 1024;
 const LEADERSHIP_WITHIN: Duration = Duration::from_secs(1);
 /// First and longest pause between attempts; it doubles in between. Short, because doors wait for their acks.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
-/// The channels that every hub reads at present.
-const CHANNELS: [UpChannel; 3] = [UpChannel::Evt, UpChannel::Status, UpChannel::Cmd];
+/// The channels that every hub reads at present on this connection.
+const CHANNELS: [UpChannel; 2] = [UpChannel::Status, UpChannel::Cmd];
 /// The channel that the leader reads: who sends records must know what has come of the ones before.
 const LEADERS: UpChannel = UpChannel::Gallery;
 
@@ -83,9 +86,9 @@ impl Broker {
     }
 
     /// A client of its own for this broker.
-    pub(super) fn client(&self, client_id: &str) -> (AsyncClient, EventLoop) {
+    pub(super) fn client(&self, client_id: &str, keep_alive: Duration) -> (AsyncClient, EventLoop) {
         let mut options = MqttOptions::new(client_id, &self.host, self.port);
-        options.set_keep_alive(KEEP_ALIVE);
+        options.set_keep_alive(keep_alive);
         // A new session each time: what the old one held is sent again by those who know.
         options.set_clean_start(true);
         let mut properties = ConnectProperties::new();
@@ -102,9 +105,37 @@ impl Broker {
     }
 }
 
+/// Counts the connections that are subscribed; with the second the hub is connected.
+pub(super) struct Subscribed<'a> {
+    connections: AtomicU8,
+    connected: &'a watch::Sender<bool>,
+}
+
+impl Subscribed<'_> {
+    pub(super) fn one_more(&self) {
+        if self.connections.fetch_add(1, Ordering::AcqRel) + 1 == 2 {
+            self.connected.send_replace(true);
+            tracing::info!("connected to the broker");
+        }
+    }
+}
+
+/// The filter under which the hub reads a channel.
+pub(super) fn filter_of(broker: &Broker, wanted: UpChannel) -> String {
+    let filters = topic::hub_filters(&broker.share()).into_iter().zip(UpChannel::ALL);
+    let mut found = filters.filter(|(_, channel)| **channel == wanted).map(|(filter, _)| filter);
+    found.next().expect("each channel has a filter")
+}
+
+/// Why the session must end, if the broker refused one of these.
+pub(super) fn refused(filters: &[String], ack: &SubAck) -> Option<SessionEnd> {
+    let (filter, reason) = filters.iter().zip(&ack.return_codes).find(|(_, code)| !subscribed(code))?;
+    Some(SessionEnd::NotSubscribed { filter: filter.clone(), reason: *reason })
+}
+
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
-enum SessionEnd {
+pub(super) enum SessionEnd {
     #[error("connection to the broker: {0}")]
     Connection(#[from] Box<ConnectionError>),
     #[error("the broker refused the subscription to {filter}: {reason:?}; check the hub's access lines")]
@@ -137,7 +168,7 @@ struct Unacknowledged {
 struct Waiting {
     since: Instant,
     topic: String,
-    receipt: Option<oneshot::Sender<bool>>,
+    receipt: Option<oneshot::Sender<Receipt>>,
     /// Frees its place in the window when dropped.
     _place: tokio::sync::OwnedSemaphorePermit,
 }
@@ -151,7 +182,11 @@ pub(super) async fn run(publisher: Publisher, parcels: mpsc::Receiver<Parcel>, i
     let mut leads = line.leads.clone();
     drop(tokio::time::timeout(LEADERSHIP_WITHIN, leads.wait_for(|leads| *leads)).await);
     loop {
-        let end = session(&publisher.broker, &parcels, &inboxes, &line, hears_homes).await;
+        let subscribed = Subscribed { connections: AtomicU8::new(0), connected: &line.connected };
+        let end = tokio::select! {
+            end = session(&publisher.broker, &parcels, &inboxes, &line, &subscribed, hears_homes) => end,
+            end = batches::session(&publisher.broker, &inboxes.batches, &subscribed) => end,
+        };
         line.served.send_replace(false);
         // A session that worked starts the pauses anew.
         pause = if line.connected.send_replace(false) { PAUSES.0 } else { (pause * 2).min(PAUSES.1) };
@@ -165,17 +200,15 @@ async fn session(
     parcels: &Arc<tokio::sync::Mutex<mpsc::Receiver<Parcel>>>,
     inboxes: &Inboxes,
     line: &Line,
+    connected: &Subscribed<'_>,
     hears_homes: bool,
 ) -> SessionEnd {
-    let (client, mut events) = broker.client(&broker.client_id);
+    let (client, mut events) = broker.client(&broker.client_id, KEEP_ALIVE);
     let waiting = Arc::new(Mutex::new(Unacknowledged::default()));
-    let of = |channels: &[UpChannel]| -> Vec<String> {
-        let all = topic::hub_filters(&broker.share()).into_iter().zip(UpChannel::ALL);
-        all.filter(|(_, channel)| channels.contains(channel)).map(|(filter, _)| filter).collect()
-    };
-    let (mut filters, leaders, leads) = (of(&CHANNELS), of(&[LEADERS]), *line.leads.borrow());
+    let (leaders, leads) = (filter_of(broker, LEADERS), *line.leads.borrow());
+    let mut filters: Vec<String> = CHANNELS.iter().map(|channel| filter_of(broker, *channel)).collect();
     if leads {
-        filters.extend(leaders.clone());
+        filters.push(leaders.clone());
     }
     if hears_homes {
         filters.push(topic::home_orders_filter(&broker.share()));
@@ -197,10 +230,8 @@ async fn session(
                 }
             }
             Event::Incoming(Packet::SubAck(ack)) => {
-                if let Some((filter, reason)) =
-                    filters.iter().zip(&ack.return_codes).find(|(_, code)| !subscribed(code))
-                {
-                    return SessionEnd::NotSubscribed { filter: filter.clone(), reason: *reason };
+                if let Some(end) = refused(&filters, &ack) {
+                    return end;
                 }
                 if sender.is_some() {
                     // Of what a leader reads; whether it still leads is for `leadership::at_work`.
@@ -209,13 +240,12 @@ async fn session(
                 }
                 let task = send(client.clone(), Arc::clone(parcels), Arc::clone(&waiting));
                 sender = Some(Guard(tokio::spawn(task)));
-                filters.clone_from(&leaders);
+                filters = vec![leaders.clone()];
+                line.served.send_replace(leads);
                 let task =
                     follow_leadership(client.clone(), leaders.clone(), leads, line.leads.clone(), line.served.clone());
-                line.served.send_replace(leads);
                 _follower = Some(Guard(tokio::spawn(task)));
-                line.connected.send_replace(true);
-                tracing::info!(broker = %broker.host, port = broker.port, "connected to the broker");
+                connected.one_more();
             }
             Event::Incoming(Packet::Publish(publish)) => deliver(&publish.topic, &publish.payload, inboxes),
             Event::Outgoing(Sent::Publish(id)) => {
@@ -249,7 +279,7 @@ impl Drop for Guard {
 /// does nothing with what it gets would take it from the one who needs it.
 async fn follow_leadership(
     client: AsyncClient,
-    filters: Vec<String>,
+    filter: String,
     mut asked: bool,
     mut leads: watch::Receiver<bool>,
     served: watch::Sender<bool>,
@@ -257,16 +287,14 @@ async fn follow_leadership(
     loop {
         let now = *leads.borrow_and_update();
         if now != asked {
-            for filter in &filters {
-                let done = if now {
-                    client.subscribe(filter.clone(), QoS::AtLeastOnce).await
-                } else {
-                    served.send_replace(false);
-                    client.unsubscribe(filter.clone()).await
-                };
-                if done.is_err() {
-                    return;
-                }
+            let done = if now {
+                client.subscribe(filter.clone(), QoS::AtLeastOnce).await
+            } else {
+                served.send_replace(false);
+                client.unsubscribe(filter.clone()).await
+            };
+            if done.is_err() {
+                return;
             }
             asked = now;
         }
@@ -286,13 +314,17 @@ fn is_stuck(waiting: &Unacknowledged) -> bool {
 
 fn acknowledged(waiting: &Mutex<Unacknowledged>, id: u16, reason: PubAckReason) {
     let Some(parcel) = waiting.lock().sent.remove(&id) else { return };
-    // "No matching subscribers" is the normal answer to an evtack for a device that is away.
-    let taken = matches!(reason, PubAckReason::Success | PubAckReason::NoMatchingSubscribers);
-    if !taken {
-        tracing::error!(topic = %parcel.topic, ?reason, "the broker refused a message; check the hub's access lines");
-    }
+    let said = match reason {
+        PubAckReason::Success => Receipt::Taken,
+        // The normal answer to an evtack for a device that is away.
+        PubAckReason::NoMatchingSubscribers => Receipt::ForNobody,
+        _ => {
+            tracing::error!(topic = %parcel.topic, ?reason, "the broker refused a message; check the hub's access lines");
+            Receipt::Refused
+        }
+    };
     if let Some(receipt) = parcel.receipt {
-        let _ = receipt.send(taken);
+        let _ = receipt.send(said);
     }
 }
 
@@ -336,7 +368,6 @@ fn deliver(topic: &[u8], payload: &[u8], inboxes: &Inboxes) {
     };
     let (channel, device) = (message.channel, message.device);
     let full = match channel {
-        UpChannel::Evt => inboxes.batches.try_send(message).is_err(),
         UpChannel::Gallery => inboxes.reports.try_send(message).is_err(),
         UpChannel::Cmd => inboxes.commands.try_send(commands::Input::Said(message)).is_err(),
         UpChannel::Status => inboxes.presence.try_send(message).is_err(),

@@ -13,7 +13,7 @@ use wire_contract::home::{Announced, Door, Said};
 use wire_contract::{CloudEvent, Topic};
 
 use super::Publisher;
-use super::outbox::Outbox;
+use super::outbox::{Outbox, Receipt};
 use crate::domain::cursor::Cursor;
 use crate::domain::event::FeedEvent;
 use crate::domain::ids::{DeviceId, TenantId};
@@ -141,7 +141,7 @@ impl Home {
         }
         let mut all = true;
         for (said, receipt) in under_way {
-            if receipt.await.unwrap_or(false) {
+            if receipt.await.is_ok_and(|said| said != Receipt::Refused) {
                 self.said.insert(said.topic, said.payload);
             } else {
                 tracing::debug!(client_id = %tenant, topic = %said.topic, "a Home Assistant was not told; it is told again");
@@ -156,7 +156,7 @@ impl Home {
         if !self.settings.tenants.contains(&tenant) {
             return Vec::new();
         }
-        let Ok(body) = serde_json::from_value::<CloudEvent>(event.body.clone()) else { return Vec::new() };
+        let Ok(body) = serde_json::from_str::<CloudEvent>(event.body.get()) else { return Vec::new() };
         if let Ok(EventData::PersonDeleted(deleted)) = body.typed() {
             return self.forget_person(tenant, deleted.person.to_string().as_bytes());
         }
