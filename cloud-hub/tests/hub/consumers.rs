@@ -188,7 +188,7 @@ async fn the_guides_commands_make_a_consumer_that_reads_the_feed_and_end_it() {
     assert!(table.contains(&user) && !table.contains(&password), "{table}");
 
     let (_, port) = hub.ready["mqtt_consumers"].as_str().unwrap().rsplit_once(':').unwrap();
-    let typed = fill(read).replace("PASSWORD", &password).replace("USER", &user).replace("8884", port);
+    let typed = fill(&read.replace("8884", port)).replace("PASSWORD", &password).replace("USER", &user);
     assert_eq!(typed, text(&made, "command"), "the guide shows the line that the command prints");
     // A first visit makes the session; what happens meanwhile waits in it, for the line as it is printed.
     let first = shell(&format!("{typed} -E"));

@@ -51,11 +51,12 @@ struct Listener {
 }
 
 impl Listener {
-    async fn start(line: &Line, may_unlock: bool) -> Self {
+    /// `lines` are those of all that were started.
+    async fn start(line: &Line, lines: &mut String, may_unlock: bool) -> Self {
         let id = DeviceId(Uuid::new_v4());
         let (tenant, device) =
             (wire_contract::TenantId(line.place.tenant.0), wire_contract::DeviceId(line.place.device.0));
-        let lines = topic::acl::home_assistant(&id.to_string(), tenant, &[device], may_unlock);
+        lines.push_str(&topic::acl::home_assistant(&id.to_string(), tenant, &[device], may_unlock));
         let access = access_lines(&line.hub.db).await.unwrap();
         line.mosquitto.access().replace(&format!("{access}\n{lines}")).unwrap();
         // The broker reads its lists a moment later; what it keeps for a subscriber is judged when that one subscribes.
@@ -175,9 +176,9 @@ async fn a_device_its_states_and_its_end_are_told() {
     if skipped("a_device_its_states_and_its_end_are_told") {
         return;
     }
-    let mut line = Line::start().await;
+    let (mut line, mut lines) = (Line::start().await, String::new());
     let door = door(&line).await;
-    let mut before = Listener::start(&line, false).await;
+    let mut before = Listener::start(&line, &mut lines, false).await;
     assert_eq!(before.topics().await, BTreeSet::new(), "nothing is said unless it is asked for");
     line.stop_hub().await;
     line.home = settings(&line, false);
@@ -200,9 +201,9 @@ async fn a_device_its_states_and_its_end_are_told() {
     // Who comes later finds how things stand, also after a hub that knew nothing of it has come to lead.
     line.kill_hub().await;
     line.start_hub().await;
-    let mut later = Listener::start(&line, false).await;
+    let mut later = Listener::start(&line, &mut lines, false).await;
     later.hears("/lock", "LOCKED").await;
-    let mut later = Listener::start(&line, false).await;
+    let mut later = Listener::start(&line, &mut lines, false).await;
     let kept = ["availability", "config", "lock", "person"].map(str::to_owned);
     assert_eq!(later.topics().await, BTreeSet::from(kept));
 
@@ -210,7 +211,7 @@ async fn a_device_its_states_and_its_end_are_told() {
     line.hub.custody.delete_person(line.place.tenant, other, "test").await.unwrap();
     line.hub.custody.delete_person(line.place.tenant, person, "test").await.unwrap();
     before.hears("/person", "").await;
-    let mut later = Listener::start(&line, false).await;
+    let mut later = Listener::start(&line, &mut lines, false).await;
     assert!(!later.topics().await.contains("person"));
 
     let revoked = line.place.device;
@@ -220,7 +221,7 @@ async fn a_device_its_states_and_its_end_are_told() {
         .await
         .unwrap();
     before.hears("/config", "").await;
-    let mut later = Listener::start(&line, false).await;
+    let mut later = Listener::start(&line, &mut lines, false).await;
     assert_eq!(later.topics().await, BTreeSet::new(), "a revoked device leaves nothing behind");
 }
 
@@ -229,20 +230,20 @@ async fn what_was_told_is_taken_back_when_the_tenant_does_not_want_it_any_more()
     if skipped("what_was_told_is_taken_back_when_the_tenant_does_not_want_it_any_more") {
         return;
     }
-    let mut line = Line::start().await;
+    let (mut line, mut lines) = (Line::start().await, String::new());
     door(&line).await;
     line.stop_hub().await;
     line.home = settings(&line, false);
     line.start_hub().await;
-    let mut listener = Listener::start(&line, false).await;
+    let mut listener = Listener::start(&line, &mut lines, false).await;
     assert!(listener.next_on("/config").await.contains("Main lock"));
     line.stop_hub().await;
-    let mut later = Listener::start(&line, false).await;
+    let mut later = Listener::start(&line, &mut lines, false).await;
     assert!(later.topics().await.contains("config"), "the broker keeps it while no hub is there");
     line.home = HomeSettings::default();
     line.start_hub().await;
     listener.hears("/config", "").await;
-    let mut later = Listener::start(&line, false).await;
+    let mut later = Listener::start(&line, &mut lines, false).await;
     assert_eq!(later.topics().await, BTreeSet::new());
 }
 
@@ -251,7 +252,7 @@ async fn a_door_is_opened_from_there_only_where_that_is_allowed() {
     if skipped("a_door_is_opened_from_there_only_where_that_is_allowed") {
         return;
     }
-    let mut line = Line::start().await;
+    let (mut line, mut lines) = (Line::start().await, String::new());
     let door = door(&line).await;
     let set = format!("lintel/v1/{}/_home/{}/{door}/set", line.place.tenant, line.place.device);
     line.stop_hub().await;
@@ -259,7 +260,7 @@ async fn a_door_is_opened_from_there_only_where_that_is_allowed() {
     line.start_hub().await;
     let mut device = line.device().await;
     online(&device).await;
-    let mut reader = Listener::start(&line, false).await;
+    let mut reader = Listener::start(&line, &mut lines, false).await;
     reader.hears("/availability", "online").await;
     let wish = async |listener: &mut Listener, word: &str| {
         listener.client.publish(set.clone(), QoS::AtLeastOnce, false, word.to_owned()).await.unwrap();
@@ -267,7 +268,7 @@ async fn a_door_is_opened_from_there_only_where_that_is_allowed() {
     };
     assert_eq!(wish(&mut reader, "UNLOCK").await, PubAckReason::NotAuthorized, "a reader only reads");
     // The broker's lines alone are not enough: the hub does not listen either.
-    let mut opener = Listener::start(&line, true).await;
+    let mut opener = Listener::start(&line, &mut lines, true).await;
     wish(&mut opener, "UNLOCK").await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(given(&line).await, Vec::<(String, String)>::new());
