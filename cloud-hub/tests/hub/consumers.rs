@@ -248,7 +248,7 @@ async fn a_removed_consumer_is_out_at_once_and_after_every_restart_and_the_other
         assert_eq!(topic, format!("lintel/v1/{}/_feed/person", tenant.id));
     }
 
-    // Another password ends the session under the one before; what comes meanwhile waits for it.
+    // Another password ends the session under the one before.
     let path = format!("/v1/consumers/{}/password", text(&changes, "id"));
     let (status, changed) = hub.call(&tenant, Method::POST, &path, None).await;
     assert_eq!(status, StatusCode::OK, "{changed}");
@@ -260,7 +260,10 @@ async fn a_removed_consumer_is_out_at_once_and_after_every_restart_and_the_other
     leaving.is_ended().await;
     let person = happening(&hub, &tenant, "second").await;
     staying.hears_of(&person).await;
-    Session::open(&hub, &changed).await.hears_of(&person).await;
+    let renewed = Session::open(&hub, &changed).await;
+    renewed.subscribe(text(&changed, "topic")).await;
+    let person = happening(&hub, &tenant, "after").await;
+    renewed.hears_of(&person).await;
     let refused = async |hub: &Hub, made: &Value| {
         let error = Session::try_open(hub, text(made, "username"), text(made, "password")).await.err();
         assert!(error.is_some_and(|error| error.contains("NotAuthorized")), "{made}");
@@ -328,6 +331,6 @@ async fn a_consumer_is_its_tenants_own_and_needs_a_listener_and_a_name() {
     asked.args(["consumers", "create", "--tenant", &tenant.id]);
     let asked = output(asked);
     assert_eq!(asked.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&asked.stderr).contains("--consumer-listen"), "{asked:?}");
+    assert!(String::from_utf8_lossy(&asked.stderr).contains("embedded.consumer_listen"), "{asked:?}");
     assert_eq!(hub.get(&tenant, "/v1/consumers").await["data"][0]["name"], "time sheet");
 }
