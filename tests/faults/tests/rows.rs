@@ -67,7 +67,6 @@ small_rows! {
     i4_a_claim_token_has_one_winner: "I4",
     h1_what_is_acknowledged_is_committed_with_its_effects: "H1",
     h2_the_hub_recovers_from_postgres_by_itself: "H2",
-    r2_two_hubs_do_everything_once_whichever_is_killed: "R2",
     l1_a_fleet_learns_and_forgets_people_at_once: "L1",
     v1_camera_pipelines_made_anew_leave_nothing_behind: "V1",
 }

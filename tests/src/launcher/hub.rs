@@ -18,8 +18,6 @@ pub struct Ready {
     pub https: String,
     /// `host:port` of the device listener of the broker.
     pub mqtt: String,
-    /// `host:port` of the listener for consumers of the feed, where there is one.
-    pub mqtt_consumers: Option<String>,
     /// Connection URL of the embedded Postgres, for looking at rows.
     pub postgres: String,
     /// The root certificate that signs the API's certificate.
@@ -46,47 +44,22 @@ pub struct Tenant {
 impl Hub {
     /// Starts `cloud-hub serve --embedded` and waits for the line that says it is ready.
     pub async fn start(places: &Places, data_dir: &Path, https_port: u16, mqtt_port: u16) -> Result<Self> {
-        let devices = format!("127.0.0.1:{mqtt_port}");
-        let flags = ["--embedded", "--mqtt-listen", &devices, "--consumer-listen", "127.0.0.1:0"];
-        Self::launch(places, data_dir, https_port, "", &flags, None).await
-    }
-
-    /// Starts `cloud-hub serve` on a Postgres and a broker that are there: `settings` (TOML) says where, and `postgres` is the
-    /// URL for looking at rows.
-    pub async fn start_beside(
-        places: &Places,
-        data_dir: &Path,
-        https_port: u16,
-        settings: &str,
-        postgres: &str,
-    ) -> Result<Self> {
-        Self::launch(places, data_dir, https_port, settings, &[], Some(postgres)).await
-    }
-
-    async fn launch(
-        places: &Places,
-        data_dir: &Path,
-        https_port: u16,
-        settings: &str,
-        flags: &[&str],
-        postgres: Option<&str>,
-    ) -> Result<Self> {
         let config = data_dir.with_extension("toml");
-        std::fs::write(&config, hub_config(places) + settings)?;
+        std::fs::write(&config, hub_config(places))?;
         let program = places.programs.join("cloud-hub");
         let mut command = Command::new(&program);
         command
             .arg("--config")
             .arg(&config)
-            .args(["serve", "--data-dir"])
+            .args(["serve", "--embedded", "--data-dir"])
             .arg(data_dir)
             .args(["--listen", &format!("127.0.0.1:{https_port}")])
-            .args(flags)
+            .args(["--mqtt-listen", &format!("127.0.0.1:{mqtt_port}")])
             .env("LINTEL_PARTS", &places.parts)
             .stdout(Stdio::piped());
         let mut process = Process::spawn("cloud-hub", command, &data_dir.with_extension("log"))?;
         let stdout = process.take_stdout().context("the hub's standard output")?;
-        let line = tokio::time::timeout(Duration::from_secs(60), first_json_line(stdout, postgres)).await;
+        let line = tokio::time::timeout(Duration::from_secs(60), first_json_line(stdout)).await;
         let ready = match line {
             Ok(Ok(ready)) => ready,
             Ok(Err(error)) => {
@@ -226,18 +199,11 @@ async fn read_answer(what: &str, answer: reqwest::Response) -> Result<Value> {
     serde_json::from_str(&text).with_context(|| format!("{what} did not answer with JSON: {text}"))
 }
 
-async fn first_json_line(stdout: std::process::ChildStdout, postgres: Option<&str>) -> Result<Ready> {
-    let postgres = postgres.map(str::to_owned);
+async fn first_json_line(stdout: std::process::ChildStdout) -> Result<Ready> {
     tokio::task::spawn_blocking(move || {
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
-        let mut said: Value = serde_json::from_str(&line)
-            .with_context(|| format!("the hub's first line is not its ready line: {line:?}"))?;
-        // A hub beside others' parts does not tell of them.
-        if let Some(postgres) = postgres {
-            said["postgres"] = json!(postgres);
-        }
-        serde_json::from_value(said).with_context(|| format!("the hub's ready line lacks something: {line:?}"))
+        serde_json::from_str(&line).with_context(|| format!("the hub's first line is not its ready line: {line:?}"))
     })
     .await?
 }

@@ -7,7 +7,6 @@
 //! - [`forgery`]: certificates that nobody should believe.
 //! - [`knock`]: a TLS connection, to the last byte, and a server that nobody should trust.
 //! - [`holdout`]: a device that uses all that it has after it was revoked.
-//! - [`pair`]: two hubs on one database and one broker.
 //! - [`judge`]: what the devices were promised against what the hub holds.
 //! - [`cost`], [`floor`]: processor time of the hub and its parts, and what the broker alone can do.
 //! - [`people`]: people to enrol, with the probe that finds each.
@@ -20,7 +19,6 @@ pub mod forgery;
 pub mod holdout;
 pub mod judge;
 pub mod knock;
-pub mod pair;
 pub mod people;
 pub mod probe;
 pub mod proxy;
@@ -30,7 +28,6 @@ pub mod trust;
 pub use crowd::Crowd;
 pub use holdout::Holdout;
 pub use judge::Judged;
-pub use pair::Pair;
-pub use probe::{Consumer, Probe};
+pub use probe::Probe;
 pub use proxy::{Fault, Proxy};
 pub use site::Site;

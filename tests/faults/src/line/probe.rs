@@ -12,8 +12,6 @@ use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{LastWill, Packet, PubAckReason};
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
 use rumqttc::{TlsConfiguration, Transport};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use tokio::task::JoinHandle;
 
 use crate::lab::now;
@@ -35,29 +33,6 @@ struct Memory {
     heard: Vec<(String, Vec<u8>)>,
 }
 
-/// What a consumer of the feed was given.
-#[derive(Clone, Debug)]
-pub struct Consumer {
-    /// Of the listener, `host:port`.
-    pub address: String,
-    /// Its user name.
-    pub user: String,
-    /// Its password.
-    pub password: String,
-    /// Whom it believes, PEM.
-    pub ca_pem: String,
-    /// Whose feed it may read.
-    pub tenant: uuid::Uuid,
-}
-
-fn trusting_the_root(pem: &str) -> Result<rustls::ClientConfig> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(pem.as_bytes())?)?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
-}
-
 /// A connection. Dropping it closes the socket without a goodbye, so that its will is spoken.
 pub struct Probe {
     client: AsyncClient,
@@ -75,27 +50,6 @@ impl Probe {
             options.set_last_will(LastWill::new(topic, payload, QoS::AtLeastOnce, false, None));
         }
         Self::open(options).await
-    }
-
-    /// Connects as a consumer of the feed under any client id, with a will if one is given; a credential that was just made
-    /// is tried until the broker knows it.
-    pub async fn consumer(place: &Consumer, client_id: &str, will: Option<(String, Vec<u8>)>) -> Result<Self> {
-        let begun = now();
-        loop {
-            let (host, port) = place.address.rsplit_once(':').context("an address without a port")?;
-            let mut options = MqttOptions::new(client_id, host, port.parse()?);
-            let tls = TlsConfiguration::Rustls(Arc::new(trusting_the_root(&place.ca_pem)?));
-            options.set_transport(Transport::tls_with_config(tls));
-            options.set_credentials(&place.user, &place.password);
-            if let Some((topic, payload)) = &will {
-                options.set_last_will(LastWill::new(topic, payload.clone(), QoS::AtLeastOnce, false, None));
-            }
-            match Self::open(options).await {
-                Err(error) if begun.elapsed() >= PATIENCE => return Err(error),
-                Err(_) => tokio::time::sleep(LOOK_EVERY * 50).await,
-                opened => return opened,
-            }
-        }
     }
 
     /// Connects to the hub's own listener.

@@ -15,7 +15,7 @@ use system_tests::watch::Rows;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
-use super::{Consumer, Proxy, cost};
+use super::{Proxy, cost};
 use crate::lab::now;
 
 /// How long a part that was killed may take to be there again.
@@ -88,31 +88,7 @@ impl Site {
         Ok(made)
     }
 
-    /// A hub that is started otherwise, with what belongs to it. Its parts cannot be killed from here.
-    pub(super) fn around(
-        runtime: Runtime,
-        dir: tempfile::TempDir,
-        places: Places,
-        hub: Hub,
-        broker: u16,
-    ) -> Result<Self> {
-        let opened = runtime.block_on(async {
-            let tenant = hub.create_tenant("fleet")?;
-            let site = hub.create_site(&tenant, "Plant").await?;
-            let nobody = format!("http://127.0.0.1:{}/", free_port()?);
-            hub.post(&tenant, "/v1/webhooks", json!({ "url": nobody })).await?;
-            anyhow::Ok((tenant, site, Proxy::start(([127, 0, 0, 1], broker).into()).await?))
-        });
-        let (tenant, site, proxy) = opened?;
-        Ok(Self { proxy, hub: Some(hub), tenant, site, ports: (0, broker), places, runtime, dir, memory: None })
-    }
-
-    /// Another hub in the first one's place.
-    pub(super) fn replace_hub(&mut self, hub: Hub) {
-        self.hub = Some(hub);
-    }
-
-    pub(super) fn populate(&self, devices: usize) -> Result<()> {
+    fn populate(&self, devices: usize) -> Result<()> {
         let ready = self.hub()?.ready();
         let admin = Admin::new(&ready.https, &ready.root_certificate, &self.tenant.authorization)?;
         self.runtime.block_on(admin.populate(&self.fleet_dir(), &self.site, devices, |_| {}))
@@ -132,11 +108,6 @@ impl Site {
 
     /// A second tenant with claimed devices of its own; returns their folders.
     pub fn neighbour(&self, devices: usize) -> Result<Vec<PathBuf>> {
-        Ok(self.neighbour_with_key(devices)?.1)
-    }
-
-    /// The same, with access to the API as that tenant.
-    pub fn neighbour_with_key(&self, devices: usize) -> Result<(Tenant, Vec<PathBuf>)> {
         let (hub, dir) = (self.hub()?, self.dir.path().join("neighbour"));
         let tenant = hub.create_tenant("neighbour")?;
         let ready = hub.ready();
@@ -145,20 +116,7 @@ impl Site {
             let site = hub.create_site(&tenant, "Next door").await?;
             admin.populate(&dir, &site, devices, |_| {}).await
         })?;
-        Ok((tenant, (0..devices).map(|index| dir.join(folder_name(index))).collect()))
-    }
-
-    /// Makes a consumer of a tenant's feed.
-    pub async fn consumer(&self, tenant: &Tenant) -> Result<Consumer> {
-        let made = self.hub()?.post(tenant, "/v1/consumers", json!({ "name": "probe" })).await?;
-        let text = |name: &str| made[name].as_str().map(str::to_owned).with_context(|| format!("no {name} in {made}"));
-        Ok(Consumer {
-            address: self.hub()?.ready().mqtt_consumers.clone().context("the hub has no listener for consumers")?,
-            user: text("username")?,
-            password: text("password")?,
-            ca_pem: text("ca_pem")?,
-            tenant: tenant.id.parse()?,
-        })
+        Ok((0..devices).map(|index| dir.join(folder_name(index))).collect())
     }
 
     /// Makes and claims one more device of the tenant, in a folder of its own.
@@ -330,9 +288,7 @@ impl Site {
     pub fn broker_as_hub(&self) -> Result<(u16, String)> {
         let conf = std::fs::read_to_string(self.dir.path().join("hub/broker/mosquitto.conf"))?;
         let listeners = conf.lines().filter_map(|line| line.strip_prefix("listener ")?.split(' ').next()?.parse().ok());
-        // The hub's comes right behind the devices'; consumers have the one after it.
-        let mut others = listeners.filter(|port: &u16| *port != self.ports.1);
-        let port = others.next().context("no listener for the hub")?;
+        let port = listeners.filter(|port: &u16| *port != self.ports.1).last().context("no listener for the hub")?;
         let password = std::fs::read_to_string(self.dir.path().join("hub/secrets/mqtt-hub.password"))?;
         Ok((port, password.trim().to_owned()))
     }

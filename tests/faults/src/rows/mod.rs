@@ -24,7 +24,6 @@ mod postgres_kills;
 mod power_cuts;
 mod renewals;
 mod replays;
-mod replicas;
 mod revocations;
 mod simulation;
 mod starts;
@@ -61,7 +60,6 @@ pub static ALL: &[&Row] = &[
     &claim_races::I4,
     &hub_kills::H1,
     &postgres_kills::H2,
-    &replicas::R2,
     &fleet_load::L1,
     &camera_restarts::V1,
 ];
