@@ -9,7 +9,7 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use uuid::Uuid;
 use wire_contract::command::{MAX_ENROL_WITHIN_S, MAX_LOG_BYTES, MAX_LOG_LEVEL_S, MAX_ORDERED_HOLD_MS};
 use wire_contract::{Code, LogLevel, RebootTarget, Timestamp};
@@ -19,10 +19,10 @@ use super::body::{Checks, Fields, Json};
 use super::page::Page;
 use super::problem::ApiError;
 use super::state::Api;
-use crate::domain::command::{Command, Kind, Progress};
+use crate::domain::command::{Command, Kind};
 use crate::domain::ids::{CommandId, DeviceId, DoorId, PersonId, TenantId};
-use crate::store::devices::DeviceState;
-use crate::store::{StoreError, TenantTx, audit, commands, devices, people, places};
+use crate::store::orders::{self, NewOrder, NotGiven};
+use crate::store::{commands, devices};
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Unlock {
@@ -285,75 +285,17 @@ async fn give(
     kind: Kind,
 ) -> Result<Command, ApiError> {
     let id = CommandId(id.unwrap_or_else(|| api.clock.new_id()));
-    let now = api.clock.now();
-    api.db
-        .tenant(tenant, move |tx| {
-            Box::pin(async move {
-                if let Some(given) = given_before(tx, id, kind, device).await? {
-                    return Ok(given);
-                }
-                let device = who_carries_out(tx, kind, device).await?;
-                if let Kind::Enrol { person, .. } = kind {
-                    people::get(tx, person).await?;
-                }
-                let command = Command {
-                    id,
-                    device,
-                    kind,
-                    actor,
-                    issued_at: now,
-                    expires_at: now + kind.lifetime(),
-                    progress: Progress::Issued,
-                    code: None,
-                    changed_at: now,
-                };
-                commands::create(tx, &command).await?;
-                let door = kind.door().map(|door| door.0);
-                let entry = audit::Entry {
-                    actor: &command.actor,
-                    action: "command.give",
-                    object_kind: "command",
-                    object_id: Some(id.0),
-                    detail: json!({
-                        "kind": kind.name(), "device": device.to_string(), "door": door, "args": commands::args_of(kind),
-                    }),
-                };
-                audit::write(tx, entry).await?;
-                Ok::<_, ApiError>(command)
-            })
-        })
-        .await
+    let order = NewOrder { id, kind, device, actor, now: api.clock.now() };
+    Ok(api.db.tenant(tenant, move |tx| Box::pin(orders::give(tx, order))).await?)
 }
 
-/// The command that has this id already, if it is the same one.
-async fn given_before(
-    tx: &mut TenantTx,
-    id: CommandId,
-    kind: Kind,
-    device: Option<DeviceId>,
-) -> Result<Option<Command>, ApiError> {
-    match commands::get(tx, id).await {
-        Ok(given) if given.kind == kind && device.is_none_or(|device| device == given.device) => Ok(Some(given)),
-        Ok(_) => Err(ApiError::because(Code::Conflict, "another command has this id")),
-        Err(StoreError::NotFound { .. }) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// The device that must do it: connected, or it could not do it in time.
-async fn who_carries_out(tx: &mut TenantTx, kind: Kind, device: Option<DeviceId>) -> Result<DeviceId, ApiError> {
-    let device = match (kind.door(), device) {
-        (Some(door), _) => {
-            let door = places::doors(tx, None).await?.into_iter().find(|known| known.id == door);
-            let door = door.ok_or_else(|| ApiError::of(Code::NotFound))?;
-            door.device_id.ok_or_else(|| ApiError::because(Code::Conflict, "no device drives this door"))?
+impl From<NotGiven> for ApiError {
+    fn from(why: NotGiven) -> Self {
+        match why {
+            NotGiven::IdTaken | NotGiven::NoDevice => Self::because(Code::Conflict, why.to_string()),
+            NotGiven::Unknown => Self::of(Code::NotFound),
+            NotGiven::Offline => Self::of(Code::DeviceOffline),
+            NotGiven::Store(error) => error.into(),
         }
-        (None, Some(device)) => device,
-        (None, None) => return Err(ApiError::of(Code::NotFound)),
-    };
-    let found = devices::get(tx, device).await?;
-    if found.state != DeviceState::Claimed || !found.online {
-        return Err(ApiError::of(Code::DeviceOffline));
     }
-    Ok(device)
 }

@@ -27,9 +27,9 @@ use super::commands::{Giver, NewCommand};
 use super::problem::ApiError;
 use super::sites::MAX_NAME;
 use super::state::Api;
-use super::{commands, devices, galleries, observe, twins};
+use super::{commands, consumers, devices, galleries, observe, twins};
 use crate::domain::command::Command;
-use crate::domain::ids::{AnchorId, ApiKeyId, CommandId, DeviceId, DoorId, GalleryId, PersonId, TenantId};
+use crate::domain::ids::{AnchorId, ApiKeyId, CommandId, ConsumerId, DeviceId, DoorId, GalleryId, PersonId, TenantId};
 use crate::store::{audit, commands as store_commands, credentials, devices as store_devices, places, routes};
 
 /// As audit entries name the command line's user.
@@ -56,6 +56,9 @@ pub async fn serve(listener: UnixListener, api: Arc<Api>, stop: CancellationToke
         .route("/tenants", post(create_tenant).get(list_tenants))
         .route("/tenants/{tenant}/api-keys", post(create_key).get(list_keys))
         .route("/tenants/{tenant}/api-keys/{key}", delete(revoke_key))
+        .route("/tenants/{tenant}/consumers", post(create_consumer).get(list_consumers))
+        .route("/tenants/{tenant}/consumers/{consumer}", delete(delete_consumer))
+        .route("/tenants/{tenant}/consumers/{consumer}/password", post(rotate_consumer))
         .route("/tenants/{tenant}/devices", get(list_devices))
         .route("/tenants/{tenant}/galleries", get(list_galleries))
         .route("/tenants/{tenant}/galleries/compact", post(compact_galleries))
@@ -158,6 +161,39 @@ async fn revoke_key(
             })
         })
         .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn create_consumer(
+    State(api): State<Arc<Api>>,
+    UrlPath(tenant): UrlPath<Uuid>,
+    Json(new): Json<consumers::NewConsumer>,
+) -> Result<(StatusCode, axum::Json<consumers::CredentialView>), ApiError> {
+    let tenant = existing(&api, tenant).await?;
+    let made = consumers::make(&api, tenant, &new, OPERATOR).await?;
+    Ok((StatusCode::CREATED, axum::Json(made.on_this_machine(&api))))
+}
+
+async fn list_consumers(State(api): State<Arc<Api>>, UrlPath(tenant): UrlPath<Uuid>) -> Answer {
+    let tenant = existing(&api, tenant).await?;
+    ok(json!({ "consumers": consumers::all(&api, tenant).await? }))
+}
+
+async fn rotate_consumer(
+    State(api): State<Arc<Api>>,
+    UrlPath((tenant, consumer)): UrlPath<(Uuid, Uuid)>,
+) -> Result<axum::Json<consumers::CredentialView>, ApiError> {
+    let tenant = existing(&api, tenant).await?;
+    let renewed = consumers::renew(&api, tenant, ConsumerId(consumer), OPERATOR).await?;
+    Ok(axum::Json(renewed.on_this_machine(&api)))
+}
+
+async fn delete_consumer(
+    State(api): State<Arc<Api>>,
+    UrlPath((tenant, consumer)): UrlPath<(Uuid, Uuid)>,
+) -> Result<StatusCode, ApiError> {
+    let tenant = existing(&api, tenant).await?;
+    consumers::end(api, tenant, ConsumerId(consumer), String::from(OPERATOR)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -10,6 +10,7 @@ mod auth;
 mod body;
 mod claims;
 mod commands;
+mod consumers;
 pub mod control;
 mod devices;
 pub mod enroller;
@@ -109,6 +110,9 @@ fn ordinary() -> Router<Arc<Api>> {
         .route("/v1/people/{id}", get(people::get).delete(people::delete))
         .route("/v1/people/{id}/negative-anchors/{anchor}", delete(anchors::delete))
         .route("/v1/events", get(events::list))
+        .route("/v1/consumers", post(consumers::create).get(consumers::list))
+        .route("/v1/consumers/{id}", delete(consumers::delete))
+        .route("/v1/consumers/{id}/password", post(consumers::rotate))
         .route("/v1/webhooks", post(webhooks::create).get(webhooks::list))
         .route("/v1/webhooks/{id}", delete(webhooks::delete))
         .route(paths::CLAIMS, post(claims::claim))

@@ -1,5 +1,6 @@
 //! What every handler works with.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -11,7 +12,7 @@ use super::feed::Feed;
 use super::health::{Component, Life, Probe};
 use crate::clock::Clock;
 use crate::domain::compaction::KeepRule;
-use crate::domain::ids::DeviceId;
+use crate::domain::ids::{ConsumerId, DeviceId, TenantId};
 use crate::keys::{Custody, Snapshots};
 use crate::outbound::address::AddressPolicy;
 use crate::pki::Pki;
@@ -26,6 +27,10 @@ pub struct Settings {
     pub broker_host: String,
     /// Where devices reach the broker.
     pub broker_port: u16,
+    /// Host and port for consumers of the feed; `None` where the hub keeps no listener for them.
+    pub consumers: Option<(String, u16)>,
+    /// Tenants whose devices are announced to Home Assistant.
+    pub home_assistant: BTreeSet<TenantId>,
     /// Bounds of one enrolment.
     pub enrolment: EnrolmentLimits,
     /// Which addresses webhooks may have.
@@ -52,6 +57,10 @@ pub struct BrokerError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 pub trait BrokerControl: Send + Sync {
     /// Writes the access lines of every device in the registry, and makes the broker read them.
     fn refresh(&self) -> BoxFuture<'_, Result<(), BrokerError>>;
+    /// Writes who may read the feed, and makes the broker read it: it ends the sessions of those who may no longer.
+    fn refresh_consumers(&self) -> BoxFuture<'_, Result<(), BrokerError>>;
+    /// Throws away what the broker still holds for a consumer that was removed.
+    fn end_consumer(&self, consumer: ConsumerId) -> BoxFuture<'_, ()>;
     /// Ends a device's live session. The next connection is judged by the new access lines.
     fn end_session(&self, device: DeviceId) -> BoxFuture<'_, ()>;
 }

@@ -80,6 +80,9 @@ enum Command {
     /// API keys of a tenant
     #[command(subcommand)]
     ApiKeys(ApiKeysCommand),
+    /// Programs that read a tenant's events at the broker
+    #[command(subcommand)]
+    Consumers(ConsumersCommand),
     /// Devices of a tenant
     #[command(subcommand)]
     Devices(DevicesCommand),
@@ -114,6 +117,9 @@ struct ServeArguments {
     /// Address of the embedded broker for devices (port 0: a free one)
     #[arg(long)]
     mqtt_listen: Option<SocketAddr>,
+    /// Address of the embedded broker for consumers of the feed (port 0: a free one); without it they have none
+    #[arg(long)]
+    consumer_listen: Option<SocketAddr>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -161,6 +167,49 @@ enum ApiKeysCommand {
         tenant: Uuid,
         /// Which
         key: Uuid,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+#[command(after_help = "Examples:
+  cloud-hub serve --embedded --data-dir ./hub --consumer-listen 127.0.0.1:8884
+  cloud-hub --data-dir ./hub consumers create --tenant 0192f0c1-… --name 'time sheet'
+
+One credential has one session at the broker: a second program needs a second one.")]
+enum ConsumersCommand {
+    /// Make a consumer and its password, which is shown once, with a command line that reads the feed
+    Create {
+        /// Whose feed
+        #[arg(long)]
+        tenant: Uuid,
+        /// What it is for
+        #[arg(long, default_value = "consumer")]
+        name: String,
+        /// It is a Home Assistant: it reads what is said for those too (see home_assistant.tenants)
+        #[arg(long)]
+        home_assistant: bool,
+    },
+    /// List consumers (never their passwords)
+    List {
+        /// Whose
+        #[arg(long)]
+        tenant: Uuid,
+    },
+    /// Give a consumer another password, which is shown once; it is disconnected until it uses it
+    Rotate {
+        /// Whose
+        #[arg(long)]
+        tenant: Uuid,
+        /// Which
+        consumer: Uuid,
+    },
+    /// Remove a consumer for good and end its session
+    Delete {
+        /// Whose
+        #[arg(long)]
+        tenant: Uuid,
+        /// Which
+        consumer: Uuid,
     },
 }
 
@@ -296,7 +345,7 @@ impl Cli {
         config.data.dir = std::path::absolute(&config.data.dir).unwrap_or(config.data.dir);
         Ok(match self.command {
             Command::Serve(arguments) => {
-                config.apply(arguments.embedded, arguments.listen, arguments.mqtt_listen);
+                config.apply(arguments.embedded, arguments.listen, arguments.mqtt_listen, arguments.consumer_listen);
                 config.check()?;
                 Task::Serve(Box::new(config))
             }
@@ -339,6 +388,20 @@ fn question(command: &Command, socket: PathBuf, output: Output) -> Question {
         }
         Command::ApiKeys(ApiKeysCommand::Revoke { tenant, key }) => {
             ("DELETE", format!("/tenants/{tenant}/api-keys/{key}"), Sent::Nothing, "", &[])
+        }
+        Command::Consumers(ConsumersCommand::Create { tenant, name, home_assistant }) => {
+            let path = format!("/tenants/{tenant}/consumers");
+            let body = json!({ "name": name, "home_assistant": home_assistant });
+            ("POST", path, Sent::Json(body), "", table::NEW_CONSUMER)
+        }
+        Command::Consumers(ConsumersCommand::List { tenant }) => {
+            ("GET", format!("/tenants/{tenant}/consumers"), Sent::Nothing, "consumers", table::CONSUMERS)
+        }
+        Command::Consumers(ConsumersCommand::Rotate { tenant, consumer }) => {
+            ("POST", format!("/tenants/{tenant}/consumers/{consumer}/password"), Sent::Nothing, "", table::NEW_CONSUMER)
+        }
+        Command::Consumers(ConsumersCommand::Delete { tenant, consumer }) => {
+            ("DELETE", format!("/tenants/{tenant}/consumers/{consumer}"), Sent::Nothing, "", &[])
         }
         Command::Devices(DevicesCommand::List { tenant }) => {
             ("GET", format!("/tenants/{tenant}/devices"), Sent::Nothing, "devices", table::DEVICES)

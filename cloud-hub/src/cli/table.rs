@@ -15,6 +15,15 @@ pub(super) const TENANTS: &[Column] = &[("TENANT", "/id"), ("NAME", "/name"), ("
 pub(super) const NEW_API_KEY: &[Column] = &[("API KEY", "/id"), ("SECRET (shown once)", "/secret")];
 pub(super) const API_KEYS: &[Column] =
     &[("API KEY", "/id"), ("NAME", "/name"), ("CREATED", "/created_at"), ("REVOKED", "/revoked_at")];
+pub(super) const NEW_CONSUMER: &[Column] =
+    &[("CONSUMER", "/id"), ("NAME", "/name"), ("USER", "/username"), ("PASSWORD (shown once)", "/password")];
+pub(super) const CONSUMERS: &[Column] = &[
+    ("CONSUMER", "/id"),
+    ("NAME", "/name"),
+    ("USER", "/username"),
+    ("CREATED", "/created_at"),
+    ("ROTATED", "/rotated_at"),
+];
 pub(super) const COMPONENTS: &[Column] = &[("COMPONENT", "/name"), ("STATUS", "/status"), ("DETAIL", "/detail")];
 pub(super) const LOGS: &[Column] = &[
     ("GALLERY", "/gallery"),
@@ -107,7 +116,11 @@ pub(super) fn render(answer: &Value, list: &str, columns: &[Column]) -> String {
         let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         format!("{}\n", cells.join("  ").trim_end())
     };
-    rows.iter().map(line).collect()
+    let mut text: String = rows.iter().map(line).collect();
+    if let Some(command) = answer["command"].as_str() {
+        text.push_str(&format!("\nIt reads the feed with:\n  {command}\n"));
+    }
+    text
 }
 
 /// One entry for each of its galleries.

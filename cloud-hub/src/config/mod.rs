@@ -11,10 +11,10 @@ mod values;
 use std::path::{Path, PathBuf};
 
 pub use tree::{
-    BrokerConfig, Config, DataConfig, DatabaseConfig, EmbeddedConfig, EnrolmentConfig, LogConfig, ModelsConfig,
-    ServerConfig, WebhooksConfig,
+    BrokerConfig, Config, DataConfig, DatabaseConfig, EmbeddedConfig, EnrolmentConfig, HomeAssistantConfig, LogConfig,
+    ModelsConfig, ServerConfig, WebhooksConfig,
 };
-pub use values::{HumanDuration, MaybePath, Secret};
+pub use values::{HumanDuration, MaybeAddress, MaybePath, Secret};
 
 /// All defaults, with comments; what `cloud-hub config defaults` prints.
 pub const DEFAULTS: &str = include_str!("defaults.toml");
@@ -156,6 +156,26 @@ mod tests {
     fn another_schema_version_is_refused() {
         let message = from("schema_version = 2\n", &[]).unwrap_err().to_string();
         assert!(message.contains("schema_version is 2"), "{message}");
+    }
+
+    #[test]
+    fn the_consumers_listener_is_off_and_is_whole_or_not_there() {
+        assert_eq!(from("", &[]).unwrap().embedded.consumer_listen.0, None);
+        let set = from("[embedded]\nconsumer_listen = \"127.0.0.1:8884\"\n", &[]).unwrap();
+        assert_eq!(set.embedded.consumer_listen.0, Some("127.0.0.1:8884".parse().unwrap()));
+        let message = from("[embedded]\nconsumer_listen = \"8884\"\n", &[]).unwrap_err().to_string();
+        assert!(message.contains("line 2") && message.contains("127.0.0.1:8884"), "{message}");
+        let message = from("[broker]\nconsumer_address = \"broker:8884\"\n", &[]).unwrap_err().to_string();
+        assert!(message.contains("broker.consumer_password_file"), "{message}");
+    }
+
+    #[test]
+    fn doors_are_opened_from_home_assistant_only_where_it_is_told_of_them() {
+        let id = "018f3c1e-0000-7000-8000-000000000001";
+        let text = format!("[home_assistant]\ntenants = [\"{id}\"]\nunlock = [\"{id}\"]\n");
+        assert_eq!(from(&text, &[]).unwrap().home_assistant.unlock.len(), 1);
+        let message = from(&format!("[home_assistant]\nunlock = [\"{id}\"]\n"), &[]).unwrap_err().to_string();
+        assert!(message.contains("home_assistant.tenants") && message.contains(id), "{message}");
     }
 
     #[test]

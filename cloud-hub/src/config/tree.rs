@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use url::Url;
+use uuid::Uuid;
 
-use super::values::{HumanDuration, MaybePath, Secret};
+use super::values::{HumanDuration, MaybeAddress, MaybePath, Secret};
 use super::{ConfigError, SCHEMA_VERSION};
 use crate::domain::compaction::KeepRule;
 use crate::outbound::network::Network;
@@ -37,6 +38,8 @@ pub struct Config {
     pub webhooks: WebhooksConfig,
     /// Galleries and their logs.
     pub galleries: GalleriesConfig,
+    /// Announcements for Home Assistant.
+    pub home_assistant: HomeAssistantConfig,
 }
 
 macro_rules! section {
@@ -66,6 +69,8 @@ section! {
     DataConfig, PartialData {
         /// Secrets, certificates, person keys, embedded parts.
         dir: PathBuf,
+        /// The folder of person keys that all replicas see; nothing for a file of this hub's own.
+        person_keys_dir: MaybePath,
     }
 }
 
@@ -134,6 +139,12 @@ section! {
         crl_file: MaybePath,
         /// Whom to send SIGHUP afterwards.
         pid_file: MaybePath,
+        /// The consumers' listener, `host:port`; empty if they have none that the hub keeps.
+        consumer_address: String,
+        /// The password file of that listener, which the hub writes.
+        consumer_password_file: MaybePath,
+        /// The access list of that listener, which the hub writes.
+        consumer_access_file: MaybePath,
     }
 }
 
@@ -144,6 +155,8 @@ section! {
         enabled: bool,
         /// The devices' listener; loopback.
         mqtt_listen: SocketAddr,
+        /// The consumers' listener, or nothing for none; loopback.
+        consumer_listen: MaybeAddress,
         /// Postgres' programs, or `None` for the installed parts.
         postgres_bin: MaybePath,
         /// The broker, or `None` for the search path.
@@ -211,6 +224,16 @@ section! {
     }
 }
 
+section! {
+    /// `[home_assistant]`
+    HomeAssistantConfig, PartialHomeAssistant {
+        /// Tenants whose devices are announced.
+        tenants: Vec<Uuid>,
+        /// Of these, those whose doors may be opened from there.
+        unlock: Vec<Uuid>,
+    }
+}
+
 /// The same shape with everything optional: what a file may say. Read for its errors, which have lines.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -237,14 +260,23 @@ pub(super) struct PartialConfig {
     webhooks: PartialWebhooks,
     #[serde(default)]
     galleries: PartialGalleries,
+    #[serde(default)]
+    home_assistant: PartialHomeAssistant,
 }
 
 impl Config {
     /// Lays the flags of `serve` over the settings.
-    pub fn apply(&mut self, embedded: bool, listen: Option<SocketAddr>, mqtt_listen: Option<SocketAddr>) {
+    pub fn apply(
+        &mut self,
+        embedded: bool,
+        listen: Option<SocketAddr>,
+        mqtt_listen: Option<SocketAddr>,
+        consumer_listen: Option<SocketAddr>,
+    ) {
         self.embedded.enabled |= embedded;
         self.server.listen = listen.unwrap_or(self.server.listen);
         self.embedded.mqtt_listen = mqtt_listen.unwrap_or(self.embedded.mqtt_listen);
+        self.embedded.consumer_listen = MaybeAddress(consumer_listen.or(self.embedded.consumer_listen.0));
     }
 
     /// Checks what no single value can show.
@@ -274,6 +306,20 @@ impl Config {
         }
         if self.galleries.snapshot_from == 0 {
             return unfit("galleries.snapshot_from", "must be at least 1");
+        }
+        let broker = &self.broker;
+        let files = [&broker.consumer_password_file, &broker.consumer_access_file].map(|file| file.get().is_some());
+        if files.contains(&broker.consumer_address.is_empty()) {
+            return unfit(
+                "broker.consumer_address",
+                "goes with broker.consumer_password_file and broker.consumer_access_file: set all three, or none",
+            );
+        }
+        if let Some(stranger) = self.home_assistant.unlock.iter().find(|id| !self.home_assistant.tenants.contains(id)) {
+            return unfit(
+                "home_assistant.unlock",
+                &format!("tenant {stranger} is not among home_assistant.tenants: name it there too"),
+            );
         }
         if tracing_subscriber::EnvFilter::try_new(&self.log.level).is_err() {
             return unfit("log.level", "must be error, warn, info, debug, trace or a filter of these");

@@ -1,6 +1,7 @@
 //! The kinds of values that settings have beyond TOML's own.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -89,6 +90,27 @@ impl<'de> Deserialize<'de> for MaybePath {
 impl Serialize for MaybePath {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.get().map(Path::to_string_lossy).unwrap_or_default())
+    }
+}
+
+/// An address to listen at, or nothing, written as an empty text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MaybeAddress(pub Option<SocketAddr>);
+
+impl<'de> Deserialize<'de> for MaybeAddress {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text.is_empty() {
+            return Ok(Self(None));
+        }
+        let wrong = || format!("{text:?} is no address with a port such as \"127.0.0.1:8884\"");
+        text.parse().map(|address| Self(Some(address))).map_err(|_| de::Error::custom(wrong()))
+    }
+}
+
+impl Serialize for MaybeAddress {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0.map(|address| address.to_string()).unwrap_or_default())
     }
 }
 

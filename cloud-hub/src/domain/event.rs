@@ -60,6 +60,8 @@ pub struct FeedEvent {
     pub position: u64,
     /// CloudEvents `id`.
     pub id: EventId,
+    /// The device that it came from, by the registry; `None` for the hub's own.
+    pub device: Option<DeviceId>,
     /// The second segment of the type.
     pub class: String,
     /// The whole CloudEvents JSON, as it is stored.

@@ -89,6 +89,10 @@ id!(
     ApiKeyId
 );
 id!(
+    /// A program that reads a tenant's feed at the broker.
+    ConsumerId
+);
+id!(
     /// An event; also the `webhook-id` of its deliveries.
     EventId
 );
@@ -104,3 +108,11 @@ id!(
     /// A snapshot of a gallery, for one device.
     SnapshotId
 );
+
+impl ConsumerId {
+    /// Its user name at the broker, and its client id there: neither a device's, which is a bare UUID, nor the hub's.
+    #[must_use]
+    pub fn user_name(self) -> String {
+        format!("consumer-{self}")
+    }
+}

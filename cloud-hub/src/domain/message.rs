@@ -2,9 +2,10 @@
 //!
 //! `publish` owns the connection and `ingest` the events; they do not know each other and meet in these two types.
 
+use wire_contract::topic::HomeDoor;
 use wire_contract::{DownChannel, EventClass, Topic, UpChannel};
 
-use super::ids::{DeviceId, TenantId};
+use super::ids::{DeviceId, DoorId, TenantId};
 
 /// A message that came from the broker. Nothing of it is authentic yet, not even the ids in its topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +27,35 @@ pub struct Outgoing {
     pub topic: Topic,
     /// What it says.
     pub payload: Vec<u8>,
+}
+
+/// What a Home Assistant wants of a door. The broker's access lines say that it is of that tenant; the rest is to be checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// The tenant that the topic names.
+    pub tenant: TenantId,
+    /// The device that the topic names.
+    pub device: DeviceId,
+    /// The door that the topic names.
+    pub door: DoorId,
+    /// The word.
+    pub word: Vec<u8>,
+}
+
+impl Wish {
+    /// Reads a topic; `None` for one on which nobody wishes anything.
+    #[must_use]
+    pub fn on(topic: &str, word: &[u8]) -> Option<Self> {
+        match topic.parse() {
+            Ok(Topic::HomeDoor { tenant, device, door, what: HomeDoor::Set }) => Some(Self {
+                tenant: TenantId(tenant.0),
+                device: DeviceId(device.0),
+                door: DoorId(door),
+                word: word.to_vec(),
+            }),
+            _ => None,
+        }
+    }
 }
 
 impl Incoming {

@@ -11,6 +11,7 @@
 
 pub mod anchor;
 pub mod api_key;
+pub mod broker_password;
 pub mod certificate;
 pub mod claim;
 pub mod command;

@@ -33,6 +33,15 @@ pub(super) fn own(path: &Path, owner: Option<&ServiceUser>) -> Result<(), Embedd
     }
 }
 
+/// Who a file of a broker that is not the hub's own belongs to, or the folder where it will be: a hub that is root must not
+/// take it from them. `None` when it is the hub's own user, or cannot be told.
+pub(super) fn keeper(path: &Path) -> Option<ServiceUser> {
+    use std::os::unix::fs::MetadataExt as _;
+    let found = std::fs::metadata(path).or_else(|_| std::fs::metadata(path.parent().unwrap_or(path))).ok()?;
+    let other = rustix::process::geteuid().is_root() && found.uid() != 0;
+    other.then(|| ServiceUser { name: String::new(), uid: found.uid(), gid: found.gid() })
+}
+
 /// Writes a file that readers see old or new, never half: temporary name, owner, mode, fsync, rename, fsync of the folder.
 pub(super) fn write_file(
     path: &Path,

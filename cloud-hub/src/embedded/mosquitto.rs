@@ -1,18 +1,17 @@
-//! The hub's own Mosquitto: two listeners on loopback, access lines per device, and no disk.
+//! The hub's own Mosquitto: two or three listeners on loopback, access lines per device and consumer, and no disk.
 //!
 //! The device listener takes user name and client id from the client's certificate, so that nobody can take another's
-//! session; the hub listener takes a password that only the hub has. Persistence is off on purpose: an outbox empties
+//! session; the hub listener takes a password that only the hub has. The consumers' listener, where there is one, takes a
+//! password, and the client id from the user name: ids are common to all listeners, and a consumer under a device's id
+//! would throw the device out. Persistence is off on purpose: an outbox empties
 //! on the hub's own acknowledgement, so nothing may come to depend on the broker's disk. Deliberately absent: who may
 //! do what (the access lines come from outside) and certificates' contents.
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use rustix::process::{Signal, test_kill_process};
 use tokio::net::TcpStream;
 use wire_contract::topic::acl;
@@ -23,6 +22,7 @@ use super::reload::Reloads;
 use super::service_user::{self, ServiceUser};
 use super::supervise::{self, Supervised};
 use super::{Layout, files, leftover, parts, ports};
+use crate::domain::broker_password::{self, SALT_BYTES};
 
 /// The hub's user name on its own listener.
 pub const HUB_USER: &str = "hub";
@@ -32,8 +32,10 @@ const READY_WITHIN: Duration = Duration::from_secs(10);
 const STOP_GRACE: Duration = Duration::from_secs(2);
 /// Starts with other ports, since one could be taken between its choice and its use.
 const PORT_TRIES: u32 = 5;
-/// The hub's password is 256 random bits, so stretching it adds nothing; this is mosquitto_passwd's own default.
-const PASSWORD_ITERATIONS: NonZeroU32 = NonZeroU32::new(101).expect("101 is not zero");
+/// As errors about the devices' address name its setting.
+const DEVICES_AT: &str = "--mqtt-listen";
+/// As errors about the consumers' address name its setting.
+pub const CONSUMERS_AT: &str = "--consumer-listen";
 
 /// What the broker shows to devices and believes of them, PEM.
 #[derive(Debug, Clone)]
@@ -63,6 +65,19 @@ pub struct MosquittoOptions {
     pub certificates: BrokerCertificates,
     /// The access list of the device listener, in Mosquitto's syntax.
     pub device_access: String,
+    /// The consumers' listener, if there is one.
+    pub consumers: Option<ConsumerListener>,
+}
+
+/// Where consumers connect, and who they may be.
+#[derive(Debug, Clone)]
+pub struct ConsumerListener {
+    /// Loopback; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The password file.
+    pub passwords: String,
+    /// The access list.
+    pub access: String,
 }
 
 impl MosquittoOptions {
@@ -75,7 +90,15 @@ impl MosquittoOptions {
     ) -> Result<Self, EmbeddedError> {
         let layout = Layout::new(root);
         let user = layout.prepare()?;
-        Ok(Self { layout, program: parts::mosquitto(None)?, user, device_listen, certificates, device_access })
+        Ok(Self {
+            layout,
+            program: parts::mosquitto(None)?,
+            user,
+            device_listen,
+            certificates,
+            device_access,
+            consumers: None,
+        })
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -104,7 +127,7 @@ impl std::fmt::Debug for HubConnection {
     }
 }
 
-/// A running Mosquitto that accepts connections on both listeners.
+/// A running Mosquitto that accepts connections on all its listeners.
 #[derive(Debug)]
 pub struct EmbeddedMosquitto {
     options: MosquittoOptions,
@@ -117,9 +140,13 @@ impl EmbeddedMosquitto {
     ///
     /// Fails with the busy port and its owner, the missing program, or Mosquitto's own last words.
     pub async fn start(mut options: MosquittoOptions) -> Result<Self, EmbeddedError> {
-        super::check_loopback(options.device_listen, "--mqtt-listen")?;
+        super::check_loopback(options.device_listen, DEVICES_AT)?;
+        if let Some(consumers) = &options.consumers {
+            super::check_loopback(consumers.listen, CONSUMERS_AT)?;
+        }
         stop_leftover(&options).await?;
         let any_port = options.device_listen.port() == 0;
+        let any_consumer_port = options.consumers.as_ref().is_some_and(|consumers| consumers.listen.port() == 0);
         let password = files::secret(&options.layout.secrets_dir().join("mqtt-hub.password"))?;
         let mut tries = 0;
         loop {
@@ -127,7 +154,13 @@ impl EmbeddedMosquitto {
             if any_port {
                 options.device_listen.set_port(free_port()?);
             }
-            ports::check_free(options.device_listen, "--mqtt-listen")?;
+            ports::check_free(options.device_listen, DEVICES_AT)?;
+            if let Some(consumers) = &mut options.consumers {
+                if any_consumer_port {
+                    consumers.listen.set_port(free_port()?);
+                }
+                ports::check_free(consumers.listen, CONSUMERS_AT)?;
+            }
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
             let hub = HubConnection { address, username: String::from(HUB_USER), password: password.clone() };
             match Self::launch(options.clone(), hub).await {
@@ -157,6 +190,12 @@ impl EmbeddedMosquitto {
         self.options.device_listen
     }
 
+    /// Where consumers connect, if they may.
+    #[must_use]
+    pub fn consumer_address(&self) -> Option<SocketAddr> {
+        self.options.consumers.as_ref().map(|consumers| consumers.listen)
+    }
+
     /// How the hub connects.
     #[must_use]
     pub fn hub(&self) -> &HubConnection {
@@ -174,6 +213,10 @@ impl EmbeddedMosquitto {
     pub fn access(&self) -> AccessFile {
         AccessFile {
             path: self.options.file("devices.acl"),
+            consumers: self.options.consumers.is_some().then(|| ConsumerPaths {
+                passwords: self.options.file("consumers.passwd"),
+                access: self.options.file("consumers.acl"),
+            }),
             certificates: Some((self.options.file("server.pem"), self.options.file("server.key"))),
             owner: self.options.user.clone(),
             reloads: Reloads::new(Some(self.options.file("mosquitto.pid")), Some(self.options.file("mosquitto.conf"))),
@@ -189,7 +232,8 @@ impl EmbeddedMosquitto {
     async fn wait_ready(&self) -> Result<(), EmbeddedError> {
         let child = self.process.child();
         let attempts = async {
-            for address in [self.options.device_listen, self.hub.address] {
+            let consumers = self.consumer_address();
+            for address in [self.options.device_listen, self.hub.address].into_iter().chain(consumers) {
                 while TcpStream::connect(address).await.is_err() {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
@@ -214,6 +258,17 @@ pub struct AccessFile {
     reloads: Reloads,
     /// The revocation list of device certificates, where the hub writes it.
     crl: Option<PathBuf>,
+    /// The consumers' files, where there is a listener for them.
+    consumers: Option<ConsumerPaths>,
+}
+
+/// Where the files of the consumers' listener lie.
+#[derive(Debug, Clone)]
+pub struct ConsumerPaths {
+    /// The password file.
+    pub passwords: PathBuf,
+    /// The access list.
+    pub access: PathBuf,
 }
 
 impl AccessFile {
@@ -223,10 +278,27 @@ impl AccessFile {
         Self {
             path: path.to_path_buf(),
             certificates: None,
-            owner: None,
+            owner: files::keeper(path),
             reloads: Reloads::new(pid_file.map(Path::to_path_buf), None),
             crl: crl.map(Path::to_path_buf),
+            consumers: None,
         }
+    }
+
+    /// The same, with files for consumers.
+    #[must_use]
+    pub fn with_consumers(self, consumers: Option<ConsumerPaths>) -> Self {
+        Self { consumers, ..self }
+    }
+
+    /// Replaces the consumers' files and makes the broker read them: it ends the sessions of those that are gone or have
+    /// another password (2.0.11, by test). Nothing to do where consumers have no listener.
+    pub fn replace_consumers(&self, passwords: &str, access: &str) -> Result<(), EmbeddedError> {
+        let Some(paths) = &self.consumers else { return Ok(()) };
+        files::write_file(&paths.access, access.as_bytes(), 0o600, self.owner.as_ref())?;
+        files::write_file(&paths.passwords, passwords.as_bytes(), 0o600, self.owner.as_ref())?;
+        self.reloads.ask();
+        Ok(())
     }
 
     /// The revocation list as it lies there; `None` if there is none.
@@ -270,7 +342,7 @@ fn free_port() -> Result<u16, EmbeddedError> {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     ports::pick_loopback_port().map_err(|source| EmbeddedError::CannotListen {
         address: any,
-        setting: "--mqtt-listen",
+        setting: DEVICES_AT,
         source,
     })
 }
@@ -302,7 +374,11 @@ fn write_files(options: &MosquittoOptions, hub: &HubConnection) -> Result<(), Em
     }
     options.write("devices.acl", &options.device_access)?;
     options.write("hub.acl", &acl::hub(HUB_USER))?;
-    options.write("hub.passwd", &password_line(&hub.password)?)?;
+    options.write("hub.passwd", &hub_password_line(&hub.password)?)?;
+    if let Some(consumers) = &options.consumers {
+        options.write("consumers.passwd", &consumers.passwords)?;
+        options.write("consumers.acl", &consumers.access)?;
+    }
     options.write("openssl.cnf", OPENSSL_CONF)?;
     options.write("mosquitto.conf", &configuration(options, hub))
 }
@@ -337,6 +413,8 @@ fn configuration(options: &MosquittoOptions, hub: &HubConnection) -> String {
         .client_crl_pem
         .as_ref()
         .map_or_else(String::new, |_| format!("crlfile {dir}/clients.crl\n"));
+    let consumers = options.consumers.as_ref();
+    let consumers = consumers.map_or_else(String::new, |consumers| consumer_listener(&broker_dir, consumers.listen));
     format!(
         "# Written by cloud-hub at each start; changes are lost.
 per_listener_settings true
@@ -373,23 +451,36 @@ allow_anonymous false
 allow_zero_length_clientid false
 password_file {dir}/hub.passwd
 acl_file {dir}/hub.acl
-"
+{consumers}"
     )
 }
 
-/// One line of Mosquitto's password file: `user:$7$iterations$salt$hash`, PBKDF2 with HMAC-SHA-512.
-fn password_line(password: &str) -> Result<String, EmbeddedError> {
-    let mut salt = [0_u8; 12];
+/// The hub's own line of the password file.
+fn hub_password_line(password: &str) -> Result<String, EmbeddedError> {
+    let mut salt = [0_u8; SALT_BYTES];
     ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut salt).map_err(|_| EmbeddedError::Io {
         action: "make the salt for",
         path: PathBuf::from("hub.passwd"),
         source: std::io::Error::other("the system's random source does not answer"),
     })?;
-    let mut hash = [0_u8; 64];
-    let algorithm = ring::pbkdf2::PBKDF2_HMAC_SHA512;
-    ring::pbkdf2::derive(algorithm, PASSWORD_ITERATIONS, &salt, password.as_bytes(), &mut hash);
-    let (salt, hash) = (STANDARD.encode(salt), STANDARD.encode(hash));
-    Ok(format!("{HUB_USER}:$7${PASSWORD_ITERATIONS}${salt}${hash}\n"))
+    Ok(broker_password::line(HUB_USER, &broker_password::hash(password, &salt)))
+}
+
+/// The third listener. It takes any client id, or none, and gives each its user name instead.
+fn consumer_listener(dir: &Path, listen: SocketAddr) -> String {
+    let (port, ip, dir) = (listen.port(), listen.ip(), dir.display());
+    format!(
+        "
+listener {port} {ip}
+allow_anonymous false
+use_username_as_clientid true
+certfile {dir}/server.pem
+keyfile {dir}/server.key
+tls_version tlsv1.3
+password_file {dir}/consumers.passwd
+acl_file {dir}/consumers.acl
+"
+    )
 }
 
 /// Whether a broker of a previous life still runs on this data directory.

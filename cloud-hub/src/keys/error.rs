@@ -28,6 +28,17 @@ pub enum KeysError {
         #[source]
         source: Box<redb::Error>,
     },
+    /// The folder of person keys that several hubs share.
+    #[error(
+        "person keys in {path}: {source}; data.person_keys_dir must be the folder that all hubs share, and hold the file person-keys.v1"
+    )]
+    PersonFolder {
+        /// The folder, or a file in it.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// A row of a person without their key: erased by a deletion that is not finished, or the key store is older than
     /// the database.
     #[error("person {0} has no key in the key store")]

@@ -11,7 +11,8 @@ use parking_lot::Mutex;
 use ring::hmac;
 use zeroize::Zeroizing;
 
-use super::persons::PersonKeys;
+use super::person_files::PersonFiles;
+use super::persons::{PersonDb, PersonKeys};
 use super::restored::SeenFile;
 use super::{KeysError, SigningKey};
 use crate::domain::ids::{ClaimId, PersonId, TenantId};
@@ -42,6 +43,11 @@ impl Keyring {
     /// Reads the hub's keys from `dir`, making at the first start whatever is missing. The master key must be kept:
     /// without it everything that is sealed is lost.
     pub fn open(dir: &Path) -> Result<Self, KeysError> {
+        Self::open_with(dir, None)
+    }
+
+    /// The same; the keys of people are in `shared`, if that is named, which every replica of the hub sees.
+    pub fn open_with(dir: &Path, shared: Option<&Path>) -> Result<Self, KeysError> {
         let master = key_file(dir.join("master.key"))?;
         let pepper = key_file(dir.join("pepper.key"))?;
         Ok(Self {
@@ -49,7 +55,10 @@ impl Keyring {
             pepper: hmac::Key::new(hmac::HMAC_SHA256, pepper.as_slice()),
             signing: SigningKey::load_or_make(&dir.join("signing.p8"))?,
             seen: SeenFile::load_or_make(dir)?,
-            persons: PersonKeys::open(&dir.join("persons.redb"))?,
+            persons: match shared {
+                Some(folder) => PersonKeys::Shared(PersonFiles::open(folder)?),
+                None => PersonKeys::Own(PersonDb::open(&dir.join("persons.redb"))?),
+            },
             tenants: Mutex::default(),
             rotations: Mutex::default(),
         })

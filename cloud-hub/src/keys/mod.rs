@@ -14,12 +14,14 @@
 //! (`domain::vault`), and certificates (`pki`).
 
 mod anchors;
+mod consumers;
 mod custody;
 mod enrolment;
 mod error;
 mod keyring;
 mod link;
 mod opener;
+mod person_files;
 mod persons;
 mod renewal;
 mod restored;
@@ -27,6 +29,7 @@ mod signing;
 mod snapshots;
 
 pub use anchors::{Anchored, NotThem};
+pub use consumers::Password;
 pub use custody::{Claimed, Custody, IssuedClaim, LinkGallery, LinkMaterial, NewSite, Redeemed};
 pub use enrolment::{Candidate, NewTemplate, told as duplicate_told};
 pub use error::KeysError;

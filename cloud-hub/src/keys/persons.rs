@@ -5,7 +5,7 @@
 //! disk write at most; writers call it from a blocking task.
 //!
 //! A destroyed key's page is freed and overwritten at once with zeros of the same length before it is removed, but a
-//! copy-on-write file keeps old pages until they are reused. [`PersonKeys::compact`] rewrites the file and is called
+//! copy-on-write file keeps old pages until they are reused. [`PersonDb::open`] rewrites the file
 //! at each start; what an attacker could still find until then is a key wrapped under TK, which is wrapped under MK.
 
 use std::path::{Path, PathBuf};
@@ -13,17 +13,52 @@ use std::path::{Path, PathBuf};
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 
 use super::KeysError;
+use super::person_files::PersonFiles;
 use crate::domain::ids::{PersonId, TenantId};
 
 const WRAPPED: TableDefinition<'_, [u8; 32], &[u8]> = TableDefinition::new("person_key.v1");
 
-/// The open key store.
-pub(super) struct PersonKeys {
+/// Where the wrapped keys of people are: in a file of this hub's own, or in a folder that several hubs see.
+pub(super) enum PersonKeys {
+    /// The rule.
+    Own(PersonDb),
+    /// For replicas.
+    Shared(PersonFiles),
+}
+
+impl PersonKeys {
+    /// See [`PersonDb::add`] and [`PersonFiles::add`].
+    pub(super) fn add(&self, tenant: TenantId, person: PersonId, wrapped: &[u8]) -> Result<bool, KeysError> {
+        match self {
+            Self::Own(db) => db.add(tenant, person, wrapped),
+            Self::Shared(files) => files.add(tenant, person, wrapped),
+        }
+    }
+
+    /// The wrapped key of a person; `None` once it is destroyed.
+    pub(super) fn get(&self, tenant: TenantId, person: PersonId) -> Result<Option<Vec<u8>>, KeysError> {
+        match self {
+            Self::Own(db) => db.get(tenant, person),
+            Self::Shared(files) => files.get(tenant, person),
+        }
+    }
+
+    /// Destroys the key of a person. Destroying it again is no error.
+    pub(super) fn destroy(&self, tenant: TenantId, person: PersonId) -> Result<(), KeysError> {
+        match self {
+            Self::Own(db) => db.destroy(tenant, person),
+            Self::Shared(files) => files.destroy(tenant, person),
+        }
+    }
+}
+
+/// The open key store of one hub.
+pub(super) struct PersonDb {
     path: PathBuf,
     db: Database,
 }
 
-impl PersonKeys {
+impl PersonDb {
     /// Opens the store, making it (mode 0600) if there is none, and compacts it.
     pub(super) fn open(path: &Path) -> Result<Self, KeysError> {
         let failed = |source| KeysError::Persons { path: path.to_owned(), source: Box::new(source) };
@@ -116,14 +151,14 @@ mod tests {
     fn keys_survive_a_restart_until_they_are_destroyed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("persons.redb");
-        let store = PersonKeys::open(&path).unwrap();
+        let store = PersonDb::open(&path).unwrap();
         assert!(store.add(TENANT, person(1), b"one").unwrap());
         assert!(store.add(TENANT, person(2), b"two").unwrap());
         assert!(!store.add(TENANT, person(2), b"another").unwrap(), "a key is never replaced");
         store.destroy(TENANT, person(1)).unwrap();
         store.destroy(TENANT, person(1)).unwrap();
         drop(store);
-        let store = PersonKeys::open(&path).unwrap();
+        let store = PersonDb::open(&path).unwrap();
         assert_eq!(store.get(TENANT, person(1)).unwrap(), None);
         assert_eq!(store.get(TENANT, person(2)).unwrap().as_deref(), Some(&b"two"[..]));
         assert_eq!(store.get(TenantId(Uuid::from_u128(2)), person(2)).unwrap(), None);
@@ -134,7 +169,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt as _;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("persons.redb");
-        drop(PersonKeys::open(&path).unwrap());
+        drop(PersonDb::open(&path).unwrap());
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 }

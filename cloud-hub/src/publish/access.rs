@@ -54,7 +54,12 @@ pub async fn revocation_list(
 /// Ends a device's live session by taking over its client id on the hub's own listener. A reload of the access lines
 /// alone refuses messages but leaves the connection.
 pub async fn end_session(broker: &Broker, device: DeviceId) {
-    let (client, mut events) = broker.client(&device.to_string(), KEEP_ALIVE);
+    take_over(broker, &device.to_string()).await;
+}
+
+/// Ends whatever session has this client id, and what is queued for it, by connecting under it for a moment.
+pub(super) async fn take_over(broker: &Broker, client_id: &str) {
+    let (client, mut events) = broker.client(client_id, KEEP_ALIVE);
     let take_over = async {
         loop {
             match events.poll().await {
@@ -66,15 +71,15 @@ pub async fn end_session(broker: &Broker, device: DeviceId) {
                 Ok(Event::Outgoing(rumqttc::Outgoing::Disconnect)) => return true,
                 Ok(_) => {}
                 Err(error) => {
-                    tracing::warn!(%device, %error, "could not take over a device's session");
+                    tracing::warn!(client_id, %error, "could not take over a session at the broker");
                     return false;
                 }
             }
         }
     };
     match tokio::time::timeout(TAKE_OVER_WITHIN, take_over).await {
-        Ok(true) => tracing::info!(%device, "ended the device's session"),
+        Ok(true) => tracing::info!(client_id, "ended a session at the broker"),
         Ok(false) => {}
-        Err(_) => tracing::warn!(%device, "could not take over a device's session in time"),
+        Err(_) => tracing::warn!(client_id, "could not take over a session at the broker in time"),
     }
 }

@@ -8,14 +8,15 @@ use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use wire_contract::command::TimeAnswer;
 use wire_contract::envelope::EnvelopeError;
-use wire_contract::{CommandDown, CommandProgress, CommandUp, DownChannel, V1};
+use wire_contract::{CommandDown, CommandProgress, CommandUp, DownChannel, V1, home};
 
 use super::Publisher;
 use super::outbox::Outbox;
-use crate::domain::command::Command;
+use crate::domain::command::{Command, Kind};
 use crate::domain::ids::{CommandId, DeviceId, TenantId};
-use crate::domain::message::{Incoming, Outgoing};
+use crate::domain::message::{Incoming, Outgoing, Wish};
 use crate::keys::{DeviceLinks, KeysError};
+use crate::store::orders::{self, NewOrder, NotGiven};
 use crate::store::{StoreError, TenantTx, audit, commands, places, routes};
 
 /// What the task is told.
@@ -23,6 +24,8 @@ use crate::store::{StoreError, TenantTx, audit, commands, places, routes};
 pub(super) enum Input {
     /// A message on `up/cmd`.
     Said(Incoming),
+    /// A Home Assistant wants a door open.
+    Wished(Wish),
     /// A command was given.
     Given(TenantId, CommandId),
     /// Announcements may have been missed.
@@ -37,6 +40,10 @@ enum CommandError {
     Envelope(#[from] EnvelopeError),
     #[error("what the device says of a command is not valid")]
     Malformed(#[from] serde_json::Error),
+    #[error("a Home Assistant said what it may not, or does not mean a door that it was told of")]
+    NotAllowed,
+    #[error("a Home Assistant wants a door open: {0}")]
+    NotGiven(#[from] NotGiven),
     #[error(transparent)]
     Keys(#[from] KeysError),
     #[error(transparent)]
@@ -48,13 +55,13 @@ pub(super) async fn run(
     publisher: Publisher,
     mut inbox: mpsc::Receiver<Input>,
     outbox: Outbox,
-    mut connected: watch::Receiver<bool>,
+    mut works: watch::Receiver<bool>,
 ) {
     loop {
         let input = tokio::select! {
             biased;
             // Also seen when the session ended and came back in between. The sender outlives this task.
-            Ok(()) = connected.changed() => if *connected.borrow_and_update() { Input::LookAtAll } else { continue },
+            Ok(()) = works.changed() => if *works.borrow_and_update() { Input::LookAtAll } else { continue },
             input = inbox.recv() => match input {
                 Some(input) => input,
                 None => return,
@@ -62,6 +69,9 @@ pub(super) async fn run(
         };
         let done = match input {
             Input::Said(message) => said(&publisher, &outbox, message).await,
+            Input::Wished(wish) => wished(&publisher, wish).await,
+            // Another hub sends them; this one looks at all that were not heard of when it begins to.
+            Input::Given(..) | Input::LookAtAll if !*works.borrow() => Ok(()),
             Input::Given(tenant, id) => given(&publisher, &outbox, tenant, id).await,
             Input::LookAtAll => look_at_all(&publisher, &outbox).await,
         };
@@ -73,6 +83,22 @@ pub(super) async fn run(
             Err(error) => tracing::warn!(%error, "a word on a command was refused"),
         }
     }
+}
+
+/// Orders what a Home Assistant wants, if it may: by the same way, with the same audit, as anybody else's order.
+async fn wished(publisher: &Publisher, wish: Wish) -> Result<(), CommandError> {
+    if !publisher.home.unlock.contains(&wish.tenant) || wish.word != home::UNLOCK.as_bytes() {
+        return Err(CommandError::NotAllowed);
+    }
+    let order = NewOrder {
+        id: CommandId(publisher.clock.new_id()),
+        kind: Kind::Unlock { door: wish.door, hold_ms: None },
+        device: Some(wish.device),
+        actor: String::from("home_assistant"),
+        now: publisher.clock.now(),
+    };
+    publisher.db.tenant(wish.tenant, move |tx| Box::pin(orders::give(tx, order))).await?;
+    Ok(())
 }
 
 async fn given(publisher: &Publisher, outbox: &Outbox, tenant: TenantId, id: CommandId) -> Result<(), CommandError> {

@@ -22,11 +22,11 @@ use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
 use rumqttc::{Outgoing as Sent, TlsConfiguration, Transport};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
-use wire_contract::{Topic, UpChannel, topic};
+use wire_contract::{UpChannel, topic};
 
 use super::outbox::{Parcel, Receipt};
-use super::{Inboxes, Publisher, batches, commands, feed, twins};
-use crate::domain::message::Incoming;
+use super::{Inboxes, Publisher, batches, commands, twins};
+use crate::domain::message::{Incoming, Wish};
 
 /// Publishes under way at once. Below the broker's receive maximum (20 at the embedded one).
 const WINDOW: usize = 16;
@@ -40,10 +40,14 @@ const CONNECT_TIMEOUT_S: u64 = 5;
 /// device could silence the hub: Mosquitto 2.0.11 keeps a message that its receiver does not take, and counts it as under
 /// way, until the window is full of such.
 const MAX_PACKET_BYTES: u32 = 96 * 1024;
+/// A hub that does not lead by then connects as one that follows.
+const LEADERSHIP_WITHIN: Duration = Duration::from_secs(1);
 /// First and longest pause between attempts; it doubles in between. Short, because doors wait for their acks.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
-/// The channels that the hub reads at present on this connection.
-const CHANNELS: [UpChannel; 4] = [UpChannel::Gallery, UpChannel::Status, UpChannel::Cmd, UpChannel::Twin];
+/// The channels that every hub reads at present on this connection.
+const CHANNELS: [UpChannel; 3] = [UpChannel::Status, UpChannel::Cmd, UpChannel::Twin];
+/// The channel that the leader reads: who sends records must know what has come of the ones before.
+const LEADERS: UpChannel = UpChannel::Gallery;
 
 /// Where the broker is and how the hub logs in.
 #[derive(Clone, Debug)]
@@ -105,7 +109,6 @@ impl Broker {
 pub(super) struct Subscribed<'a> {
     connections: AtomicU8,
     connected: &'a watch::Sender<bool>,
-    feed: &'a mpsc::Sender<feed::Input>,
 }
 
 impl Subscribed<'_> {
@@ -113,7 +116,6 @@ impl Subscribed<'_> {
         if self.connections.fetch_add(1, Ordering::AcqRel) + 1 == 2 {
             self.connected.send_replace(true);
             tracing::info!("connected to the broker");
-            let _ = self.feed.try_send(feed::Input::LookAtAll);
         }
     }
 }
@@ -144,6 +146,16 @@ pub(super) enum SessionEnd {
     Disconnected(String),
 }
 
+/// What a session tells of itself, and what it is told.
+pub(super) struct Line {
+    /// Whether the hub is connected and subscribed.
+    pub(super) connected: watch::Sender<bool>,
+    /// Whether this hub leads.
+    pub(super) leads: watch::Receiver<bool>,
+    /// Whether the session has what a leader reads.
+    pub(super) served: watch::Sender<bool>,
+}
+
 /// Publishes that the broker has not acknowledged, in the order in which they went out.
 #[derive(Default)]
 struct Unacknowledged {
@@ -162,22 +174,22 @@ struct Waiting {
 }
 
 /// Keeps a session until the task is aborted.
-pub(super) async fn run(
-    publisher: Publisher,
-    parcels: mpsc::Receiver<Parcel>,
-    inboxes: Inboxes,
-    connected: watch::Sender<bool>,
-) {
+pub(super) async fn run(publisher: Publisher, parcels: mpsc::Receiver<Parcel>, inboxes: Inboxes, line: Line) {
     let parcels = Arc::new(tokio::sync::Mutex::new(parcels));
     let mut pause = PAUSES.0;
+    let hears_homes = !publisher.home.unlock.is_empty();
+    // Who leads asks for everything at once, so that no report falls between two subscriptions.
+    let mut leads = line.leads.clone();
+    drop(tokio::time::timeout(LEADERSHIP_WITHIN, leads.wait_for(|leads| *leads)).await);
     loop {
-        let subscribed = Subscribed { connections: AtomicU8::new(0), connected: &connected, feed: &inboxes.feed };
+        let subscribed = Subscribed { connections: AtomicU8::new(0), connected: &line.connected };
         let end = tokio::select! {
-            end = session(&publisher.broker, &parcels, &inboxes, &subscribed) => end,
+            end = session(&publisher.broker, &parcels, &inboxes, &line, &subscribed, hears_homes) => end,
             end = batches::session(&publisher.broker, &inboxes.batches, &subscribed) => end,
         };
+        line.served.send_replace(false);
         // A session that worked starts the pauses anew.
-        pause = if connected.send_replace(false) { PAUSES.0 } else { (pause * 2).min(PAUSES.1) };
+        pause = if line.connected.send_replace(false) { PAUSES.0 } else { (pause * 2).min(PAUSES.1) };
         tracing::warn!(error = %end, pause_ms = pause.as_millis(), "broker session ended; connecting again");
         tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
     }
@@ -187,13 +199,23 @@ async fn session(
     broker: &Broker,
     parcels: &Arc<tokio::sync::Mutex<mpsc::Receiver<Parcel>>>,
     inboxes: &Inboxes,
+    line: &Line,
     connected: &Subscribed<'_>,
+    hears_homes: bool,
 ) -> SessionEnd {
     let (client, mut events) = broker.client(&broker.client_id, KEEP_ALIVE);
     let waiting = Arc::new(Mutex::new(Unacknowledged::default()));
-    let filters: Vec<String> = CHANNELS.iter().map(|channel| filter_of(broker, *channel)).collect();
-    // Dropped with the session, and with it whatever it had taken from the queue.
+    let (leaders, leads) = (filter_of(broker, LEADERS), *line.leads.borrow());
+    let mut filters: Vec<String> = CHANNELS.iter().map(|channel| filter_of(broker, *channel)).collect();
+    if leads {
+        filters.push(leaders.clone());
+    }
+    if hears_homes {
+        filters.push(topic::home_orders_filter(&broker.share()));
+    }
+    // Both are dropped with the session, and with the first whatever it had taken from the queue.
     let mut sender: Option<Guard> = None;
+    let mut _follower: Option<Guard> = None;
     loop {
         let event = match tokio::time::timeout(2 * KEEP_ALIVE, events.poll()).await {
             Err(_) => return SessionEnd::Stuck,
@@ -211,8 +233,18 @@ async fn session(
                 if let Some(end) = refused(&filters, &ack) {
                     return end;
                 }
+                if sender.is_some() {
+                    // Of what a leader reads; whether it still leads is for `leadership::at_work`.
+                    line.served.send_replace(true);
+                    continue;
+                }
                 let task = send(client.clone(), Arc::clone(parcels), Arc::clone(&waiting));
-                sender.get_or_insert_with(|| Guard(tokio::spawn(task)));
+                sender = Some(Guard(tokio::spawn(task)));
+                filters = vec![leaders.clone()];
+                line.served.send_replace(leads);
+                let task =
+                    follow_leadership(client.clone(), leaders.clone(), leads, line.leads.clone(), line.served.clone());
+                _follower = Some(Guard(tokio::spawn(task)));
                 connected.one_more();
             }
             Event::Incoming(Packet::Publish(publish)) => deliver(&publish.topic, &publish.payload, inboxes),
@@ -240,6 +272,35 @@ struct Guard(tokio::task::JoinHandle<()>);
 impl Drop for Guard {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+/// Asks for what a leader reads while this hub leads, and gives it back when it does not: a member of the group that
+/// does nothing with what it gets would take it from the one who needs it.
+async fn follow_leadership(
+    client: AsyncClient,
+    filter: String,
+    mut asked: bool,
+    mut leads: watch::Receiver<bool>,
+    served: watch::Sender<bool>,
+) {
+    loop {
+        let now = *leads.borrow_and_update();
+        if now != asked {
+            let done = if now {
+                client.subscribe(filter.clone(), QoS::AtLeastOnce).await
+            } else {
+                served.send_replace(false);
+                client.unsubscribe(filter.clone()).await
+            };
+            if done.is_err() {
+                return;
+            }
+            asked = now;
+        }
+        if leads.changed().await.is_err() {
+            return;
+        }
     }
 }
 
@@ -278,8 +339,7 @@ async fn send(
     loop {
         let place = Arc::clone(&window).acquire_owned().await.expect("the window is never closed");
         let Some(Parcel { message, receipt }) = parcels.recv().await else { return };
-        let topic = message.topic.to_string();
-        let retain = matches!(message.topic, Topic::Down { channel, .. } if channel.retained());
+        let (topic, retain) = (message.topic.to_string(), message.topic.kept_by_the_broker());
         waiting.lock().queued.push_back(Waiting {
             since: Instant::now(),
             topic: topic.clone(),
@@ -295,7 +355,14 @@ async fn send(
 
 /// Hands a message to who deals with it. Never waits: the connection must go on being served.
 fn deliver(topic: &[u8], payload: &[u8], inboxes: &Inboxes) {
-    let Some(message) = std::str::from_utf8(topic).ok().and_then(|topic| Incoming::on(topic, payload.to_vec())) else {
+    let topic = std::str::from_utf8(topic).unwrap_or_default();
+    if let Some(wish) = Wish::on(topic, payload) {
+        if inboxes.commands.try_send(commands::Input::Wished(wish)).is_err() {
+            tracing::warn!(%topic, "the hub is behind; a word of a Home Assistant was dropped");
+        }
+        return;
+    }
+    let Some(message) = Incoming::on(topic, payload.to_vec()) else {
         tracing::warn!("a message on a topic that no device writes was ignored");
         return;
     };

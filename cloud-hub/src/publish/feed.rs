@@ -1,7 +1,7 @@
 //! The consumers' feed: committed, deduplicated events on `_feed/{class}`, in order, at least once.
 //!
 //! A cursor per tenant in the database follows the broker's acknowledgements, so that a crash repeats a few events
-//! (consumers know them by their id) and loses none.
+//! (consumers know them by their id) and loses none. Only a hub that is at work publishes it ([`super::leadership`]).
 //!
 //! Where nobody listens to a class, one event of each page asks the broker whether that is still so, and the others of the page
 //! are not sent: they would be thrown away at the same moment. A consumer's own session counts as somebody while it is away.
@@ -10,9 +10,12 @@ use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
 use wire_contract::EventClass;
+use wire_contract::home::Said;
 
 use super::Publisher;
+use super::home::{self, Home};
 use super::outbox::{Outbox, Receipt};
 use crate::domain::cursor::Cursor;
 use crate::domain::event::FeedEvent;
@@ -21,7 +24,7 @@ use crate::domain::message::{Outgoing, feed as topic};
 use crate::store::{StoreError, events, routes};
 
 /// The feed's name among the readers of events.
-const READER: &str = "feed";
+pub(super) const READER: &str = "feed";
 /// Events per round. One round is acknowledged by the broker before the next begins.
 const ROUND: u32 = 256;
 /// When something failed, everything is looked at again after this.
@@ -41,20 +44,40 @@ pub(super) async fn run(
     publisher: Publisher,
     mut inbox: mpsc::Receiver<Input>,
     outbox: Outbox,
-    mut connected: watch::Receiver<bool>,
+    mut works: watch::Receiver<bool>,
 ) {
     let mut due: BTreeSet<TenantId> = BTreeSet::new();
     let mut unheard = Unheard::default();
-    while let Some(input) = inbox.recv().await {
-        let mut look_at_all = note(input, &mut due);
+    let mut home = Home::new(publisher.home.clone());
+    let mut looks = tokio::time::interval(home::LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let mut look_at_all = tokio::select! {
+            biased;
+            // Also seen when the session ended and came back in between. The sender outlives this task.
+            Ok(()) = works.changed() => {
+                home.begin_session();
+                *works.borrow_and_update()
+            }
+            input = inbox.recv() => match input {
+                Some(input) => note(input, &mut due),
+                None => return,
+            },
+            _ = looks.tick(), if *works.borrow() => {
+                match home.look(&publisher, &outbox).await {
+                    Ok(true) => {}
+                    Ok(false) => tracing::debug!("not all was said for Home Assistants; looking again"),
+                    Err(error) => tracing::warn!(%error, "what Home Assistants should be told could not be read; trying again"),
+                }
+                continue;
+            }
+        };
         while let Ok(input) = inbox.try_recv() {
             look_at_all |= note(input, &mut due);
         }
-        if connected.wait_for(|connected| *connected).await.is_err() {
-            return;
-        }
-        loop {
-            match round(&publisher, &outbox, &mut due, &mut unheard, look_at_all).await {
+        // A hub that does not work looks at everything when it begins to.
+        while *works.borrow() {
+            match round(&publisher, &outbox, &works, &mut home, &mut due, &mut unheard, look_at_all).await {
                 Ok(true) => break,
                 Ok(false) => tracing::debug!("the feed could not be published whole; going on from the cursor"),
                 Err(error) => tracing::warn!(%error, "the feed could not be read; trying again"),
@@ -62,6 +85,7 @@ pub(super) async fn run(
             look_at_all = true;
             tokio::time::sleep(RETRY).await;
         }
+        due.clear();
     }
 }
 
@@ -79,6 +103,8 @@ fn note(input: Input, due: &mut BTreeSet<TenantId>) -> bool {
 async fn round(
     publisher: &Publisher,
     outbox: &Outbox,
+    works: &watch::Receiver<bool>,
+    home: &mut Home,
     due: &mut BTreeSet<TenantId>,
     unheard: &mut Unheard,
     all: bool,
@@ -100,7 +126,11 @@ async fn round(
             if page.is_empty() {
                 break;
             }
-            let Some(through) = publish(outbox, tenant, page, unheard).await else { return Ok(false) };
+            // Another hub goes on from the same cursor.
+            if !*works.borrow() {
+                return Ok(false);
+            }
+            let Some(through) = publish(outbox, home, tenant, page, unheard).await else { return Ok(false) };
             publisher.db.tenant(tenant, move |tx| Box::pin(events::advance_reader(tx, READER, through))).await?;
         }
         due.remove(&tenant);
@@ -127,27 +157,41 @@ impl Unheard {
 }
 
 /// Publishes a page and waits until the broker has all of it; `None` if it did not take it.
-async fn publish(outbox: &Outbox, tenant: TenantId, page: Vec<FeedEvent>, unheard: &mut Unheard) -> Option<Cursor> {
+async fn publish(
+    outbox: &Outbox,
+    home: &mut Home,
+    tenant: TenantId,
+    page: Vec<FeedEvent>,
+    unheard: &mut Unheard,
+) -> Option<Cursor> {
     let (mut receipts, mut through, mut asked) = (Vec::with_capacity(page.len()), None, HashSet::new());
+    let mut told = Vec::new();
     for event in page {
         through = Some(Cursor(event.position));
         // A class that no version knows goes where operators look.
         let class = EventClass::from_word(&event.class).unwrap_or(EventClass::System);
         let silent = unheard.contains(tenant, class);
-        if silent && asked.contains(&class) {
-            continue;
+        if !silent || !asked.contains(&class) {
+            let payload = event.body.get().as_bytes().to_vec();
+            let receipt = outbox.send_with_receipt(Outgoing { topic: topic(tenant, class), payload }).await;
+            if silent {
+                asked.insert(class);
+                unheard.note(tenant, class, receipt.await.ok().filter(|said| *said != Receipt::Refused)?);
+            } else {
+                receipts.push((class, receipt));
+            }
         }
-        let payload = event.body.get().as_bytes().to_vec();
-        let receipt = outbox.send_with_receipt(Outgoing { topic: topic(tenant, class), payload }).await;
-        if silent {
-            asked.insert(class);
-            unheard.note(tenant, class, receipt.await.ok().filter(|said| *said != Receipt::Refused)?);
-        } else {
-            receipts.push((class, receipt));
+        for said in home.follows(tenant, &event) {
+            home.goes_out(&said);
+            let Said { topic, payload } = said;
+            told.push(outbox.send_with_receipt(Outgoing { topic, payload }).await);
         }
     }
     for (class, receipt) in receipts {
         unheard.note(tenant, class, receipt.await.ok().filter(|said| *said != Receipt::Refused)?);
+    }
+    for receipt in told {
+        receipt.await.ok().filter(|said| *said != Receipt::Refused)?;
     }
     through
 }
@@ -162,6 +206,7 @@ mod tests {
 
     use super::*;
     use crate::domain::ids::EventId;
+    use crate::publish::HomeSettings;
 
     const TENANT: TenantId = TenantId(Uuid::from_u128(1));
 
@@ -185,6 +230,7 @@ mod tests {
         let event = |position: u64| FeedEvent {
             position,
             id: EventId(Uuid::from_u128(u128::from(position))),
+            device: None,
             class: if position.is_multiple_of(3) { "door" } else { "face" }.to_owned(),
             body: RawValue::from_string(position.to_string()).unwrap(),
         };
@@ -199,9 +245,15 @@ mod tests {
     async fn where_nobody_listens_one_event_of_a_page_asks_and_the_rest_stays() {
         let (outbox, given) = broker(|topic| topic.ends_with("/door"));
         let mut unheard = Unheard::default();
-        assert_eq!(publish(&outbox, TENANT, page(1..=9), &mut unheard).await, Some(Cursor(9)));
+        assert_eq!(
+            publish(&outbox, &mut Home::new(HomeSettings::default()), TENANT, page(1..=9), &mut unheard).await,
+            Some(Cursor(9))
+        );
         assert_eq!(numbers(&given), (1..=9).collect::<Vec<_>>(), "what is not known is sent");
-        assert_eq!(publish(&outbox, TENANT, page(10..=18), &mut unheard).await, Some(Cursor(18)));
+        assert_eq!(
+            publish(&outbox, &mut Home::new(HomeSettings::default()), TENANT, page(10..=18), &mut unheard).await,
+            Some(Cursor(18))
+        );
         assert_eq!(numbers(&given), [10, 12, 15, 18], "in order: one that asks, and all that somebody hears");
     }
 
@@ -211,11 +263,11 @@ mod tests {
         let asked = Arc::clone(&listening);
         let (outbox, given) = broker(move |_| asked.load(std::sync::atomic::Ordering::SeqCst));
         let mut unheard = Unheard::default();
-        publish(&outbox, TENANT, page(1..=6), &mut unheard).await;
-        publish(&outbox, TENANT, page(7..=12), &mut unheard).await;
+        publish(&outbox, &mut Home::new(HomeSettings::default()), TENANT, page(1..=6), &mut unheard).await;
+        publish(&outbox, &mut Home::new(HomeSettings::default()), TENANT, page(7..=12), &mut unheard).await;
         numbers(&given);
         listening.store(true, std::sync::atomic::Ordering::SeqCst);
-        publish(&outbox, TENANT, page(13..=18), &mut unheard).await;
+        publish(&outbox, &mut Home::new(HomeSettings::default()), TENANT, page(13..=18), &mut unheard).await;
         assert_eq!(numbers(&given), (13..=18).collect::<Vec<_>>());
     }
 }

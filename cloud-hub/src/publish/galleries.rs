@@ -75,19 +75,21 @@ pub(super) async fn run(
     mut inbox: mpsc::Receiver<Input>,
     mut reports: mpsc::Receiver<Incoming>,
     outbox: Outbox,
-    mut connected: watch::Receiver<bool>,
+    mut works: watch::Receiver<bool>,
 ) {
     let mut this = Galleries::new(publisher, outbox);
     loop {
         tokio::select! {
             biased;
             // Also seen when the session ended and came back in between. The sender outlives this task.
-            Ok(()) = connected.changed() => if *connected.borrow_and_update() { this.start_over().await },
+            Ok(()) = works.changed() => if *works.borrow_and_update() { this.start_over().await } else { this.rest() },
             input = inbox.recv() => match input {
+                // A hub that does not work begins with all of them when it does.
+                Some(_) if !*works.borrow() => {}
                 Some(input) => this.take_all(input, &mut inbox).await,
                 None => return,
             },
-            () = std::future::ready(()), if !this.behind.is_empty() => {
+            () = std::future::ready(()), if !this.behind.is_empty() && *works.borrow() => {
                 this.step().await;
                 // One for each turn, so that a long first fill holds no report up for ever.
                 if let Ok(report) = reports.try_recv() {
@@ -144,6 +146,14 @@ impl Galleries {
         for (tenant, gallery) in changed {
             self.changed(tenant, gallery).await;
         }
+    }
+
+    /// Sends nothing more: this hub does not lead, or has no session at the broker.
+    fn rest(&mut self) {
+        self.known.clear();
+        self.healings.clear();
+        self.behind.clear();
+        self.queued.clear();
     }
 
     /// Forgets what was sent and begins again from what the devices reported.

@@ -13,6 +13,9 @@
 //!                        NOTIFY at commit ───┴────────┘
 //! ```
 //!
+//! Of several hubs on one database and broker one leads: it alone sends records, commands and the feed ([`leadership`]).
+//! What devices say is divided among them, but for reports of galleries, which the leader reads.
+//!
 //! Nothing here keeps what it could not send: a lost evtack is asked for again by the device's resend, lost records by
 //! its next report, the feed goes on from its cursor in the database.
 //! Deliberately absent: video signalling.
@@ -22,8 +25,11 @@ mod announce;
 mod batches;
 mod commands;
 mod connection;
+mod consumers;
 mod feed;
 mod galleries;
+mod home;
+mod leadership;
 mod outbox;
 mod presence;
 mod records;
@@ -37,7 +43,9 @@ use tokio_util::sync::CancellationToken;
 
 pub use access::{RevocationsError, access_lines, end_session, revocation_list};
 pub use connection::{Broker, BrokerTls};
+pub use consumers::{ConsumerFiles, consumer_files, end_consumer};
 pub use galleries::{Desk, SNAPSHOT_FROM};
+pub use home::HomeSettings;
 
 use crate::clock::Clock;
 use crate::domain::message::{Incoming, Outgoing};
@@ -67,6 +75,8 @@ pub struct Publisher {
     pub broker: Broker,
     /// From how many missing versions on a device takes a snapshot and not records.
     pub snapshot_from: u64,
+    /// Whose devices are announced to Home Assistant.
+    pub home: HomeSettings,
 }
 
 /// Where batches go and acks come from.
@@ -104,15 +114,21 @@ impl Publisher {
         let (commands, command_inbox) = mpsc::channel(QUEUE);
         let (twins, twin_inbox) = mpsc::channel(QUEUE);
         let inboxes = Inboxes { batches, presence, galleries, reports, commands, twins, feed };
+        let (leading, leads) = watch::channel(false);
+        let (served, is_served) = watch::channel(false);
+        let (at_work, works) = watch::channel(false);
+        let line = connection::Line { connected: connected.clone(), leads: leads.clone(), served };
         let mut tasks = JoinSet::new();
-        tasks.spawn(connection::run(self.clone(), parcels, inboxes.clone(), connected.clone()));
+        tasks.spawn(leadership::run(self.db.clone(), leading));
+        tasks.spawn(leadership::at_work(leads, is_served, at_work));
+        tasks.spawn(connection::run(self.clone(), parcels, inboxes.clone(), line));
         tasks.spawn(forward(acks, outbox.clone()));
         tasks.spawn(announce::run(self.clone(), outbox.clone(), connected.subscribe()));
         tasks.spawn(presence::run(self.clone(), presence_inbox));
-        tasks.spawn(galleries::run(self.clone(), gallery_inbox, report_inbox, outbox.clone(), connected.subscribe()));
-        tasks.spawn(commands::run(self.clone(), command_inbox, outbox.clone(), connected.subscribe()));
-        tasks.spawn(twins::run(self.clone(), twin_inbox, outbox.clone(), connected.subscribe()));
-        tasks.spawn(feed::run(self.clone(), feed_inbox, outbox, connected.subscribe()));
+        tasks.spawn(galleries::run(self.clone(), gallery_inbox, report_inbox, outbox.clone(), works.clone()));
+        tasks.spawn(commands::run(self.clone(), command_inbox, outbox.clone(), works.clone()));
+        tasks.spawn(twins::run(self.clone(), twin_inbox, outbox.clone(), works.clone()));
+        tasks.spawn(feed::run(self.clone(), feed_inbox, outbox, works));
         tasks.spawn(listen(self.db.clone(), inboxes));
         tokio::select! {
             () = stop.cancelled() => {}

@@ -65,6 +65,8 @@ pub(super) async fn run(
         };
         let done = match input {
             Input::Said(message) => said(&publisher, &outbox, message, &mut sealed).await,
+            // Another hub leads, or nobody can hear it: everything is looked at when that ends.
+            Input::Wished(..) if !*connected.borrow() => continue,
             Input::Wished(tenant, device) => publish(&publisher, &outbox, tenant, device, &mut sealed).await,
             Input::LookAtAll => look_at_all(&publisher, &outbox, &mut sealed).await,
         };

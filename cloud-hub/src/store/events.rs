@@ -157,28 +157,35 @@ pub async fn quarantine(
 struct EventRow {
     position: i64,
     id: Uuid,
+    device_id: Option<Uuid>,
     class: String,
     body: Json<Box<RawValue>>,
 }
 
 impl EventRow {
     fn into_event(self) -> Result<FeedEvent, StoreError> {
-        Ok(FeedEvent { position: cursor(self.position)?.0, id: EventId(self.id), class: self.class, body: self.body.0 })
+        Ok(FeedEvent {
+            position: cursor(self.position)?.0,
+            id: EventId(self.id),
+            device: self.device_id.map(DeviceId),
+            class: self.class,
+            body: self.body.0,
+        })
     }
 }
 
 /// Of each class the next events by its index, and of those the first: the work is bounded by classes and limit, however
 /// rare a class is.
 const PAGE_OF_CLASSES: &str = "
-    SELECT e.position, e.id, e.class, e.body
+    SELECT e.position, e.id, e.device_id, e.class, e.body
     FROM (SELECT DISTINCT class FROM unnest($3::text[]) AS wanted (class)) w
     CROSS JOIN LATERAL (
-        SELECT position, id, class, body FROM event
+        SELECT position, id, device_id, class, body FROM event
         WHERE tenant_id = $1 AND class = w.class AND position > $2 ORDER BY position LIMIT $4) e
     ORDER BY e.position LIMIT $4";
 
 const PAGE_OF_ALL: &str = "
-    SELECT position, id, class, body FROM event
+    SELECT position, id, device_id, class, body FROM event
     WHERE tenant_id = $1 AND position > $2 AND $3::text[] IS NULL ORDER BY position LIMIT $4";
 
 /// Up to `limit` events after `after`, in the order of the feed; of these classes only, if any are given.
@@ -234,5 +241,23 @@ pub async fn advance_reader(tx: &mut TenantTx, name: &'static str, to: Cursor) -
     .bind(bound(to))
     .execute(tx.conn())
     .await?;
+    Ok(())
+}
+
+/// Whether there is a reader of this name.
+pub async fn has_reader(tx: &mut TenantTx, name: &'static str) -> Result<bool, StoreError> {
+    let tenant = tx.tenant_uuid();
+    let found = sqlx::query_scalar("SELECT EXISTS (SELECT FROM feed_cursor WHERE tenant_id = $1 AND name = $2)");
+    Ok(found.bind(tenant).bind(name).fetch_one(tx.conn()).await?)
+}
+
+/// Forgets a named reader.
+pub async fn forget_reader(tx: &mut TenantTx, name: &'static str) -> Result<(), StoreError> {
+    let tenant = tx.tenant_uuid();
+    sqlx::query("DELETE FROM feed_cursor WHERE tenant_id = $1 AND name = $2")
+        .bind(tenant)
+        .bind(name)
+        .execute(tx.conn())
+        .await?;
     Ok(())
 }

@@ -67,6 +67,16 @@ pub async fn devices(db: &Database) -> Result<Vec<(TenantId, DeviceId)>, StoreEr
     Ok(rows.into_iter().map(|(tenant, device)| (TenantId(tenant), DeviceId(device))).collect())
 }
 
+/// Every tenant that has consumers at the broker.
+pub async fn tenants_with_consumers(db: &Database) -> Result<Vec<TenantId>, StoreError> {
+    let ids = sqlx::query_scalar(
+        "SELECT DISTINCT tenant_id FROM route WHERE kind = 'consumer' AND active ORDER BY tenant_id",
+    )
+    .fetch_all(db.pool())
+    .await?;
+    Ok(ids.into_iter().map(TenantId).collect())
+}
+
 /// A device's certificate that is good for nothing although it has not expired.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RevokedCertificate {

@@ -1,4 +1,4 @@
-//! What the API asks of the broker: access lines and revocations from the registry, and the end of a device's session.
+//! What the API asks of the broker: access lines, revocations and consumers from the registry, and the end of a session.
 
 use std::sync::Arc;
 
@@ -6,10 +6,10 @@ use futures::future::BoxFuture;
 
 use crate::api::{BrokerControl, BrokerError};
 use crate::clock::Clock;
-use crate::domain::ids::DeviceId;
+use crate::domain::ids::{ConsumerId, DeviceId};
 use crate::embedded::mosquitto::AccessFile;
 use crate::pki::Pki;
-use crate::publish;
+use crate::publish::{self, HomeSettings};
 use crate::store::Database;
 
 /// The broker beside this hub.
@@ -22,6 +22,8 @@ pub(super) struct Broker {
     pub(super) connection: publish::Broker,
     /// The access list, if the hub writes it.
     pub(super) access: Option<AccessFile>,
+    /// Whose devices Home Assistants hear of: each claim and revocation changes what such a consumer may read.
+    pub(super) home: HomeSettings,
     /// One writer at a time: of two claims at once the later list must be the one that stays.
     pub(super) writing: tokio::sync::Mutex<()>,
 }
@@ -39,11 +41,30 @@ impl Broker {
         let replaced = tokio::task::spawn_blocking(move || file.replace_with_revocations(&lines, &revoked)).await;
         replaced.map_err(|error| BrokerError(Box::new(error)))?.map_err(|error| BrokerError(Box::new(error)))
     }
+
+    async fn write_consumers(&self) -> Result<(), BrokerError> {
+        let Some(file) = self.access.clone() else { return Ok(()) };
+        let _one_at_a_time = self.writing.lock().await;
+        let made = publish::consumer_files(&self.db, &self.home).await.map_err(|error| BrokerError(Box::new(error)))?;
+        let replaced = tokio::task::spawn_blocking(move || file.replace_consumers(&made.passwords, &made.access)).await;
+        replaced.map_err(|error| BrokerError(Box::new(error)))?.map_err(|error| BrokerError(Box::new(error)))
+    }
 }
 
 impl BrokerControl for Broker {
     fn refresh(&self) -> BoxFuture<'_, Result<(), BrokerError>> {
-        Box::pin(self.write())
+        Box::pin(async {
+            self.write().await?;
+            if self.home.tenants.is_empty() { Ok(()) } else { self.write_consumers().await }
+        })
+    }
+
+    fn refresh_consumers(&self) -> BoxFuture<'_, Result<(), BrokerError>> {
+        Box::pin(self.write_consumers())
+    }
+
+    fn end_consumer(&self, consumer: ConsumerId) -> BoxFuture<'_, ()> {
+        Box::pin(publish::end_consumer(&self.connection, consumer))
     }
 
     fn end_session(&self, device: DeviceId) -> BoxFuture<'_, ()> {

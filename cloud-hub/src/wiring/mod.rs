@@ -38,6 +38,7 @@ use crate::api::{self, Api, EnrolmentLimits, Settings, control, listener};
 use crate::cli::control_socket;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::domain::ids::TenantId;
 use crate::embedded::mosquitto::{AccessFile, BrokerCertificates};
 use crate::embedded::{Layout, lock_dir, ports};
 use crate::ingest::{self, Ingest};
@@ -47,10 +48,10 @@ use crate::notify::client::{Lookup, SystemLookup, WebhookClient};
 use crate::notify::worker::{Notifier, NotifierOptions};
 use crate::outbound::address::AddressPolicy;
 use crate::pki::Pki;
-use crate::publish::{self, Publisher, Seams};
+use crate::publish::{self, HomeSettings, Publisher, Seams};
 use crate::store::{self, Database, Notice};
 use broker::Broker;
-use parts::{BrokerPart, DatabasePart};
+use parts::{BrokerPart, DatabasePart, Registered};
 use tasks::Tasks;
 
 pub use logging::start as start_logging;
@@ -175,7 +176,9 @@ async fn lay_foundation(config: &Config, clock: &Clock, layout: &Layout, listen:
     let db = Database::new(database.app.clone(), config.database.max_connections);
     db.check().await?;
     let keys_dir = layout.keys_dir();
-    let keyring = Arc::new(tokio::task::spawn_blocking(move || Keyring::open(&keys_dir)).await??);
+    let shared = config.data.person_keys_dir.clone();
+    let keyring = tokio::task::spawn_blocking(move || Keyring::open_with(&keys_dir, shared.get())).await??;
+    let keyring = Arc::new(keyring);
     let custody = Custody::new(db.clone(), keyring, clock.clone());
     // Before anybody is served: a device must not hear of an epoch that is over.
     if let Some(raised) = custody.notice_restore().await? {
@@ -199,7 +202,11 @@ async fn lay_foundation(config: &Config, clock: &Clock, layout: &Layout, listen:
         client_ca_pem: pki.client_ca_pem(),
         client_crl_pem: Some(publish::revocation_list(&db, &pki, previous.as_deref(), clock.now()).await?),
     };
-    let broker = BrokerPart::start(config, certificates, publish::access_lines(&db).await?).await?;
+    let registered = Registered {
+        devices: publish::access_lines(&db).await?,
+        consumers: publish::consumer_files(&db, &home_settings(config)).await?,
+    };
+    let broker = BrokerPart::start(config, certificates, registered).await?;
     Ok(Foundation { database, db, custody, pki, public_url, names, broker })
 }
 
@@ -216,6 +223,7 @@ fn make_api(
         clock: clock.clone(),
         connection: base.broker.hub.clone(),
         access: base.broker.access.clone(),
+        home: home_settings(config),
         writing: tokio::sync::Mutex::default(),
     };
     let limits = &config.enrolment;
@@ -236,6 +244,8 @@ fn make_api(
             public_url: base.public_url.clone(),
             broker_host: base.broker.device_host.clone(),
             broker_port: base.broker.device_port,
+            consumers: base.broker.consumers.clone(),
+            home_assistant: home_settings(config).tenants,
             enrolment: EnrolmentLimits { max_photos: limits.max_photos, max_photo_bytes: limits.max_photo_bytes },
             webhook_policy: AddressPolicy::new(config.webhooks.allow_networks.clone()),
             keep: config.keep_rule(),
@@ -264,6 +274,7 @@ fn start_back(
         clock: clock.clone(),
         broker: base.broker.hub.clone(),
         snapshot_from: config.galleries.snapshot_from,
+        home: home_settings(config),
     };
     tasks.spawn("publisher", publisher.run(Seams { batches, acks: ack_outbox, connected }, stop.clone()));
 
@@ -328,6 +339,12 @@ impl Running {
         self.database.stop().await;
         tracing::info!(event = "hub_stopped", "the hub has stopped");
     }
+}
+
+/// Whose devices Home Assistants hear of.
+fn home_settings(config: &Config) -> HomeSettings {
+    let set = |ids: &[uuid::Uuid]| ids.iter().map(|id| TenantId(*id)).collect();
+    HomeSettings { tenants: set(&config.home_assistant.tenants), unlock: set(&config.home_assistant.unlock) }
 }
 
 /// Turns what transactions announce into wake-ups: readers of the feed and the notifier.
@@ -407,7 +424,9 @@ fn public_url(config: &Config, listen: SocketAddr) -> Result<Url> {
 fn server_names(config: &Config, public_url: &Url, listen: SocketAddr) -> Vec<String> {
     let mut names = Vec::new();
     let unspecified = |ip: IpAddr| ip.is_unspecified();
-    let addresses = [listen.ip(), config.embedded.mqtt_listen.ip()].into_iter().filter(|ip| !unspecified(*ip));
+    let consumers = config.embedded.consumer_listen.0.map(|address| address.ip());
+    let addresses = [listen.ip(), config.embedded.mqtt_listen.ip()].into_iter().chain(consumers);
+    let addresses = addresses.filter(|ip| !unspecified(*ip));
     let public = public_url.host_str().map(|host| host.trim_matches(['[', ']']).to_owned());
     let broker =
         config.broker.device_address.rsplit_once(':').map(|(host, _)| host.trim_matches(['[', ']']).to_owned());
@@ -432,12 +451,16 @@ fn listener_options(config: &Config) -> ListenerOptions {
 }
 
 fn ready_line(base: &Foundation, control_socket: &Path) -> serde_json::Value {
-    let (host, port) = (&base.broker.device_host, base.broker.device_port);
-    let mqtt = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    let shown = |host: &str, port: u16| match host.contains(':') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
+    };
+    let consumers = base.broker.consumers.as_ref().map(|(host, port)| shown(host, *port));
     json!({
         "ready": true,
         "https": base.public_url.as_str().trim_end_matches('/'),
-        "mqtt": mqtt,
+        "mqtt": shown(&base.broker.device_host, base.broker.device_port),
+        "mqtt_consumers": consumers,
         "postgres": base.database.shown_url(),
         "root_certificate": base.pki.root_path(),
         "control_socket": control_socket,

@@ -8,10 +8,13 @@ use sqlx::postgres::PgConnectOptions;
 use uuid::Uuid;
 
 use crate::config::{Config, MaybePath, Secret};
-use crate::embedded::mosquitto::{AccessFile, BrokerCertificates, EmbeddedMosquitto, HUB_USER, MosquittoOptions};
+use crate::embedded::mosquitto::{
+    AccessFile, BrokerCertificates, CONSUMERS_AT, ConsumerListener, ConsumerPaths, EmbeddedMosquitto, HUB_USER,
+    MosquittoOptions,
+};
 use crate::embedded::postgres::{EmbeddedPostgres, PostgresOptions};
 use crate::embedded::{Layout, MIN_FREE_BYTES, check_loopback, parts, ports};
-use crate::publish::{self, BrokerTls};
+use crate::publish::{self, BrokerTls, ConsumerFiles};
 
 /// The database's side.
 pub(super) struct DatabasePart {
@@ -33,6 +36,16 @@ pub(super) struct BrokerPart {
     pub(super) device_port: u16,
     /// The access list, if the hub writes it.
     pub(super) access: Option<AccessFile>,
+    /// Host and port for consumers, if the hub keeps their listener's files.
+    pub(super) consumers: Option<(String, u16)>,
+}
+
+/// What the broker reads about who may do what, as the registry has it.
+pub(super) struct Registered {
+    /// The devices' access list.
+    pub(super) devices: String,
+    /// The consumers' files.
+    pub(super) consumers: ConsumerFiles,
 }
 
 /// Refuses what the embedded mode must not do, before anything starts.
@@ -40,21 +53,28 @@ pub(super) fn check_embedded(config: &Config) -> Result<()> {
     if config.embedded.enabled {
         check_loopback(config.server.listen, "--listen")?;
         check_loopback(config.embedded.mqtt_listen, "--mqtt-listen")?;
-        if config.embedded.mqtt_listen.port() != 0 {
-            // Asked before Postgres is started: the answer should not take two seconds. A broker of a previous life
-            // that still holds the port is stopped later, so only other owners count.
-            check_mqtt_port(config)?;
+        if let Some(consumers) = config.embedded.consumer_listen.0 {
+            check_loopback(consumers, CONSUMERS_AT)?;
         }
+        // Asked before Postgres is started: the answer should not take two seconds. A broker of a previous life
+        // that still holds a port is stopped later, so only other owners count.
+        check_broker_ports(config)?;
     }
     Ok(())
 }
 
-fn check_mqtt_port(config: &Config) -> Result<()> {
+fn check_broker_ports(config: &Config) -> Result<()> {
     let layout = Layout::new(&config.data.dir);
     if crate::embedded::mosquitto::leftover_runs(&layout) {
         return Ok(());
     }
-    Ok(ports::check_free(config.embedded.mqtt_listen, "--mqtt-listen")?)
+    let (devices, consumers) = (config.embedded.mqtt_listen, config.embedded.consumer_listen.0);
+    for (address, setting) in [(Some(devices), "--mqtt-listen"), (consumers, CONSUMERS_AT)] {
+        if let Some(address) = address.filter(|address| address.port() != 0) {
+            ports::check_free(address, setting)?;
+        }
+    }
+    Ok(())
 }
 
 impl DatabasePart {
@@ -117,9 +137,13 @@ fn read_trimmed(path: &Path) -> Result<String> {
 
 impl BrokerPart {
     /// Starts the embedded broker with these certificates and access lines, or reads how to reach the external one.
-    pub(super) async fn start(config: &Config, certificates: BrokerCertificates, access: String) -> Result<Self> {
+    pub(super) async fn start(
+        config: &Config,
+        certificates: BrokerCertificates,
+        registered: Registered,
+    ) -> Result<Self> {
         if !config.embedded.enabled {
-            return Self::external(config, &access, certificates.client_crl_pem.as_deref().unwrap_or_default());
+            return Self::external(config, &registered, certificates.client_crl_pem.as_deref().unwrap_or_default());
         }
         let layout = Layout::new(&config.data.dir);
         let user = layout.prepare()?;
@@ -129,7 +153,12 @@ impl BrokerPart {
             user,
             device_listen: config.embedded.mqtt_listen,
             certificates,
-            device_access: access,
+            device_access: registered.devices,
+            consumers: config.embedded.consumer_listen.0.map(|listen| ConsumerListener {
+                listen,
+                passwords: registered.consumers.passwords,
+                access: registered.consumers.access,
+            }),
         };
         let broker = EmbeddedMosquitto::start(options).await?;
         Ok(Self {
@@ -142,12 +171,13 @@ impl BrokerPart {
             },
             device_host: broker.device_address().ip().to_string(),
             device_port: broker.device_address().port(),
+            consumers: broker.consumer_address().map(|address| (address.ip().to_string(), address.port())),
             access: Some(broker.access()),
             embedded: Some(broker),
         })
     }
 
-    fn external(config: &Config, access: &str, revoked: &str) -> Result<Self> {
+    fn external(config: &Config, registered: &Registered, revoked: &str) -> Result<Self> {
         let settings = &config.broker;
         if settings.address.is_empty() || settings.device_address.is_empty() {
             bail!("broker.address and broker.device_address are not set: name an external broker, or use --embedded");
@@ -156,12 +186,24 @@ impl BrokerPart {
         let (device_host, device_port) = host_and_port(&settings.device_address, "broker.device_address")?;
         let password = settings.password_file.get().map(read_trimmed).transpose()?;
         let username = if settings.username.is_empty() { HUB_USER.to_owned() } else { settings.username.clone() };
-        let file = settings
-            .access_file
-            .get()
-            .map(|path| AccessFile::external(path, settings.crl_file.get(), settings.pid_file.get()));
+        let paths = settings.consumer_password_file.get().zip(settings.consumer_access_file.get());
+        let paths = paths.map(|(passwords, access)| ConsumerPaths {
+            passwords: passwords.to_path_buf(),
+            access: access.to_path_buf(),
+        });
+        if paths.is_some() && settings.access_file.get().is_none() {
+            bail!("broker.consumer_access_file is set and broker.access_file is not: the hub writes both or neither");
+        }
+        let consumers = paths
+            .is_some()
+            .then(|| host_and_port(&settings.consumer_address, "broker.consumer_address"))
+            .transpose()?;
+        let file = settings.access_file.get().map(|path| {
+            AccessFile::external(path, settings.crl_file.get(), settings.pid_file.get()).with_consumers(paths)
+        });
         if let Some(file) = &file {
-            file.replace_with_revocations(access, revoked)?;
+            file.replace_with_revocations(&registered.devices, revoked)?;
+            file.replace_consumers(&registered.consumers.passwords, &registered.consumers.access)?;
         }
         Ok(Self {
             embedded: None,
@@ -174,6 +216,7 @@ impl BrokerPart {
             },
             device_host,
             device_port,
+            consumers,
             access: file,
         })
     }

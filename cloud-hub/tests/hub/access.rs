@@ -34,6 +34,9 @@ async fn requests_without_a_valid_key_are_refused_on_every_route() {
         (Method::GET, "/v1/events"),
         (Method::GET, "/v1/events/stream"),
         (Method::GET, "/v1/webhooks"),
+        (Method::GET, "/v1/consumers"),
+        (Method::POST, "/v1/consumers/00000000-0000-0000-0000-000000000000/password"),
+        (Method::DELETE, "/v1/consumers/00000000-0000-0000-0000-000000000000"),
         (Method::POST, "/v1/people/00000000-0000-0000-0000-000000000000/enrolments"),
         (Method::DELETE, "/v1/people/00000000-0000-0000-0000-000000000000"),
     ];

@@ -8,6 +8,7 @@
 
 mod access;
 mod commands;
+mod consumers;
 mod devices;
 mod enrolment;
 mod events;

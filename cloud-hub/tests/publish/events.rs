@@ -102,7 +102,7 @@ async fn wait_online(superuser: &mut PgConnection) {
 }
 
 /// A consumer that may read the tenant's feed and nothing else.
-async fn consume(line: &Line) -> mpsc::Receiver<(String, Vec<u8>)> {
+pub(crate) async fn consume(line: &Line) -> mpsc::Receiver<(String, Vec<u8>)> {
     let id = DeviceId(Uuid::new_v4());
     let consumer = topic::acl::consumer(&id.to_string(), wire_contract::TenantId(line.place.tenant.0));
     let access = access_lines(&line.hub.db).await.unwrap();

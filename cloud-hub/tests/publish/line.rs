@@ -9,7 +9,7 @@ use cloud_hub::domain::ids::{DeviceId, GalleryId, PersonId};
 use cloud_hub::embedded::mosquitto::{BrokerCertificates, EmbeddedMosquitto, MosquittoOptions};
 use cloud_hub::ingest::{self, Ingest};
 use cloud_hub::pki::{DeviceRequest, Pki};
-use cloud_hub::publish::{Broker, Publisher, Seams, access_lines};
+use cloud_hub::publish::{Broker, HomeSettings, Publisher, Seams, access_lines};
 use cloud_hub::store::devices;
 use gallery_log::{DigestKey, Kind, Log, Op, Purpose, Record, RecordId, Root, SealContext, SealKey};
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
@@ -41,13 +41,26 @@ pub(crate) struct Line {
     pub(crate) mosquitto: EmbeddedMosquitto,
     /// See [`Publisher::snapshot_from`].
     pub(crate) snapshot_from: u64,
+    /// Of the hubs that are started from now on.
+    pub(crate) home: HomeSettings,
     running: Option<Running>,
 }
 
-struct Running {
+/// A hub's publisher and ingest.
+pub(crate) struct Running {
     stop: CancellationToken,
-    task: tokio::task::JoinHandle<()>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
     connected: watch::Receiver<bool>,
+}
+
+impl Running {
+    /// Everything of it ends where it stands.
+    pub(crate) async fn kill(self) {
+        for task in self.tasks {
+            task.abort();
+            drop(task.await);
+        }
+    }
 }
 
 impl Line {
@@ -69,7 +82,7 @@ impl Line {
         let options = MosquittoOptions::for_data_dir(hub.dir.path(), listen, certificates, access).unwrap();
         let mosquitto = start_mosquitto(&options).await;
         let snapshot_from = cloud_hub::publish::SNAPSHOT_FROM;
-        let mut line = Self { hub, place, pki, mosquitto, snapshot_from, running: None };
+        let mut line = Self { hub, place, pki, mosquitto, snapshot_from, home: HomeSettings::default(), running: None };
         line.start_hub().await;
         line
     }
@@ -96,29 +109,40 @@ impl Line {
     }
 
     pub(crate) async fn start_hub(&mut self) {
+        self.running = Some(self.start_replica("hub-test").await);
+    }
+
+    /// One more hub on the same broker and database.
+    pub(crate) async fn start_replica(&self, client_id: &str) -> Running {
         let publisher = Publisher {
             db: self.hub.db.clone(),
             links: self.hub.links.clone(),
             clock: self.hub.clock.clone(),
-            broker: self.broker(),
+            broker: Broker { client_id: client_id.to_owned(), ..self.broker() },
             snapshot_from: self.snapshot_from,
+            home: self.home.clone(),
         };
         let (batches, batch_inbox) = mpsc::channel(64);
         let (ack_outbox, acks) = mpsc::channel(64);
         let (connected, watching) = watch::channel(false);
         let ingest = Ingest::new(self.hub.db.clone(), self.hub.links.clone(), self.hub.clock.clone());
-        tokio::spawn(ingest::run(ingest, batch_inbox, ack_outbox));
+        let ingest = tokio::spawn(ingest::run(ingest, batch_inbox, ack_outbox));
         let stop = CancellationToken::new();
         let task = tokio::spawn(publisher.run(Seams { batches, acks, connected }, stop.clone()));
-        let mut running = Running { stop, task, connected: watching };
+        let mut running = Running { stop, tasks: vec![task, ingest], connected: watching };
         tokio::time::timeout(PATIENCE, running.connected.wait_for(|up| *up)).await.expect("the hub connects").unwrap();
-        self.running = Some(running);
+        running
     }
 
     pub(crate) async fn stop_hub(&mut self) {
-        let running = self.running.take().unwrap();
+        let mut running = self.running.take().unwrap();
         running.stop.cancel();
-        running.task.await.unwrap();
+        running.tasks.remove(0).await.unwrap();
+    }
+
+    /// Ends the hub without a goodbye.
+    pub(crate) async fn kill_hub(&mut self) {
+        self.running.take().unwrap().kill().await;
     }
 
     pub(crate) fn gallery(&self) -> GalleryId {

@@ -9,7 +9,9 @@
 mod events;
 mod galleries;
 mod healing;
+mod home;
 mod line;
+mod replicas;
 mod twins;
 
 #[path = "../support/mod.rs"]

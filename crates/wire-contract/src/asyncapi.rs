@@ -21,7 +21,12 @@ struct Spoken {
     retained: bool,
     /// The hub's side: `receive` or `send`.
     action: &'static str,
+    /// How the other side shows who it is: a name of `components.securitySchemes`.
+    security: &'static str,
 }
+
+const DEVICE: &str = "device_certificate";
+const CONSUMER: &str = "consumer_password";
 
 const AUTHENTICATED: &str = "The JSON, followed by its authentication under the device's up key (docs/protocol.md, Keys); the topic, the link epoch and the JSON are covered.";
 const SEALED: &str =
@@ -48,6 +53,7 @@ impl Spoken {
             packing: AUTHENTICATED,
             retained: channel.retained(),
             action: "receive",
+            security: DEVICE,
         })
     }
 
@@ -69,6 +75,7 @@ impl Spoken {
             packing: SEALED,
             retained: channel.retained(),
             action: "send",
+            security: DEVICE,
         })
     }
 
@@ -81,6 +88,7 @@ impl Spoken {
             packing: PLAIN,
             retained: false,
             action: "send",
+            security: CONSUMER,
         }
     }
 
@@ -118,6 +126,8 @@ impl Spoken {
             "action": self.action,
             "channel": { "$ref": channel },
             "messages": messages,
+            // The hub's own words say who may hear them; what it hears is said under a device's certificate.
+            "security": [{ "$ref": format!("#/components/securitySchemes/{}", self.security) }],
             "bindings": { "mqtt": { "qos": 1, "retain": self.retained, "bindingVersion": "0.2.0" } },
         })
     }
@@ -143,5 +153,15 @@ pub fn document() -> Value {
         "defaultContentType": "application/json",
         "channels": channels,
         "operations": operations,
+        "components": { "securitySchemes": {
+            DEVICE: {
+                "type": "X509",
+                "description": "The certificate of the device's claim, by mutual TLS 1.3. User name and client id are its common name, the device's UUID.",
+            },
+            CONSUMER: {
+                "type": "userPassword",
+                "description": "A consumer that `cloud-hub consumers create` or POST /v1/consumers made: user name `consumer-` and a UUID, which is its client id too, and a password of 43 characters, over TLS 1.3 on the consumers' listener.",
+            },
+        } },
     })
 }

@@ -32,6 +32,7 @@ pub mod evtack;
 pub mod gallery;
 pub mod guidance;
 pub mod healing;
+pub mod home;
 pub mod ids;
 pub mod link;
 pub mod paths;

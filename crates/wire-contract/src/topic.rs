@@ -4,6 +4,8 @@
 //! lintel/v1/{tenant}/{device}/up/{channel}     written by that device alone
 //! lintel/v1/{tenant}/{device}/down/{channel}   read by that device alone
 //! lintel/v1/{tenant}/_feed/{class}             committed events, for consumers
+//! lintel/v1/{tenant}/_home/{device}/…          states of devices and doors, for Home Assistant
+//! homeassistant/device/{device}/config         what that device has, in Home Assistant's own words
 //! ```
 //!
 //! In: ids. Out: strings, or a [`Topic`] back from a string. Ids appear in one spelling (lower case, hyphens), since
@@ -20,6 +22,9 @@ use crate::ids::{DeviceId, TenantId};
 
 const ROOT: &str = "lintel/v1";
 const FEED: &str = "_feed";
+const HOME: &str = "_home";
+/// The prefix of discovery that a Home Assistant has unless its owner chose another.
+const DISCOVERY: &str = "homeassistant/device";
 
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)+ }) => {
@@ -119,6 +124,30 @@ impl DownChannel {
     }
 }
 
+words! {
+    /// What Home Assistant reads of a device.
+    HomeDevice {
+        /// `online` or `offline`; retained.
+        Availability = "availability",
+        /// What an operator should look at, as it happens.
+        Alert = "alert",
+    }
+}
+
+words! {
+    /// What Home Assistant reads and says of a door.
+    HomeDoor {
+        /// `LOCKED` or `UNLOCKED`; retained.
+        Lock = "lock",
+        /// Who was let in last; retained.
+        Person = "person",
+        /// Decisions, as they fall.
+        Access = "access",
+        /// `UNLOCK`, said by Home Assistant.
+        Set = "set",
+    }
+}
+
 impl UpChannel {
     /// Whether the broker keeps the last message for subscribers that come later.
     pub const fn retained(self) -> bool {
@@ -164,6 +193,44 @@ pub enum Topic {
         /// The class of the events.
         class: EventClass,
     },
+    /// From the hub to Home Assistant, of a device.
+    HomeDevice {
+        /// The device's tenant.
+        tenant: TenantId,
+        /// The device.
+        device: DeviceId,
+        /// What it is about.
+        what: HomeDevice,
+    },
+    /// Between the hub and Home Assistant, of a door.
+    HomeDoor {
+        /// The device's tenant.
+        tenant: TenantId,
+        /// The device that drives the door.
+        device: DeviceId,
+        /// The door.
+        door: Uuid,
+        /// What it is about.
+        what: HomeDoor,
+    },
+    /// From the hub to Home Assistant: what the device has.
+    Discovery {
+        /// The device.
+        device: DeviceId,
+    },
+}
+
+impl Topic {
+    /// Whether the hub has the broker keep its last message there for who comes later.
+    pub const fn kept_by_the_broker(&self) -> bool {
+        match self {
+            Self::Discovery { .. } => true,
+            Self::HomeDevice { what, .. } => matches!(what, HomeDevice::Availability),
+            Self::HomeDoor { what, .. } => matches!(what, HomeDoor::Lock | HomeDoor::Person),
+            Self::Down { channel, .. } => channel.retained(),
+            Self::Up { .. } | Self::Feed { .. } => false,
+        }
+    }
 }
 
 /// The string is no topic of ours.
@@ -203,6 +270,11 @@ impl fmt::Display for Topic {
             Self::Up { tenant, device, channel } => write!(f, "{ROOT}/{tenant}/{device}/up/{channel}"),
             Self::Down { tenant, device, channel } => write!(f, "{ROOT}/{tenant}/{device}/down/{channel}"),
             Self::Feed { tenant, class } => write!(f, "{ROOT}/{tenant}/{FEED}/{class}"),
+            Self::HomeDevice { tenant, device, what } => write!(f, "{ROOT}/{tenant}/{HOME}/{device}/{what}"),
+            Self::HomeDoor { tenant, device, door, what } => {
+                write!(f, "{ROOT}/{tenant}/{HOME}/{device}/{door}/{what}")
+            }
+            Self::Discovery { device } => write!(f, "{DISCOVERY}/{device}/config"),
         }
     }
 }
@@ -216,13 +288,25 @@ impl FromStr for Topic {
 }
 
 fn parse(text: &str) -> Result<Topic, TopicProblem> {
-    // Seven pieces are enough to see that there are too many.
-    let levels: Vec<&str> = text.splitn(7, '/').collect();
+    // Eight pieces are enough to see that there are too many.
+    let levels: Vec<&str> = text.splitn(8, '/').collect();
     match levels[..] {
         ["lintel", "v1", tenant, FEED, class] => Ok(Topic::Feed {
             tenant: TenantId(parse_id(tenant)?),
             class: EventClass::from_word(class).ok_or(TopicProblem::Word)?,
         }),
+        ["lintel", "v1", tenant, HOME, device, what] => Ok(Topic::HomeDevice {
+            tenant: TenantId(parse_id(tenant)?),
+            device: DeviceId(parse_id(device)?),
+            what: HomeDevice::from_word(what).ok_or(TopicProblem::Word)?,
+        }),
+        ["lintel", "v1", tenant, HOME, device, door, what] => Ok(Topic::HomeDoor {
+            tenant: TenantId(parse_id(tenant)?),
+            device: DeviceId(parse_id(device)?),
+            door: parse_id(door)?,
+            what: HomeDoor::from_word(what).ok_or(TopicProblem::Word)?,
+        }),
+        ["homeassistant", "device", device, "config"] => Ok(Topic::Discovery { device: DeviceId(parse_id(device)?) }),
         ["lintel", "v1", tenant, device, "up", channel] => Ok(Topic::Up {
             tenant: TenantId(parse_id(tenant)?),
             device: DeviceId(parse_id(device)?),
@@ -263,6 +347,11 @@ pub fn hub_filters(share: &str) -> Vec<String> {
         .collect()
 }
 
+/// The filter with which hub replicas hear what Home Assistants say; divided among them.
+pub fn home_orders_filter(share: &str) -> String {
+    format!("$share/{share}/{ROOT}/+/{HOME}/+/+/{}", HomeDoor::Set)
+}
+
 /// The filter with which a consumer reads one class of a tenant's feed, or all of it.
 pub fn feed_filter(tenant: TenantId, class: Option<EventClass>) -> String {
     match class {
@@ -273,7 +362,9 @@ pub fn feed_filter(tenant: TenantId, class: Option<EventClass>) -> String {
 
 /// Access lines in Mosquitto's `acl_file` form. Each function returns whole lines with a line feed at the end.
 pub mod acl {
-    use super::{DeviceId, FEED, ROOT, TenantId};
+    use std::fmt::Write as _;
+
+    use super::{DISCOVERY, DeviceId, FEED, HOME, HomeDoor, ROOT, TenantId};
 
     /// The lines of one device, whose user name is its id: it may write `up` and read `down`, nothing else.
     pub fn device(tenant: TenantId, device: DeviceId) -> String {
@@ -285,9 +376,28 @@ pub mod acl {
     ///
     /// `user` must be one word; the hub's configuration makes it, not a tenant.
     pub fn hub(user: &str) -> String {
+        let set = HomeDoor::Set;
         format!(
-            "user {user}\ntopic read {ROOT}/+/+/up/#\ntopic write {ROOT}/+/+/down/#\ntopic write {ROOT}/+/{FEED}/#\n"
+            "user {user}\ntopic read {ROOT}/+/+/up/#\ntopic write {ROOT}/+/+/down/#\ntopic write {ROOT}/+/{FEED}/#\n\
+             topic write {ROOT}/+/{HOME}/#\ntopic read {ROOT}/+/{HOME}/+/+/{set}\ntopic write {DISCOVERY}/+/config\n"
         )
+    }
+
+    /// The lines of a Home Assistant: what a consumer has, what is said for it of its tenant's devices, and, if it may open
+    /// doors, the word for that. A discovery topic does not name the tenant, so each device has its line.
+    ///
+    /// `user` must be one word; the hub makes it, not a tenant.
+    pub fn home_assistant(user: &str, tenant: TenantId, devices: &[DeviceId], may_unlock: bool) -> String {
+        let mut lines = consumer(user, tenant);
+        let base = format!("{ROOT}/{tenant}/{HOME}");
+        writeln!(lines, "topic read {base}/#").expect("writing to a string cannot fail");
+        for device in devices {
+            writeln!(lines, "topic read {DISCOVERY}/{device}/config").expect("writing to a string cannot fail");
+        }
+        if may_unlock {
+            writeln!(lines, "topic write {base}/+/+/{}", HomeDoor::Set).expect("writing to a string cannot fail");
+        }
+        lines
     }
 
     /// The lines of a consumer that may read one tenant's feed.
@@ -307,9 +417,12 @@ mod tests {
     fn any_topic() -> impl Strategy<Value = Topic> {
         let ids = (any::<u128>(), any::<u128>())
             .prop_map(|(t, d)| (TenantId(Uuid::from_u128(t)), DeviceId(Uuid::from_u128(d))));
-        (ids, 0..3, any::<prop::sample::Index>()).prop_map(|((tenant, device), kind, index)| match kind {
+        (ids, 0..6, any::<prop::sample::Index>()).prop_map(|((tenant, device), kind, index)| match kind {
             0 => Topic::Up { tenant, device, channel: *index.get(UpChannel::ALL) },
             1 => Topic::Down { tenant, device, channel: *index.get(DownChannel::ALL) },
+            2 => Topic::HomeDevice { tenant, device, what: *index.get(HomeDevice::ALL) },
+            3 => Topic::HomeDoor { tenant, device, door: tenant.0, what: *index.get(HomeDoor::ALL) },
+            4 => Topic::Discovery { device },
             _ => Topic::Feed { tenant, class: *index.get(EventClass::ALL) },
         })
     }
@@ -349,6 +462,9 @@ mod tests {
             (format!("lintel/v1/{T}/{D}/up/evtack"), TopicProblem::Word),
             (format!("lintel/v1/{T}/{D}/down/evt"), TopicProblem::Word),
             (format!("lintel/v1/{T}/_feed/all"), TopicProblem::Word),
+            (format!("lintel/v1/{T}/_home/{D}/lock"), TopicProblem::Word),
+            (format!("lintel/v1/{T}/_home/{D}/{D}/set/x"), TopicProblem::Shape),
+            (format!("homeassistant/device/{T}/{D}/config"), TopicProblem::Shape),
         ] {
             assert_eq!(text.parse::<Topic>().unwrap_err().problem, problem, "{text}");
         }
@@ -361,7 +477,12 @@ mod tests {
             acl::device(tenant, device),
             format!("user {D}\ntopic write lintel/v1/{T}/{D}/up/#\ntopic read lintel/v1/{T}/{D}/down/#\n")
         );
-        assert_eq!(acl::consumer("c1", tenant), format!("user c1\ntopic read lintel/v1/{T}/_feed/#\n"));
+        let feed = format!("user c1\ntopic read lintel/v1/{T}/_feed/#\n");
+        assert_eq!(acl::consumer("c1", tenant), feed);
+        let reads = format!("{feed}topic read lintel/v1/{T}/_home/#\ntopic read homeassistant/device/{D}/config\n");
+        assert_eq!(acl::home_assistant("c1", tenant, &[device], false), reads);
+        let opens = format!("{reads}topic write lintel/v1/{T}/_home/+/+/set\n");
+        assert_eq!(acl::home_assistant("c1", tenant, &[device], true), opens);
     }
 
     #[test]

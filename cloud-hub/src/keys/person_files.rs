@@ -1,0 +1,142 @@
+//! The key store of people for several hubs: a folder that all of them see, with a file for each person.
+//!
+//! In: tenant, person, wrapped key. Out: the wrapped key, until it is destroyed. What is made here is seen by every hub at
+//! its next reading, and what is destroyed is gone for all. Every change is on the disk when the call returns, as far as the
+//! folder's file system keeps that promise. A file is overwritten with zeros before it is removed; a file system that
+//! writes elsewhere (copy on write, snapshots) keeps what was there, a key wrapped under TK.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+
+use super::KeysError;
+use crate::domain::ids::{PersonId, TenantId};
+
+/// What tells the folder from the place where it should be mounted.
+const MARKER: &str = "person-keys.v1";
+
+/// The open folder.
+pub(super) struct PersonFiles {
+    root: PathBuf,
+}
+
+impl PersonFiles {
+    /// Opens the folder, in which a file called `person-keys.v1` must be: an empty folder where one should be mounted must not look
+    /// like one without people, for whose key is missing counts as erased. Who sets the folder up makes it, once.
+    pub(super) fn open(root: &Path) -> Result<Self, KeysError> {
+        let store = Self { root: root.to_owned() };
+        match store.is_there() {
+            Ok(()) => Ok(store),
+            Err(source) => Err(KeysError::PersonFolder { path: root.join(MARKER), source }),
+        }
+    }
+
+    fn is_there(&self) -> io::Result<()> {
+        fs::metadata(self.root.join(MARKER)).map(drop)
+    }
+
+    fn path(&self, tenant: TenantId, person: PersonId) -> PathBuf {
+        self.root.join(tenant.to_string()).join(format!("{person}.key"))
+    }
+
+    /// Stores the wrapped key of somebody new. False, with nothing changed, when there is one.
+    pub(super) fn add(&self, tenant: TenantId, person: PersonId, wrapped: &[u8]) -> Result<bool, KeysError> {
+        let path = self.path(tenant, person);
+        let folder = path.parent().unwrap_or(&self.root);
+        let add = || -> io::Result<bool> {
+            self.is_there()?;
+            if !folder.is_dir() {
+                fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+                File::open(&self.root)?.sync_all()?;
+            }
+            let temporary = folder.join(format!("{}.new", Uuid::new_v4()));
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+            file.write_all(wrapped)?;
+            file.sync_all()?;
+            // A link, unlike a rename, does not replace what another hub made meanwhile.
+            let linked = match fs::hard_link(&temporary, &path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+                linked => linked.map(|()| true),
+            };
+            fs::remove_file(&temporary)?;
+            File::open(folder)?.sync_all()?;
+            linked
+        };
+        add().map_err(|source| KeysError::PersonFolder { path: path.clone(), source })
+    }
+
+    /// The wrapped key of a person; `None` once it is destroyed.
+    pub(super) fn get(&self, tenant: TenantId, person: PersonId) -> Result<Option<Vec<u8>>, KeysError> {
+        let path = self.path(tenant, person);
+        match fs::read(&path) {
+            Ok(wrapped) => Ok(Some(wrapped)),
+            // Nobody's key is missing because the folder is: that would count as erased.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.is_there().is_ok() => Ok(None),
+            Err(source) => Err(KeysError::PersonFolder { path, source }),
+        }
+    }
+
+    /// Destroys the key of a person. Destroying it again is no error.
+    pub(super) fn destroy(&self, tenant: TenantId, person: PersonId) -> Result<(), KeysError> {
+        let path = self.path(tenant, person);
+        let destroy = || -> io::Result<()> {
+            let length = fs::metadata(&path)?.len();
+            let mut file = OpenOptions::new().write(true).open(&path)?;
+            file.write_all(&vec![0; usize::try_from(length).unwrap_or(0)])?;
+            file.sync_all()?;
+            fs::remove_file(&path)?;
+            File::open(path.parent().unwrap_or(&self.root))?.sync_all()
+        };
+        match destroy() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.is_there().is_ok() => Ok(()),
+            done => done.map_err(|source| KeysError::PersonFolder { path: path.clone(), source }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TENANT: TenantId = TenantId(Uuid::from_u128(1));
+
+    fn person(n: u128) -> PersonId {
+        PersonId(Uuid::from_u128(n))
+    }
+
+    #[test]
+    fn what_one_hub_makes_or_destroys_the_other_sees() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(MARKER), "").unwrap();
+        let (one, other) = (PersonFiles::open(dir.path()).unwrap(), PersonFiles::open(dir.path()).unwrap());
+        assert!(one.add(TENANT, person(1), b"one").unwrap());
+        assert!(!other.add(TENANT, person(1), b"another").unwrap(), "a key is never replaced");
+        assert_eq!(other.get(TENANT, person(1)).unwrap().as_deref(), Some(&b"one"[..]));
+        assert_eq!(other.get(TenantId(Uuid::from_u128(2)), person(1)).unwrap(), None);
+        other.destroy(TENANT, person(1)).unwrap();
+        one.destroy(TENANT, person(1)).unwrap();
+        assert_eq!(one.get(TENANT, person(1)).unwrap(), None);
+        let left = fs::read_dir(dir.path().join(TENANT.to_string())).unwrap().count();
+        assert_eq!(left, 0, "no temporary file is left");
+    }
+
+    #[test]
+    fn a_folder_that_is_gone_is_an_error_and_nobodys_erasure() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("shared");
+        assert!(PersonFiles::open(&root).is_err());
+        fs::create_dir(&root).unwrap();
+        assert!(PersonFiles::open(&root).is_err(), "the place where it should be mounted");
+        fs::write(root.join(MARKER), "").unwrap();
+        let store = PersonFiles::open(&root).unwrap();
+        store.add(TENANT, person(1), b"one").unwrap();
+        fs::rename(&root, dir.path().join("unmounted")).unwrap();
+        fs::create_dir(&root).unwrap();
+        assert!(store.get(TENANT, person(1)).is_err());
+        assert!(store.destroy(TENANT, person(1)).is_err());
+        assert!(store.add(TENANT, person(2), b"two").is_err());
+    }
+}

@@ -1,0 +1,40 @@
+//! Which of several hubs on one database does what only one may do at a time.
+//!
+//! An advisory lock of Postgres, held by a session of its own: it is free again when that session ends, however its hub did.
+//! Deliberately absent: fencing. A leader whose session was cut goes on for the moment until it notices; what it does then
+//! must be harmless when another does it too.
+
+use sqlx::Connection as _;
+use sqlx::postgres::PgConnection;
+
+use super::{Database, StoreError};
+
+/// One lock for each database; any number that nobody else uses there.
+const LOCK: i64 = 0x6c69_6e74_656c_0001;
+
+/// A session that may come to lead, or leads.
+#[derive(Debug)]
+pub struct Candidate {
+    connection: PgConnection,
+}
+
+impl Database {
+    /// Opens a session for the lock, beside the pool.
+    pub async fn candidate(&self) -> Result<Candidate, StoreError> {
+        let options = self.pool().connect_options();
+        Ok(Candidate { connection: PgConnection::connect_with(&options).await? })
+    }
+}
+
+impl Candidate {
+    /// Whether this session leads from now on. Asked once more, it would hold the lock twice, which is harmless.
+    pub async fn try_to_lead(&mut self) -> Result<bool, StoreError> {
+        let query = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(LOCK);
+        Ok(query.fetch_one(&mut self.connection).await?)
+    }
+
+    /// An error when the session is gone, and the lock with it.
+    pub async fn still_there(&mut self) -> Result<(), StoreError> {
+        Ok(self.connection.ping().await?)
+    }
+}
