@@ -28,10 +28,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-pub use stores::{credentials_dir, prepare_dirs};
+pub use stores::{credentials_dir, open_clock, prepare_dirs};
 
 use anyhow::{Context, Result, bail};
-use edge_store::{DeviceKeys, Identity, Outbox};
+use edge_store::{ClockStore, DeviceKeys, Identity, Outbox};
 use face_runtime::ModelPack;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -40,7 +40,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::desk::Desk;
-use crate::clock::{Clock, SharedClock, SystemClock};
+use crate::clock::{Clock, SharedClock, SystemClock, keeper};
 use crate::config::Config;
 use crate::control::{self, control_socket};
 use crate::door::bind_unix;
@@ -90,8 +90,7 @@ pub async fn run(config: Config) -> Result<()> {
         move || stores::open(&config)
     });
     let opened = opening_stores.await.context("opening the stores panicked")??;
-    let clock: SharedClock =
-        Arc::new(SystemClock::not_before(opened.identity.as_ref().map_or(0, |identity| identity.signed_time)));
+    let clock: SharedClock = Arc::new(opened.clock.clone());
     let (mut sockets, relays) = (Vec::new(), doors::open_relays(&config, &clock)?);
     let pack = watchdog::waiting_for_models(opening_models).await.context("opening the models panicked")??;
     let mut agent = Agent::new(&config, opened, Arc::clone(&pack), clock, stop_servers);
@@ -159,6 +158,7 @@ struct Agent {
     keys: DeviceKeys,
     outbox: Arc<Outbox>,
     galleries: Arc<Galleries>,
+    clock_keeping: Option<(SystemClock, ClockStore)>,
     recorder: Recorder,
     messages: Option<mpsc::Receiver<record::Message>>,
     recorded: watch::Sender<u64>,
@@ -193,6 +193,7 @@ impl Agent {
             space_id: pack.manifest().space_id.clone(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         };
+        let clock_keeping = (opened.clock, opened.clock_store);
         for rebuilt in opened.rebuilt {
             recorder.try_record(Happening::GalleryRebuilt {
                 gallery: rebuilt.gallery.0,
@@ -218,6 +219,7 @@ impl Agent {
             keys: opened.keys,
             outbox: opened.outbox,
             galleries: opened.galleries,
+            clock_keeping: Some(clock_keeping),
             recorder,
             messages: Some(messages),
             recorded: watch::channel(0).0,
@@ -368,7 +370,7 @@ impl Agent {
         self.spawn(Part::Sync, sync::run(sync, status, stop));
     }
 
-    /// Control socket, door sockets, watchdog.
+    /// Control socket, door sockets, what is known of the time, watchdog.
     fn servers(&mut self, config: &Config, desk: &Desk, answering: JoinHandle<()>, sockets: Vec<crate::door::Watch>) {
         let board = status::Board {
             started_at: self.clock.now(),
@@ -394,6 +396,9 @@ impl Agent {
             self.spawn(Part::Server, async move {
                 watch.serve(stop).await;
             });
+        }
+        if let Some((clock, store)) = self.clock_keeping.take() {
+            self.spawn(Part::Server, keeper::run(clock, store, self.stop_servers.clone()));
         }
         let (beats, stop) = (std::mem::take(&mut self.beats), self.stop_servers.clone());
         self.spawn(Part::Server, async move {

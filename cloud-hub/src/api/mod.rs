@@ -15,6 +15,7 @@ mod enrolments;
 mod events;
 pub mod feed;
 pub mod health;
+mod hub_time;
 pub mod listener;
 mod observe;
 mod page;
@@ -92,6 +93,7 @@ fn ordinary() -> Router<Arc<Api>> {
         .route("/v1/webhooks", post(webhooks::create).get(webhooks::list))
         .route("/v1/webhooks/{id}", delete(webhooks::delete))
         .route(paths::CLAIMS, post(claims::claim))
+        .route(paths::TIME, post(hub_time::tell).layer(axum::Extension(hub_time::Askers::default())))
         .route(paths::DEVICE_LINK, get(claims::link))
         .route(paths::DEVICE_RENEWAL, post(renewals::renew))
         .layer(DefaultBodyLimit::max(MAX_JSON_BYTES));

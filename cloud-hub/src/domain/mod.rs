@@ -10,6 +10,7 @@
 //! come from (files, the key store, wrapped rows) is the business of `keys`.
 
 pub mod api_key;
+pub mod budget;
 pub mod certificate;
 pub mod claim;
 pub mod command;

@@ -2,8 +2,12 @@
 
 /// `POST`, no client certificate: a device claims its identity ([`crate::claim`]).
 pub const CLAIMS: &str = "/v1/claims";
-/// `GET`, with the device's certificate: link keys and galleries ([`crate::link`]).
+/// `POST`, no client certificate: the hub's time, signed ([`crate::hub_time`]).
+pub const TIME: &str = "/v1/time";
+/// `GET`, with the device's certificate: link keys and galleries ([`crate::link`]). [`NONCE`] may be in its query.
 pub const DEVICE_LINK: &str = "/v1/device/link";
 /// `POST`, with the device's certificate, even one that expired lately: the next certificate, for a new key
 /// ([`crate::claim::RenewalRequest`]).
 pub const DEVICE_RENEWAL: &str = "/v1/device/renewal";
+/// Query parameter of [`DEVICE_LINK`]: a random UUID, for which the time in the answer is signed.
+pub const NONCE: &str = "nonce";

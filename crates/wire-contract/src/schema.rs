@@ -4,7 +4,7 @@ use schemars::{Schema, schema_for};
 
 use crate::{
     Batch, ClaimAnswer, ClaimRequest, ClaimToken, CloudEvent, CommandDown, CommandUp, EventData, EvtAck, EvtRefusal,
-    GalleryDown, GalleryUp, LinkAnswer, Problem, RenewalRequest, Status, webhook::WebhookBody,
+    GalleryDown, GalleryUp, HubTime, HubTimeRequest, LinkAnswer, Problem, RenewalRequest, Status, webhook::WebhookBody,
 };
 
 /// Every schema with the name of its file (without `.json`).
@@ -22,6 +22,8 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("evtack_refusal", schema_for!(EvtRefusal)),
         ("gallery_down", schema_for!(GalleryDown)),
         ("gallery_up", schema_for!(GalleryUp)),
+        ("hub_time", schema_for!(HubTime)),
+        ("hub_time_request", schema_for!(HubTimeRequest)),
         ("link_answer", schema_for!(LinkAnswer)),
         ("problem", schema_for!(Problem)),
         ("renewal_request", schema_for!(RenewalRequest)),

@@ -103,6 +103,11 @@ impl Commands {
         TimeRequest { v: V1, nonce }
     }
 
+    /// When the question was asked that has this nonce, if it is the last one and unanswered.
+    pub(super) fn asked_at(&self, nonce: Uuid) -> Option<MonoTime> {
+        self.asked.filter(|(asked, _)| *asked == nonce).map(|(_, at)| at)
+    }
+
     /// The hub's answer. One to another question is old, or somebody else's.
     pub(super) fn on_time(&mut self, answer: TimeAnswer, now: MonoTime) -> Vec<Step> {
         let Some((_, asked_at)) = self.asked.filter(|(nonce, _)| *nonce == answer.nonce) else { return Vec::new() };

@@ -7,7 +7,9 @@
 mod commanding;
 mod events;
 mod galleries;
+mod linking;
 mod renewing;
+mod telling;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -22,12 +24,15 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use url::Url;
+use uuid::Uuid;
 use wire_contract::batch::MAX_BATCH_BYTES;
 use wire_contract::envelope::UP_OVERHEAD;
 use wire_contract::status::Presence;
 use wire_contract::{DownChannel, EvtAck, GalleryDown, LinkAnswer, Timestamp, UpChannel};
 
+use self::linking::Linking;
 use self::renewing::Renewing;
+use self::telling::Telling;
 use super::backoff::Backoff;
 use super::commands::Commands;
 use super::https::{HttpsError, Hub};
@@ -35,8 +40,10 @@ use super::link::{self, LinkError, LinkRing, OpenError};
 use super::presence::ConnectionCounter;
 use super::reports::{RebuildPace, Reports};
 use super::sender::Sender;
+use super::tls::{self, Now};
 use super::transport::{Connect, Line, LineError, LineEvent, Parcel, Shipment, Will};
-use super::{Orders, Sync, SyncStatus, TlsError, tls};
+use super::{Orders, Sync, SyncStatus, TlsError};
+use crate::clock::SharedClock;
 use crate::logging::chain;
 use crate::stages::record::Happening;
 
@@ -45,25 +52,6 @@ const TICK: Duration = Duration::from_millis(250);
 /// Gallery messages that wait to be applied. Full means that the disk is behind: the message is dropped, and the hub
 /// sends again after the next report.
 const GALLERY_MESSAGES: usize = 64;
-/// Between two fetches of the link that the hub's own messages ask for.
-const LINK_SPACING: Duration = Duration::from_secs(10);
-
-/// Why the link could not be fetched or taken in.
-#[derive(Debug, thiserror::Error)]
-enum FetchError {
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    #[error("hub address {found} is not a URL; claim the device again")]
-    Address {
-        found: String,
-        #[source]
-        source: url::ParseError,
-    },
-    #[error(transparent)]
-    Https(#[from] HttpsError),
-    #[error(transparent)]
-    Link(#[from] LinkError),
-}
 
 /// The line as the driver sees it.
 enum Connection {
@@ -80,6 +68,7 @@ pub(super) struct Driver<C> {
     /// Who this device is now.
     identity: Arc<Identity>,
     renewing: Renewing,
+    telling: Telling,
     commands: Commands,
     orders: Orders,
     recorded: watch::Receiver<u64>,
@@ -91,10 +80,7 @@ pub(super) struct Driver<C> {
     backoff: Backoff,
     counter: ConnectionCounter,
     ring: Option<LinkRing>,
-    fetching: Option<JoinHandle<Result<LinkAnswer, FetchError>>>,
-    fetch_at: Option<MonoTime>,
-    fetch_backoff: Backoff,
-    fetched_at: Option<MonoTime>,
+    linking: Linking,
     sender: Sender,
     stream: Option<edge_store::StreamId>,
     reports: Reports,
@@ -116,6 +102,7 @@ impl<C: Connect> Driver<C> {
         Self {
             identity,
             renewing,
+            telling: Telling::new(timing),
             commands: Commands::new(now),
             orders,
             recorded: sync.recorded.clone(),
@@ -123,13 +110,10 @@ impl<C: Connect> Driver<C> {
             status,
             connector,
             connection: Connection::Down(now),
-            fetch_backoff: backoff.clone(),
             backoff,
             counter: ConnectionCounter::new(&sync.state_dir),
             ring: None,
-            fetching: None,
-            fetch_at: Some(now),
-            fetched_at: None,
+            linking: Linking::new(timing, now),
             sender: Sender::new(0, timing.evtack_timeout),
             stream: None,
             reports: Reports::new(timing.report_interval),
@@ -152,9 +136,10 @@ impl<C: Connect> Driver<C> {
             self.sync.turns.fetch_add(1, Ordering::Relaxed);
             tokio::select! {
                 event = next_event(&mut self.connection) => self.on_line(event, &messages).await,
-                answer = next_answer(&mut self.fetching) => self.on_link(answer).await,
+                fetched = self.linking.done() => self.on_link(fetched).await,
                 told = self.orders.answer() => self.on_order_told(told),
                 renewed = self.renewing.done() => self.on_renewed(renewed),
+                told = self.telling.done() => self.on_told(told),
                 Some(outcome) = decided.recv() => self.on_outcome(outcome),
                 Ok(()) = changes.changed() => self.on_galleries(),
                 Ok(()) = self.recorded.changed() => {}
@@ -165,10 +150,9 @@ impl<C: Connect> Driver<C> {
             self.send_report();
         }
         self.farewell().await;
-        if let Some(fetching) = self.fetching.take() {
-            fetching.abort();
-        }
+        self.linking.abandon();
         self.renewing.abandon();
+        self.telling.abandon();
         // What was handed over is applied before the stores are closed.
         drop(messages);
         drop(decided);
@@ -190,10 +174,11 @@ impl<C: Connect> Driver<C> {
         if let Some(why) = self.sender.tick(now) {
             self.resending(why);
         }
-        if self.fetching.is_none() && self.fetch_at.is_some_and(|at| at <= now) {
-            self.fetch_at = None;
-            self.fetching = Some(tokio::spawn(fetch(Arc::clone(&self.identity), self.sync.timing.connect_timeout)));
+        self.ask_when_untrusted();
+        if self.telling.first_is_under_way() {
+            return;
         }
+        self.fetch_link_when_due();
         self.renew_when_due();
         self.ask_the_time_again();
         if let Connection::Down(at) = self.connection
@@ -202,56 +187,6 @@ impl<C: Connect> Driver<C> {
         {
             self.open_line().await;
         }
-    }
-
-    // ---- link keys
-
-    async fn load_ring(&mut self) {
-        let (sync, identity) = (Arc::clone(&self.sync), Arc::clone(&self.identity));
-        let loaded = blocking(move || LinkRing::load(&sync.keys, &identity)).await;
-        match loaded {
-            Ok(ring) => {
-                let epoch = ring.as_ref().map(LinkRing::epoch);
-                self.status.send_modify(|status| status.link_epoch = epoch);
-                self.ring = ring;
-            }
-            Err(error) => self.trouble("link_keys_unreadable", &error),
-        }
-    }
-
-    /// Asks for the link soon, however often the hub's messages say that it is needed.
-    fn want_link(&mut self) {
-        let earliest = self.fetched_at.map_or(self.now(), |last| last + LINK_SPACING);
-        self.fetch_at = Some(self.fetch_at.map_or(earliest, |at| at.min(earliest)));
-    }
-
-    async fn on_link(&mut self, answer: Result<LinkAnswer, FetchError>) {
-        self.fetching = None;
-        self.fetched_at = Some(self.now());
-        let taken = match answer {
-            Ok(answer) => {
-                let (sync, identity) = (Arc::clone(&self.sync), Arc::clone(&self.identity));
-                blocking(move || link::take_in(&answer, &identity, &sync.keys, &sync.galleries))
-                    .await
-                    .map_err(FetchError::from)
-            }
-            Err(error) => Err(error),
-        };
-        if let Err(error) = taken {
-            self.fetch_at = Some(self.now() + self.fetch_backoff.next(rand::random()));
-            self.trouble("link_not_fetched", &error);
-            return;
-        }
-        self.fetch_backoff.reset();
-        let before = self.ring.as_ref().map(LinkRing::epoch);
-        self.load_ring().await;
-        let after = self.ring.as_ref().map(LinkRing::epoch);
-        tracing::info!(event = "link_fetched", link_epoch = after, "link and gallery keys are up to date");
-        if before != after && before.is_some() && !matches!(self.connection, Connection::Down(_)) {
-            // The will on the broker carries the old epoch; a new connection leaves a new one.
-            self.hang_up(self.now());
-        }
-        self.reports.changed(self.now());
     }
 
     // ---- the line
@@ -451,13 +386,6 @@ impl<C: Connect> Driver<C> {
     }
 }
 
-async fn fetch(identity: Arc<Identity>, timeout: Duration) -> Result<LinkAnswer, FetchError> {
-    let found = &identity.hub_url;
-    let base: Url = found.parse().map_err(|source| FetchError::Address { found: found.clone(), source })?;
-    let hub = Hub::new(tls::mutual(&identity)?, base, timeout)?;
-    Ok(hub.link().await?)
-}
-
 /// The next event of the line; never, while there is none.
 async fn next_event(connection: &mut Connection) -> LineEvent {
     match connection {
@@ -465,16 +393,6 @@ async fn next_event(connection: &mut Connection) -> LineEvent {
             line.events.recv().await.unwrap_or(LineEvent::Lost(LineError::Congested))
         }
         Connection::Down(_) => std::future::pending().await,
-    }
-}
-
-/// The link answer on its way; never, while there is none.
-async fn next_answer(
-    fetching: &mut Option<JoinHandle<Result<LinkAnswer, FetchError>>>,
-) -> Result<LinkAnswer, FetchError> {
-    match fetching {
-        Some(handle) => handle.await.expect("fetching does not panic, and is aborted only after the loop"),
-        None => std::future::pending().await,
     }
 }
 

@@ -1,4 +1,4 @@
-//! The three HTTPS calls of a device: the claim, the link and the renewal. TLS 1.3, no redirects, no proxy, bounded answers.
+//! The HTTPS calls of a device: the claim, the link, the renewal and the question for the time. TLS 1.3, no redirects, no proxy, bounded answers.
 //!
 //! In: a rustls configuration and the hub's address. Out: a typed answer, or an error that carries the hub's own code.
 
@@ -9,8 +9,9 @@ use reqwest::{Client, Response};
 use rustls::ClientConfig;
 use serde::de::DeserializeOwned;
 use url::Url;
+use uuid::Uuid;
 use wire_contract::claim::{ClaimAnswer, ClaimRequest};
-use wire_contract::{Code, LinkAnswer, Problem, RenewalRequest, paths};
+use wire_contract::{Code, HubTime, HubTimeRequest, LinkAnswer, Problem, RenewalRequest, paths};
 
 /// Longest answer, in bytes: a link with a thousand galleries has about 200 KiB.
 const MAX_ANSWER: usize = 1024 * 1024;
@@ -105,9 +106,17 @@ impl Hub {
         answer(call.send().await, url).await
     }
 
-    /// `GET /v1/device/link`.
-    pub(super) async fn link(&self) -> Result<LinkAnswer, HttpsError> {
-        let url = self.url(paths::DEVICE_LINK)?;
+    /// `POST /v1/time`.
+    pub(super) async fn time(&self, request: &HubTimeRequest) -> Result<HubTime, HttpsError> {
+        let url = self.url(paths::TIME)?;
+        let call = self.client.post(url.clone()).json(request);
+        answer(call.send().await, url).await
+    }
+
+    /// `GET /v1/device/link`; the time in the answer is signed for `nonce`.
+    pub(super) async fn link(&self, nonce: Uuid) -> Result<LinkAnswer, HttpsError> {
+        let mut url = self.url(paths::DEVICE_LINK)?;
+        url.query_pairs_mut().append_pair(paths::NONCE, &nonce.to_string());
         answer(self.client.get(url.clone()).send().await, url).await
     }
 

@@ -5,6 +5,7 @@
 //!
 //! - [`DeviceKeys`]: one device store key, and every other key wrapped under it.
 //! - [`Identity`]: certificate, key, root and addresses from the claim, replaced as a whole.
+//! - [`ClockStore`]: what time it is at least, over restarts.
 //! - [`GalleryStore`]: the people and templates of one gallery: a sealed sled cache. On any doubt its key is destroyed
 //!   and it starts empty; the hub fills it again.
 //! - [`Outbox`]: the only copy of an event until the hub has it: redb, one durable commit before anything is
@@ -14,6 +15,7 @@
 //! is noticed by a watermark outside it. Deliberately absent: the network, the clock (times are arguments), what an event
 //! or a decision means.
 
+mod clock_mark;
 mod files;
 mod gallery;
 mod identity;
@@ -22,6 +24,7 @@ mod outbox;
 mod seal;
 mod watermark;
 
+pub use clock_mark::{ClockMark, ClockStore, ClockStoreError, ProvenTime};
 pub use files::FileError;
 pub use gallery::{
     Applied, ApplyError, BucketHashes, Contents, Doubt, GalleryError, GalleryStore, Opened as GalleryOpened, Replaced,

@@ -31,7 +31,13 @@ impl<C: Connect> Driver<C> {
                 tracing::info!(event = "command", command = %command.id, order = ?command.order, "the hub orders");
                 self.commands.take(command, now)
             }
-            Ok(CommandDown::Time(answer)) => self.commands.on_time(answer, now),
+            Ok(CommandDown::Time(answer)) => {
+                // Sealed for this device under the link key: as good as signed.
+                if let Some(asked) = self.commands.asked_at(answer.nonce) {
+                    self.hub_said(answer.at, asked);
+                }
+                self.commands.on_time(answer, now)
+            }
             Ok(CommandDown::Unknown) => {
                 tracing::warn!(event = "command_of_unknown_type", "ignored; update the program");
                 Vec::new()
