@@ -103,7 +103,7 @@ impl SystemClock {
     /// A clock that knows that it is later than `unix_seconds`, for example the signed time of the device's claim.
     #[must_use]
     pub fn not_before(unix_seconds: i64) -> Self {
-        Self::judging(Judge::new(floor_of(unix_seconds * 1000), monotonic()))
+        Self::judging(Judge::new(floor_of(unix_seconds.saturating_mul(1000)), monotonic()))
     }
 
     /// The agent's clock: goes on from what an earlier run wrote down, as far as it still holds.

@@ -59,8 +59,9 @@ impl Budget {
     pub fn take(&mut self, address: IpAddr, now: OffsetDateTime) -> Result<(), Duration> {
         let full = |rate: Rate| Left { requests: rate.burst, at: now };
         let all = self.left.unwrap_or(full(self.all)).refilled(self.all, now);
-        let own = match self.addresses.get(&address) {
-            Some(left) => left.refilled(self.each, now),
+        let known = self.addresses.get(&address).map(|left| left.refilled(self.each, now));
+        let own = match known {
+            Some(left) => left,
             None if self.has_room(now) => full(self.each),
             None => return Err(Duration::SECOND),
         };

@@ -207,17 +207,17 @@ mod tests {
     #[test]
     fn a_link_gives_galleries_and_takes_them_away() {
         let device = Device::new();
-        let mut answer = link_answer(&device, 1, &[(GALLERY, 1)]);
+        let mut answer = link_answer(1, &[(GALLERY, 1)]);
         take_in(&answer, NONCE, &device.identity, &device.keys, &device.galleries).unwrap();
         let line = device.galleries.roster().load().lines()[0].clone();
         assert_eq!((line.gallery, line.epoch, line.version), (GALLERY, 1, 0));
         assert!(device.keys.gallery(GALLERY).unwrap().is_some());
 
-        answer = link_answer(&device, 2, &[(GALLERY, 3)]);
+        answer = link_answer(2, &[(GALLERY, 3)]);
         take_in(&answer, NONCE, &device.identity, &device.keys, &device.galleries).unwrap();
         assert_eq!(device.galleries.roster().load().lines()[0].epoch, 3);
 
-        answer = link_answer(&device, 3, &[]);
+        answer = link_answer(3, &[]);
         take_in(&answer, NONCE, &device.identity, &device.keys, &device.galleries).unwrap();
         assert!(device.galleries.roster().load().lines().is_empty());
         assert!(device.keys.gallery(GALLERY).unwrap().is_none());
@@ -226,14 +226,14 @@ mod tests {
     #[test]
     fn a_link_with_another_hubs_time_or_an_older_epoch_is_refused() {
         let device = Device::new();
-        let mut forged = link_answer(&device, 1, &[(GALLERY, 1)]);
+        let mut forged = link_answer(1, &[(GALLERY, 1)]);
         forged.server_time.at = now();
         let refused = take_in(&forged, NONCE, &device.identity, &device.keys, &device.galleries);
         assert!(matches!(refused, Err(LinkError::Time(_))));
         assert!(device.keys.link().unwrap().is_none(), "nothing was stored");
-        let good = link_answer(&device, 4, &[(GALLERY, 2)]);
+        let good = link_answer(4, &[(GALLERY, 2)]);
         take_in(&good, NONCE, &device.identity, &device.keys, &device.galleries).unwrap();
-        let older = link_answer(&device, 3, &[(GALLERY, 2)]);
+        let older = link_answer(3, &[(GALLERY, 2)]);
         let refused = take_in(&older, NONCE, &device.identity, &device.keys, &device.galleries);
         assert!(matches!(refused, Err(LinkError::Keys(KeysError::OlderEpoch { what: "link", .. }))));
     }

@@ -60,7 +60,7 @@ pub(super) fn link_key(epoch: u32) -> [u8; 32] {
     [u8::try_from(epoch).unwrap(); 32]
 }
 
-pub(super) fn link_answer(device: &Device, link_epoch: u32, galleries: &[(GalleryId, u32)]) -> LinkAnswer {
+pub(super) fn link_answer(link_epoch: u32, galleries: &[(GalleryId, u32)]) -> LinkAnswer {
     link_answer_for(NONCE, link_epoch, galleries)
 }
 
@@ -107,7 +107,7 @@ impl Device {
 
     /// With link keys of epoch 1 and the gallery of epoch 1, as after a first link.
     pub(super) fn linked(self) -> Self {
-        let answer = link_answer(&self, 1, &[(GALLERY, 1)]);
+        let answer = link_answer(1, &[(GALLERY, 1)]);
         super::link::take_in(&answer, NONCE, &self.identity, &self.keys, &self.galleries).unwrap();
         self
     }

@@ -323,8 +323,11 @@ impl Pump {
     async fn poll(&self, socket: &mut EventLoop) -> LineError {
         let mut greeting = None;
         loop {
+            // What is owed has been owed for a while already: the client's own pings must not put the end of the wait off.
+            let owed_for = self.accounts.lock().idle_since.map_or(Duration::ZERO, |since| since.elapsed());
             // The timeout cancels a poll, which is safe only because the socket is dropped then.
-            let Ok(polled) = tokio::time::timeout(self.stall_after, socket.poll()).await else {
+            let Ok(polled) = tokio::time::timeout(self.stall_after.saturating_sub(owed_for), socket.poll()).await
+            else {
                 return LineError::Stalled(self.stall_after);
             };
             let event = match polled {

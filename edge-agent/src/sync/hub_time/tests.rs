@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use time::macros::datetime;
 
 use super::*;
-use crate::clock::{Clock, ClockConfig, SystemClock, TimeService};
+use crate::clock::{ClockConfig, SystemClock, TimeService};
 use crate::sync::testkit::{Asked, HttpsHub, NONCE, Pki, link_answer_for};
 use crate::sync::tls::Now;
 
