@@ -72,9 +72,9 @@ async fn a_hub_ten_years_away_is_believed_about_the_time_and_then_about_the_rest
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_that_ended_while_this_clock_was_ahead_is_good_when_the_answer_says_so() {
     let ended = |params: &mut CertificateParams| {
-        (params.not_before, params.not_after) = (datetime!(2026-11-02 0:00 UTC), datetime!(2026-11-12 0:00 UTC));
+        (params.not_before, params.not_after) = (datetime!(2026-11-23 0:00 UTC), datetime!(2026-11-25 0:00 UTC));
     };
-    let told = datetime!(2026-11-05 0:00 UTC);
+    let told = datetime!(2026-11-24 0:00 UTC);
     assert!(learned(ended, told).await.unwrap().wall().trusted().is_some());
 }
 

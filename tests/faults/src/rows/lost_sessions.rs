@@ -57,6 +57,8 @@ const STANDS_FOR: Duration = Duration::from_millis(500);
 /// For whatever is not measured.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long a short run looks at the control: the library connects again within this, and sends what it still has.
+const SHORT_LOOK: Duration = Duration::from_secs(6);
 /// Packets that the control has on their way, and in all.
 const CONTROL_WINDOW: u16 = 20;
 const CONTROL_PACKETS: u64 = 60;
@@ -66,13 +68,13 @@ fn wedges(lab: &mut Lab) -> Result<Verdict> {
     let limit = 2 * Timing::default().keep_alive;
     let tally = lab.phase("campaigns", count.div_ceil(CAMPAIGN), |number, tally| {
         let wanted = CAMPAIGN.min(count - number * CAMPAIGN);
-        campaign(wanted, limit, number == 0 || !long, tally)
+        campaign(wanted, limit, long, number == 0, tally)
     })?;
     let control = Control::of("never_acknowledged", tally.count_of("control_never_acknowledged"));
     Ok(Verdict { tally, control })
 }
 
-fn campaign(wanted: u64, limit: Duration, with_control: bool, tally: &mut Tally) -> Result<()> {
+fn campaign(wanted: u64, limit: Duration, long: bool, with_control: bool, tally: &mut Tally) -> Result<()> {
     let devices = wanted.min(DEVICES);
     // One more for the control.
     let site = Site::open(usize::try_from(devices)? + 1)?;
@@ -84,7 +86,7 @@ fn campaign(wanted: u64, limit: Duration, with_control: bool, tally: &mut Tally)
     judge::judge(&site, &told)?.count_in(tally, &told);
     if with_control {
         let dir = site.device_dir(usize::try_from(devices)?);
-        let lost = site.block_on(bare_client(&site, &dir, limit))?;
+        let lost = site.block_on(bare_client(&site, &dir, if long { limit } else { SHORT_LOOK }))?;
         tally.add("control_never_acknowledged", lost);
     }
     Ok(())
