@@ -11,7 +11,7 @@ use axum::response::IntoResponse;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures::stream::{Stream, StreamExt as _};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 use wire_contract::{Code, EventClass};
 
 use super::auth::Caller;
@@ -73,7 +73,7 @@ pub(super) async fn list(
     // A full page may have a next one. The cursor is given at the end too, so that a client can go on later.
     let next = events.last().map(|event| Cursor(event.position));
     let full = u32::try_from(events.len()).is_ok_and(|n| n == limit);
-    let page: Page<Value> = Page {
+    let page: Page<Box<RawValue>> = Page {
         data: events.into_iter().map(|event| event.body).collect(),
         next_cursor: next.filter(|_| full).map(Cursor::encode),
     };
@@ -123,7 +123,7 @@ impl Reader {
         futures::stream::unfold(self, |mut reader| async move {
             let event = reader.next().await?;
             // No event name: a browser's `onmessage` hears unnamed events only. The class is in the type.
-            let line = Event::default().id(Cursor(event.position).encode()).data(event.body.to_string());
+            let line = Event::default().id(Cursor(event.position).encode()).data(event.body.get());
             Some((Ok(line), reader))
         })
     }

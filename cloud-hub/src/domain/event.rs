@@ -3,7 +3,7 @@
 //! In: the id, type and body that an edge or the hub itself wrote. Out: the values that the event table is keyed
 //! by. The CloudEvents JSON is wire-contract's; here it is opaque text that is kept as it came.
 
-use serde_json::Value;
+use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use wire_contract::{CloudEvent, EventClass, EventData};
 
@@ -20,8 +20,8 @@ pub struct NewEvent {
     pub origin: Option<Origin>,
     /// CloudEvents `time`.
     pub occurred_at: OffsetDateTime,
-    /// The whole CloudEvents JSON.
-    pub body: Value,
+    /// The whole CloudEvents JSON, as text: it is written once and looked into by nobody on its way.
+    pub body: String,
 }
 
 impl NewEvent {
@@ -32,14 +32,14 @@ impl NewEvent {
     }
 
     fn of(event: &CloudEvent, now: OffsetDateTime) -> Self {
-        Self {
-            id: EventId(event.id.0),
-            kind: event.kind.clone(),
-            origin: None,
-            occurred_at: now,
-            body: serde_json::to_value(event).expect("an event is a plain struct with string keys"),
-        }
+        Self { id: EventId(event.id.0), kind: event.kind.clone(), origin: None, occurred_at: now, body: json(event) }
     }
+}
+
+/// The text under which an event is kept.
+#[must_use]
+pub fn json(event: &CloudEvent) -> String {
+    serde_json::to_string(event).expect("an event is a plain struct with string keys")
 }
 
 /// The identity of a device's event.
@@ -54,7 +54,7 @@ pub struct Origin {
 }
 
 /// A stored event as consumers read it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct FeedEvent {
     /// Its place in the tenant's feed, from 1; the order of commit.
     pub position: u64,
@@ -62,8 +62,8 @@ pub struct FeedEvent {
     pub id: EventId,
     /// The second segment of the type.
     pub class: String,
-    /// The whole CloudEvents JSON.
-    pub body: Value,
+    /// The whole CloudEvents JSON, as it is stored.
+    pub body: Box<RawValue>,
 }
 
 /// The class under which an event is stored. A type that is of no class known to this program has `system`, so that it

@@ -93,10 +93,6 @@ id!(
     EndpointId
 );
 id!(
-    /// One event on its way to one endpoint.
-    DeliveryId
-);
-id!(
     /// An enrolment session.
     SessionId
 );

@@ -323,7 +323,7 @@ NumTickets = 0
 /// ends announce that they take longer packets than this broker does: one that is longer than its receiver takes stays
 /// "under way" for ever (2.0.11), and twenty of them silence the receiver;
 /// a queue of 20,000 messages holds what a fleet of 5,000 says when it connects at once, and of what overflows only batches are
-/// sent again soon.
+/// sent again soon. Its 256 MiB hold a full batch of 4,000 devices, which send no second one before the hub has answered.
 ///
 /// Whatever belongs to a listener must stand below its `listener` line: with settings per listener, one that stands
 /// above makes Mosquitto open a third listener, port 1883 on every interface.
@@ -352,7 +352,7 @@ set_tcp_nodelay true
 max_packet_size 81920
 max_inflight_messages 20
 max_queued_messages 20000
-max_queued_bytes 67108864
+max_queued_bytes 268435456
 max_keepalive 300
 persistent_client_expiration 1d
 

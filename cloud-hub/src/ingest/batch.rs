@@ -1,4 +1,7 @@
-//! One batch: one transaction, one tenant, one verdict.
+//! One batch: one transaction, one tenant, one verdict. What simply follows what is stored is taken together with others
+//! ([`super::together`]); here everything else is looked at.
+
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -12,11 +15,11 @@ use wire_contract::{
 
 use crate::chain::chain;
 use crate::clock::Clock;
-use crate::domain::event::{NewEvent, Origin};
+use crate::domain::event::{NewEvent, Origin, json as json_of};
 use crate::domain::ids::{DeviceId, EventId, TenantId};
 use crate::domain::message::{Incoming, Outgoing};
 use crate::domain::verdict::{self, Ruling};
-use crate::keys::{DeviceLinks, KeysError};
+use crate::keys::{Accepted, DeviceLinks, KeysError};
 use crate::store::audit::{self, Entry};
 use crate::store::{Database, StoreError, TenantTx, devices, events, routes, streams};
 
@@ -46,22 +49,47 @@ pub enum Refused {
     /// Database.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The transaction failed that this batch shared with others.
+    #[error(transparent)]
+    Together(Arc<Refused>),
 }
 
 impl Refused {
     /// Whether the device did something wrong, rather than the hub being in trouble.
     #[must_use]
     pub fn by_the_devices_fault(&self) -> bool {
-        !matches!(self, Self::Keys(_) | Self::Store(_))
+        !matches!(self, Self::Keys(_) | Self::Store(_) | Self::Together(_))
+    }
+
+    /// Whether the database could not be reached or gave up, so that the same may succeed when it is back.
+    pub(super) fn is_for_want_of_the_database(&self) -> bool {
+        match self {
+            Self::Store(error) | Self::Keys(KeysError::Store(error)) => {
+                matches!(error, StoreError::Database(_)) && !error.is_about_rows()
+            }
+            Self::Together(shared) => shared.is_for_want_of_the_database(),
+            _ => false,
+        }
+    }
+
+    /// Whether a transaction of several batches failed for what may be the matter with one of them, and not because the
+    /// database is away or too busy, which it would be for each of them too.
+    pub(super) fn may_be_one_batch_alone(&self) -> bool {
+        match self {
+            // A transaction that panicked over a batch would do so each time that the batch comes.
+            Self::Store(StoreError::Aborted) => true,
+            Self::Store(error) | Self::Keys(KeysError::Store(error)) => error.is_about_rows(),
+            _ => true,
+        }
     }
 }
 
 /// Takes batches in.
 #[derive(Clone, Debug)]
 pub struct Ingest {
-    db: Database,
-    links: DeviceLinks,
-    clock: Clock,
+    pub(super) db: Database,
+    pub(super) links: DeviceLinks,
+    pub(super) clock: Clock,
 }
 
 /// What the transaction decided.
@@ -86,6 +114,12 @@ impl Ingest {
     /// again. (If the database's answer to the commit is lost, the batch may be committed; then it comes again as
     /// duplicates and is acknowledged.)
     pub async fn take(&self, message: Incoming, acks: &mpsc::Sender<Outgoing>) -> Result<usize, Refused> {
+        let tenant = message.tenant;
+        self.take_all(tenant, vec![message], acks).await.pop().expect("one message has one result")
+    }
+
+    /// The same in a transaction of its own, whatever the message is.
+    pub(super) async fn take_alone(&self, message: Incoming, acks: &mpsc::Sender<Outgoing>) -> Result<usize, Refused> {
         let (tenant, device) = (message.tenant, message.device);
         if routes::tenant_of_device(&self.db, device).await? != Some(tenant) {
             return Err(Refused::NotRegistered { tenant, device });
@@ -239,22 +273,35 @@ impl Ingest {
                 Box::pin(async move {
                     let through = streams::committed(tx, device, &stream.to_string()).await?.unwrap_or(0);
                     let accepted = this.links.accepted(tx, device).await?;
-                    let hub_epoch = this.links.custody().keyring().hub_epoch();
-                    let ack = EvtAck { v: V1, hub_epoch, stream, through: Sequence(through), verdict };
-                    let json = if refused {
-                        serde_json::to_vec(&EvtRefusal { ack, code: Code::BatchRefused })
-                    } else {
-                        serde_json::to_vec(&ack)
-                    };
-                    let json = json.expect("an acknowledgement is a plain struct");
-                    Ok(this.links.seal(tenant, &accepted, DownChannel::Evtack, &json)?)
+                    this.seal_ack(tenant, &accepted, stream, through, verdict, refused)
                 })
             })
             .await
     }
+
+    /// One acknowledgement, sealed for its device.
+    pub(super) fn seal_ack(
+        &self,
+        tenant: TenantId,
+        accepted: &Accepted,
+        stream: StreamId,
+        through: u64,
+        verdict: Verdict,
+        refused: bool,
+    ) -> Result<Outgoing, Refused> {
+        let hub_epoch = self.links.custody().keyring().hub_epoch();
+        let ack = EvtAck { v: V1, hub_epoch, stream, through: Sequence(through), verdict };
+        let json = if refused {
+            serde_json::to_vec(&EvtRefusal { ack, code: Code::BatchRefused })
+        } else {
+            serde_json::to_vec(&ack)
+        };
+        let json = json.expect("an acknowledgement is a plain struct");
+        Ok(self.links.seal(tenant, accepted, DownChannel::Evtack, &json)?)
+    }
 }
 
-fn new_events(batch: &Batch, stream: &str, device: DeviceId, first_new: usize) -> Vec<NewEvent> {
+pub(super) fn new_events(batch: &Batch, stream: &str, device: DeviceId, first_new: usize) -> Vec<NewEvent> {
     batch.events[first_new..]
         .iter()
         .map(|event| NewEvent {
@@ -266,7 +313,7 @@ fn new_events(batch: &Batch, stream: &str, device: DeviceId, first_new: usize) -
                 sequence: event.sequence.map_or(0, |sequence| sequence.0),
             }),
             occurred_at: event.time.to_offset_date_time(),
-            body: body(event),
+            body: json_of(event),
         })
         .collect()
 }

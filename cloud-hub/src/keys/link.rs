@@ -58,6 +58,25 @@ impl DeviceLinks {
         Ok(Accepted { device, keys: accepted })
     }
 
+    /// The same for several devices. Only those are in it that may speak: registered with the transaction's tenant, and claimed.
+    pub async fn accepted_of(
+        &self,
+        tx: &mut TenantTx,
+        ids: &[DeviceId],
+    ) -> Result<HashMap<DeviceId, Accepted>, KeysError> {
+        let keys = self.custody.keyring.tenant(tx).await?;
+        let mut all = HashMap::new();
+        for (device, links) in devices::links_of(tx, ids, self.custody.clock.now()).await? {
+            let mut accepted = Vec::with_capacity(links.len());
+            for link in links {
+                let key = keys.open_link(device, link.epoch, &link.sealed)?;
+                accepted.push(LinkKeys::derive(&key, wire_contract::DeviceId(device.0), link.epoch));
+            }
+            all.insert(device, Accepted { device, keys: accepted });
+        }
+        Ok(all)
+    }
+
     /// The payload of an `up` message, if one of the accepted keys made its envelope for this topic.
     pub fn verify<'a>(&self, accepted: &Accepted, topic: &Topic, bytes: &'a [u8]) -> Result<&'a [u8], EnvelopeError> {
         let unverified = parse_up(bytes)?;

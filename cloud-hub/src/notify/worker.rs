@@ -142,10 +142,10 @@ impl Notifier {
             }
             let deliveries = self.lease(tenant, under_way.busy(now), now).await?;
             for delivery in deliveries {
-                *under_way.by_endpoint.entry(delivery.endpoint).or_insert(0) += 1;
+                *under_way.by_endpoint.entry(delivery.id.endpoint).or_insert(0) += 1;
                 let notifier = Arc::clone(&self);
                 under_way.tasks.spawn(async move {
-                    let endpoint = delivery.endpoint;
+                    let endpoint = delivery.id.endpoint;
                     Ended { endpoint, reached: notifier.deliver(tenant, delivery).await }
                 });
             }
@@ -194,7 +194,8 @@ impl Notifier {
 
     async fn attempt(&self, tenant: TenantId, delivery: &Delivery) -> Result<Attempt, DeliveryError> {
         let keys = self.custody.tenant_keys(tenant).await?;
-        let secret = keys.open_webhook_secret(delivery.endpoint, &delivery.secret_sealed).map_err(KeysError::from)?;
+        let secret =
+            keys.open_webhook_secret(delivery.id.endpoint, &delivery.secret_sealed).map_err(KeysError::from)?;
         let url = Url::parse(&delivery.url)?;
         let event: CloudEvent = serde_json::from_value(delivery.body.clone())?;
         let device = delivery.device.map(|device| WireDevice(device.0));
@@ -205,7 +206,7 @@ impl Notifier {
     }
 
     async fn write_down(&self, tenant: TenantId, delivery: &Delivery, attempt: &Attempt) -> Result<(), StoreError> {
-        let (id, endpoint, now) = (delivery.id, delivery.endpoint, self.clock.now());
+        let (id, endpoint, now) = (delivery.id, delivery.id.endpoint, self.clock.now());
         let (outcome, status, word) = judge(attempt);
         let next = after_attempt(delivery.attempts, outcome, rand::random());
         self.db

@@ -8,7 +8,7 @@ use rumqttc::v5::mqttbytes::v5::Packet;
 use time::OffsetDateTime;
 use wire_contract::topic::acl;
 
-use super::Broker;
+use super::connection::{Broker, KEEP_ALIVE};
 use crate::domain::ids::DeviceId;
 use crate::pki::{Pki, PkiError};
 use crate::store::{Database, StoreError, routes};
@@ -54,7 +54,7 @@ pub async fn revocation_list(
 /// Ends a device's live session by taking over its client id on the hub's own listener. A reload of the access lines
 /// alone refuses messages but leaves the connection.
 pub async fn end_session(broker: &Broker, device: DeviceId) {
-    let (client, mut events) = broker.client(&device.to_string());
+    let (client, mut events) = broker.client(&device.to_string(), KEEP_ALIVE);
     let take_over = async {
         loop {
             match events.poll().await {

@@ -1,4 +1,6 @@
-//! One MQTT 5 connection, built anew whenever anything about it is in doubt.
+//! The hub's MQTT 5 connections, built anew whenever anything about one of them is in doubt: this one for everything but batches,
+//! which come on their own ([`super::batches`]). Both end together, so that what is announced at a new connection (how far each
+//! stream is committed) finds the other one listening.
 //!
 //! What rumqttc 0.25 leaves to its users, and what is done about it here:
 //! a lost session can leave its in-flight window full for ever (rumqtt #1014, #1056): client and event loop are thrown
@@ -9,26 +11,27 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use ring::hmac;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{ConnectProperties, Filter, Packet, PubAckReason, SubscribeReasonCode};
+use rumqttc::v5::mqttbytes::v5::{ConnectProperties, Filter, Packet, PubAckReason, SubAck, SubscribeReasonCode};
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
 use rumqttc::{Outgoing as Sent, TlsConfiguration, Transport};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use wire_contract::{UpChannel, topic};
 
-use super::outbox::Parcel;
-use super::{Inboxes, Publisher, commands, feed};
+use super::outbox::{Parcel, Receipt};
+use super::{Inboxes, Publisher, batches, commands, feed};
 use crate::domain::message::Incoming;
 
 /// Publishes under way at once. Below the broker's receive maximum (20 at the embedded one).
 const WINDOW: usize = 16;
 /// Short, so that a dead broker is noticed within two of them.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// A publish that is not acknowledged in this time means that the session is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(20);
 /// A connection that is not made in this time is tried again.
@@ -39,8 +42,8 @@ const CONNECT_TIMEOUT_S: u64 = 5;
 const MAX_PACKET_BYTES: u32 = 96 * 1024;
 /// First and longest pause between attempts; it doubles in between. Short, because doors wait for their acks.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
-/// The channels that the hub reads at present.
-const CHANNELS: [UpChannel; 4] = [UpChannel::Evt, UpChannel::Gallery, UpChannel::Status, UpChannel::Cmd];
+/// The channels that the hub reads at present on this connection.
+const CHANNELS: [UpChannel; 3] = [UpChannel::Gallery, UpChannel::Status, UpChannel::Cmd];
 
 /// Where the broker is and how the hub logs in.
 #[derive(Clone, Debug)]
@@ -79,9 +82,9 @@ impl Broker {
     }
 
     /// A client of its own for this broker.
-    pub(super) fn client(&self, client_id: &str) -> (AsyncClient, EventLoop) {
+    pub(super) fn client(&self, client_id: &str, keep_alive: Duration) -> (AsyncClient, EventLoop) {
         let mut options = MqttOptions::new(client_id, &self.host, self.port);
-        options.set_keep_alive(KEEP_ALIVE);
+        options.set_keep_alive(keep_alive);
         // A new session each time: what the old one held is sent again by those who know.
         options.set_clean_start(true);
         let mut properties = ConnectProperties::new();
@@ -98,9 +101,39 @@ impl Broker {
     }
 }
 
+/// Counts the connections that are subscribed; with the second the hub is connected.
+pub(super) struct Subscribed<'a> {
+    connections: AtomicU8,
+    connected: &'a watch::Sender<bool>,
+    feed: &'a mpsc::Sender<feed::Input>,
+}
+
+impl Subscribed<'_> {
+    pub(super) fn one_more(&self) {
+        if self.connections.fetch_add(1, Ordering::AcqRel) + 1 == 2 {
+            self.connected.send_replace(true);
+            tracing::info!("connected to the broker");
+            let _ = self.feed.try_send(feed::Input::LookAtAll);
+        }
+    }
+}
+
+/// The filter under which the hub reads a channel.
+pub(super) fn filter_of(broker: &Broker, wanted: UpChannel) -> String {
+    let filters = topic::hub_filters(&broker.share()).into_iter().zip(UpChannel::ALL);
+    let mut found = filters.filter(|(_, channel)| **channel == wanted).map(|(filter, _)| filter);
+    found.next().expect("each channel has a filter")
+}
+
+/// Why the session must end, if the broker refused one of these.
+pub(super) fn refused(filters: &[String], ack: &SubAck) -> Option<SessionEnd> {
+    let (filter, reason) = filters.iter().zip(&ack.return_codes).find(|(_, code)| !subscribed(code))?;
+    Some(SessionEnd::NotSubscribed { filter: filter.clone(), reason: *reason })
+}
+
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
-enum SessionEnd {
+pub(super) enum SessionEnd {
     #[error("connection to the broker: {0}")]
     Connection(#[from] Box<ConnectionError>),
     #[error("the broker refused the subscription to {filter}: {reason:?}; check the hub's access lines")]
@@ -123,7 +156,7 @@ struct Unacknowledged {
 struct Waiting {
     since: Instant,
     topic: String,
-    receipt: Option<oneshot::Sender<bool>>,
+    receipt: Option<oneshot::Sender<Receipt>>,
     /// Frees its place in the window when dropped.
     _place: tokio::sync::OwnedSemaphorePermit,
 }
@@ -138,7 +171,11 @@ pub(super) async fn run(
     let parcels = Arc::new(tokio::sync::Mutex::new(parcels));
     let mut pause = PAUSES.0;
     loop {
-        let end = session(&publisher.broker, &parcels, &inboxes, &connected).await;
+        let subscribed = Subscribed { connections: AtomicU8::new(0), connected: &connected, feed: &inboxes.feed };
+        let end = tokio::select! {
+            end = session(&publisher.broker, &parcels, &inboxes, &subscribed) => end,
+            end = batches::session(&publisher.broker, &inboxes.batches, &subscribed) => end,
+        };
         // A session that worked starts the pauses anew.
         pause = if connected.send_replace(false) { PAUSES.0 } else { (pause * 2).min(PAUSES.1) };
         tracing::warn!(error = %end, pause_ms = pause.as_millis(), "broker session ended; connecting again");
@@ -150,16 +187,11 @@ async fn session(
     broker: &Broker,
     parcels: &Arc<tokio::sync::Mutex<mpsc::Receiver<Parcel>>>,
     inboxes: &Inboxes,
-    connected: &watch::Sender<bool>,
+    connected: &Subscribed<'_>,
 ) -> SessionEnd {
-    let (client, mut events) = broker.client(&broker.client_id);
+    let (client, mut events) = broker.client(&broker.client_id, KEEP_ALIVE);
     let waiting = Arc::new(Mutex::new(Unacknowledged::default()));
-    let filters: Vec<String> = topic::hub_filters(&broker.share())
-        .into_iter()
-        .zip(UpChannel::ALL)
-        .filter(|(_, channel)| CHANNELS.contains(channel))
-        .map(|(filter, _)| filter)
-        .collect();
+    let filters: Vec<String> = CHANNELS.iter().map(|channel| filter_of(broker, *channel)).collect();
     // Dropped with the session, and with it whatever it had taken from the queue.
     let mut sender: Option<Guard> = None;
     loop {
@@ -176,16 +208,12 @@ async fn session(
                 }
             }
             Event::Incoming(Packet::SubAck(ack)) => {
-                if let Some((filter, reason)) =
-                    filters.iter().zip(&ack.return_codes).find(|(_, code)| !subscribed(code))
-                {
-                    return SessionEnd::NotSubscribed { filter: filter.clone(), reason: *reason };
+                if let Some(end) = refused(&filters, &ack) {
+                    return end;
                 }
                 let task = send(client.clone(), Arc::clone(parcels), Arc::clone(&waiting));
                 sender.get_or_insert_with(|| Guard(tokio::spawn(task)));
-                connected.send_replace(true);
-                tracing::info!(broker = %broker.host, port = broker.port, "connected to the broker");
-                let _ = inboxes.feed.try_send(feed::Input::LookAtAll);
+                connected.one_more();
             }
             Event::Incoming(Packet::Publish(publish)) => deliver(&publish.topic, &publish.payload, inboxes),
             Event::Outgoing(Sent::Publish(id)) => {
@@ -225,13 +253,17 @@ fn is_stuck(waiting: &Unacknowledged) -> bool {
 
 fn acknowledged(waiting: &Mutex<Unacknowledged>, id: u16, reason: PubAckReason) {
     let Some(parcel) = waiting.lock().sent.remove(&id) else { return };
-    // "No matching subscribers" is the normal answer to an evtack for a device that is away.
-    let taken = matches!(reason, PubAckReason::Success | PubAckReason::NoMatchingSubscribers);
-    if !taken {
-        tracing::error!(topic = %parcel.topic, ?reason, "the broker refused a message; check the hub's access lines");
-    }
+    let said = match reason {
+        PubAckReason::Success => Receipt::Taken,
+        // The normal answer to an evtack for a device that is away.
+        PubAckReason::NoMatchingSubscribers => Receipt::ForNobody,
+        _ => {
+            tracing::error!(topic = %parcel.topic, ?reason, "the broker refused a message; check the hub's access lines");
+            Receipt::Refused
+        }
+    };
     if let Some(receipt) = parcel.receipt {
-        let _ = receipt.send(taken);
+        let _ = receipt.send(said);
     }
 }
 
@@ -268,7 +300,6 @@ fn deliver(topic: &[u8], payload: &[u8], inboxes: &Inboxes) {
     };
     let (channel, device) = (message.channel, message.device);
     let full = match channel {
-        UpChannel::Evt => inboxes.batches.try_send(message).is_err(),
         UpChannel::Gallery => inboxes.reports.try_send(message).is_err(),
         UpChannel::Cmd => inboxes.commands.try_send(commands::Input::Said(message)).is_err(),
         UpChannel::Status => inboxes.presence.try_send(message).is_err(),

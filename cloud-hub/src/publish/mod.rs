@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!              ┌ up/evt ─────► batches ──► (ingest) ──► acks ─┐
-//! broker ─► connection ─ up/gallery ─► galleries ────────────┤► outbox ─► connection ─► broker
+//! broker ─► connections ─ up/gallery ─► galleries ───────────┤► outbox ─► connection ─► broker
 //!              ├ up/cmd ─────► commands ──────────────────────┤
 //!              └ up/status ─► presence       ▲      feed ─────┘
 //!                        NOTIFY at commit ───┴────────┘
@@ -18,6 +18,7 @@
 
 mod access;
 mod announce;
+mod batches;
 mod commands;
 mod connection;
 mod feed;
@@ -67,7 +68,7 @@ pub struct Publisher {
 /// Where batches go and acks come from.
 #[derive(Debug)]
 pub struct Seams {
-    /// Batches on their way to `ingest`. A full channel drops them; devices send again.
+    /// Batches on their way to `ingest`. While the channel is full, more wait at the broker.
     pub batches: mpsc::Sender<Incoming>,
     /// Acks from `ingest`.
     pub acks: mpsc::Receiver<Outgoing>,

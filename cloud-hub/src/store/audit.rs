@@ -25,18 +25,23 @@ pub struct Entry<'a> {
 
 /// Writes one entry.
 pub async fn write(tx: &mut TenantTx, entry: Entry<'_>) -> Result<(), StoreError> {
+    write_all(tx, &[entry]).await
+}
+
+/// Writes entries.
+pub async fn write_all(tx: &mut TenantTx, entries: &[Entry<'_>]) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();
     sqlx::query(
         "INSERT INTO audit_entry (tenant_id, id, actor, action, object_kind, object_id, detail)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+         SELECT $1, e.* FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::uuid[], $7::jsonb[]) AS e",
     )
     .bind(tenant)
-    .bind(Uuid::new_v4())
-    .bind(entry.actor)
-    .bind(entry.action)
-    .bind(entry.object_kind)
-    .bind(entry.object_id)
-    .bind(entry.detail)
+    .bind(entries.iter().map(|_| Uuid::new_v4()).collect::<Vec<_>>())
+    .bind(entries.iter().map(|entry| entry.actor).collect::<Vec<_>>())
+    .bind(entries.iter().map(|entry| entry.action).collect::<Vec<_>>())
+    .bind(entries.iter().map(|entry| entry.object_kind).collect::<Vec<_>>())
+    .bind(entries.iter().map(|entry| entry.object_id).collect::<Vec<_>>())
+    .bind(entries.iter().map(|entry| &entry.detail).collect::<Vec<_>>())
     .execute(tx.conn())
     .await?;
     Ok(())

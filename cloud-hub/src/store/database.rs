@@ -1,7 +1,7 @@
 //! The connection pool, the tenant transaction and the checks at start.
 //!
 //! Three guards keep one tenant's setting from reaching another's query:
-//! the setting is local to a transaction (`set_config(…, true)`); a transaction runs in a task of its own, so that
+//! the setting is local to a transaction (`SET LOCAL`); a transaction runs in a task of its own, so that
 //! a client who goes away cannot leave it half-way (sqlx #4385, #4393); and a connection that comes back to the
 //! pool still inside a transaction, or with a tenant set, is closed instead of reused.
 
@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use sqlx::Executor as _;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgListener, PgPool, PgPoolOptions, Postgres};
-use sqlx::{Row as _, Transaction};
+use sqlx::{AssertSqlSafe, Row as _, Transaction};
 use uuid::Uuid;
 
 use super::{SCHEMA_VERSION, StoreError};
@@ -152,11 +152,9 @@ impl Database {
 
 async fn run<T, E: From<StoreError>>(pool: &PgPool, tenant: TenantId, work: impl Work<T, E>) -> Result<T, E> {
     let begin = async {
-        let mut inner = pool.begin().await?;
-        sqlx::query("SELECT set_config('lintel.tenant', $1, true)")
-            .bind(tenant.to_string())
-            .execute(&mut *inner)
-            .await?;
+        // One round trip for both. A tenant's id is hex digits and hyphens: there is nothing to escape.
+        let statement = format!("BEGIN; SET LOCAL lintel.tenant = '{}'", tenant.0);
+        let inner = pool.begin_with(AssertSqlSafe(statement)).await?;
         Ok::<_, sqlx::Error>(TenantTx { tenant, inner })
     };
     let mut tx = begin.await.map_err(|error| E::from(error.into()))?;

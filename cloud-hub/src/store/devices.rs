@@ -2,6 +2,8 @@
 
 mod held;
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 use sqlx::FromRow;
 use time::{Duration, OffsetDateTime};
@@ -204,6 +206,34 @@ pub async fn links(tx: &mut TenantTx, id: DeviceId, now: OffsetDateTime) -> Resu
         .collect()
 }
 
+/// The links of [`links`] for each of these devices that may speak: registered with this tenant and not revoked.
+pub async fn links_of(
+    tx: &mut TenantTx,
+    ids: &[DeviceId],
+    now: OffsetDateTime,
+) -> Result<HashMap<DeviceId, Vec<Link>>, StoreError> {
+    let tenant = tx.tenant_uuid();
+    let rows: Vec<(Uuid, i64, Vec<u8>)> = sqlx::query_as(
+        "SELECT l.device_id, l.link_epoch, l.sealed
+         FROM device_link l JOIN route r ON r.kind = 'device' AND r.id = l.device_id AND r.active AND r.tenant_id = $1
+         WHERE l.tenant_id = $1 AND l.device_id = ANY ($2) AND (l.retired_at IS NULL OR l.retired_at > $3)
+         ORDER BY l.device_id, l.link_epoch DESC",
+    )
+    .bind(tenant)
+    .bind(ids.iter().map(|id| id.0).collect::<Vec<_>>())
+    .bind(now - PREVIOUS_LINK_ACCEPTED)
+    .fetch_all(tx.conn())
+    .await?;
+    let mut links: HashMap<DeviceId, Vec<Link>> = HashMap::new();
+    for (device, number, sealed) in rows {
+        let known = links.entry(DeviceId(device)).or_default();
+        if known.len() < 2 {
+            known.push(Link { epoch: epoch("device_link.link_epoch", number)?, sealed });
+        }
+    }
+    Ok(links)
+}
+
 /// Locks the device and returns the number that its next link key will have.
 pub async fn next_link_epoch(tx: &mut TenantTx, id: DeviceId) -> Result<u32, StoreError> {
     let tenant = tx.tenant_uuid();
@@ -326,6 +356,22 @@ pub async fn present(
     .execute(tx.conn())
     .await?;
     Ok(done.rows_affected() == 1)
+}
+
+/// Notes that devices were heard of. In the order of their ids, so that no two transactions wait for each other.
+pub async fn seen_all(tx: &mut TenantTx, ids: &[DeviceId], now: OffsetDateTime) -> Result<(), StoreError> {
+    let tenant = tx.tenant_uuid();
+    sqlx::query(
+        "WITH heard AS (
+             SELECT id FROM device WHERE tenant_id = $1 AND id = ANY ($2) ORDER BY id FOR NO KEY UPDATE)
+         UPDATE device d SET last_seen_at = $3 FROM heard WHERE d.tenant_id = $1 AND d.id = heard.id",
+    )
+    .bind(tenant)
+    .bind(ids.iter().map(|id| id.0).collect::<Vec<_>>())
+    .bind(now)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
 }
 
 /// Notes that the device was heard of.

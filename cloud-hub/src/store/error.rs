@@ -96,6 +96,23 @@ impl std::fmt::Display for Clash {
     }
 }
 
+impl StoreError {
+    /// Whether the database took the statement and refused what it was about, so that the same transaction without the one
+    /// bad row may well succeed; not so when it could not be reached, was too busy, or gave up.
+    #[must_use]
+    pub fn is_about_rows(&self) -> bool {
+        match self {
+            Self::Clash(_) => true,
+            Self::Database(error) => {
+                let code = error.as_database_error().and_then(|cause| cause.code());
+                // Data exceptions, violated constraints, and what a function of ours raises.
+                code.is_some_and(|code| ["22", "23", "P0"].iter().any(|class| code.starts_with(class)))
+            }
+            _ => false,
+        }
+    }
+}
+
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match error.as_database_error() {

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 use sqlx::FromRow;
+use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -21,9 +23,10 @@ use crate::domain::ids::{DeviceId, EventId};
 pub async fn append(tx: &mut TenantTx, events: &[NewEvent], now: OffsetDateTime) -> Result<Cursor, StoreError> {
     let last = reserve(tx, events.len()).await?;
     let count = i64::try_from(events.len()).map_err(|_| TOO_MANY)?;
-    insert(tx, events, last - count, now).await?;
     if !events.is_empty() {
-        queue_deliveries(tx, last - count, last, now).await?;
+        if insert(tx, events, last - count, now).await? > 0 {
+            routes::set_due(tx, routes::Job::Webhook, now).await?;
+        }
         let tenant = tx.tenant_uuid();
         sqlx::query("SELECT pg_notify($1, $2)").bind(EVENT_CHANNEL).bind(tenant.to_string()).execute(tx.conn()).await?;
     }
@@ -51,55 +54,42 @@ async fn reserve(tx: &mut TenantTx, count: usize) -> Result<i64, StoreError> {
     last.ok_or(StoreError::NotFound { what: "tenant", id: tenant })
 }
 
-async fn insert(tx: &mut TenantTx, events: &[NewEvent], before: i64, now: OffsetDateTime) -> Result<(), StoreError> {
+/// Events and their deliveries in one statement, whatever their number: what was written is not read again. Returns how many
+/// deliveries there are.
+const INSERT: &str = "
+    WITH new AS (
+        INSERT INTO event (tenant_id, id, position, type, class, device_id, stream, sequence, occurred_at, received_at, body)
+        SELECT $1, e.id, $2 + e.n, e.type, e.class, e.device_id, e.stream, e.sequence, e.occurred_at, $3, e.body::json
+        FROM unnest($4::uuid[], $5::text[], $6::text[], $7::uuid[], $8::text[], $9::bigint[], $10::timestamptz[], $11::text[])
+             WITH ORDINALITY AS e (id, type, class, device_id, stream, sequence, occurred_at, body, n)
+        RETURNING id, position, class)
+    INSERT INTO webhook_delivery (tenant_id, endpoint_id, position, event_id, next_at)
+    SELECT $1, w.id, new.position, new.id, $3
+    FROM new JOIN webhook_endpoint w ON w.tenant_id = $1
+    WHERE w.deleted_at IS NULL AND (w.classes IS NULL OR new.class = ANY (w.classes))";
+
+async fn insert(tx: &mut TenantTx, events: &[NewEvent], before: i64, now: OffsetDateTime) -> Result<u64, StoreError> {
     let tenant = tx.tenant_uuid();
     let sequences = events
         .iter()
         .map(|event| event.origin.as_ref().map(|origin| i64::try_from(origin.sequence)).transpose())
         .collect::<Result<Vec<_>, _>>()
         .map_err(|_| StoreError::Unreadable { what: "event.sequence", reason: "above 2^63" })?;
-    let column = |of: fn(&NewEvent) -> Option<String>| events.iter().map(of).collect::<Vec<_>>();
-    sqlx::query(
-        "INSERT INTO event (tenant_id, id, position, type, class, device_id, stream, sequence, occurred_at, received_at, body)
-         SELECT $1, e.id, $2 + e.n, e.type, e.class, e.device_id, e.stream, e.sequence, e.occurred_at, $3, e.body
-         FROM unnest($4::uuid[], $5::text[], $6::text[], $7::uuid[], $8::text[], $9::bigint[], $10::timestamptz[], $11::jsonb[])
-              WITH ORDINALITY AS e (id, type, class, device_id, stream, sequence, occurred_at, body, n)",
-    )
-    .bind(tenant)
-    .bind(before)
-    .bind(now)
-    .bind(events.iter().map(|event| event.id.0).collect::<Vec<_>>())
-    .bind(events.iter().map(|event| event.kind.as_str()).collect::<Vec<_>>())
-    .bind(events.iter().map(|event| class_of(&event.kind).as_str()).collect::<Vec<_>>())
-    .bind(events.iter().map(|event| event.origin.as_ref().map(|origin| origin.device.0)).collect::<Vec<_>>())
-    .bind(column(|event| event.origin.as_ref().map(|origin| origin.stream.clone())))
-    .bind(sequences)
-    .bind(events.iter().map(|event| event.occurred_at).collect::<Vec<_>>())
-    .bind(events.iter().map(|event| event.body.clone()).collect::<Vec<_>>())
-    .execute(tx.conn())
-    .await?;
-    Ok(())
-}
-
-async fn queue_deliveries(tx: &mut TenantTx, after: i64, through: i64, now: OffsetDateTime) -> Result<(), StoreError> {
-    let tenant = tx.tenant_uuid();
-    let queued = sqlx::query(
-        "INSERT INTO webhook_delivery (tenant_id, id, endpoint_id, event_id, position, next_at)
-         SELECT $1, gen_random_uuid(), w.id, e.id, e.position, $4
-         FROM event e JOIN webhook_endpoint w ON w.tenant_id = e.tenant_id
-         WHERE e.tenant_id = $1 AND e.position > $2 AND e.position <= $3
-           AND w.deleted_at IS NULL AND (w.classes IS NULL OR e.class = ANY (w.classes))",
-    )
-    .bind(tenant)
-    .bind(after)
-    .bind(through)
-    .bind(now)
-    .execute(tx.conn())
-    .await?;
-    if queued.rows_affected() > 0 {
-        routes::set_due(tx, routes::Job::Webhook, now).await?;
-    }
-    Ok(())
+    let done = sqlx::query(INSERT)
+        .bind(tenant)
+        .bind(before)
+        .bind(now)
+        .bind(events.iter().map(|event| event.id.0).collect::<Vec<_>>())
+        .bind(events.iter().map(|event| event.kind.as_str()).collect::<Vec<_>>())
+        .bind(events.iter().map(|event| class_of(&event.kind).as_str()).collect::<Vec<_>>())
+        .bind(events.iter().map(|event| event.origin.as_ref().map(|origin| origin.device.0)).collect::<Vec<_>>())
+        .bind(events.iter().map(|event| event.origin.as_ref().map(|origin| &*origin.stream)).collect::<Vec<_>>())
+        .bind(sequences)
+        .bind(events.iter().map(|event| event.occurred_at).collect::<Vec<_>>())
+        .bind(events.iter().map(|event| event.body.as_str()).collect::<Vec<_>>())
+        .execute(tx.conn())
+        .await?;
+    Ok(done.rows_affected())
 }
 
 /// The ids stored for a stream's sequences in `first..=last`.
@@ -168,12 +158,12 @@ struct EventRow {
     position: i64,
     id: Uuid,
     class: String,
-    body: Value,
+    body: Json<Box<RawValue>>,
 }
 
 impl EventRow {
     fn into_event(self) -> Result<FeedEvent, StoreError> {
-        Ok(FeedEvent { position: cursor(self.position)?.0, id: EventId(self.id), class: self.class, body: self.body })
+        Ok(FeedEvent { position: cursor(self.position)?.0, id: EventId(self.id), class: self.class, body: self.body.0 })
     }
 }
 

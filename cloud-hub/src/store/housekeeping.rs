@@ -17,8 +17,8 @@ pub async fn tidy(
     let mut removed = 0;
     for (statement, before) in [
         (
-            "DELETE FROM webhook_delivery WHERE tenant_id = $1 AND id IN (
-                 SELECT d.id FROM webhook_delivery d JOIN event e ON e.tenant_id = d.tenant_id AND e.id = d.event_id
+            "DELETE FROM webhook_delivery WHERE tenant_id = $1 AND (endpoint_id, position) IN (
+                 SELECT d.endpoint_id, d.position FROM webhook_delivery d JOIN event e ON e.tenant_id = d.tenant_id AND e.id = d.event_id
                  WHERE d.tenant_id = $1 AND d.state <> 'pending' AND e.received_at < $2
                  LIMIT $3 FOR UPDATE OF d SKIP LOCKED)",
             deliveries_before,

@@ -6,7 +6,7 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::{StoreError, TenantTx, routes};
-use crate::domain::ids::{DeliveryId, DeviceId, EndpointId, EventId};
+use crate::domain::ids::{DeviceId, EndpointId, EventId};
 
 /// An endpoint.
 #[derive(Clone, Debug)]
@@ -23,13 +23,26 @@ pub struct Endpoint {
     pub created_at: OffsetDateTime,
 }
 
+/// Which delivery: there is one for each event and endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeliveryKey {
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// The event's place in the tenant's feed.
+    pub position: i64,
+}
+
+impl std::fmt::Display for DeliveryKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.endpoint, self.position)
+    }
+}
+
 /// One delivery, leased to whoever attempts it now.
 #[derive(Clone, Debug)]
 pub struct Delivery {
-    /// Its id.
-    pub id: DeliveryId,
-    /// The endpoint.
-    pub endpoint: EndpointId,
+    /// Which one it is.
+    pub id: DeliveryKey,
     /// Where it goes.
     pub url: String,
     /// The endpoint's signing secret, sealed under the tenant key.
@@ -124,7 +137,7 @@ pub async fn delete(tx: &mut TenantTx, id: EndpointId, now: OffsetDateTime) -> R
 
 #[derive(FromRow)]
 struct DeliveryRow {
-    id: Uuid,
+    position: i64,
     endpoint_id: Uuid,
     url: String,
     secret_sealed: Vec<u8>,
@@ -148,7 +161,7 @@ pub async fn lease_due(
     busy: &[EndpointId],
 ) -> Result<Vec<Delivery>, StoreError> {
     let tenant = tx.tenant_uuid();
-    let mut rows: Vec<(i64, DeliveryRow)> = Vec::new();
+    let mut rows: Vec<DeliveryRow> = Vec::new();
     let endpoints: Vec<Uuid> = sqlx::query_scalar(
         "SELECT id FROM webhook_endpoint WHERE tenant_id = $1 AND deleted_at IS NULL AND id <> ALL ($2) ORDER BY id",
     )
@@ -157,16 +170,16 @@ pub async fn lease_due(
     .fetch_all(tx.conn())
     .await?;
     for endpoint in endpoints {
-        let leased: Vec<LeasedRow> = sqlx::query_as(
+        let leased: Vec<DeliveryRow> = sqlx::query_as(
             "WITH due AS (
-                 SELECT id FROM webhook_delivery
+                 SELECT position FROM webhook_delivery
                  WHERE tenant_id = $1 AND endpoint_id = $2 AND state = 'pending' AND next_at <= $3
                  ORDER BY next_at, position LIMIT $5 FOR UPDATE SKIP LOCKED)
              UPDATE webhook_delivery d SET attempts = d.attempts + 1, next_at = $4
              FROM due, webhook_endpoint w, event e
-             WHERE d.tenant_id = $1 AND d.id = due.id
+             WHERE d.tenant_id = $1 AND d.endpoint_id = $2 AND d.position = due.position
                AND w.tenant_id = $1 AND w.id = d.endpoint_id AND e.tenant_id = $1 AND e.id = d.event_id
-             RETURNING d.position, d.id, d.endpoint_id, w.url, w.secret_sealed, d.event_id, e.device_id, e.body,
+             RETURNING d.position, d.endpoint_id, w.url, w.secret_sealed, d.event_id, e.device_id, e.body,
                        d.attempts",
         )
         .bind(tenant)
@@ -176,24 +189,16 @@ pub async fn lease_due(
         .bind(i64::from(per_endpoint))
         .fetch_all(tx.conn())
         .await?;
-        rows.extend(leased.into_iter().map(|row| (row.position, row.delivery)));
+        rows.extend(leased);
     }
-    rows.sort_by_key(|(position, _)| *position);
-    Ok(rows.into_iter().map(|(_, row)| Delivery::from(row)).collect())
-}
-
-#[derive(FromRow)]
-struct LeasedRow {
-    position: i64,
-    #[sqlx(flatten)]
-    delivery: DeliveryRow,
+    rows.sort_by_key(|row| row.position);
+    Ok(rows.into_iter().map(Delivery::from).collect())
 }
 
 impl From<DeliveryRow> for Delivery {
     fn from(row: DeliveryRow) -> Self {
         Self {
-            id: DeliveryId(row.id),
-            endpoint: EndpointId(row.endpoint_id),
+            id: DeliveryKey { endpoint: EndpointId(row.endpoint_id), position: row.position },
             url: row.url,
             secret_sealed: row.secret_sealed,
             event: EventId(row.event_id),
@@ -205,15 +210,16 @@ impl From<DeliveryRow> for Delivery {
 }
 
 /// The receiver took it.
-pub async fn delivered(tx: &mut TenantTx, id: DeliveryId, status: u16, now: OffsetDateTime) -> Result<(), StoreError> {
+pub async fn delivered(tx: &mut TenantTx, id: DeliveryKey, status: u16, now: OffsetDateTime) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();
     sqlx::query(
         "UPDATE webhook_delivery
-         SET state = 'delivered', next_at = NULL, last_status = $3, last_error = NULL, delivered_at = $4
-         WHERE tenant_id = $1 AND id = $2",
+         SET state = 'delivered', next_at = NULL, last_status = $4, last_error = NULL, delivered_at = $5
+         WHERE tenant_id = $1 AND endpoint_id = $2 AND position = $3",
     )
     .bind(tenant)
-    .bind(id.0)
+    .bind(id.endpoint.0)
+    .bind(id.position)
     .bind(i32::from(status))
     .bind(now)
     .execute(tx.conn())
@@ -225,7 +231,7 @@ pub async fn delivered(tx: &mut TenantTx, id: DeliveryId, status: u16, now: Offs
 /// `error` is one of the notifier's own words, never what the receiver answered.
 pub async fn failed(
     tx: &mut TenantTx,
-    id: DeliveryId,
+    id: DeliveryKey,
     status: Option<u16>,
     error: &str,
     next_at: Option<OffsetDateTime>,
@@ -233,12 +239,13 @@ pub async fn failed(
     let tenant = tx.tenant_uuid();
     sqlx::query(
         "UPDATE webhook_delivery
-         SET state = CASE WHEN $5::timestamptz IS NULL THEN 'failed' ELSE 'pending' END,
-             next_at = $5, last_status = $3, last_error = $4
-         WHERE tenant_id = $1 AND id = $2 AND state = 'pending'",
+         SET state = CASE WHEN $6::timestamptz IS NULL THEN 'failed' ELSE 'pending' END,
+             next_at = $6, last_status = $4, last_error = $5
+         WHERE tenant_id = $1 AND endpoint_id = $2 AND position = $3 AND state = 'pending'",
     )
     .bind(tenant)
-    .bind(id.0)
+    .bind(id.endpoint.0)
+    .bind(id.position)
     .bind(status.map(i32::from))
     .bind(error)
     .bind(next_at)

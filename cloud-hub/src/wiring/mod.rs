@@ -55,8 +55,9 @@ use tasks::Tasks;
 
 pub use logging::start as start_logging;
 
-/// Batches between the broker's connection and ingest. Full means dropped; devices send again within seconds.
-const BATCHES: usize = 256;
+/// Batches between the broker's connection and ingest: what waits there are 4 MiB at the most. While it is full, more wait at the
+/// broker.
+const BATCHES: usize = 64;
 /// Acks between ingest and the broker's connection. Full makes ingest wait.
 const ACKS: usize = 256;
 /// After a broken connection to the database the listener for notices waits this long.

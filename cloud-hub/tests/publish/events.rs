@@ -8,7 +8,7 @@ use cloud_hub::store::devices;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Packet, PubAckReason};
 use rumqttc::v5::{AsyncClient, Event};
-use sqlx::{Executor as _, Row as _};
+use sqlx::{Executor as _, PgConnection, Row as _};
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 use wire_contract::event::{ClockQuality, FaceAppearedData, Meta};
@@ -78,6 +78,29 @@ async fn events_come_in_acks_go_out_and_a_restarted_hub_tells_what_it_has() {
     assert_eq!((ack.stream, ack.through, ack.verdict), (STREAM, Sequence(8), Verdict::Ok), "told without being asked");
 }
 
+/// A device's status: it is there.
+fn online() -> Vec<u8> {
+    let status = Status {
+        v: V1,
+        state: Presence::Online,
+        boot: Uuid::from_u128(1),
+        connection_epoch: 1,
+        since: Timestamp::from_unix_ms(0),
+        agent_version: "1".to_owned(),
+        pack: None,
+        space_id: None,
+    };
+    serde_json::to_vec(&status).unwrap()
+}
+
+async fn wait_online(superuser: &mut PgConnection) {
+    let deadline = Instant::now() + PATIENCE;
+    while !superuser.fetch_one("SELECT online FROM device").await.unwrap().get::<bool, _>(0) {
+        assert!(Instant::now() < deadline, "presence is noted");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// A consumer that may read the tenant's feed and nothing else.
 async fn consume(line: &Line) -> mpsc::Receiver<(String, Vec<u8>)> {
     let id = DeviceId(Uuid::new_v4());
@@ -120,23 +143,8 @@ async fn a_device_may_write_its_own_topics_only_and_a_revoked_one_is_cut_off() {
     };
     device.client.publish(foreign.to_string(), QoS::AtLeastOnce, false, "x").await.unwrap();
     assert_eq!(device.reasons.recv().await, Some(PubAckReason::NotAuthorized));
-    let status = Status {
-        v: V1,
-        state: Presence::Online,
-        boot: Uuid::from_u128(1),
-        connection_epoch: 1,
-        since: Timestamp::from_unix_ms(0),
-        agent_version: "1".to_owned(),
-        pack: None,
-        space_id: None,
-    };
-    device.say(UpChannel::Status, &serde_json::to_vec(&status).unwrap()).await;
-    let mut superuser = line.hub.superuser().await;
-    let deadline = Instant::now() + PATIENCE;
-    while !superuser.fetch_one("SELECT online FROM device").await.unwrap().get::<bool, _>(0) {
-        assert!(Instant::now() < deadline, "presence is noted");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    device.say(UpChannel::Status, &online()).await;
+    wait_online(&mut line.hub.superuser().await).await;
     let (tenant, id) = (line.place.tenant, line.place.device);
     line.hub.db.tenant(tenant, move |tx| Box::pin(devices::revoke(tx, id))).await.unwrap();
     let access = access_lines(&line.hub.db).await.unwrap();
@@ -145,4 +153,35 @@ async fn a_device_may_write_its_own_topics_only_and_a_revoked_one_is_cut_off() {
     end_session(&line.broker(), id).await;
     let gone = tokio::time::timeout(Duration::from_secs(5), device.ended.wait_for(|ended| *ended)).await;
     assert!(gone.is_ok(), "the live session ends within 5 s");
+}
+
+/// More batches than the hub has room for wait at the broker while nothing can be stored: none is dropped, none comes twice, and
+/// what the device says on its other topics waits for none of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_hub_cannot_take_in_yet_waits_at_the_broker() {
+    if skipped("what_the_hub_cannot_take_in_yet_waits_at_the_broker") {
+        return;
+    }
+    const BATCHES: u64 = 600;
+    let line = Line::start().await;
+    let mut device = line.device().await;
+    let mut holding = line.hub.superuser().await;
+    holding.execute("BEGIN").await.unwrap();
+    holding.execute("LOCK TABLE event IN EXCLUSIVE MODE").await.unwrap();
+    for sequence in 1..=BATCHES {
+        device.say(UpChannel::Evt, &batch(sequence..=sequence)).await;
+    }
+    device.say(UpChannel::Status, &online()).await;
+    let mut superuser = line.hub.superuser().await;
+    wait_online(&mut superuser).await;
+    assert_eq!(superuser.fetch_one("SELECT count(*) FROM stream").await.unwrap().get::<i64, _>(0), 0);
+    holding.execute("COMMIT").await.unwrap();
+    loop {
+        let ack = tokio::time::timeout(PATIENCE, device.next_ack()).await.expect("an ack in time");
+        assert_eq!(ack.verdict, Verdict::Ok, "a batch was missing before one that came");
+        if ack.through == Sequence(BATCHES) {
+            break;
+        }
+    }
+    assert_eq!(line.event_count("lintel.face.appeared.v1").await, i64::try_from(BATCHES).unwrap());
 }

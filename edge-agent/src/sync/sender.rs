@@ -6,8 +6,12 @@
 //!
 //! The rules (protocol.md): at most four batches on their way; from `through + 1` on connect, on a rewind, when the hub
 //! announces itself (at each of its own connections it says again what it has committed: what was on its way may be
-//! lost), and after ten seconds without progress. The hub answers each batch once, so an answer that says nothing new is
-//! an announcement, unless batches were sent twice and owe one.
+//! lost), and after ten seconds without progress. The hub answers each batch once, or several with one answer, so an answer that
+//! says nothing new is an announcement, unless batches were sent twice and owe one.
+//!
+//! A fleet that comes back sends all at once, and the hub needs its time. So the first batch of a connection goes alone, and four
+//! go only while the hub answers within a second: a thousand devices then have a thousand batches at the broker and not four
+//! thousand. And a hub that has just shown that it needs eight seconds is not asked again after ten.
 //! Public for whoever plays the line by seed (the fault lab).
 //! Sending twice is always safe: the hub knows (stream, sequence). Deliberately absent: events, topics, keys.
 
@@ -20,6 +24,8 @@ use wire_contract::batch::MAX_BATCHES_IN_FLIGHT;
 /// A working hub answers a batch within this. An answer that says nothing new and comes later than that is taken for an
 /// announcement even while answers to repeated batches are owed.
 const ANSWER_TIME: Duration = Duration::from_secs(1);
+/// Patience with a slow hub grows to this many times the usual one.
+const MOST_PATIENCE: u32 = 8;
 
 #[derive(Debug, Clone, Copy)]
 struct Flight {
@@ -31,6 +37,10 @@ struct Flight {
 #[derive(Debug, Clone)]
 pub struct Sender {
     timeout: Duration,
+    /// How long the hub may say nothing now.
+    patience: Duration,
+    /// Batches that may be on their way now.
+    window: usize,
     connected: bool,
     /// Everything up to here is committed at the hub.
     acknowledged: u64,
@@ -64,6 +74,8 @@ impl Sender {
     pub fn new(acknowledged: u64, timeout: Duration) -> Self {
         Self {
             timeout,
+            patience: timeout,
+            window: 1,
             connected: false,
             acknowledged,
             sent: acknowledged,
@@ -95,7 +107,7 @@ impl Sender {
     /// The sequence after which to read the next batch, if one may be sent now and `recorded` has more.
     #[must_use]
     pub fn next(&self, recorded: u64) -> Option<u64> {
-        let room = self.connected && self.in_flight.len() < MAX_BATCHES_IN_FLIGHT;
+        let room = self.connected && self.in_flight.len() < self.window;
         (room && recorded > self.sent).then_some(self.sent)
     }
 
@@ -152,10 +164,12 @@ impl Sender {
 
     /// Looks at the time.
     pub fn tick(&mut self, now: MonoTime) -> Option<Resend> {
-        if !self.connected || self.in_flight.is_empty() || now.since(self.progress_at) < self.timeout {
+        if !self.connected || self.in_flight.is_empty() || now.since(self.progress_at) < self.patience {
             return None;
         }
         self.start_over(now);
+        self.window = 1;
+        self.patience = (self.patience * 2).min(self.timeout * MOST_PATIENCE);
         // A hub that has not said a word for so long will not answer them any more.
         self.owed = 0;
         Some(Resend::Timeout)
@@ -168,9 +182,18 @@ impl Sender {
         }
         self.acknowledged = through;
         self.sent = self.sent.max(through);
+        if let Some(first) = self.in_flight.front().filter(|flight| flight.last <= through) {
+            self.learn(now.since(first.sent_at));
+        }
         self.in_flight.retain(|flight| flight.last > through);
         self.progress_at = now;
         true
+    }
+
+    /// The hub answered a batch after so long. Patience shrinks by halves: an answer may be that to an earlier copy of the batch.
+    fn learn(&mut self, took: Duration) {
+        self.window = if took < ANSWER_TIME { MAX_BATCHES_IN_FLIGHT } else { 1 };
+        self.patience = (took * 2).max(self.patience / 2).clamp(self.timeout, self.timeout * MOST_PATIENCE);
     }
 
     /// Sends again what is not acknowledged. Each batch that is still on its way will be answered besides, at most once.
@@ -184,6 +207,8 @@ impl Sender {
     /// Begins anew, where no answer to anything that was sent before is waited for.
     fn forget(&mut self, now: MonoTime) {
         self.start_over(now);
+        self.window = 1;
+        self.patience = self.timeout;
         self.rewound = None;
         self.owed = 0;
         self.unheard = false;

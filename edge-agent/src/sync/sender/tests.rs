@@ -25,14 +25,55 @@ fn nothing_is_sent_without_a_line_or_without_events() {
 
 #[test]
 fn four_batches_are_on_their_way_and_the_fifth_waits_for_an_acknowledgement() {
-    let mut sender = connected(0);
-    for last in [10, 20, 30, 40] {
+    let mut sender = answered(0, 10, 1);
+    for last in [20, 30, 40, 50] {
         assert_eq!(sender.next(100), Some(last - 10));
         sender.sent(last, at(1));
     }
     assert_eq!(sender.next(100), None);
-    assert_eq!(sender.acknowledged(10, at(2)), None);
-    assert_eq!(sender.next(100), Some(40));
+    assert_eq!(sender.acknowledged(20, at(2)), None);
+    assert_eq!(sender.next(100), Some(50));
+}
+
+/// A sender on a new line whose first batch, sent at 0 ms, was answered at `ms`.
+fn answered(after: u64, through: u64, ms: u64) -> Sender {
+    let mut sender = connected(after);
+    sender.sent(through, at(0));
+    assert_eq!(sender.acknowledged(through, at(ms)), None);
+    sender
+}
+
+#[test]
+fn the_first_batch_goes_alone_and_so_does_each_while_the_hub_is_slow() {
+    let mut sender = connected(0);
+    sender.sent(10, at(0));
+    assert_eq!(sender.next(100), None, "a fleet that comes back sends one batch each");
+    sender.acknowledged(10, at(4_000));
+    sender.sent(20, at(4_000));
+    assert_eq!(sender.next(100), None, "the hub took four seconds");
+    sender.acknowledged(20, at(4_900));
+    sender.sent(30, at(4_900));
+    assert_eq!(sender.next(100), Some(30), "it is quick again");
+    sender.disconnected();
+    sender.connected(at(5_000));
+    sender.sent(30, at(5_000));
+    assert_eq!(sender.next(100), None, "a new line begins carefully");
+}
+
+#[test]
+fn a_hub_that_needs_long_is_given_twice_as_long_and_not_longer_than_eighty_seconds() {
+    let mut sender = answered(0, 10, 9_000);
+    sender.sent(20, at(9_000));
+    assert_eq!(sender.tick(at(26_999)), None, "what took nine seconds may take eighteen");
+    assert_eq!(sender.tick(at(27_000)), Some(Resend::Timeout));
+    for (begun, wait) in [(100_000, 36_000), (200_000, 72_000), (300_000, 80_000), (400_000, 80_000)] {
+        sender.sent(20, at(begun));
+        assert_eq!(sender.tick(at(begun + wait - 1)), None, "{wait}");
+        assert_eq!(sender.tick(at(begun + wait)), Some(Resend::Timeout), "{wait}");
+    }
+    sender.connected(at(500_000));
+    sender.sent(20, at(500_000));
+    assert_eq!(sender.tick(at(510_000)), Some(Resend::Timeout), "a new line knows nothing of the old one");
 }
 
 #[test]

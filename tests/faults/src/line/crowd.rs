@@ -108,7 +108,7 @@ impl Crowd {
     }
 
     /// Waits until the standing is so; how long that took, or nothing when it never came.
-    pub fn until(&mut self, patience: Duration, so: impl Fn(&Standing) -> bool) -> Result<Option<Duration>> {
+    pub fn until(&mut self, patience: Duration, mut so: impl FnMut(&Standing) -> bool) -> Result<Option<Duration>> {
         let begun = now();
         loop {
             if so(&self.standing()?) {

@@ -64,9 +64,9 @@ pub fn doctored(site: &Site, told: &Told) -> Result<Judged> {
         let mut connection = site.database().await?;
         let mut tx = connection.begin().await?;
         for statement in [
-            "ALTER TABLE webhook_delivery DROP CONSTRAINT webhook_delivery_once",
-            "INSERT INTO webhook_delivery (tenant_id, id, endpoint_id, event_id, position, next_at)
-             SELECT tenant_id, gen_random_uuid(), endpoint_id, event_id, position, now()
+            "ALTER TABLE webhook_delivery DROP CONSTRAINT webhook_delivery_pkey",
+            "INSERT INTO webhook_delivery (tenant_id, endpoint_id, event_id, position, next_at)
+             SELECT tenant_id, endpoint_id, event_id, position, now()
              FROM webhook_delivery ORDER BY position LIMIT 1",
             "DELETE FROM webhook_delivery WHERE position = (SELECT max(position) FROM webhook_delivery)",
             "DELETE FROM webhook_delivery WHERE event_id = (SELECT id FROM event WHERE type LIKE 'lintel.door.%' ORDER BY position OFFSET 1 LIMIT 1)",
@@ -112,7 +112,7 @@ const DOUBLED_EFFECTS: &str = "
     SELECT count(*) FROM (SELECT FROM webhook_delivery GROUP BY endpoint_id, event_id HAVING count(*) > 1) twice";
 const MISSING_EFFECTS: &str = "
     SELECT count(*) FROM event e WHERE e.device_id IS NOT NULL AND NOT EXISTS
-        (SELECT FROM webhook_delivery d WHERE d.tenant_id = e.tenant_id AND d.event_id = e.id)";
+        (SELECT FROM webhook_delivery d WHERE d.tenant_id = e.tenant_id AND d.event_id = e.id AND d.position = e.position)";
 const DISORDER: &str = "
     SELECT count(*) FROM (
         SELECT sequence - lag(sequence, 1, 0::bigint) OVER (PARTITION BY device_id, stream ORDER BY position) AS step

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result, ensure};
 use edge_agent::clock::SystemClock;
 use fleet_sim::device::{Device, SPACE_ID};
+use fleet_sim::fleet::Standing;
 use fleet_sim::searches::{Found, micros};
 use fleet_sim::trusting::capture;
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -20,7 +21,7 @@ use crate::lab::{Lab, now};
 use crate::line::floor::{Shape, broker_alone};
 use crate::line::people::{Somebody, people};
 use crate::line::site::Part;
-use crate::line::{Crowd, Fault, Site, judge};
+use crate::line::{Crowd, Fault, Site, cost, judge};
 use crate::outcome::{Control, Tally, Verdict};
 use crate::row::{Need, Row};
 
@@ -44,8 +45,15 @@ const PEOPLE: usize = 10;
 const FEW_PEOPLE: usize = 2;
 /// Two photographs at a time: the hub refuses more than its processors can examine soon.
 const ENROLLED_AT_ONCE: usize = 2;
-/// Events of each device that are uploaded at once.
-const EVENTS_EACH: u64 = 100;
+/// Events of each device that are uploaded at once: several full batches, so that most of the time everybody is connected.
+const EVENTS_EACH: u64 = 400;
+/// The rate that lasts is that between the first and the last tenth: before it devices come back one by one, and after it the
+/// last of them have the hub for themselves.
+const TENTHS_BETWEEN: (u64, u64) = (1, 9);
+/// Messages of each device at the broker alone, of one event and of a batch.
+const MESSAGES_EACH: usize = 100;
+const BATCHES_EACH: usize = 4;
+const EVENTS_IN_A_BATCH: u64 = 100;
 /// As fast as the disk takes them.
 const RECORDING_RATE: f64 = 50_000.0;
 /// A little traffic beside the changes of people.
@@ -234,15 +242,16 @@ fn upload(
     std::thread::sleep(Duration::from_secs(1));
     let buffered = crowd.standing()?;
     let waiting = buffered.recorded - buffered.acknowledged;
-    let spent = Spent::so_far(site)?;
+    let spent = Spent::so_far(site, &crowd)?;
     site.proxy.heal();
-    let took = crowd.until_drained(DRAINED_WITHIN)?.context("the fleet's events were not uploaded")?;
-    let spent = Spent::so_far(site)?.since(&spent);
+    let (rate, took) = drain(&mut crowd, &buffered)?;
+    let spent = Spent::so_far(site, &crowd)?.since(&spent);
     tally.raise("hub_resident_mib", site.hub_resident_mib()?);
-    let rate = rate(waiting, took);
     tally.figure("uploaded", waiting);
+    tally.figure("uploaded_in_ms", u64::try_from(took.as_millis())?);
     tally.figure("events_per_second", rate);
-    for (part, time) in [("hub", spent.hub), ("postgres", spent.postgres), ("broker", spent.broker)] {
+    let parts = [("hub", spent.hub), ("postgres", spent.postgres), ("broker", spent.broker), ("fleet", spent.fleet)];
+    for (part, time) in parts {
         tally.figure(&format!("{part}_cpu_us_per_event"), u64::try_from(time.as_micros())? / waiting.max(1));
     }
     let told = crowd.end(site)?;
@@ -252,16 +261,40 @@ fn upload(
     Ok(told)
 }
 
-/// Processor time of the hub and its parts.
+/// Waits until everything is acknowledged that was buffered. Returns the rate that lasted, in events a second, and how long all of
+/// it took, from the moment at which the line was there again.
+fn drain(crowd: &mut Crowd, buffered: &Standing) -> Result<(u64, Duration)> {
+    let begun = now();
+    let waiting = buffered.recorded - buffered.acknowledged;
+    let mut until = |tenth: u64| {
+        let enough = buffered.acknowledged + waiting * tenth / 10;
+        let mut at = 0;
+        let there = crowd.until(DRAINED_WITHIN, |standing| {
+            at = standing.acknowledged;
+            at >= enough
+        })?;
+        there.context("the fleet's events were not uploaded")?;
+        anyhow::Ok((at, begun.elapsed()))
+    };
+    let (first, last) = (until(TENTHS_BETWEEN.0)?, until(TENTHS_BETWEEN.1)?);
+    let (_, took) = until(10)?;
+    // A dozen devices are through between two looks.
+    let lasting = if last.0 > first.0 { rate(last.0 - first.0, last.1 - first.1) } else { rate(waiting, took) };
+    Ok((lasting, took))
+}
+
+/// Processor time of the hub, its parts, and the fleet.
 struct Spent {
     hub: Duration,
     postgres: Duration,
     broker: Duration,
+    fleet: Duration,
 }
 
 impl Spent {
-    fn so_far(site: &mut Site) -> Result<Self> {
+    fn so_far(site: &mut Site, crowd: &Crowd) -> Result<Self> {
         Ok(Self {
+            fleet: cost::cpu_time(crowd.id())?,
             hub: site.hub_cpu_time()?,
             postgres: site.part_cpu_time(Part::Postgres)?,
             broker: site.part_cpu_time(Part::Broker)?,
@@ -274,6 +307,7 @@ impl Spent {
             hub: less(self.hub, before.hub),
             postgres: less(self.postgres, before.postgres),
             broker: less(self.broker, before.broker),
+            fleet: less(self.fleet, before.fleet),
         }
     }
 }
@@ -285,17 +319,16 @@ fn compare(site: &Site, devices: u64, rate_of_hub: u64, long: bool, tally: &mut 
         let device = Device::open(&folders[0], SPACE_ID, None)?;
         let stream = device.outbox.stats()?.stream;
         let bytes = |events| anyhow::Ok(capture(&device, stream, 1, events)?.payload.len());
-        (bytes(1)?, bytes(EVENTS_EACH)?)
+        (bytes(1)?, bytes(EVENTS_IN_A_BATCH)?)
     };
-    let each = usize::try_from(EVENTS_EACH)?;
-    let alone = broker_alone(site, &folders, Shape { messages: each, bytes: one })?;
+    let alone = broker_alone(site, &folders, Shape { messages: MESSAGES_EACH, bytes: one })?;
     let floor = rate(alone.heard as u64, alone.took);
     tally.figure("broker_did_not_deliver", alone.missing as u64);
     // The window of the lab's own publishers; more than that would be another finding.
     tally.require(alone.missing < 1000, || format!("the broker alone did not deliver {}", alone.missing));
-    let batches = broker_alone(site, &folders, Shape { messages: 4, bytes: hundred })?;
+    let batches = broker_alone(site, &folders, Shape { messages: BATCHES_EACH, bytes: hundred })?;
     tally.figure("broker_events_per_second", floor);
-    tally.figure("broker_events_per_second_in_batches", rate(batches.heard as u64 * EVENTS_EACH, batches.took));
+    tally.figure("broker_events_per_second_in_batches", rate(batches.heard as u64 * EVENTS_IN_A_BATCH, batches.took));
     let percent = rate_of_hub * 100 / floor.max(1);
     tally.figure("of_the_broker_percent", percent);
     // A dozen devices are not the load that the figure is about.

@@ -1,5 +1,5 @@
-//! M1: a random enemy of the line. Network faults, and the death of edge, broker, hub and Postgres, under 200 events a
-//! second; then the set acknowledged at the edge is the set at the hub, each effect once, each stream in order.
+//! M1: a random enemy of the line. Network faults, and the death of edge, broker, hub and Postgres, under 800 events a
+//! second (the 200, and so many more that its million is there when the faults are); then the set acknowledged at the edge is the set at the hub, each effect once, each stream in order.
 
 use std::time::Duration;
 
@@ -25,8 +25,9 @@ pub(super) static M1: Row = Row {
 
 /// Faults against one hub before its tables are judged: a campaign is what an interrupted run begins anew.
 const CAMPAIGN: u64 = 50;
-/// The load: events a second, of all devices together.
-const RATE: f64 = 200.0;
+/// Events a second, of all devices together. At the 200 a thousand faults meet 270,000 events, for nothing is recorded while
+/// a backlog is awaited; the backlog of an outage of a minute, which must be gone 30 s after it, is four times the issue's.
+const RATE: f64 = 800.0;
 /// Several streams, so that a fault meets some of them busy and others idle.
 const DEVICES: usize = 4;
 /// After the heal, everything recorded before it must be acknowledged within this (the figure).

@@ -1,0 +1,70 @@
+//! The connection on which batches come, and nothing else.
+//!
+//! A fleet that was cut off sends all that it has at once. What the hub cannot take in yet must wait somewhere: here it waits at
+//! the broker, for a message is read only when `ingest` has room for it, and the broker sends no more than the line takes. So
+//! nothing is dropped here, nothing is carried twice, and the hub holds a few megabytes. Status, reports and commands come on the
+//! other connection ([`super::connection`]) and wait for none of it.
+//!
+//! Not by the receive maximum: Mosquitto 2.0.11 sends a window more with each acknowledgement, whatever is still under way.
+
+use std::time::Duration;
+
+use rumqttc::v5::Event;
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{Filter, Packet};
+use tokio::sync::mpsc;
+use wire_contract::UpChannel;
+
+use super::connection::{Broker, SessionEnd, Subscribed, filter_of, refused};
+use crate::domain::message::Incoming;
+
+/// Longer than on the other connection, which notices a dead broker for both: while `ingest` waits for the database nothing is
+/// read here and nothing said, and a broker ends a session that says nothing for one and a half times as long.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+
+/// Keeps a session until something about it is in doubt.
+pub(super) async fn session(
+    broker: &Broker,
+    batches: &mpsc::Sender<Incoming>,
+    subscribed: &Subscribed<'_>,
+) -> SessionEnd {
+    let (client, mut events) = broker.client(&format!("{}-batches", broker.client_id), KEEP_ALIVE);
+    let filter = filter_of(broker, UpChannel::Evt);
+    loop {
+        let event = match tokio::time::timeout(2 * KEEP_ALIVE, events.poll()).await {
+            Err(_) => return SessionEnd::Stuck,
+            Ok(Err(error)) => return SessionEnd::Connection(Box::new(error)),
+            Ok(Ok(event)) => event,
+        };
+        match event {
+            Event::Incoming(Packet::ConnAck(_)) => {
+                let wanted = [Filter::new(filter.clone(), QoS::AtLeastOnce)];
+                if client.try_subscribe_many(wanted).is_err() {
+                    return SessionEnd::Stuck;
+                }
+            }
+            Event::Incoming(Packet::SubAck(ack)) => {
+                if let Some(end) = refused(std::slice::from_ref(&filter), &ack) {
+                    return end;
+                }
+                subscribed.one_more();
+            }
+            Event::Incoming(Packet::Publish(publish)) => {
+                let topic = std::str::from_utf8(&publish.topic).ok();
+                let message = topic.and_then(|topic| Incoming::on(topic, publish.payload.to_vec()));
+                let Some(message) = message.filter(|message| message.channel == UpChannel::Evt) else {
+                    tracing::warn!("a message on a topic that no device writes was ignored");
+                    continue;
+                };
+                if batches.send(message).await.is_err() {
+                    // Ingest has ended; the other tasks go on until the stop.
+                    std::future::pending::<()>().await;
+                }
+            }
+            Event::Incoming(Packet::Disconnect(disconnect)) => {
+                return SessionEnd::Disconnected(format!("{:?}", disconnect.reason_code));
+            }
+            _ => {}
+        }
+    }
+}
