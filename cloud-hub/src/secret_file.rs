@@ -1,4 +1,4 @@
-//! Secrets in files: made once, readable by their owner alone, never replaced.
+//! Secrets in files: made once, readable by their owner alone. What is no secret key but must be as safe may be replaced.
 //!
 //! In: a path and a way to make the secret. Out: its bytes, the same at every later start. Used by `keys` and `pki`;
 //! imports nothing of ours.
@@ -60,6 +60,20 @@ pub fn load(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretFileError> {
         return Err(SecretFileError::TooOpen { path: path.to_owned(), mode });
     }
     Ok(bytes)
+}
+
+/// Puts `bytes` in the place of what a file holds; they are on disk when this returns, or the file is as it was.
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), SecretFileError> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let write = || -> io::Result<()> {
+        let temporary = path.with_extension(format!("new-{}", std::process::id()));
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        File::open(directory)?.sync_all()
+    };
+    write().map_err(|source| SecretFileError::Io { path: path.to_owned(), source })
 }
 
 fn write_new(path: &Path, bytes: &[u8]) -> Result<(), SecretFileError> {

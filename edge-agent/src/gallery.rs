@@ -7,7 +7,9 @@
 //! finds that it does no more.
 //! Deliberately absent: the network, and which records come (sync).
 
+mod filling;
 mod healing;
+mod leasing;
 mod roster;
 
 use std::collections::HashMap;
@@ -17,6 +19,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use edge_store::{ApplyError, DeviceKeys, Doubt, GalleryError, GalleryKeys, GalleryOpened, GalleryStore, KeysError};
 use face_core::Gallery as _;
+use face_core::Space;
 use face_index::BuildError;
 use gallery_log::{GalleryId, Record, Root};
 use parking_lot::Mutex;
@@ -24,6 +27,7 @@ use tokio::sync::watch;
 
 use crate::logging::chain;
 
+pub use filling::FillError;
 pub use roster::{GalleryLine, Roster, Standing};
 
 /// Why a roster could not be built or a store not be used.
@@ -78,7 +82,7 @@ type Stores = HashMap<GalleryId, GalleryStore>;
 pub struct Galleries {
     dir: PathBuf,
     keys: DeviceKeys,
-    space_id: String,
+    space: Space,
     stores: Mutex<Stores>,
     rebuilt: Mutex<Vec<Rebuilt>>,
     roster: Arc<ArcSwap<Roster>>,
@@ -88,14 +92,14 @@ pub struct Galleries {
 impl Galleries {
     /// Opens every gallery that the device has keys for and publishes the first roster.
     ///
-    /// Templates of another space than `space_id` are left out: they can never be compared.
+    /// Templates of another space are left out: they can never be compared.
     ///
     /// # Errors
     /// When a store cannot be opened for a reason outside its content. A store with doubtful content begins empty and is
     /// named in the answer; so is a gallery whose keys cannot be read, which stays out until the hub has given them
     /// again.
-    pub fn open(dir: &Path, keys: DeviceKeys, space_id: &str) -> Result<(Self, Vec<Rebuilt>), RosterError> {
-        let galleries = Self::none(dir, keys, space_id);
+    pub fn open(dir: &Path, keys: DeviceKeys, space: &Space) -> Result<(Self, Vec<Rebuilt>), RosterError> {
+        let galleries = Self::none(dir, keys, space);
         let mut stores = Stores::new();
         for gallery in galleries.keys.galleries()? {
             match galleries.keys.gallery(gallery) {
@@ -115,10 +119,10 @@ impl Galleries {
 
     /// No gallery at all: for a device without an identity, whatever lies in its folder.
     #[must_use]
-    pub fn none(dir: &Path, keys: DeviceKeys, space_id: &str) -> Self {
+    pub fn none(dir: &Path, keys: DeviceKeys, space: &Space) -> Self {
         Self {
             dir: dir.to_owned(),
-            space_id: space_id.to_owned(),
+            space: space.clone(),
             stores: Mutex::new(Stores::new()),
             rebuilt: Mutex::new(Vec::new()),
             roster: Arc::new(ArcSwap::from_pointee(Roster::empty())),
@@ -253,7 +257,7 @@ impl Galleries {
         // One that is doubted again right after it was begun anew is on a disk that cannot be helped.
         let mut patience = stores.len();
         let roster = loop {
-            let error = match Roster::of(stores, &self.space_id) {
+            let error = match Roster::of(stores, &self.space) {
                 Ok(roster) => break roster,
                 Err(error) => error,
             };

@@ -18,6 +18,7 @@
 mod cameras;
 mod desk;
 mod doors;
+mod live;
 mod status;
 mod stores;
 mod watchdog;
@@ -40,16 +41,20 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::desk::Desk;
+use self::live::Live;
 use crate::clock::{Clock, SharedClock, SystemClock, keeper};
-use crate::config::Config;
+use crate::config::{Config, Sources};
 use crate::control::{self, control_socket};
-use crate::door::bind_unix;
+use crate::door::{Displays, bind_unix};
 use crate::gallery::Galleries;
+use crate::lockdown::Lockdowns;
+use crate::logging::LogDesk;
 use crate::models;
 use crate::stages::decide::DoorInput;
 use crate::stages::record::{Happening, Origin, Record, Recorder};
 use crate::stages::{decide, identify, perceive, record};
-use crate::sync::{self, Sync, SyncStatus};
+use crate::sync::{self, Hands, Sync, SyncStatus};
+use crate::twin::{Desired, TwinDesk, TwinStore};
 
 /// Limits of the three steps of a stop.
 const CAPTURE_LIMIT: Duration = Duration::from_secs(5);
@@ -67,11 +72,36 @@ enum Part {
     Server,
 }
 
-/// Runs the agent until SIGTERM or SIGINT.
+/// What an agent is started with.
+#[derive(Debug)]
+pub struct Start {
+    /// The configuration, with the hub's settings in it.
+    pub config: Config,
+    /// Where it came from.
+    pub sources: Sources,
+    /// What is kept of the twin; none without an identity.
+    pub twin: Option<TwinStore>,
+    /// The settings of the hub that are in the configuration.
+    pub desired: Option<Desired>,
+    /// The log.
+    pub log: LogDesk,
+}
+
+/// What comes after a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    /// The end.
+    Stop,
+    /// Another one: an operator has ordered it.
+    Restart,
+}
+
+/// Runs the agent until SIGTERM, SIGINT or an order to start anew.
 ///
 /// # Errors
 /// When something cannot be opened at the start, or a part ended by itself.
-pub async fn run(config: Config) -> Result<()> {
+pub async fn run(start: Start) -> Result<After> {
+    let Start { config, sources, twin, desired, log } = start;
     let began = SystemClock::default();
     let started_at = began.now();
     let mut signals = Signals::new()?;
@@ -91,17 +121,37 @@ pub async fn run(config: Config) -> Result<()> {
     });
     let opened = opening_stores.await.context("opening the stores panicked")??;
     let clock: SharedClock = Arc::new(opened.clock.clone());
+    let lease_ended = stores::enforce_lease(&config, &opened, &clock);
     let (mut sockets, relays) = (Vec::new(), doors::open_relays(&config, &clock)?);
     let pack = watchdog::waiting_for_models(opening_models).await.context("opening the models panicked")??;
+    let live = Live::new(&config, sources, Arc::clone(&pack), log.clone());
+    let lockdowns = Lockdowns::open(&config.agent.state_dir, config.doors.iter().map(|door| door.id.clone()));
     let mut agent = Agent::new(&config, opened, Arc::clone(&pack), clock, stop_servers);
+    let mut house = House { live, lockdowns: Arc::new(lockdowns) };
+    let (restart, mut restarts) = mpsc::channel(1);
     let (shots_in, shots_out) = crossbeam_channel::bounded(identify::SHOTS);
-    let inputs = agent.doors(&config, relays, &mut sockets)?;
+    let inputs = agent.doors(&config, relays, &mut house, &mut sockets)?;
     agent.identify(shots_out, &inputs);
-    agent.cameras(&config, &shots_in, inputs)?;
+    agent.cameras(&config, &shots_in, inputs, &house.live)?;
     drop(shots_in);
     agent.record();
-    agent.sync();
-    agent.servers(&config, &desk, answering, sockets);
+    let hands = Hands {
+        lockdowns: Some(Arc::clone(&house.lockdowns)),
+        log,
+        restart: Some(restart),
+        reboot_command: config.agent.reboot_command.clone(),
+    };
+    let twin = twin.map(|mut store| {
+        // Everything that the settings could break has been opened.
+        store.came_up();
+        TwinDesk::new(store, Box::new(house.live), desired)
+    });
+    agent.sync(&config, hands, twin);
+    agent.servers(&config, &desk, answering, sockets, house.lockdowns);
+    for (gallery, epoch) in lease_ended {
+        let (code, at) = (wire_contract::Code::LeaseExpired, agent.clock.now());
+        agent.recorder.record(Happening::GalleryRebuilt { gallery: gallery.0, epoch, code, at }).await;
+    }
     agent.recorder.record(Happening::SystemStarted { at: agent.clock.now() }).await;
     let ready_ms = agent.clock.now().since(started_at).as_secs_f64() * 1e3;
     tracing::info!(
@@ -116,14 +166,21 @@ pub async fn run(config: Config) -> Result<()> {
     let ended = tokio::select! {
         name = signals.next() => {
             tracing::info!(event = "stopping", signal = name, "the agent stops");
-            Ok(())
+            watchdog::stopping();
+            Ok(After::Stop)
+        }
+        Some(()) = restarts.recv() => {
+            tracing::info!(event = "restarting", "the agent stops, and starts anew");
+            Ok(After::Restart)
         }
         ended = agent.part_ended() => Err(ended),
     };
-    watchdog::stopping();
+    if ended.is_err() {
+        watchdog::stopping();
+    }
     agent.stop().await;
     match ended {
-        Ok(()) => Ok(()),
+        Ok(after) => Ok(after),
         Err((part, None)) => bail!("the part {part:?} ended by itself"),
         Err((part, Some(error))) => Err(error).with_context(|| format!("the part {part:?} failed")),
     }
@@ -147,6 +204,12 @@ impl Signals {
     }
 }
 
+/// What of doors and cameras changes while the agent runs.
+struct House {
+    live: Live,
+    lockdowns: Arc<Lockdowns>,
+}
+
 /// The running parts and what they share.
 struct Agent {
     tasks: JoinSet<()>,
@@ -165,6 +228,8 @@ struct Agent {
     /// The doors that the hub may open, and what they answer.
     ordered: HashMap<String, mpsc::WeakSender<DoorInput>>,
     orders_told: (mpsc::Sender<decide::OrderTold>, Option<mpsc::Receiver<decide::OrderTold>>),
+    /// What the displays beside the doors show.
+    displays: Displays,
     origin: Origin,
     run: Uuid,
     link: watch::Sender<SyncStatus>,
@@ -210,6 +275,7 @@ impl Agent {
         Self {
             ordered: HashMap::new(),
             orders_told: (told, Some(tells)),
+            displays: Displays::of(config.doors.iter().map(|door| door.id.as_str().into())),
             tasks: JoinSet::new(),
             parts: HashMap::new(),
             pack,
@@ -246,6 +312,7 @@ impl Agent {
         &mut self,
         config: &Config,
         relays: Vec<doors::Relay>,
+        house: &mut House,
         sockets: &mut Vec<crate::door::Watch>,
     ) -> Result<DoorInputs> {
         let mut inputs: DoorInputs = HashMap::new();
@@ -254,15 +321,19 @@ impl Agent {
             self.ordered.insert(relay.config.id.clone(), sender.downgrade());
             let turns = self.beat(format!("door {}", relay.config.id));
             let camera: Arc<str> = relay.config.camera.as_str().into();
+            let rules = doors::rules(config, &relay.config, &self.pack)?;
             let door = decide::Decide {
                 door: relay.config.id.as_str().into(),
                 camera: Arc::clone(&camera),
-                decider: decide::Decider::new(doors::rules(config, &relay.config, &self.pack)?),
+                lockdown: house.lockdowns.of(&relay.config.id).expect("every configured door has its lock-down"),
+                rules: house.live.rules_of(&relay.config.id, rules.clone()),
+                decider: decide::Decider::new(rules),
                 actuator: Box::new(relay.actuator),
                 fail: relay.config.fail,
                 inputs: receiver,
                 roster: self.galleries.roster(),
                 gallery_changes: self.galleries.changes(),
+                displays: self.displays.clone(),
                 orders_told: self.orders_told.0.clone(),
                 recorder: self.recorder.clone(),
                 clock: Arc::clone(&self.clock),
@@ -293,11 +364,12 @@ impl Agent {
         config: &Config,
         shots: &crossbeam_channel::Sender<perceive::Shot>,
         mut inputs: DoorInputs,
+        live: &Live,
     ) -> Result<()> {
         for camera in &config.cameras {
             let doors = inputs.remove(camera.id.as_str()).unwrap_or_default();
             let outlets = perceive::Outlets { doors, shots: shots.clone(), recorder: self.recorder.clone() };
-            let (running, perceive) = cameras::open(config, camera, outlets, &self.clock)?;
+            let (running, perceive) = cameras::open(config, camera, outlets, live.cadence(), &self.clock)?;
             self.beats.push(watchdog::Beat::new(format!("camera {}", camera.id), running.turns()));
             self.cameras.push(running);
             let (pack, stop) = (Arc::clone(&self.pack), self.stop_capture.clone());
@@ -345,8 +417,13 @@ impl Agent {
     }
 
     /// The link to the hub, for a device that has one.
-    fn sync(&mut self) {
+    fn sync(&mut self, config: &Config, hands: Hands, twin: Option<TwinDesk>) {
         let (Some(identity), Some(told)) = (self.identity.clone(), self.orders_told.1.take()) else { return };
+        let orders = sync::Orders::new(std::mem::take(&mut self.ordered), told).with(hands);
+        let orders = match twin {
+            Some(twin) => orders.with_twin(twin),
+            None => orders,
+        };
         let sync = Sync {
             identity,
             state_dir: self.state_dir.clone(),
@@ -355,12 +432,13 @@ impl Agent {
             galleries: Arc::clone(&self.galleries),
             recorded: self.recorded.subscribe(),
             recorder: self.recorder.clone(),
-            orders: sync::Orders::new(std::mem::take(&mut self.ordered), told),
+            orders,
+            gallery_lease: config.sync.lease(),
             about: sync::About {
                 boot: self.run,
                 agent_version: self.origin.agent_version.clone(),
                 pack: Some(self.origin.pack.clone()),
-                space_id: Some(self.origin.space_id.clone()),
+                space: Some(self.pack.manifest().space()),
             },
             clock: Arc::clone(&self.clock),
             turns: self.beat("sync".to_owned()),
@@ -371,7 +449,14 @@ impl Agent {
     }
 
     /// Control socket, door sockets, what is known of the time, watchdog.
-    fn servers(&mut self, config: &Config, desk: &Desk, answering: JoinHandle<()>, sockets: Vec<crate::door::Watch>) {
+    fn servers(
+        &mut self,
+        config: &Config,
+        desk: &Desk,
+        answering: JoinHandle<()>,
+        sockets: Vec<crate::door::Watch>,
+        lockdowns: Arc<Lockdowns>,
+    ) {
         let board = status::Board {
             started_at: self.clock.now(),
             clock: Arc::clone(&self.clock),
@@ -385,6 +470,8 @@ impl Agent {
             pack: Arc::clone(&self.pack),
             cameras: self.cameras.clone(),
             doors: config.doors.iter().map(|door| door.id.clone()).collect(),
+            lockdowns,
+            displays: self.displays.clone(),
         };
         desk.take_over(board);
         self.spawn(Part::Server, async move {

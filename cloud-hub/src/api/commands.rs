@@ -1,4 +1,4 @@
-//! Commands: a door opened from afar, a device asked to look again, and how far each got.
+//! Commands: a door opened or locked down from afar, a device told to do something now, and how far each got.
 //!
 //! In: an API key and what is to be done. Out: `202` with the command; its state follows at `GET /v1/commands/{id}`. An
 //! unlock lives ten seconds: it is carried out in them or never. Asked twice with one `id`, there is one command.
@@ -6,12 +6,13 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
-use wire_contract::command::MAX_ORDERED_HOLD_MS;
-use wire_contract::{Code, Timestamp};
+use wire_contract::command::{MAX_ENROL_WITHIN_S, MAX_LOG_BYTES, MAX_LOG_LEVEL_S, MAX_ORDERED_HOLD_MS};
+use wire_contract::{Code, LogLevel, RebootTarget, Timestamp};
 
 use super::auth::Caller;
 use super::body::{Checks, Fields, Json};
@@ -19,9 +20,9 @@ use super::page::Page;
 use super::problem::ApiError;
 use super::state::Api;
 use crate::domain::command::{Command, Kind, Progress};
-use crate::domain::ids::{CommandId, DeviceId, DoorId};
+use crate::domain::ids::{CommandId, DeviceId, DoorId, PersonId, TenantId};
 use crate::store::devices::DeviceState;
-use crate::store::{StoreError, TenantTx, audit, commands, devices, places};
+use crate::store::{StoreError, TenantTx, audit, commands, devices, people, places};
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Unlock {
@@ -36,16 +37,111 @@ impl Fields for Unlock {
     const REQUIRED: &'static [&'static str] = &[];
 }
 
+/// A command to a device or a door. Which of the fields it takes depends on its kind.
 #[derive(Debug, Deserialize)]
 pub(super) struct NewCommand {
     #[serde(default)]
     id: Option<Uuid>,
     kind: String,
+    #[serde(default)]
+    hold_ms: Option<u32>,
+    #[serde(default)]
+    on: Option<bool>,
+    #[serde(default)]
+    target: Option<String>,
+    #[serde(default)]
+    level: Option<String>,
+    #[serde(default)]
+    for_s: Option<u32>,
+    #[serde(default)]
+    max_bytes: Option<u32>,
+    #[serde(default)]
+    person_id: Option<Uuid>,
+    #[serde(default)]
+    within_s: Option<u32>,
 }
 
 impl Fields for NewCommand {
-    const KNOWN: &'static [&'static str] = &["id", "kind"];
+    const KNOWN: &'static [&'static str] =
+        &["id", "kind", "hold_ms", "on", "target", "level", "for_s", "max_bytes", "person_id", "within_s"];
     const REQUIRED: &'static [&'static str] = &["kind"];
+}
+
+/// Kinds of commands that a device takes, and those that a door does.
+const OF_DEVICES: [&str; 5] = ["refresh", "lockdown", "reboot", "log_level", "collect_logs"];
+const OF_DOORS: [&str; 3] = ["unlock", "lockdown", "enrol"];
+/// How long a device waits for a face when nobody says.
+const ENROL_WITHIN_S: u32 = 30;
+
+impl NewCommand {
+    /// What is ordered, of a door if one is given; every mistake at once.
+    fn kind(&self, door: Option<DoorId>) -> Result<Kind, ApiError> {
+        let mut checks = Checks::default();
+        let kinds: &[&str] = if door.is_some() { &OF_DOORS } else { &OF_DEVICES };
+        checks
+            .that(kinds.contains(&self.kind.as_str()), "/kind", &format!("must be one of {}", kinds.join(", ")))
+            .done()?;
+        let taken: &[&str] = match self.kind.as_str() {
+            "unlock" => &["hold_ms"],
+            "lockdown" => &["on"],
+            "reboot" => &["target"],
+            "log_level" => &["level", "for_s"],
+            "collect_logs" => &["max_bytes"],
+            "enrol" => &["person_id", "within_s"],
+            _ => &[],
+        };
+        let present = [
+            ("hold_ms", self.hold_ms.is_some()),
+            ("on", self.on.is_some()),
+            ("target", self.target.is_some()),
+            ("level", self.level.is_some()),
+            ("for_s", self.for_s.is_some()),
+            ("max_bytes", self.max_bytes.is_some()),
+            ("person_id", self.person_id.is_some()),
+            ("within_s", self.within_s.is_some()),
+        ];
+        for (field, _) in present.iter().filter(|(field, there)| *there && !taken.contains(field)) {
+            checks.that(false, &format!("/{field}"), &format!("is no field of {}", self.kind));
+        }
+        let target = match self.target.as_deref() {
+            None | Some("agent") => Some(RebootTarget::Agent),
+            Some("machine") => Some(RebootTarget::Machine),
+            Some(_) => None,
+        };
+        let level = self.level.as_deref().and_then(LogLevel::from_word);
+        checks
+            .that(target.is_some(), "/target", "must be agent or machine")
+            .that(self.kind != "log_level" || level.is_some(), "/level", "must be error, warn, info, debug or trace")
+            .that(self.kind != "lockdown" || self.on.is_some(), "/on", "must be true to begin, false to end")
+            .that(self.kind != "enrol" || self.person_id.is_some(), "/person_id", "must name whom to enrol")
+            .done()?;
+        let kind = match (self.kind.as_str(), door) {
+            ("unlock", Some(door)) => Kind::Unlock { door, hold_ms: self.hold_ms },
+            ("enrol", Some(door)) => Kind::Enrol {
+                door,
+                person: PersonId(self.person_id.unwrap_or_default()),
+                within_s: self.within_s.unwrap_or(ENROL_WITHIN_S),
+            },
+            ("lockdown", door) => Kind::Lockdown { door, on: self.on.unwrap_or(true) },
+            ("reboot", _) => Kind::Reboot { target: target.unwrap_or(RebootTarget::Agent) },
+            ("log_level", _) => Kind::LogLevel { level: level.unwrap_or(LogLevel::Info), for_s: self.for_s },
+            ("collect_logs", _) => Kind::CollectLogs { max_bytes: self.max_bytes },
+            _ => Kind::Refresh,
+        };
+        in_bounds(&kind)?;
+        Ok(kind)
+    }
+}
+
+/// The bounds are those of the wire: a device would refuse what lies outside.
+fn in_bounds(kind: &Kind) -> Result<(), ApiError> {
+    let (field, most) = match kind {
+        Kind::Unlock { .. } => ("/hold_ms", MAX_ORDERED_HOLD_MS),
+        Kind::LogLevel { .. } => ("/for_s", MAX_LOG_LEVEL_S),
+        Kind::CollectLogs { .. } => ("/max_bytes", MAX_LOG_BYTES),
+        _ => ("/within_s", MAX_ENROL_WITHIN_S),
+    };
+    Checks::default().that(kind.order(None).in_bounds(), field, &format!("must be from 1 to {most}")).done()
 }
 
 /// A command as its owner sees it.
@@ -56,6 +152,7 @@ pub(super) struct CommandView {
     door_id: Option<Uuid>,
     kind: &'static str,
     hold_ms: Option<u32>,
+    args: Value,
     state: &'static str,
     code: Option<String>,
     actor: String,
@@ -64,17 +161,18 @@ pub(super) struct CommandView {
     changed_at: Timestamp,
 }
 
-fn view(api: &Api, command: Command) -> CommandView {
-    let (door_id, hold_ms) = match command.kind {
-        Kind::Unlock { door, hold_ms } => (Some(door.0), hold_ms),
-        Kind::Refresh => (None, None),
+pub(super) fn view(api: &Api, command: Command) -> CommandView {
+    let hold_ms = match command.kind {
+        Kind::Unlock { hold_ms, .. } => hold_ms,
+        _ => None,
     };
     CommandView {
         id: command.id.0,
         device_id: command.device.0,
-        door_id,
+        door_id: command.kind.door().map(|door| door.0),
         kind: command.kind.name(),
         hold_ms,
+        args: commands::args_of(command.kind),
         state: command.state_told(api.clock.now()),
         code: command.code,
         actor: command.actor,
@@ -91,11 +189,9 @@ pub(super) async fn unlock(
     Path(door): Path<Uuid>,
     Json(unlock): Json<Unlock>,
 ) -> Result<(StatusCode, axum::Json<CommandView>), ApiError> {
-    let held = unlock.hold_ms.is_none_or(|hold| (1..=MAX_ORDERED_HOLD_MS).contains(&hold));
-    let mut checks = Checks::default();
-    checks.that(held, "/hold_ms", &format!("must be from 1 to {MAX_ORDERED_HOLD_MS}")).done()?;
     let kind = Kind::Unlock { door: DoorId(door), hold_ms: unlock.hold_ms };
-    give(&api, &caller, unlock.id, None, kind).await
+    in_bounds(&kind)?;
+    accepted(&api, give(&api, caller.into(), unlock.id, None, kind).await?)
 }
 
 /// `POST /v1/devices/{id}/commands`
@@ -105,11 +201,54 @@ pub(super) async fn create(
     Path(device): Path<Uuid>,
     Json(new): Json<NewCommand>,
 ) -> Result<(StatusCode, axum::Json<CommandView>), ApiError> {
-    let mut checks = Checks::default();
-    checks
-        .that(new.kind == "refresh", "/kind", "must be refresh; a door is unlocked at /v1/doors/{id}/unlock")
-        .done()?;
-    give(&api, &caller, new.id, Some(DeviceId(device)), Kind::Refresh).await
+    accepted(&api, order(&api, caller.into(), Some(DeviceId(device)), None, &new).await?)
+}
+
+/// `POST /v1/doors/{id}/commands`
+pub(super) async fn create_at_door(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(door): Path<Uuid>,
+    Json(new): Json<NewCommand>,
+) -> Result<(StatusCode, axum::Json<CommandView>), ApiError> {
+    accepted(&api, order(&api, caller.into(), None, Some(DoorId(door)), &new).await?)
+}
+
+/// Who gives a command, and for whom.
+pub(super) struct Giver {
+    pub(super) tenant: TenantId,
+    pub(super) actor: String,
+}
+
+impl From<Caller> for Giver {
+    fn from(caller: Caller) -> Self {
+        Self { tenant: caller.tenant, actor: caller.actor() }
+    }
+}
+
+/// Gives a command that was described in fields.
+pub(super) async fn order(
+    api: &Arc<Api>,
+    giver: Giver,
+    device: Option<DeviceId>,
+    door: Option<DoorId>,
+    new: &NewCommand,
+) -> Result<Command, ApiError> {
+    give(api, giver, new.id, device, new.kind(door)?).await
+}
+
+fn accepted(api: &Arc<Api>, command: Command) -> Result<(StatusCode, axum::Json<CommandView>), ApiError> {
+    Ok((StatusCode::ACCEPTED, axum::Json(view(api, command))))
+}
+
+/// `GET /v1/commands/{id}/logs`: JSON lines, as the device sent them.
+pub(super) async fn logs(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(id): Path<Uuid>,
+) -> Result<impl IntoResponse, ApiError> {
+    let lines = api.db.tenant(caller.tenant, move |tx| Box::pin(commands::log(tx, CommandId(id)))).await?;
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")], lines))
 }
 
 /// `GET /v1/commands/{id}`
@@ -140,21 +279,23 @@ pub(super) async fn list(
 /// Writes the command with its audit entry. The publisher hears of it at the commit.
 async fn give(
     api: &Arc<Api>,
-    caller: &Caller,
+    Giver { tenant, actor }: Giver,
     id: Option<Uuid>,
     device: Option<DeviceId>,
     kind: Kind,
-) -> Result<(StatusCode, axum::Json<CommandView>), ApiError> {
+) -> Result<Command, ApiError> {
     let id = CommandId(id.unwrap_or_else(|| api.clock.new_id()));
-    let (now, actor) = (api.clock.now(), caller.actor());
-    let command = api
-        .db
-        .tenant(caller.tenant, move |tx| {
+    let now = api.clock.now();
+    api.db
+        .tenant(tenant, move |tx| {
             Box::pin(async move {
                 if let Some(given) = given_before(tx, id, kind, device).await? {
                     return Ok(given);
                 }
                 let device = who_carries_out(tx, kind, device).await?;
+                if let Kind::Enrol { person, .. } = kind {
+                    people::get(tx, person).await?;
+                }
                 let command = Command {
                     id,
                     device,
@@ -167,19 +308,21 @@ async fn give(
                     changed_at: now,
                 };
                 commands::create(tx, &command).await?;
+                let door = kind.door().map(|door| door.0);
                 let entry = audit::Entry {
                     actor: &command.actor,
                     action: "command.give",
                     object_kind: "command",
                     object_id: Some(id.0),
-                    detail: json!({ "kind": kind.name(), "device": device.to_string() }),
+                    detail: json!({
+                        "kind": kind.name(), "device": device.to_string(), "door": door, "args": commands::args_of(kind),
+                    }),
                 };
                 audit::write(tx, entry).await?;
                 Ok::<_, ApiError>(command)
             })
         })
-        .await?;
-    Ok((StatusCode::ACCEPTED, axum::Json(view(api, command))))
+        .await
 }
 
 /// The command that has this id already, if it is the same one.
@@ -199,14 +342,14 @@ async fn given_before(
 
 /// The device that must do it: connected, or it could not do it in time.
 async fn who_carries_out(tx: &mut TenantTx, kind: Kind, device: Option<DeviceId>) -> Result<DeviceId, ApiError> {
-    let device = match (kind, device) {
-        (Kind::Unlock { door, .. }, _) => {
+    let device = match (kind.door(), device) {
+        (Some(door), _) => {
             let door = places::doors(tx, None).await?.into_iter().find(|known| known.id == door);
             let door = door.ok_or_else(|| ApiError::of(Code::NotFound))?;
             door.device_id.ok_or_else(|| ApiError::because(Code::Conflict, "no device drives this door"))?
         }
-        (Kind::Refresh, Some(device)) => device,
-        (Kind::Refresh, None) => return Err(ApiError::of(Code::NotFound)),
+        (None, Some(device)) => device,
+        (None, None) => return Err(ApiError::of(Code::NotFound)),
     };
     let found = devices::get(tx, device).await?;
     if found.state != DeviceState::Claimed || !found.online {

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Path as UrlPath, State};
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path as UrlPath, Query, State};
 use axum::http::StatusCode;
 use axum::middleware;
 use axum::routing::{delete, get, post};
@@ -20,13 +21,16 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use wire_contract::Timestamp;
 
+use super::anchors::{self, AnchorQuery};
 use super::body::{Checks, Fields, Json};
+use super::commands::{Giver, NewCommand};
 use super::problem::ApiError;
 use super::sites::MAX_NAME;
 use super::state::Api;
-use super::{devices, observe};
-use crate::domain::ids::{ApiKeyId, TenantId};
-use crate::store::{audit, credentials, places, routes};
+use super::{commands, devices, galleries, observe, twins};
+use crate::domain::command::Command;
+use crate::domain::ids::{AnchorId, ApiKeyId, CommandId, DeviceId, DoorId, GalleryId, PersonId, TenantId};
+use crate::store::{audit, commands as store_commands, credentials, devices as store_devices, places, routes};
 
 /// As audit entries name the command line's user.
 const OPERATOR: &str = "operator";
@@ -53,6 +57,17 @@ pub async fn serve(listener: UnixListener, api: Arc<Api>, stop: CancellationToke
         .route("/tenants/{tenant}/api-keys", post(create_key).get(list_keys))
         .route("/tenants/{tenant}/api-keys/{key}", delete(revoke_key))
         .route("/tenants/{tenant}/devices", get(list_devices))
+        .route("/tenants/{tenant}/galleries", get(list_galleries))
+        .route("/tenants/{tenant}/galleries/compact", post(compact_galleries))
+        .route("/tenants/{tenant}/devices/{device}/twin", get(show_twin).put(set_twin))
+        .route("/tenants/{tenant}/devices/{device}/commands", post(order_device).get(list_commands_of_device))
+        .route("/tenants/{tenant}/doors/{door}/commands", post(order_door))
+        .route("/tenants/{tenant}/commands", get(list_commands))
+        .route("/tenants/{tenant}/commands/{command}", get(show_command))
+        .route("/tenants/{tenant}/commands/{command}/logs", get(show_logs))
+        .route("/tenants/{tenant}/people/{person}/negative-anchors", post(add_anchor).get(list_anchors))
+        .route("/tenants/{tenant}/people/{person}/negative-anchors/{anchor}", delete(remove_anchor))
+        .layer(DefaultBodyLimit::max(api.settings.enrolment.max_photo_bytes))
         .route("/doctor", get(doctor))
         .layer(middleware::from_fn_with_state(clock, observe::observe))
         .with_state(api);
@@ -149,6 +164,147 @@ async fn revoke_key(
 async fn list_devices(State(api): State<Arc<Api>>, UrlPath(tenant): UrlPath<Uuid>) -> Answer {
     let tenant = existing(&api, tenant).await?;
     ok(json!({ "devices": devices::all(&api, tenant).await? }))
+}
+
+async fn list_galleries(State(api): State<Arc<Api>>, UrlPath(tenant): UrlPath<Uuid>) -> Answer {
+    let tenant = existing(&api, tenant).await?;
+    ok(json!({ "logs": galleries::list(&api, tenant).await? }))
+}
+
+#[derive(Debug, Deserialize)]
+struct WhichGallery {
+    #[serde(default)]
+    gallery: Option<Uuid>,
+}
+
+impl Fields for WhichGallery {
+    const KNOWN: &'static [&'static str] = &["gallery"];
+    const REQUIRED: &'static [&'static str] = &[];
+}
+
+async fn compact_galleries(
+    State(api): State<Arc<Api>>,
+    UrlPath(tenant): UrlPath<Uuid>,
+    Json(which): Json<WhichGallery>,
+) -> Answer {
+    let tenant = existing(&api, tenant).await?;
+    let only = which.gallery.map(GalleryId);
+    ok(json!({ "logs": galleries::compact(&api, tenant, only, OPERATOR).await? }))
+}
+
+async fn show_twin(State(api): State<Arc<Api>>, UrlPath((tenant, device)): UrlPath<(Uuid, Uuid)>) -> Answer {
+    let tenant = existing(&api, tenant).await?;
+    ok(json!(twins::show(&api, tenant, DeviceId(device)).await?))
+}
+
+/// Settings as a whole, and which version they are a change of.
+#[derive(Debug, Deserialize)]
+struct NewTwin {
+    settings: Value,
+    #[serde(default)]
+    version: Option<u64>,
+}
+
+impl Fields for NewTwin {
+    const KNOWN: &'static [&'static str] = &["settings", "version"];
+    const REQUIRED: &'static [&'static str] = &["settings"];
+}
+
+async fn set_twin(
+    State(api): State<Arc<Api>>,
+    UrlPath((tenant, device)): UrlPath<(Uuid, Uuid)>,
+    Json(new): Json<NewTwin>,
+) -> Answer {
+    let giver = operator(&api, tenant).await?;
+    ok(json!(twins::wish(&api, giver, DeviceId(device), new.version, &new.settings).await?))
+}
+
+async fn order_device(
+    State(api): State<Arc<Api>>,
+    UrlPath((tenant, device)): UrlPath<(Uuid, Uuid)>,
+    Json(new): Json<NewCommand>,
+) -> Answer {
+    let giver = operator(&api, tenant).await?;
+    let command = commands::order(&api, giver, Some(DeviceId(device)), None, &new).await?;
+    Ok((StatusCode::ACCEPTED, axum::Json(json!(commands::view(&api, command)))))
+}
+
+async fn order_door(
+    State(api): State<Arc<Api>>,
+    UrlPath((tenant, door)): UrlPath<(Uuid, Uuid)>,
+    Json(new): Json<NewCommand>,
+) -> Answer {
+    let giver = operator(&api, tenant).await?;
+    let command = commands::order(&api, giver, None, Some(DoorId(door)), &new).await?;
+    Ok((StatusCode::ACCEPTED, axum::Json(json!(commands::view(&api, command)))))
+}
+
+async fn list_commands(State(api): State<Arc<Api>>, UrlPath(tenant): UrlPath<Uuid>) -> Answer {
+    let tenant = existing(&api, tenant).await?;
+    let found = api.db.tenant(tenant, |tx| Box::pin(store_commands::list(tx))).await?;
+    listed(&api, found)
+}
+
+async fn list_commands_of_device(
+    State(api): State<Arc<Api>>,
+    UrlPath((tenant, device)): UrlPath<(Uuid, Uuid)>,
+) -> Answer {
+    let tenant = existing(&api, tenant).await?;
+    let found = api.db.tenant(tenant, move |tx| {
+        Box::pin(async move {
+            store_devices::get(tx, DeviceId(device)).await?;
+            store_commands::of_device(tx, DeviceId(device)).await
+        })
+    });
+    listed(&api, found.await?)
+}
+
+fn listed(api: &Api, found: Vec<Command>) -> Answer {
+    ok(json!({ "commands": found.into_iter().map(|command| commands::view(api, command)).collect::<Vec<_>>() }))
+}
+
+async fn show_command(State(api): State<Arc<Api>>, UrlPath((tenant, command)): UrlPath<(Uuid, Uuid)>) -> Answer {
+    let tenant = existing(&api, tenant).await?;
+    let found = api.db.tenant(tenant, move |tx| Box::pin(store_commands::get(tx, CommandId(command)))).await?;
+    ok(json!(commands::view(&api, found)))
+}
+
+async fn show_logs(State(api): State<Arc<Api>>, UrlPath((tenant, command)): UrlPath<(Uuid, Uuid)>) -> Answer {
+    let tenant = existing(&api, tenant).await?;
+    let lines = api.db.tenant(tenant, move |tx| Box::pin(store_commands::log(tx, CommandId(command)))).await?;
+    ok(json!({ "lines": String::from_utf8_lossy(&lines) }))
+}
+
+/// The command line's user, as whoever gives orders in a tenant.
+async fn operator(api: &Api, tenant: Uuid) -> Result<Giver, ApiError> {
+    Ok(Giver { tenant: existing(api, tenant).await?, actor: OPERATOR.to_owned() })
+}
+
+/// The body is the picture itself.
+async fn add_anchor(
+    State(api): State<Arc<Api>>,
+    UrlPath((tenant, person)): UrlPath<(Uuid, Uuid)>,
+    Query(query): Query<AnchorQuery>,
+    picture: Bytes,
+) -> Answer {
+    let (tenant, person) = (existing(&api, tenant).await?, PersonId(person));
+    let place = anchors::enter(&api, tenant, person).await?;
+    let view = anchors::add(&api, tenant, person, place, picture, query.confirm, OPERATOR).await?;
+    Ok((StatusCode::CREATED, axum::Json(json!(view))))
+}
+
+async fn list_anchors(State(api): State<Arc<Api>>, UrlPath((tenant, person)): UrlPath<(Uuid, Uuid)>) -> Answer {
+    let tenant = existing(&api, tenant).await?;
+    ok(json!({ "negative_anchors": anchors::all(&api, tenant, PersonId(person)).await? }))
+}
+
+async fn remove_anchor(
+    State(api): State<Arc<Api>>,
+    UrlPath((tenant, person, anchor)): UrlPath<(Uuid, Uuid, Uuid)>,
+) -> Result<StatusCode, ApiError> {
+    let tenant = existing(&api, tenant).await?;
+    api.custody.remove_anchor(tenant, PersonId(person), AnchorId(anchor), OPERATOR).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn doctor(State(api): State<Arc<Api>>) -> Answer {

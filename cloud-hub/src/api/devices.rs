@@ -17,7 +17,7 @@ use super::problem::ApiError;
 use super::sites::MAX_NAME;
 use super::state::Api;
 use crate::domain::ids::{DeviceId, DoorId, SiteId, TenantId};
-use crate::store::devices::{Agreement, Device, DeviceGallery, DeviceState};
+use crate::store::devices::{Agreement, Device, DeviceGallery, DeviceState, SnapshotProgress};
 use crate::store::{TenantTx, audit, devices, places};
 
 /// Doors of one device: more than any door controller drives.
@@ -59,6 +59,8 @@ pub(super) struct DeviceView {
     state: &'static str,
     online: bool,
     last_seen_at: Option<Timestamp>,
+    /// Until when it may use its galleries without contact, if its own `gallery_lease` is this hub's `device_lease`.
+    lease_until: Option<Timestamp>,
     versions: Option<Value>,
     certificate_expires_at: Option<Timestamp>,
     created_at: Timestamp,
@@ -91,6 +93,29 @@ struct DeviceGalleryView {
     standing: &'static str,
     since: Option<Timestamp>,
     propagation_ms: Option<i64>,
+    snapshot: Option<SnapshotView>,
+}
+
+/// A snapshot that the device is offered, or fetches; `text` says the same to a person.
+#[derive(Debug, Serialize)]
+struct SnapshotView {
+    version: u64,
+    fetched: u64,
+    bytes: Option<u64>,
+    percent: Option<u64>,
+    text: String,
+}
+
+impl From<SnapshotProgress> for SnapshotView {
+    fn from(progress: SnapshotProgress) -> Self {
+        let SnapshotProgress { version, fetched, bytes } = progress;
+        let percent = progress.percent();
+        let text = match (percent, bytes) {
+            (Some(percent), Some(bytes)) => format!("{percent} % of {bytes} bytes"),
+            _ => String::from("offered"),
+        };
+        Self { version, fetched, bytes, percent, text }
+    }
 }
 
 impl From<&DeviceGallery> for DeviceGalleryView {
@@ -114,11 +139,22 @@ impl From<&DeviceGallery> for DeviceGalleryView {
             },
             since: gallery.since().map(Timestamp::from),
             propagation_ms: gallery.propagation.and_then(|took| i64::try_from(took.whole_milliseconds()).ok()),
+            snapshot: gallery.snapshot.map(SnapshotView::from),
         }
     }
 }
 
-fn view(device: Device, doors: Vec<places::Door>, galleries: &[DeviceGallery]) -> DeviceView {
+/// How long a device may use its galleries without contact, as this hub has it; none: for ever.
+type Lease = Option<time::Duration>;
+
+impl Api {
+    fn lease(&self) -> Lease {
+        let lease = self.settings.keep.device_lease;
+        time::Duration::try_from(lease).ok().filter(|lease| lease.is_positive())
+    }
+}
+
+fn view(device: Device, doors: Vec<places::Door>, galleries: &[DeviceGallery], lease: Lease) -> DeviceView {
     let state = match device.state {
         DeviceState::Created => "created",
         DeviceState::Claimed => "claimed",
@@ -132,6 +168,7 @@ fn view(device: Device, doors: Vec<places::Door>, galleries: &[DeviceGallery]) -
         state,
         online: device.online,
         last_seen_at: device.last_seen_at.map(Timestamp::from),
+        lease_until: device.last_seen_at.zip(lease).map(|(seen, lease)| Timestamp::from(seen + lease)),
         versions: device.versions,
         certificate_expires_at: device.certificate_expires_at.map(Timestamp::from),
         created_at: device.created_at.into(),
@@ -141,11 +178,11 @@ fn view(device: Device, doors: Vec<places::Door>, galleries: &[DeviceGallery]) -
     }
 }
 
-async fn full_view(tx: &mut TenantTx, device: Device) -> Result<DeviceView, ApiError> {
+async fn full_view(tx: &mut TenantTx, device: Device, lease: Lease) -> Result<DeviceView, ApiError> {
     let id = device.id;
     let doors = places::doors(tx, Some(id)).await?;
     let galleries = devices::galleries(tx, id).await?;
-    Ok(view(device, doors, &galleries))
+    Ok(view(device, doors, &galleries, lease))
 }
 
 /// `POST /v1/devices`
@@ -174,7 +211,7 @@ pub(super) async fn create(
             name: door.name,
         })
         .collect();
-    let (name, actor) = (new.name, caller.actor());
+    let (name, actor, lease) = (new.name, caller.actor(), api.lease());
     let mut view = api
         .db
         .tenant(caller.tenant, move |tx| {
@@ -193,7 +230,7 @@ pub(super) async fn create(
                 };
                 audit::write(tx, entry).await?;
                 let device = devices::get(tx, id).await?;
-                full_view(tx, device).await
+                full_view(tx, device, lease).await
             })
         })
         .await?;
@@ -225,12 +262,13 @@ async fn issue_claim(api: &Api, caller: &Caller, device: DeviceId) -> Result<Cla
 
 /// Every device of a tenant; the command line's list is the same.
 pub(super) async fn all(api: &Api, tenant: TenantId) -> Result<Vec<DeviceView>, ApiError> {
+    let lease = api.lease();
     api.db
-        .tenant(tenant, |tx| {
+        .tenant(tenant, move |tx| {
             Box::pin(async move {
                 let mut views = Vec::new();
                 for device in devices::list(tx).await? {
-                    views.push(full_view(tx, device).await?);
+                    views.push(full_view(tx, device, lease).await?);
                 }
                 Ok::<_, ApiError>(views)
             })
@@ -252,10 +290,11 @@ pub(super) async fn get(
     caller: Caller,
     Path(id): Path<Uuid>,
 ) -> Result<axum::Json<DeviceView>, ApiError> {
+    let lease = api.lease();
     let view = api.db.tenant(caller.tenant, move |tx| {
         Box::pin(async move {
             let device = devices::get(tx, DeviceId(id)).await?;
-            full_view(tx, device).await
+            full_view(tx, device, lease).await
         })
     });
     Ok(axum::Json(view.await?))

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use face_core::quality::{QualityGate, QualityReason};
-use face_core::{Embedding, ModelError};
+use face_core::{Embedding, ModelError, Space, ThresholdLadder};
 use face_runtime::{AverageError, EnrolError, Enrolled, ModelPack, PhotoError, PhotoLimits, RefusalReason};
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -18,8 +18,8 @@ use wire_contract::Code;
 pub struct Models {
     /// The pack.
     pub pack: ModelPack,
-    /// Similarity from which two people are taken to be one.
-    pub duplicate_threshold: f32,
+    /// Similarity from which two people are taken to be one, by how many templates were compared.
+    pub duplicates: ThresholdLadder,
 }
 
 /// A bounded place where photographs are worked on.
@@ -52,16 +52,18 @@ pub struct Photograph {
 pub struct NewTemplate {
     /// Unit vector.
     pub embedding: Embedding,
-    /// Mean quality of the accepted photographs, in [0, 1].
+    /// How good it is, in [0, 1]: the clarity that doors dock it by, or in a space without the photographs' mean quality.
     pub quality: f32,
-    /// The pack's space.
+    /// The pack's space, and how templates of it are compared.
+    pub space: Space,
+    /// Its name.
     pub space_id: String,
     /// The pack's version.
     pub model_version: String,
     /// Each photograph's fate.
     pub photographs: Vec<Photograph>,
-    /// Similarity from which another person is a duplicate.
-    pub duplicate_threshold: f32,
+    /// Similarity from which another person is a duplicate, by how many templates were compared.
+    pub duplicates: ThresholdLadder,
 }
 
 /// Why there is no template.
@@ -100,6 +102,13 @@ impl Enroller {
         self.models.load().is_some()
     }
 
+    /// The space that the models work in, and the similarities from which two people are taken to be one.
+    #[must_use]
+    pub fn space(&self) -> Option<(Space, ThresholdLadder)> {
+        let models = self.models.load();
+        models.as_ref().map(|models| (models.pack.manifest().space(), models.duplicates.clone()))
+    }
+
     /// Takes a place, or says [`Busy`] at once. Take it before the photographs are read: places bound the memory too.
     pub fn enter(&self) -> Result<Place, Busy> {
         Arc::clone(&self.places).try_acquire_owned().map(Place).map_err(|_| Busy)
@@ -107,12 +116,22 @@ impl Enroller {
 
     /// Works on the photographs of one person.
     pub async fn enrol(&self, place: Place, photographs: Vec<Bytes>) -> Result<NewTemplate, Refusal> {
+        self.work(place, photographs, QualityGate::enrol()).await
+    }
+
+    /// Works on a picture of somebody who was taken for another. It may come from a door's camera, so that it is judged as
+    /// a door judges: what a door can mistake must be good enough to say so.
+    pub async fn anchor(&self, place: Place, picture: Bytes) -> Result<NewTemplate, Refusal> {
+        self.work(place, vec![picture], QualityGate::matching()).await
+    }
+
+    async fn work(&self, place: Place, photographs: Vec<Bytes>, gate: QualityGate) -> Result<NewTemplate, Refusal> {
         let models = self.models.load_full().ok_or(Refusal::NoModels)?;
         let worker = Arc::clone(&self.workers).acquire_owned().await.map_err(|_| Refusal::Crashed)?;
         let limits = self.limits;
         // The permits go into the task: a client that leaves does not free a place that is still being worked at.
         let work = tokio::task::spawn_blocking(move || {
-            let outcome = work(&models, &photographs, &limits);
+            let outcome = work(&models, &photographs, &limits, &gate);
             drop((worker, place));
             outcome
         });
@@ -123,11 +142,16 @@ impl Enroller {
 /// A place in the queue; given back when dropped.
 pub struct Place(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
 
-fn work(models: &Models, photographs: &[Bytes], limits: &PhotoLimits) -> Result<NewTemplate, Refusal> {
+fn work(
+    models: &Models,
+    photographs: &[Bytes],
+    limits: &PhotoLimits,
+    gate: &QualityGate,
+) -> Result<NewTemplate, Refusal> {
     let mut fates = Vec::with_capacity(photographs.len());
     let mut accepted = Vec::new();
     for (index, bytes) in photographs.iter().enumerate() {
-        let (fate, enrolled) = one(&models.pack, index, bytes, limits).map_err(Refusal::Model)?;
+        let (fate, enrolled) = one(&models.pack, index, bytes, limits, gate).map_err(Refusal::Model)?;
         fates.push(fate);
         accepted.extend(enrolled);
     }
@@ -148,13 +172,16 @@ fn work(models: &Models, photographs: &[Bytes], limits: &PhotoLimits) -> Result<
     let qualities: Vec<f32> = fates.iter().filter(|fate| fate.accepted).filter_map(|fate| fate.quality).collect();
     let count = f32::from(u16::try_from(qualities.len().max(1)).unwrap_or(u16::MAX));
     let manifest = models.pack.manifest();
+    let space = manifest.space();
     Ok(NewTemplate {
+        // What doors dock the template by, where the pack has a scale for it.
+        quality: space.quality(embedding.handicap(), qualities.iter().sum::<f32>() / count),
         embedding,
-        quality: qualities.iter().sum::<f32>() / count,
+        space,
         space_id: manifest.space_id.clone(),
         model_version: format!("{} {}", manifest.name, manifest.version),
         photographs: fates,
-        duplicate_threshold: models.duplicate_threshold,
+        duplicates: models.duplicates.clone(),
     })
 }
 
@@ -163,13 +190,14 @@ fn one(
     index: usize,
     bytes: &[u8],
     limits: &PhotoLimits,
+    gate: &QualityGate,
 ) -> Result<(Photograph, Option<Enrolled>), ModelError> {
     let refused = |quality, reasons| (Photograph { index, accepted: false, quality, reasons }, None);
     let image = match face_runtime::decode_photo(bytes, limits) {
         Ok(image) => image,
         Err(error) => return Ok(refused(None, vec![photo_code(&error)])),
     };
-    match face_runtime::enrol_photograph(pack, &image, &QualityGate::enrol()) {
+    match face_runtime::enrol_photograph(pack, &image, gate) {
         Ok(enrolled) => {
             let quality = Some(enrolled.examined.quality.overall());
             Ok((Photograph { index, accepted: true, quality, reasons: Vec::new() }, Some(enrolled)))

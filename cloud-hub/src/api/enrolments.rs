@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use uuid::Uuid;
 use wire_contract::texts::{Language, code_text, hint_text};
 use wire_contract::{Code, Problem};
@@ -18,15 +18,14 @@ use super::enroller::{Busy, NewTemplate, Photograph, Refusal};
 use super::people::TemplateView;
 use super::problem::ApiError;
 use super::state::Api;
+use crate::domain::duplicate::Duplicate;
 use crate::domain::enrolment::{self, Input, State as SessionState};
 use crate::domain::ids::{PersonId, SessionId, TemplateId};
 use crate::keys;
 use crate::store::{people, sessions};
 
 /// Seconds after which a client that met a full queue may come back; a photograph takes well below one.
-const RETRY_AFTER_SECONDS: u32 = 2;
-/// Neighbours that are looked at for a duplicate: the person's own templates may come first.
-const NEIGHBOURS: u32 = 20;
+pub(super) const RETRY_AFTER_SECONDS: u32 = 2;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -68,7 +67,7 @@ async fn enrol(
     })?;
     let photographs = read_photographs(api, form).await?;
     let template = api.enroller.enrol(place, photographs).await.map_err(refused)?;
-    let id = store(api, caller, person, session, &template, allow_duplicate).await?;
+    let (id, duplicate) = store(api, caller, person, session, &template, allow_duplicate).await?;
     let view = TemplateView {
         id: id.0,
         space_id: template.space_id,
@@ -76,11 +75,14 @@ async fn enrol(
         quality: template.quality,
         created_at: None,
     };
-    let body = json!({ "id": session.0, "template": view, "photographs": template.photographs });
+    let mut body = json!({ "id": session.0, "template": view, "photographs": template.photographs });
+    if let Some(other) = duplicate {
+        body["duplicate_allowed"] = keys::duplicate_told(&other);
+    }
     Ok((StatusCode::CREATED, axum::Json(body)).into_response())
 }
 
-fn refused(refusal: Refusal) -> ApiError {
+pub(super) fn refused(refusal: Refusal) -> ApiError {
     match refusal {
         Refusal::Photographs(code, photographs) => with_photographs(code, &photographs),
         Refusal::NoModels => {
@@ -107,7 +109,7 @@ fn with_photographs(code: Code, photographs: &[Photograph]) -> ApiError {
 }
 
 /// Reads every field named `photo`, within the limits; anything else is an error that names it.
-async fn read_photographs(api: &Api, mut multipart: Multipart) -> Result<Vec<Bytes>, ApiError> {
+pub(super) async fn read_photographs(api: &Api, mut multipart: Multipart) -> Result<Vec<Bytes>, ApiError> {
     let limits = &api.settings.enrolment;
     let mut photographs = Vec::new();
     while let Some(field) = multipart.next_field().await.map_err(|error| multipart_error(&error))? {
@@ -140,7 +142,7 @@ async fn read_field(mut field: Field<'_>, index: usize, max_bytes: usize) -> Res
     Ok(bytes.freeze())
 }
 
-fn not_a_form(rejection: &MultipartRejection) -> ApiError {
+pub(super) fn not_a_form(rejection: &MultipartRejection) -> ApiError {
     let code = match rejection {
         MultipartRejection::InvalidBoundary(_) => Code::UnsupportedMediaType,
         _ => Code::InvalidRequest,
@@ -190,7 +192,8 @@ async fn close_failed(api: &Api, caller: &Caller, id: SessionId, code: Code) {
     let _ = closed.await;
 }
 
-/// Looks for a duplicate, then stores the template, its gallery records, the session's end, audit and event at once.
+/// Looks for a duplicate, then stores the template, its gallery records, the session's end, audit and event at once. The
+/// answer names the duplicate that was allowed.
 async fn store(
     api: &Arc<Api>,
     caller: &Caller,
@@ -198,10 +201,12 @@ async fn store(
     session: SessionId,
     template: &NewTemplate,
     allow_duplicate: bool,
-) -> Result<TemplateId, ApiError> {
+) -> Result<(TemplateId, Option<Duplicate>), ApiError> {
     let embedding = Box::new(*template.embedding.as_slice());
-    if !allow_duplicate {
-        refuse_duplicate(api, caller, person, template, embedding.clone()).await?;
+    let (probe, ladder) = (template.embedding.clone(), template.duplicates.clone());
+    let duplicate = api.custody.duplicate(caller.tenant, person, &template.space, probe, ladder).await?;
+    if let Some(other) = duplicate.filter(|_| !allow_duplicate) {
+        return Err(is_duplicate(&other));
     }
     let accepted = template.photographs.iter().filter(|photograph| photograph.accepted).count();
     let new = keys::NewTemplate {
@@ -210,24 +215,17 @@ async fn store(
         quality: template.quality,
         photographs: u32::try_from(accepted).unwrap_or(u32::MAX),
         embedding,
+        duplicate,
     };
-    Ok(api.custody.enrol(caller.tenant, person, Some(session), new, &caller.actor()).await?)
+    let id = api.custody.enrol(caller.tenant, person, Some(session), new, &caller.actor()).await?;
+    Ok((id, duplicate))
 }
 
-/// Another person of the tenant who looks the same is told by id, with the score that says so.
-async fn refuse_duplicate(
-    api: &Api,
-    caller: &Caller,
-    person: PersonId,
-    template: &NewTemplate,
-    probe: Box<[f32; 512]>,
-) -> Result<(), ApiError> {
-    let near = api.custody.nearest(caller.tenant, &template.space_id, probe, NEIGHBOURS).await?;
-    let threshold = template.duplicate_threshold;
-    let Some(other) = near.into_iter().find(|near| near.person != person && near.similarity >= threshold) else {
-        return Ok(());
-    };
-    let detail = "another person of this tenant looks the same: enrol with ?allow_duplicate=true if that is right";
-    let found: Value = json!({ "person": other.person.0, "score": other.similarity, "threshold": threshold });
-    Err(Problem::of(Code::DuplicatePerson).detail(detail).extension("duplicate", found).into())
+/// Another person of the tenant who looks the same is told by id, with the score and what it had to stay below.
+fn is_duplicate(other: &Duplicate) -> ApiError {
+    let detail = format!(
+        "person {} looks the same: enrol the photographs there if it is one person, or here with ?allow_duplicate=true if it is not (the audit keeps that)",
+        other.person
+    );
+    Problem::of(Code::DuplicatePerson).detail(detail).extension("duplicate", keys::duplicate_told(other)).into()
 }

@@ -4,6 +4,8 @@
 //! seen is decided by the database, since every handler works inside one tenant's transaction. Imports `domain`,
 //! `store`, `keys` and `pki`. Deliberately absent: state between requests, and SQL.
 
+mod anchors;
+mod answers;
 mod auth;
 mod body;
 mod claims;
@@ -14,6 +16,7 @@ pub mod enroller;
 mod enrolments;
 mod events;
 pub mod feed;
+mod galleries;
 pub mod health;
 mod hub_time;
 pub mod listener;
@@ -24,7 +27,9 @@ mod people;
 mod problem;
 mod renewals;
 mod sites;
+mod snapshots;
 mod state;
+mod twins;
 mod webhooks;
 
 use std::sync::Arc;
@@ -36,7 +41,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::middleware;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, post, put};
 use tower::ServiceBuilder;
 use tower::timeout::TimeoutLayer;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -63,17 +68,27 @@ pub fn routes(api: Arc<Api>, request_timeout: Duration) -> Router {
     let compressed = CompressionLayer::new().compress_when(
         DefaultPredicate::new()
             .and(NotForContentType::SSE)
+            // Sealed bytes grow no shorter, and a range is of what was sealed.
+            .and(NotForContentType::const_new("application/octet-stream"))
             .and(tower_http::compression::predicate::SizeAbove::new(MIN_COMPRESSED_BYTES.into())),
     );
     ordinary()
         .layer(timed)
-        .merge(Router::new().route("/v1/events/stream", get(events::stream)))
+        .merge(long())
         .fallback(|| async { ApiError::of(Code::NotFound) })
         .method_not_allowed_fallback(|| async { ApiError::of(Code::MethodNotAllowed) })
         .layer(compressed)
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn_with_state(clock, observe::observe))
         .with_state(api)
+}
+
+/// What takes as long as it takes: a stream that does not end, a gallery over a slow line.
+fn long() -> Router<Arc<Api>> {
+    Router::new()
+        .route("/v1/events/stream", get(events::stream))
+        .route(&format!("{}/{{id}}/manifest", paths::DEVICE_SNAPSHOTS), get(snapshots::manifest))
+        .route(&format!("{}/{{id}}", paths::DEVICE_SNAPSHOTS), get(snapshots::content))
 }
 
 fn ordinary() -> Router<Arc<Api>> {
@@ -86,9 +101,14 @@ fn ordinary() -> Router<Arc<Api>> {
         .route("/v1/devices/{id}/claim-tokens", post(devices::create_claim_token))
         .route("/v1/devices/{id}/commands", post(commands::create).get(commands::list))
         .route("/v1/doors/{id}/unlock", post(commands::unlock))
+        .route("/v1/doors/{id}/commands", post(commands::create_at_door))
         .route("/v1/commands/{id}", get(commands::get))
+        .route("/v1/commands/{id}/logs", get(commands::logs))
+        .route("/v1/devices/{id}/twin", get(twins::get).put(twins::put))
+        .route("/v1/devices/{id}/twin/versions", get(twins::versions))
         .route("/v1/people", post(people::create).get(people::list))
         .route("/v1/people/{id}", get(people::get).delete(people::delete))
+        .route("/v1/people/{id}/negative-anchors/{anchor}", delete(anchors::delete))
         .route("/v1/events", get(events::list))
         .route("/v1/webhooks", post(webhooks::create).get(webhooks::list))
         .route("/v1/webhooks/{id}", delete(webhooks::delete))
@@ -96,10 +116,15 @@ fn ordinary() -> Router<Arc<Api>> {
         .route(paths::TIME, post(hub_time::tell).layer(axum::Extension(hub_time::Askers::default())))
         .route(paths::DEVICE_LINK, get(claims::link))
         .route(paths::DEVICE_RENEWAL, post(renewals::renew))
+        .route(paths::DEVICE_ENROLMENTS, post(answers::enrol))
         .layer(DefaultBodyLimit::max(MAX_JSON_BYTES));
     let photographs = Router::new()
         .route("/v1/people/{id}/enrolments", post(enrolments::create))
+        .route("/v1/people/{id}/negative-anchors", post(anchors::create).get(anchors::list))
         .layer(DefaultBodyLimit::max(MAX_FORM_BYTES));
+    let logs = Router::new()
+        .route(&format!("{}/{{command}}", paths::DEVICE_LOGS), put(answers::put_logs))
+        .layer(DefaultBodyLimit::max(answers::MAX_ANSWER_BYTES));
     let mut health = Router::new();
     for (path, route) in [
         ("/health", get(health::ready)),
@@ -111,7 +136,7 @@ fn ordinary() -> Router<Arc<Api>> {
     ] {
         health = health.route(path, route.clone()).route(&format!("{path}/"), route);
     }
-    v1.merge(photographs).merge(health)
+    v1.merge(photographs).merge(logs).merge(health)
 }
 
 /// A panic in a handler is a fault of the hub: logged with its text, answered without.

@@ -10,8 +10,9 @@ use super::enroller::Enroller;
 use super::feed::Feed;
 use super::health::{Component, Life, Probe};
 use crate::clock::Clock;
+use crate::domain::compaction::KeepRule;
 use crate::domain::ids::DeviceId;
-use crate::keys::Custody;
+use crate::keys::{Custody, Snapshots};
 use crate::outbound::address::AddressPolicy;
 use crate::pki::Pki;
 use crate::store::Database;
@@ -29,6 +30,8 @@ pub struct Settings {
     pub enrolment: EnrolmentLimits,
     /// Which addresses webhooks may have.
     pub webhook_policy: AddressPolicy,
+    /// What stays in the logs of galleries.
+    pub keep: KeepRule,
 }
 
 /// Bounds of one enrolment.
@@ -59,6 +62,8 @@ pub struct Api {
     pub db: Database,
     /// Operations in which a row and a key change together.
     pub custody: Custody,
+    /// Galleries whole, for devices.
+    pub snapshots: Snapshots,
     /// The hub's certificates.
     pub pki: Arc<Pki>,
     /// The time.

@@ -28,6 +28,18 @@ pub enum ClientError {
     /// The hub refused.
     #[error("{0}")]
     Refused(String),
+    /// A command that was waited for did not succeed.
+    #[error("the command did not succeed:\n{0}")]
+    NotSucceeded(String),
+    /// A file that was to be sent cannot be read.
+    #[error("{} cannot be read: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The conversation broke off.
     #[error("the hub broke off the answer: {0}")]
     Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -37,21 +49,45 @@ fn broken(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ClientE
     ClientError::Broken(error.into())
 }
 
+/// What a request carries.
+#[derive(Debug, PartialEq)]
+pub(super) enum Sent {
+    /// Nothing.
+    Nothing,
+    /// JSON.
+    Json(Value),
+    /// The bytes of a file.
+    File(PathBuf),
+}
+
+impl Sent {
+    fn bytes(&self) -> Result<(&'static str, Bytes), ClientError> {
+        Ok(match self {
+            Self::Nothing => ("application/json", Bytes::new()),
+            Self::Json(value) => ("application/json", Bytes::from(value.to_string())),
+            Self::File(path) => {
+                let read = std::fs::read(path).map_err(|source| ClientError::File { path: path.clone(), source })?;
+                ("application/octet-stream", Bytes::from(read))
+            }
+        })
+    }
+}
+
 /// Sends one request and returns the JSON answer (`null` for an empty one).
-pub(super) async fn ask(socket: &Path, method: &str, path: &str, body: Option<&Value>) -> Result<Value, ClientError> {
+pub(super) async fn ask(socket: &Path, method: &str, path: &str, sent: &Sent) -> Result<Value, ClientError> {
+    let (kind, body) = sent.bytes()?;
     let stream = UnixStream::connect(socket).await.map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => ClientError::NotAllowed { socket: socket.to_path_buf() },
         _ => ClientError::NotRunning { socket: socket.to_path_buf() },
     })?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     let driver = tokio::spawn(connection);
-    let text = body.map(Value::to_string).unwrap_or_default();
     let request = Request::builder()
         .method(method)
         .uri(path)
         .header(header::HOST, "control")
-        .header(header::CONTENT_TYPE, "application/json")
-        .body(Full::new(Bytes::from(text)))
+        .header(header::CONTENT_TYPE, kind)
+        .body(Full::new(body))
         .map_err(broken)?;
     let answer = sender.send_request(request).await.map_err(broken)?;
     let status = answer.status();

@@ -5,10 +5,12 @@
 //! without it. Deliberately absent: any second way to change data.
 
 mod client;
+mod orders;
 mod table;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use serde_json::{Value, json};
@@ -17,7 +19,11 @@ use uuid::Uuid;
 use crate::config::{self, Config, ConfigError};
 use crate::embedded::Layout;
 pub use client::ClientError;
+use client::Sent;
+use orders::{CommandsCommand, TwinCommand};
 
+/// Between two questions about a command that is waited for.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
 /// Exit code when the hub does not run.
 const EXIT_UNAVAILABLE: u8 = 3;
 /// Exit code for a configuration that cannot be used.
@@ -33,6 +39,7 @@ pub const EXIT_CONFIGURATION: u8 = 4;
   cloud-hub serve --embedded --data-dir ./hub       everything on one machine, loopback only
   cloud-hub --data-dir ./hub tenants create Acme    a tenant and its first API key
   cloud-hub --data-dir ./hub devices list --tenant 0192f0c1-…
+  cloud-hub --data-dir ./hub commands send unlock --tenant 0192f0c1-… --door 0192f0c2-… --wait
   cloud-hub --config /etc/cloud-hub/config.toml config check
 
 Environment: every setting as LINTEL__SECTION__KEY (see: cloud-hub config defaults).
@@ -76,6 +83,15 @@ enum Command {
     /// Devices of a tenant
     #[command(subcommand)]
     Devices(DevicesCommand),
+    /// Galleries of a tenant and their logs
+    #[command(subcommand)]
+    Galleries(GalleriesCommand),
+    /// Commands to devices and doors
+    #[command(subcommand)]
+    Commands(orders::CommandsCommand),
+    /// Pictures of people whom a door takes for somebody, and who are not them
+    #[command(subcommand)]
+    NegativeAnchors(AnchorsCommand),
     /// Ask the running hub how its parts are
     Doctor,
     /// Print a completion script for a shell
@@ -156,6 +172,71 @@ enum DevicesCommand {
         #[arg(long)]
         tenant: Uuid,
     },
+    /// How a device should be set up, and how it is
+    #[command(subcommand)]
+    Twin(orders::TwinCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum GalleriesCommand {
+    /// List galleries: how long each log is, from which version on it is whole, and how many snapshots are on offer
+    List {
+        /// Whose
+        #[arg(long)]
+        tenant: Uuid,
+    },
+    /// Take out of the logs, now, what no live device needs any more (the hub does it by itself once an hour; see [galleries])
+    Compact {
+        /// Whose
+        #[arg(long)]
+        tenant: Uuid,
+        /// Only this one
+        #[arg(long)]
+        gallery: Option<Uuid>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+#[command(
+    after_help = "A door refuses whoever is at least as near to a negative anchor as to the person (not_this_person).
+Example:
+  cloud-hub negative-anchors add --tenant 0192f0c1-… --person 7c1b… visitor.jpg"
+)]
+enum AnchorsCommand {
+    /// Say that whoever is in a picture is not this person; every door of the person follows
+    Add {
+        /// Whose tenant
+        #[arg(long)]
+        tenant: Uuid,
+        /// Who it is not
+        #[arg(long)]
+        person: Uuid,
+        /// JPEG or PNG with one face
+        picture: PathBuf,
+        /// It shows somebody else although it looks as if it were the person
+        #[arg(long)]
+        confirm: bool,
+    },
+    /// List a person's negative anchors (never a picture)
+    List {
+        /// Whose tenant
+        #[arg(long)]
+        tenant: Uuid,
+        /// Whose
+        #[arg(long)]
+        person: Uuid,
+    },
+    /// Take one back
+    Remove {
+        /// Whose tenant
+        #[arg(long)]
+        tenant: Uuid,
+        /// Whose
+        #[arg(long)]
+        person: Uuid,
+        /// Which
+        anchor: Uuid,
+    },
 }
 
 /// What the program is to do, once arguments and configuration are read.
@@ -177,10 +258,27 @@ pub struct Question {
     socket: PathBuf,
     method: &'static str,
     path: String,
-    body: Option<Value>,
+    sent: Sent,
     output: Output,
     columns: &'static [table::Column],
     list: &'static str,
+    then: Then,
+}
+
+/// What follows the answer, or comes before the question.
+#[derive(Debug, Default)]
+enum Then {
+    /// Nothing.
+    #[default]
+    Show,
+    /// Ask about the command here until its last word.
+    Wait(String),
+    /// Print this text of the answer as it is.
+    Text(&'static str),
+    /// Read what is wished first, and lay these over it.
+    LayOver(Vec<String>),
+    /// Send what is in this file.
+    Replace(PathBuf),
 }
 
 impl Cli {
@@ -224,37 +322,143 @@ fn completions(shell: clap_complete::Shell) -> String {
 }
 
 fn question(command: &Command, socket: PathBuf, output: Output) -> Question {
-    let (method, path, body, list, columns): (_, _, _, _, &'static [table::Column]) = match command {
+    let mut then = Then::Show;
+    let (method, path, sent, list, columns): (_, _, _, _, &'static [table::Column]) = match command {
         Command::Tenants(TenantsCommand::Create { name }) => {
-            ("POST", String::from("/tenants"), Some(json!({ "name": name })), "", table::NEW_TENANT)
+            ("POST", String::from("/tenants"), Sent::Json(json!({ "name": name })), "", table::NEW_TENANT)
         }
-        Command::Tenants(TenantsCommand::List) => ("GET", String::from("/tenants"), None, "tenants", table::TENANTS),
+        Command::Tenants(TenantsCommand::List) => {
+            ("GET", String::from("/tenants"), Sent::Nothing, "tenants", table::TENANTS)
+        }
         Command::ApiKeys(ApiKeysCommand::Create { tenant, name }) => {
             let path = format!("/tenants/{tenant}/api-keys");
-            ("POST", path, Some(json!({ "name": name })), "", table::NEW_API_KEY)
+            ("POST", path, Sent::Json(json!({ "name": name })), "", table::NEW_API_KEY)
         }
         Command::ApiKeys(ApiKeysCommand::List { tenant }) => {
-            ("GET", format!("/tenants/{tenant}/api-keys"), None, "api_keys", table::API_KEYS)
+            ("GET", format!("/tenants/{tenant}/api-keys"), Sent::Nothing, "api_keys", table::API_KEYS)
         }
         Command::ApiKeys(ApiKeysCommand::Revoke { tenant, key }) => {
-            ("DELETE", format!("/tenants/{tenant}/api-keys/{key}"), None, "", &[])
+            ("DELETE", format!("/tenants/{tenant}/api-keys/{key}"), Sent::Nothing, "", &[])
         }
         Command::Devices(DevicesCommand::List { tenant }) => {
-            ("GET", format!("/tenants/{tenant}/devices"), None, "devices", table::DEVICES)
+            ("GET", format!("/tenants/{tenant}/devices"), Sent::Nothing, "devices", table::DEVICES)
         }
-        _ => ("GET", String::from("/doctor"), None, "components", table::COMPONENTS),
+        Command::Galleries(GalleriesCommand::List { tenant }) => {
+            ("GET", format!("/tenants/{tenant}/galleries"), Sent::Nothing, "logs", table::LOGS)
+        }
+        Command::Galleries(GalleriesCommand::Compact { tenant, gallery }) => {
+            let path = format!("/tenants/{tenant}/galleries/compact");
+            let which = gallery.map_or_else(|| json!({}), |gallery| json!({ "gallery": gallery }));
+            ("POST", path, Sent::Json(which), "logs", table::COMPACTED)
+        }
+        Command::Devices(DevicesCommand::Twin(twin)) => match twin {
+            TwinCommand::Show(of) => ("GET", of.path(), Sent::Nothing, "", table::TWIN),
+            TwinCommand::Diff(of) => ("GET", of.path(), Sent::Nothing, "difference", table::DIFFERENCE),
+            TwinCommand::Set { of, settings, file } => {
+                then = file.clone().map_or_else(|| Then::LayOver(settings.clone()), Then::Replace);
+                ("PUT", of.path(), Sent::Nothing, "", table::TWIN)
+            }
+        },
+        Command::Commands(CommandsCommand::Send(send)) => {
+            let sending = send.sending();
+            if sending.wait {
+                then = Then::Wait(sending.asked_at);
+            }
+            ("POST", sending.path, Sent::Json(sending.body), "", table::COMMANDS)
+        }
+        Command::Commands(CommandsCommand::List { tenant, device: None }) => {
+            ("GET", format!("/tenants/{tenant}/commands"), Sent::Nothing, "commands", table::COMMANDS)
+        }
+        Command::Commands(CommandsCommand::List { tenant, device: Some(device) }) => {
+            ("GET", format!("/tenants/{tenant}/devices/{device}/commands"), Sent::Nothing, "commands", table::COMMANDS)
+        }
+        Command::Commands(CommandsCommand::Show { tenant, command }) => {
+            ("GET", format!("/tenants/{tenant}/commands/{command}"), Sent::Nothing, "", table::COMMANDS)
+        }
+        Command::Commands(CommandsCommand::Logs { tenant, command }) => {
+            then = Then::Text("lines");
+            ("GET", format!("/tenants/{tenant}/commands/{command}/logs"), Sent::Nothing, "", &[])
+        }
+        Command::NegativeAnchors(command) => anchors(command),
+        _ => ("GET", String::from("/doctor"), Sent::Nothing, "components", table::COMPONENTS),
     };
-    Question { socket, method, path, body, output, columns, list }
+    Question { socket, method, path, sent, output, columns, list, then }
+}
+
+type Asked = (&'static str, String, Sent, &'static str, &'static [table::Column]);
+
+fn anchors(command: &AnchorsCommand) -> Asked {
+    let base = |tenant: &Uuid, person: &Uuid| format!("/tenants/{tenant}/people/{person}/negative-anchors");
+    match command {
+        AnchorsCommand::Add { tenant, person, picture, confirm } => {
+            let query = if *confirm { "?confirm=true" } else { "" };
+            let path = base(tenant, person) + query;
+            ("POST", path, Sent::File(picture.clone()), "", table::NEW_ANCHOR)
+        }
+        AnchorsCommand::List { tenant, person } => {
+            ("GET", base(tenant, person), Sent::Nothing, "negative_anchors", table::ANCHORS)
+        }
+        AnchorsCommand::Remove { tenant, person, anchor } => {
+            ("DELETE", format!("{}/{anchor}", base(tenant, person)), Sent::Nothing, "", &[])
+        }
+    }
+}
+
+/// All settings of a twin, from a JSON file.
+fn settings_file(path: &Path) -> Result<Value, ClientError> {
+    let unreadable = |why: String| ClientError::Refused(format!("{}: {why}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
+    serde_json::from_str(&text).map_err(|error| unreadable(format!("is not JSON: {error}")))
 }
 
 impl Question {
     /// Asks, and returns what to print and the exit code.
     pub async fn ask(&self) -> Result<String, ClientError> {
-        let answer = client::ask(&self.socket, self.method, &self.path, self.body.as_ref()).await?;
-        Ok(match self.output {
+        let answer = match &self.then {
+            Then::LayOver(pairs) => self.lay_over(pairs).await?,
+            Then::Replace(file) => {
+                let body = json!({ "settings": settings_file(file)? });
+                client::ask(&self.socket, self.method, &self.path, &Sent::Json(body)).await?
+            }
+            _ => client::ask(&self.socket, self.method, &self.path, &self.sent).await?,
+        };
+        match &self.then {
+            Then::Text(member) => return Ok(answer[*member].as_str().unwrap_or_default().to_owned()),
+            Then::Wait(path) => {
+                let answer = self.last_word(path, answer).await?;
+                let text = self.shown(&answer);
+                let succeeded = answer["state"] == "succeeded";
+                return if succeeded { Ok(text) } else { Err(ClientError::NotSucceeded(text.trim_end().to_owned())) };
+            }
+            Then::Show | Then::LayOver(_) | Then::Replace(_) => {}
+        }
+        Ok(self.shown(&answer))
+    }
+
+    fn shown(&self, answer: &Value) -> String {
+        match self.output {
             Output::Json => format!("{answer}\n"),
-            Output::Table => table::render(&answer, self.list, self.columns),
-        })
+            Output::Table => table::render(answer, self.list, self.columns),
+        }
+    }
+
+    /// Reads what is wished, and wishes it with these differences, of that version and no other.
+    async fn lay_over(&self, pairs: &[String]) -> Result<Value, ClientError> {
+        let present = client::ask(&self.socket, "GET", &self.path, &Sent::Nothing).await?;
+        let settings = orders::laid_over(&present["desired"]["settings"], pairs).map_err(ClientError::Refused)?;
+        let version = present["desired"]["version"].as_u64().unwrap_or(0);
+        let body = json!({ "settings": settings, "version": version });
+        client::ask(&self.socket, self.method, &self.path, &Sent::Json(body)).await
+    }
+
+    /// Asks until the device has had its last word, or can have none any more.
+    async fn last_word(&self, path: &str, mut command: Value) -> Result<Value, ClientError> {
+        let path = format!("{path}/{}", command["id"].as_str().unwrap_or_default());
+        while ["issued", "accepted", "executing"].iter().any(|open| command["state"] == *open) {
+            tokio::time::sleep(ASK_AGAIN).await;
+            command = client::ask(&self.socket, "GET", &path, &Sent::Nothing).await?;
+        }
+        Ok(command)
     }
 }
 
@@ -308,7 +512,46 @@ mod tests {
         };
         assert_eq!(question.socket, Path::new("/x/run/control.sock"));
         assert_eq!((question.method, question.path.as_str()), ("POST", "/tenants"));
-        assert_eq!(question.body, Some(json!({ "name": "Acme" })));
+        assert_eq!(question.sent, Sent::Json(json!({ "name": "Acme" })));
+    }
+
+    #[test]
+    fn negative_anchors_are_asked_for_by_person() {
+        let (tenant, person) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let ids = ["--tenant".to_owned(), tenant.to_string(), "--person".to_owned(), person.to_string()];
+        let asked = |rest: &[&str]| {
+            let start = ["cloud-hub", "negative-anchors", rest[0]];
+            let all = start.into_iter().chain(ids.iter().map(String::as_str)).chain(rest[1..].iter().copied());
+            let Task::Ask(question) = task(&all.collect::<Vec<_>>()) else { panic!("a question") };
+            (question.method, question.path, question.sent)
+        };
+        let base = format!("/tenants/{tenant}/people/{person}/negative-anchors");
+        let picture = Sent::File(PathBuf::from("a.jpg"));
+        assert_eq!(asked(&["add", "a.jpg", "--confirm"]), ("POST", format!("{base}?confirm=true"), picture));
+        assert_eq!(asked(&["list"]), ("GET", base.clone(), Sent::Nothing));
+        let anchor = Uuid::from_u128(3).to_string();
+        assert_eq!(asked(&["remove", &anchor]), ("DELETE", format!("{base}/{anchor}"), Sent::Nothing));
+    }
+
+    #[test]
+    fn a_command_says_only_what_its_kind_takes() {
+        let (tenant, door) = (Uuid::from_u128(1).to_string(), Uuid::from_u128(2).to_string());
+        let send = |words: &[&str]| {
+            let arguments = ["cloud-hub", "--data-dir", "/x", "commands", "send"].iter().chain(words).copied();
+            let Task::Ask(question) = task(&arguments.collect::<Vec<_>>()) else { panic!("a question") };
+            {
+                let Sent::Json(body) = question.sent else { panic!("JSON") };
+                (question.path, body)
+            }
+        };
+        let (path, body) = send(&["unlock", "--tenant", &tenant, "--door", &door, "--wait"]);
+        assert_eq!((path, body), (format!("/tenants/{tenant}/doors/{door}/commands"), json!({ "kind": "unlock" })));
+        let (_, body) = send(&["lockdown", "--tenant", &tenant, "--door", &door, "--off"]);
+        assert_eq!(body, json!({ "kind": "lockdown", "on": false }));
+        let (path, body) = send(&["log-level", "debug", "--tenant", &tenant, "--device", &door, "--for-s", "60"]);
+        assert!(path.ends_with(&format!("/devices/{door}/commands")));
+        assert_eq!(body, json!({ "kind": "log_level", "level": "debug", "for_s": 60 }));
+        assert!(Cli::try_parse_from(["cloud-hub", "commands", "send", "lockdown", "--tenant", &tenant]).is_err());
     }
 
     #[tokio::test]

@@ -16,6 +16,58 @@ pub(super) const NEW_API_KEY: &[Column] = &[("API KEY", "/id"), ("SECRET (shown 
 pub(super) const API_KEYS: &[Column] =
     &[("API KEY", "/id"), ("NAME", "/name"), ("CREATED", "/created_at"), ("REVOKED", "/revoked_at")];
 pub(super) const COMPONENTS: &[Column] = &[("COMPONENT", "/name"), ("STATUS", "/status"), ("DETAIL", "/detail")];
+pub(super) const LOGS: &[Column] = &[
+    ("GALLERY", "/gallery"),
+    ("SITE", "/site_id"),
+    ("EPOCH", "/epoch"),
+    ("VERSION", "/version"),
+    ("COMPACTED TO", "/compacted_to"),
+    ("LIVE", "/live"),
+    ("RECORDS", "/records"),
+    ("BURIED", "/buried"),
+    ("SNAPSHOTS", "/snapshots"),
+];
+pub(super) const COMPACTED: &[Column] = &[
+    ("GALLERY", "/gallery"),
+    ("VERSION", "/version"),
+    ("COMPACTED TO", "/compacted_to"),
+    ("REMOVED", "/removed"),
+    ("RECORDS", "/records"),
+    ("BURIED", "/buried"),
+];
+pub(super) const COMMANDS: &[Column] = &[
+    ("COMMAND", "/id"),
+    ("KIND", "/kind"),
+    ("DEVICE", "/device_id"),
+    ("DOOR", "/door_id"),
+    ("ARGUMENTS", "/args"),
+    ("STATE", "/state"),
+    ("CODE", "/code"),
+    ("BY", "/actor"),
+    ("GIVEN", "/issued_at"),
+    ("CHANGED", "/changed_at"),
+];
+pub(super) const TWIN: &[Column] = &[
+    ("DEVICE", "/device_id"),
+    ("STANDING", "/standing"),
+    ("SINCE", "/since"),
+    ("DESIRED", "/desired/version"),
+    ("SETTINGS", "/desired/settings"),
+    ("APPLIED", "/reported/applied/version"),
+    ("WAITS FOR A START", "/reported/restart_needed"),
+    ("CODE", "/reported/code"),
+    ("REASON", "/reported/reason"),
+];
+pub(super) const DIFFERENCE: &[Column] = &[("SETTING", "/path"), ("DESIRED", "/desired"), ("REPORTED", "/reported")];
+pub(super) const NEW_ANCHOR: &[Column] =
+    &[("ANCHOR", "/id"), ("PERSON", "/person"), ("LIKENESS", "/score"), ("QUALITY", "/quality")];
+pub(super) const ANCHORS: &[Column] = &[
+    ("ANCHOR", "/id"),
+    ("SPACE", "/space_id"),
+    ("MODEL", "/model_version"),
+    ("QUALITY", "/quality"),
+    ("CREATED", "/created_at"),
+];
 /// One line a gallery; a device without one still has a line.
 pub(super) const DEVICES: &[Column] = &[
     ("DEVICE", "/id"),
@@ -23,6 +75,7 @@ pub(super) const DEVICES: &[Column] = &[
     ("STATE", "/state"),
     ("ONLINE", "/online"),
     ("LAST SEEN", "/last_seen_at"),
+    ("LEASE UNTIL", "/lease_until"),
     ("GALLERY", "/gallery/gallery"),
     ("VERSION", "/gallery/version"),
     ("HUB", "/gallery/hub_version"),
@@ -30,6 +83,7 @@ pub(super) const DEVICES: &[Column] = &[
     ("STANDING", "/gallery/standing"),
     ("SINCE", "/gallery/since"),
     ("TOOK MS", "/gallery/propagation_ms"),
+    ("SNAPSHOT", "/gallery/snapshot/text"),
     ("REPORTED", "/gallery/reported_at"),
 ];
 

@@ -8,6 +8,7 @@ use url::Url;
 
 use super::values::{HumanDuration, MaybePath, Secret};
 use super::{ConfigError, SCHEMA_VERSION};
+use crate::domain::compaction::KeepRule;
 use crate::outbound::network::Network;
 
 /// The whole configuration. Field meanings and defaults stand in `defaults.toml`.
@@ -34,6 +35,8 @@ pub struct Config {
     pub enrolment: EnrolmentConfig,
     /// Webhook delivery.
     pub webhooks: WebhooksConfig,
+    /// Galleries and their logs.
+    pub galleries: GalleriesConfig,
 }
 
 macro_rules! section {
@@ -196,6 +199,18 @@ section! {
     }
 }
 
+section! {
+    /// `[galleries]`
+    GalleriesConfig, PartialGalleries {
+        /// From how many missing versions on a device takes a snapshot.
+        snapshot_from: u64,
+        /// How long a record stays in the log in any case.
+        keep_log: HumanDuration,
+        /// A device not seen for so long is not waited for.
+        device_lease: HumanDuration,
+    }
+}
+
 /// The same shape with everything optional: what a file may say. Read for its errors, which have lines.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -220,6 +235,8 @@ pub(super) struct PartialConfig {
     enrolment: PartialEnrolment,
     #[serde(default)]
     webhooks: PartialWebhooks,
+    #[serde(default)]
+    galleries: PartialGalleries,
 }
 
 impl Config {
@@ -255,10 +272,19 @@ impl Config {
                 return unfit(setting, "must be at least 1");
             }
         }
+        if self.galleries.snapshot_from == 0 {
+            return unfit("galleries.snapshot_from", "must be at least 1");
+        }
         if tracing_subscriber::EnvFilter::try_new(&self.log.level).is_err() {
             return unfit("log.level", "must be error, warn, info, debug, trace or a filter of these");
         }
         Ok(())
+    }
+
+    /// What stays in the logs of galleries.
+    #[must_use]
+    pub fn keep_rule(&self) -> KeepRule {
+        KeepRule { log: self.galleries.keep_log.0, device_lease: self.galleries.device_lease.0 }
     }
 
     /// What clients and devices are told: `server.public_url`, or the listen address by https.

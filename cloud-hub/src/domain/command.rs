@@ -5,15 +5,18 @@
 
 use time::{Duration, OffsetDateTime};
 use wire_contract::CommandState;
-use wire_contract::command::UNLOCK_LIFETIME_MS;
+use wire_contract::command::{LogLevel, Order, RebootTarget, UNLOCK_LIFETIME_MS};
 
-use super::ids::{CommandId, DeviceId, DoorId};
+use super::ids::{CommandId, DeviceId, DoorId, PersonId};
 
 /// The life of an unlock.
 pub const UNLOCK_LIFETIME: Duration = Duration::milliseconds(UNLOCK_LIFETIME_MS);
 /// The life of a refresh: it does no harm when it is late, but who ordered it has gone on.
 pub const REFRESH_LIFETIME: Duration = Duration::minutes(1);
-/// How long after a command's end the device's last word may still be on its way. Later the command counts as unanswered.
+/// The life of what changes the device itself; whoever ordered it watches.
+pub const DEED_LIFETIME: Duration = Duration::seconds(30);
+/// How long after a command's end the device's last word may usually still be on its way. Later the command counts as
+/// unanswered.
 pub const ANSWER_GRACE: Duration = Duration::seconds(15);
 
 /// What is ordered.
@@ -28,6 +31,39 @@ pub enum Kind {
     },
     /// Fetch keys and report galleries.
     Refresh,
+    /// Shut a door, or all of the device, to everybody but those whom its policy lets through; or end that.
+    Lockdown {
+        /// Which door; all when absent.
+        door: Option<DoorId>,
+        /// Begin or end.
+        on: bool,
+    },
+    /// Begin anew.
+    Reboot {
+        /// What.
+        target: RebootTarget,
+    },
+    /// Write more or less to the log.
+    LogLevel {
+        /// How much.
+        level: LogLevel,
+        /// For how many seconds.
+        for_s: Option<u32>,
+    },
+    /// Send the last lines of the log.
+    CollectLogs {
+        /// At most so many bytes.
+        max_bytes: Option<u32>,
+    },
+    /// Take the next good face at a door for somebody.
+    Enrol {
+        /// At which door.
+        door: DoorId,
+        /// Whom.
+        person: PersonId,
+        /// For how many seconds to wait for a face.
+        within_s: u32,
+    },
 }
 
 /// How far a command got, as the hub knows.
@@ -69,6 +105,38 @@ impl Kind {
         match self {
             Self::Unlock { .. } => "unlock",
             Self::Refresh => "refresh",
+            Self::Lockdown { .. } => "lockdown",
+            Self::Reboot { .. } => "reboot",
+            Self::LogLevel { .. } => "log_level",
+            Self::CollectLogs { .. } => "collect_logs",
+            Self::Enrol { .. } => "enrol",
+        }
+    }
+
+    /// The door that it is about.
+    #[must_use]
+    pub fn door(&self) -> Option<DoorId> {
+        match self {
+            Self::Unlock { door, .. } | Self::Enrol { door, .. } => Some(*door),
+            Self::Lockdown { door, .. } => *door,
+            _ => None,
+        }
+    }
+
+    /// The same as a device reads it, with the door's id in its own configuration.
+    #[must_use]
+    pub fn order(&self, local_door: Option<String>) -> Order {
+        let door = local_door.clone().unwrap_or_default();
+        match *self {
+            Self::Unlock { hold_ms, .. } => Order::Unlock { door, hold_ms },
+            Self::Refresh => Order::Refresh,
+            Self::Lockdown { on, .. } => Order::Lockdown { door: local_door, on },
+            Self::Reboot { target } => Order::Reboot { target },
+            Self::LogLevel { level, for_s } => Order::LogLevel { level, for_s },
+            Self::CollectLogs { max_bytes } => Order::CollectLogs { max_bytes },
+            Self::Enrol { person, within_s, .. } => {
+                Order::Enrol { door, person: wire_contract::PersonId(person.0), within_s }
+            }
         }
     }
 
@@ -78,6 +146,21 @@ impl Kind {
         match self {
             Self::Unlock { .. } => UNLOCK_LIFETIME,
             Self::Refresh => REFRESH_LIFETIME,
+            Self::Lockdown { .. } | Self::Reboot { .. } | Self::LogLevel { .. } | Self::CollectLogs { .. } => {
+                DEED_LIFETIME
+            }
+            Self::Enrol { within_s, .. } => Duration::seconds(i64::from(*within_s)),
+        }
+    }
+
+    /// How long after its end the last word may still come: a machine takes minutes to be back, a log on a thin line one.
+    #[must_use]
+    pub fn grace(&self) -> Duration {
+        match self {
+            Self::Reboot { target: RebootTarget::Agent } => Duration::minutes(2),
+            Self::Reboot { .. } => Duration::minutes(10),
+            Self::CollectLogs { .. } => Duration::minutes(1),
+            _ => ANSWER_GRACE,
         }
     }
 }
@@ -89,7 +172,7 @@ impl Command {
     pub fn state_told(&self, now: OffsetDateTime) -> &'static str {
         match self.progress {
             Progress::Said(state) if state.is_last() => state.as_str(),
-            _ if now >= self.expires_at + ANSWER_GRACE => "unanswered",
+            _ if now >= self.expires_at + self.kind.grace() => "unanswered",
             Progress::Issued => "issued",
             Progress::Said(state) => state.as_str(),
         }

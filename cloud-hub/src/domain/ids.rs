@@ -1,7 +1,7 @@
 //! Identifiers as distinct types, so that a person can never be passed where a device belongs.
 //!
-//! All are UUIDs. Rows that are read in order have version 7, made by the caller from its clock; people and
-//! templates have version 4, because their ids go into galleries and shall tell nothing.
+//! All are UUIDs. Rows that are read in order have version 7, made by the caller from its clock; people,
+//! templates and anchors have version 4, because their ids go into galleries and shall tell nothing.
 
 use std::fmt;
 use std::str::FromStr;
@@ -73,6 +73,10 @@ id!(
     TemplateId
 );
 id!(
+    /// One embedding that is on record as not being a person.
+    AnchorId
+);
+id!(
     /// An edge agent: the common name of its certificate.
     DeviceId
 );
@@ -95,4 +99,8 @@ id!(
 id!(
     /// An enrolment session.
     SessionId
+);
+id!(
+    /// A snapshot of a gallery, for one device.
+    SnapshotId
 );

@@ -9,12 +9,15 @@
 //! The keys in use ([`vault`]) are values and live here, so that `store` can seal what it writes; where keys
 //! come from (files, the key store, wrapped rows) is the business of `keys`.
 
+pub mod anchor;
 pub mod api_key;
 pub mod budget;
 pub mod certificate;
 pub mod claim;
 pub mod command;
+pub mod compaction;
 pub mod cursor;
+pub mod duplicate;
 pub mod enrolment;
 pub mod event;
 pub mod gallery;
@@ -25,5 +28,6 @@ pub mod people;
 pub mod rest;
 pub mod retry;
 pub mod rotation;
+pub mod twin;
 pub mod vault;
 pub mod verdict;

@@ -11,7 +11,7 @@ use ring::hmac;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::ids::{DeviceId, EndpointId, GalleryId, PersonId, TemplateId, TenantId};
+use super::ids::{AnchorId, DeviceId, EndpointId, GalleryId, PersonId, SnapshotId, TemplateId, TenantId};
 use super::people::{Profile, ProfileError};
 
 /// Sealing or opening failed.
@@ -115,6 +115,16 @@ impl TenantKeys {
         sealed: &[u8],
     ) -> Result<Zeroizing<[u8; 32]>, VaultError> {
         self.open_key(Purpose::LINK_KEY, device.0, u64::from(link_epoch), sealed)
+    }
+
+    /// Seals a snapshot's key.
+    pub fn seal_snapshot_key(&self, snapshot: SnapshotId, key: &[u8; 32]) -> Result<Vec<u8>, VaultError> {
+        self.seal(Purpose::SNAPSHOT_KEY, snapshot.0, 1, key)
+    }
+
+    /// Opens a snapshot's key.
+    pub fn open_snapshot_key(&self, snapshot: SnapshotId, sealed: &[u8]) -> Result<Zeroizing<[u8; 32]>, VaultError> {
+        self.open_key(Purpose::SNAPSHOT_KEY, snapshot.0, 1, sealed)
     }
 
     /// Seals a webhook endpoint's signing secret.
@@ -254,6 +264,33 @@ impl PersonKey {
         Ok(self.key.open(&self.template_context(template, revision, space_id), sealed)?)
     }
 
+    /// Seals a negative anchor's body. Another purpose than a template's: moved into a template's row it does not open.
+    pub fn seal_anchor(
+        &self,
+        anchor: AnchorId,
+        revision: u32,
+        space_id: &str,
+        body: &[u8],
+    ) -> Result<Vec<u8>, VaultError> {
+        Ok(self.key.seal(&self.anchor_context(anchor, revision, space_id), body)?)
+    }
+
+    /// Opens a negative anchor's body.
+    pub fn open_anchor(
+        &self,
+        anchor: AnchorId,
+        revision: u32,
+        space_id: &str,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+        Ok(self.key.open(&self.anchor_context(anchor, revision, space_id), sealed)?)
+    }
+
+    fn anchor_context<'a>(&self, anchor: AnchorId, revision: u32, space_id: &'a str) -> SealContext<'a> {
+        SealContext::new(Purpose::ANCHOR, seal_tenant(self.tenant), anchor.0, u64::from(revision))
+            .with_template(TemplateRow { person: self.person.0, space_id, row: anchor.0 })
+    }
+
     fn template_context<'a>(&self, template: TemplateId, revision: u32, space_id: &'a str) -> SealContext<'a> {
         SealContext::new(Purpose::TEMPLATE, seal_tenant(self.tenant), template.0, u64::from(revision))
             .with_template(TemplateRow { person: self.person.0, space_id, row: template.0 })
@@ -294,6 +331,18 @@ mod tests {
         assert!(person.open_template(id, 2, "space-a", &sealed).is_err());
         assert!(person.open_template(id, 1, "space-b", &sealed).is_err());
         assert!(person.open_person_body(1, &sealed).is_err());
+    }
+
+    #[test]
+    fn a_negative_anchor_never_opens_as_a_template_nor_a_template_as_an_anchor() {
+        let person = PersonKey::random(tenant(1).tenant(), PersonId(Uuid::from_u128(1))).unwrap();
+        let (anchor, template) = (AnchorId(Uuid::from_u128(2)), TemplateId(Uuid::from_u128(2)));
+        let sealed = person.seal_anchor(anchor, 1, "space-a", b"body").unwrap();
+        assert_eq!(person.open_anchor(anchor, 1, "space-a", &sealed).unwrap().as_slice(), b"body");
+        assert!(person.open_template(template, 1, "space-a", &sealed).is_err());
+        assert!(person.open_anchor(AnchorId(Uuid::from_u128(3)), 1, "space-a", &sealed).is_err());
+        let sealed = person.seal_template(template, 1, "space-a", b"body").unwrap();
+        assert!(person.open_anchor(anchor, 1, "space-a", &sealed).is_err());
     }
 
     #[test]

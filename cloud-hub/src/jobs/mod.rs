@@ -1,7 +1,10 @@
-//! Work that nobody waits for: keys of deleted people, searchable vectors, finished deliveries, old claims and sessions.
+//! Work that nobody waits for: keys of deleted people, searchable vectors, finished deliveries, old claims and sessions, logs of
+//! galleries.
 //!
 //! In: the routing table and the clock. Out: rows and keys that are gone or rebuilt. Each job may run on several hubs
 //! at once and be cut off anywhere: it finds its work anew. Deliberately absent: webhooks (`notify`).
+
+mod compaction;
 
 use std::time::Duration;
 
@@ -9,8 +12,9 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::domain::compaction::KeepRule;
 use crate::domain::ids::TenantId;
-use crate::keys::{Custody, KeysError};
+use crate::keys::{BEAT, Custody, KeysError};
 use crate::store::{Database, housekeeping, routes};
 
 /// How often each job looks for work. Erasure is a promise to a person, so it is retried soon; the rest is order.
@@ -19,6 +23,8 @@ const ERASURE_EVERY: Duration = Duration::from_secs(5);
 const VECTORS_EVERY: Duration = Duration::from_secs(60);
 /// Rows to tidy up pile up slowly.
 const TIDY_EVERY: Duration = Duration::from_secs(600);
+/// A log grows by what people change; an hour more or less of it is nothing.
+const COMPACTION_EVERY: Duration = Duration::from_secs(3600);
 /// Claims and sessions are kept this long after their end, for whoever asks what happened.
 const KEEP_ENDED: time::Duration = time::Duration::days(7);
 
@@ -32,6 +38,8 @@ pub struct Jobs {
     pub clock: Clock,
     /// How long finished deliveries are kept.
     pub delivery_retention: Duration,
+    /// What stays in the logs of galleries.
+    pub keep: KeepRule,
 }
 
 impl Jobs {
@@ -40,12 +48,16 @@ impl Jobs {
         let mut erasure = tokio::time::interval(ERASURE_EVERY);
         let mut vectors = tokio::time::interval(VECTORS_EVERY);
         let mut tidy = tokio::time::interval(TIDY_EVERY);
+        let mut beat = tokio::time::interval(BEAT);
+        let mut compaction = tokio::time::interval(COMPACTION_EVERY);
         loop {
             let (job, outcome) = tokio::select! {
                 () = stop.cancelled() => return,
                 _ = erasure.tick() => ("erasure", self.destroy_keys().await),
                 _ = vectors.tick() => ("vectors", self.rebuild_vectors().await),
                 _ = tidy.tick() => ("tidy", self.tidy().await),
+                _ = beat.tick() => ("mark", self.custody.beat().await),
+                _ = compaction.tick() => ("compaction", self.compact().await),
             };
             if let Err(error) = outcome {
                 tracing::warn!(event = "job_failed", job, %error, "a job failed and is tried again");
@@ -90,6 +102,15 @@ impl Jobs {
         let deliveries_before = now.checked_sub(retention).unwrap_or(OffsetDateTime::UNIX_EPOCH);
         for tenant in routes::tenants(&self.db).await? {
             told("tidy", tenant, self.tidy_tenant(tenant, deliveries_before, now - KEEP_ENDED).await);
+        }
+        Ok(())
+    }
+
+    /// Shortens the logs of galleries.
+    async fn compact(&self) -> Result<(), KeysError> {
+        for tenant in routes::tenants(&self.db).await? {
+            let outcome = compaction::compact_tenant(&self.db, &self.clock, self.keep, tenant).await;
+            told("compaction", tenant, outcome.map_err(KeysError::from));
         }
         Ok(())
     }

@@ -477,7 +477,7 @@ pub(super) async fn log(
 }
 
 /// Runs what waits for the disk away from the async workers.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, KeysError> + Send + 'static,
 ) -> Result<T, KeysError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| StoreError::Aborted)?

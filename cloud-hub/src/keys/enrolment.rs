@@ -2,22 +2,24 @@
 
 use std::sync::Arc;
 
+use face_core::{Embedding, Similarity, Space, ThresholdLadder};
 use gallery_log::{Body, Kind};
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 use wire_contract::event::EnrolmentCompletedData;
 use wire_contract::{EventData, Score};
 
 use super::{Custody, Keyring, KeysError};
+use crate::domain::duplicate::{self, Duplicate};
 use crate::domain::enrolment::State;
 use crate::domain::event::NewEvent;
-use crate::domain::ids::{EventId, PersonId, SessionId, TemplateId, TenantId};
+use crate::domain::ids::{CommandId, EventId, PersonId, SessionId, TemplateId, TenantId};
 use crate::domain::rotation::DIM;
 use crate::domain::vault::TenantKeys;
 use crate::store::audit::Entry;
 use crate::store::people::{self, Enrolled};
 use crate::store::templates::Template;
-use crate::store::{TenantTx, audit, events, sessions, templates};
+use crate::store::{TenantTx, audit, commands, events, sessions, templates};
 
 /// What an enrolment's photographs gave.
 #[derive(Clone)]
@@ -32,6 +34,14 @@ pub struct NewTemplate {
     pub photographs: u32,
     /// The embedding, of unit norm.
     pub embedding: Box<[f32; DIM]>,
+    /// Somebody else who looks the same, when the operator wanted the template all the same: for the audit.
+    pub duplicate: Option<Duplicate>,
+}
+
+/// What led to an enrolment.
+struct Origin {
+    session: Option<SessionId>,
+    command: Option<CommandId>,
 }
 
 /// Somebody who looks like a probe, scored in f32 from the unsealed template.
@@ -41,10 +51,12 @@ pub struct Candidate {
     pub person: PersonId,
     /// By which template.
     pub template: TemplateId,
-    /// Cosine, in [-1, 1].
+    /// As doors score: the cosine less both handicaps, in [-1, 1].
     pub similarity: f32,
 }
 
+/// Neighbours that are scored anew in the search for a duplicate: the rotation's rounding moves none by as many ranks.
+const FINALISTS: u32 = 8;
 /// How many vectors are rebuilt in one transaction: a second of work, so that nothing waits long.
 const REBUILD_BATCH: u32 = 200;
 
@@ -58,13 +70,42 @@ impl Custody {
         new: NewTemplate,
         actor: &str,
     ) -> Result<TemplateId, KeysError> {
+        self.enrol_by(tenant, person, Origin { session, command: None }, new, actor).await
+    }
+
+    /// The same for a face that a device took at a door: one template a command, however often it is asked for.
+    pub async fn enrol_at_door(
+        &self,
+        tenant: TenantId,
+        person: PersonId,
+        command: CommandId,
+        new: NewTemplate,
+        actor: &str,
+    ) -> Result<TemplateId, KeysError> {
+        self.enrol_by(tenant, person, Origin { session: None, command: Some(command) }, new, actor).await
+    }
+
+    async fn enrol_by(
+        &self,
+        tenant: TenantId,
+        person: PersonId,
+        Origin { session, command }: Origin,
+        new: NewTemplate,
+        actor: &str,
+    ) -> Result<TemplateId, KeysError> {
         let (keyring, actor, now) = (Arc::clone(&self.keyring), actor.to_owned(), self.clock.now());
         let (template, event) = (TemplateId(Uuid::new_v4()), EventId(self.clock.new_id()));
         let space = new.space_id.clone();
-        let rotation = self
+        let (template, rotation) = self
             .db
             .tenant(tenant, move |tx| {
                 Box::pin(async move {
+                    if let Some(command) = command {
+                        if let (_, Some(made)) = commands::lock(tx, command).await? {
+                            return Ok((made, None));
+                        }
+                        commands::answered(tx, command, template).await?;
+                    }
                     // Whoever was deleted has no key either; that they are gone is the better answer.
                     people::get(tx, person).await?;
                     let keys = keyring.tenant(tx).await?;
@@ -93,48 +134,59 @@ impl Custody {
                         action: "template.create",
                         object_kind: "person",
                         object_id: Some(person.0),
-                        detail: json!({ "template": template.0 }),
+                        detail: match new.duplicate {
+                            None => json!({ "template": template.0, "command": command.map(|id| id.0) }),
+                            Some(other) => json!({
+                                "template": template.0, "command": command.map(|id| id.0), "duplicate_allowed": told(&other),
+                            }),
+                        },
                     };
                     audit::write(tx, entry).await?;
                     let data = EventData::EnrolmentCompleted(data);
                     events::append(tx, &[NewEvent::from_hub(event, Some(person.to_string()), now, &data)], now).await?;
-                    Ok::<_, KeysError>(rotation)
+                    Ok::<_, KeysError>((template, Some(rotation)))
                 })
             })
             .await?;
-        self.keyring.remember_rotation(tenant, &space, &rotation);
+        if let Some(rotation) = rotation {
+            self.keyring.remember_rotation(tenant, &space, &rotation);
+        }
         Ok(template)
     }
 
-    /// The `k` templates of a space that are nearest to an embedding of unit norm, best first.
-    /// Found by the rotated vectors, scored anew from the unsealed templates.
+    /// The `k` templates of a space that are nearest to an embedding by cosine, best score first.
+    /// Found by the rotated vectors, scored anew from the unsealed templates as a door scores. A handicap moves a score by a
+    /// few hundredths: ask for enough of them that nobody further away by cosine can matter.
     pub async fn nearest(
         &self,
         tenant: TenantId,
-        space_id: &str,
-        probe: Box<[f32; DIM]>,
+        space: &Space,
+        probe: Embedding,
         k: u32,
     ) -> Result<Vec<Candidate>, KeysError> {
-        let (keyring, space_id) = (Arc::clone(&self.keyring), space_id.to_owned());
+        let (keyring, space) = (Arc::clone(&self.keyring), space.clone());
+        self.db
+            .tenant(tenant, move |tx| Box::pin(async move { nearest(tx, &keyring, &space, &probe, None, k).await }))
+            .await
+    }
+
+    /// Whether somebody other than `person` looks the same, by the thresholds for as many templates as the others have.
+    pub async fn duplicate(
+        &self,
+        tenant: TenantId,
+        person: PersonId,
+        space: &Space,
+        probe: Embedding,
+        ladder: ThresholdLadder,
+    ) -> Result<Option<Duplicate>, KeysError> {
+        let (keyring, space) = (Arc::clone(&self.keyring), space.clone());
         self.db
             .tenant(tenant, move |tx| {
                 Box::pin(async move {
-                    let keys = keyring.tenant(tx).await?;
-                    let rotation = keyring.rotation(tx, &space_id).await?;
-                    let mut found = Vec::new();
-                    for near in templates::nearest(tx, &space_id, &rotation.apply(&probe), k).await? {
-                        let rows = templates::of_person(tx, near.person).await?;
-                        let Some(row) = rows.iter().find(|row| row.id == near.template) else { continue };
-                        let embedding = match open(&keyring, &keys, row) {
-                            // Erased meanwhile, or the key is gone for good: nobody who can be recognised.
-                            Err(KeysError::NoPersonKey(_)) => continue,
-                            embedding => embedding?,
-                        };
-                        let similarity = embedding.iter().zip(probe.iter()).map(|(a, b)| a * b).sum();
-                        found.push(Candidate { person: near.person, template: near.template, similarity });
-                    }
-                    found.sort_by(|a, b| b.similarity.total_cmp(&a.similarity));
-                    Ok::<_, KeysError>(found)
+                    let near = nearest(tx, &keyring, &space, &probe, Some(person), FINALISTS).await?;
+                    let compared = templates::searchable(tx, &space.id, person).await?;
+                    let best = near.first().map(|best| (best.person, best.similarity));
+                    Ok::<_, KeysError>(duplicate::find(best, compared, &ladder))
                 })
             })
             .await
@@ -159,6 +211,43 @@ impl Custody {
     }
 }
 
+/// A duplicate in the words of answers and audit entries: ids and numbers.
+pub fn told(duplicate: &Duplicate) -> Value {
+    json!({
+        "person": duplicate.person.0,
+        "score": duplicate.score,
+        "threshold": duplicate.threshold,
+        "compared": duplicate.compared,
+    })
+}
+
+async fn nearest(
+    tx: &mut TenantTx,
+    keyring: &Keyring,
+    space: &Space,
+    probe: &Embedding,
+    except: Option<PersonId>,
+    k: u32,
+) -> Result<Vec<Candidate>, KeysError> {
+    let keys = keyring.tenant(tx).await?;
+    let rotation = keyring.rotation(tx, &space.id).await?;
+    let mut found = Vec::new();
+    for near in templates::nearest(tx, &space.id, &rotation.apply(probe.as_slice()), except, k).await? {
+        let rows = templates::of_person(tx, near.person).await?;
+        let Some(row) = rows.iter().find(|row| row.id == near.template) else { continue };
+        let embedding = match open(keyring, &keys, row) {
+            // Erased meanwhile, or the key is gone for good: nobody who can be recognised.
+            Err(KeysError::NoPersonKey(_)) => continue,
+            embedding => embedding?,
+        };
+        let cosine = embedding.iter().zip(probe.as_slice()).map(|(a, b)| a * b).sum();
+        let similarity = Similarity::docked(cosine, probe.handicap(), space.handicap(row.quality)).value();
+        found.push(Candidate { person: near.person, template: near.template, similarity });
+    }
+    found.sort_by(|a, b| b.similarity.total_cmp(&a.similarity));
+    Ok(found)
+}
+
 /// Returns how many vectors were made and the last template that was looked at; `None` when there are no more.
 async fn rebuild_batch(
     tx: &mut TenantTx,
@@ -179,7 +268,7 @@ async fn rebuild_batch(
     Ok((rebuilt, missing.last().map(|row| row.id)))
 }
 
-fn open(keyring: &Keyring, keys: &TenantKeys, row: &Template) -> Result<Box<[f32; DIM]>, KeysError> {
+pub(super) fn open(keyring: &Keyring, keys: &TenantKeys, row: &Template) -> Result<Box<[f32; DIM]>, KeysError> {
     let key = keyring.person(keys, row.person_id)?;
     let body = key.open_template(row.id, row.revision, &row.space_id, &row.sealed)?;
     match Body::decode(Kind::Template, &body)? {

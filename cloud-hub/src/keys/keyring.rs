@@ -12,6 +12,7 @@ use ring::hmac;
 use zeroize::Zeroizing;
 
 use super::persons::PersonKeys;
+use super::restored::SeenFile;
 use super::{KeysError, SigningKey};
 use crate::domain::ids::{ClaimId, PersonId, TenantId};
 use crate::domain::rotation::Rotation;
@@ -24,7 +25,7 @@ pub struct Keyring {
     master: SealKey,
     pepper: hmac::Key,
     signing: SigningKey,
-    hub_epoch: u32,
+    seen: SeenFile,
     persons: PersonKeys,
     /// Unwrapped tenant keys. They never change in this version; a rotation will clear the entry.
     tenants: Mutex<HashMap<TenantId, TenantKeys>>,
@@ -33,7 +34,7 @@ pub struct Keyring {
 
 impl std::fmt::Debug for Keyring {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Keyring(hub epoch {}, ***)", self.hub_epoch)
+        write!(f, "Keyring(hub epoch {}, ***)", self.hub_epoch())
     }
 }
 
@@ -47,7 +48,7 @@ impl Keyring {
             master: SealKey::new(*master),
             pepper: hmac::Key::new(hmac::HMAC_SHA256, pepper.as_slice()),
             signing: SigningKey::load_or_make(&dir.join("signing.p8"))?,
-            hub_epoch: hub_epoch(&dir.join("hub-epoch"))?,
+            seen: SeenFile::load_or_make(dir)?,
             persons: PersonKeys::open(&dir.join("persons.redb"))?,
             tenants: Mutex::default(),
             rotations: Mutex::default(),
@@ -60,11 +61,16 @@ impl Keyring {
         &self.signing
     }
 
-    /// Which life of the database this is: raised by hand after a restore from a backup, so that devices send again
-    /// what the backup does not have.
+    /// Which life of the database this is: raised when it was restored from a backup ([`super::restored`]), so that devices send
+    /// again what the backup does not have.
     #[must_use]
     pub fn hub_epoch(&self) -> u32 {
-        self.hub_epoch
+        self.seen.hub_epoch()
+    }
+
+    /// What was seen of the database.
+    pub(super) fn seen(&self) -> &SeenFile {
+        &self.seen
     }
 
     /// The MAC under which an API key's secret is stored.
@@ -184,12 +190,6 @@ fn exact(bytes: &[u8]) -> Result<Zeroizing<[u8; 32]>, VaultError> {
 fn key_file(path: PathBuf) -> Result<Zeroizing<[u8; 32]>, KeysError> {
     let bytes = secret_file::load_or_make(&path, || Ok::<_, KeysError>(Zeroizing::new(random_key()?.to_vec())))?;
     exact(&bytes).map_err(|_| KeysError::Damaged { path })
-}
-
-fn hub_epoch(path: &Path) -> Result<u32, KeysError> {
-    let bytes = secret_file::load_or_make(path, || Ok::<_, KeysError>(Zeroizing::new(b"1\n".to_vec())))?;
-    let text = std::str::from_utf8(&bytes).ok();
-    text.and_then(|text| text.trim().parse().ok()).ok_or_else(|| KeysError::Damaged { path: path.to_owned() })
 }
 
 fn peppered(what: &[u8], object: &[u8], secret: &[u8; 32]) -> Zeroizing<Vec<u8>> {

@@ -92,6 +92,14 @@ impl DeviceLinks {
         Ok(payload)
     }
 
+    /// The epoch of the key that [`DeviceLinks::seal`] would take; none for a device that never claimed.
+    #[must_use]
+    pub fn epoch_in_use(&self, accepted: &Accepted) -> Option<u32> {
+        let used = self.in_use.lock().get(&accepted.device).copied();
+        let key = accepted.keys.iter().find(|key| Some(key.epoch()) == used).or(accepted.keys.first());
+        key.map(LinkKeys::epoch)
+    }
+
     /// Seals a message for a device.
     pub fn seal(
         &self,

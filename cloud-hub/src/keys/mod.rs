@@ -4,27 +4,35 @@
 //! MK  master key           file 0600            wraps TK
 //! TK  per tenant           Postgres, under MK   only wraps: PK, GDK, CK, LK, BI, RS, webhook secrets
 //! PK  per person           key store (redb) outside Postgres, under TK; deleting it erases the person
-//! HSK Ed25519              file 0600            signs time (and later snapshots and audit heads)
+//! HSK Ed25519              file 0600            signs time and snapshots (and later audit heads)
 //! pepper                   file 0600            MACs of API keys and claim secrets
-//! hub epoch                file                 raised when the hub is restored from a backup
+//! epochs                   file                 what was seen of the database; raised when it was restored from a backup
 //! ```
 //!
 //! In: a directory and a database. Out: [`Keyring`], which unwraps, and [`Custody`], the operations in which a row and
 //! a key must change together. Imports `domain` and `store`. Deliberately absent: what is sealed to which place
 //! (`domain::vault`), and certificates (`pki`).
 
+mod anchors;
 mod custody;
 mod enrolment;
 mod error;
 mod keyring;
 mod link;
+mod opener;
 mod persons;
 mod renewal;
+mod restored;
 mod signing;
+mod snapshots;
 
+pub use anchors::{Anchored, NotThem};
 pub use custody::{Claimed, Custody, IssuedClaim, LinkGallery, LinkMaterial, NewSite, Redeemed};
-pub use enrolment::{Candidate, NewTemplate};
+pub use enrolment::{Candidate, NewTemplate, told as duplicate_told};
 pub use error::KeysError;
 pub use keyring::Keyring;
 pub use link::{Accepted, DeviceLinks};
+pub use opener::{Opener, stand_in_leaf};
+pub use restored::{BEAT, Raised};
 pub use signing::SigningKey;
+pub use snapshots::{Ready, Snapshots};

@@ -8,11 +8,11 @@ use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use wire_contract::command::TimeAnswer;
 use wire_contract::envelope::EnvelopeError;
-use wire_contract::{CommandDown, CommandProgress, CommandUp, DownChannel, Order, V1};
+use wire_contract::{CommandDown, CommandProgress, CommandUp, DownChannel, V1};
 
 use super::Publisher;
 use super::outbox::Outbox;
-use crate::domain::command::{Command, Kind};
+use crate::domain::command::Command;
 use crate::domain::ids::{CommandId, DeviceId, TenantId};
 use crate::domain::message::{Incoming, Outgoing};
 use crate::keys::{DeviceLinks, KeysError};
@@ -113,15 +113,15 @@ async fn message(
     tenant: TenantId,
     command: &Command,
 ) -> Result<Outgoing, CommandError> {
-    let order = match command.kind {
-        Kind::Unlock { door, hold_ms } => {
+    let door = match command.kind.door() {
+        None => None,
+        Some(door) => {
             let door = places::doors(tx, Some(command.device)).await?.into_iter().find(|known| known.id == door);
             let door = door.and_then(|door| door.local_id);
-            let door = door.ok_or(StoreError::NotFound { what: "door of command", id: command.id.0 })?;
-            Order::Unlock { door, hold_ms }
+            Some(door.ok_or(StoreError::NotFound { what: "door of command", id: command.id.0 })?)
         }
-        Kind::Refresh => Order::Refresh,
     };
+    let order = command.kind.order(door);
     let word = CommandDown::Command(wire_contract::Command {
         v: V1,
         id: wire_contract::CommandId(command.id.0),

@@ -22,10 +22,10 @@ use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
 use rumqttc::{Outgoing as Sent, TlsConfiguration, Transport};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
-use wire_contract::{UpChannel, topic};
+use wire_contract::{Topic, UpChannel, topic};
 
 use super::outbox::{Parcel, Receipt};
-use super::{Inboxes, Publisher, batches, commands, feed};
+use super::{Inboxes, Publisher, batches, commands, feed, twins};
 use crate::domain::message::Incoming;
 
 /// Publishes under way at once. Below the broker's receive maximum (20 at the embedded one).
@@ -43,7 +43,7 @@ const MAX_PACKET_BYTES: u32 = 96 * 1024;
 /// First and longest pause between attempts; it doubles in between. Short, because doors wait for their acks.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
 /// The channels that the hub reads at present on this connection.
-const CHANNELS: [UpChannel; 3] = [UpChannel::Gallery, UpChannel::Status, UpChannel::Cmd];
+const CHANNELS: [UpChannel; 4] = [UpChannel::Gallery, UpChannel::Status, UpChannel::Cmd, UpChannel::Twin];
 
 /// Where the broker is and how the hub logs in.
 #[derive(Clone, Debug)]
@@ -279,6 +279,7 @@ async fn send(
         let place = Arc::clone(&window).acquire_owned().await.expect("the window is never closed");
         let Some(Parcel { message, receipt }) = parcels.recv().await else { return };
         let topic = message.topic.to_string();
+        let retain = matches!(message.topic, Topic::Down { channel, .. } if channel.retained());
         waiting.lock().queued.push_back(Waiting {
             since: Instant::now(),
             topic: topic.clone(),
@@ -286,7 +287,7 @@ async fn send(
             _place: place,
         });
         // The client's own queue has room for two windows, so this waits for nothing but the session's end.
-        if client.publish(topic, QoS::AtLeastOnce, false, message.payload).await.is_err() {
+        if client.publish(topic, QoS::AtLeastOnce, retain, message.payload).await.is_err() {
             return;
         }
     }
@@ -303,6 +304,7 @@ fn deliver(topic: &[u8], payload: &[u8], inboxes: &Inboxes) {
         UpChannel::Gallery => inboxes.reports.try_send(message).is_err(),
         UpChannel::Cmd => inboxes.commands.try_send(commands::Input::Said(message)).is_err(),
         UpChannel::Status => inboxes.presence.try_send(message).is_err(),
+        UpChannel::Twin => inboxes.twins.try_send(twins::Input::Said(message)).is_err(),
         _ => false,
     };
     if full {

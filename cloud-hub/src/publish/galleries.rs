@@ -1,7 +1,7 @@
 //! Keeps every device's galleries equal to what they should be.
 //!
 //! In: devices' reports and the announcements of committed changes. Out: records, buckets for those that differ
-//! ([`healing`]), rows of what was reported ([`reports`]), an alarm when a device has what it cannot have. One task; it goes round the devices that are behind, those
+//! ([`healing`]), offers of snapshots for those that lack much ([`snapshots`]), rows of what was reported ([`reports`]), an alarm when a device has what it cannot have. One task; it goes round the devices that are behind, those
 //! that stand at the same place together, one message each time, so that a first fill of one does not hold up a deletion
 //! at another. Records go before reports: a fleet that has just been told of a deletion answers with a thousand reports.
 //!
@@ -12,17 +12,20 @@
 mod desk;
 mod healing;
 mod reports;
+mod snapshots;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
+use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
 use wire_contract::Code;
 
 pub use self::desk::Desk;
 use self::reports::{Judgement, ReportError, Said};
+pub use self::snapshots::SNAPSHOT_FROM;
 use super::Publisher;
 use super::outbox::Outbox;
-use super::records::{self, NextMessages, Position};
+use super::records::{self, Next, NextMessages, Position};
 use crate::domain::healing::Healing;
 use crate::domain::ids::{DeviceId, GalleryId, TenantId};
 use crate::domain::message::Incoming;
@@ -59,6 +62,8 @@ struct Galleries {
     known: HashMap<Place, Known>,
     /// What differs and is being healed. A hub that forgets it asks again.
     healings: HashMap<Place, Healing>,
+    /// Who was offered a snapshot, and when, since its last report.
+    offered: HashMap<Place, OffsetDateTime>,
     /// Devices that are behind, each once.
     behind: VecDeque<Place>,
     queued: HashSet<Place>,
@@ -104,6 +109,7 @@ impl Galleries {
             outbox,
             known: HashMap::new(),
             healings: HashMap::new(),
+            offered: HashMap::new(),
             behind: VecDeque::new(),
             queued: HashSet::new(),
         }
@@ -143,6 +149,7 @@ impl Galleries {
     /// Forgets what was sent and begins again from what the devices reported.
     async fn start_over(&mut self) {
         self.known.clear();
+        self.offered.clear();
         self.look_at_all().await;
     }
 
@@ -224,8 +231,9 @@ impl Galleries {
     /// Sends the next message to places that stand alike. False when it could not be put together.
     async fn send(&mut self, places: &[Place], from: Position) -> bool {
         match self.next(places, from).await {
-            Ok(None) => {}
-            Ok(Some(NextMessages { messages, position, more })) => {
+            Ok(Next::Nothing) => {}
+            Ok(Next::Snapshot) => self.offer(places).await,
+            Ok(Next::Records(NextMessages { messages, position, more })) => {
                 for (place, message) in places.iter().zip(messages) {
                     self.outbox.send(message).await;
                     if let Some(known) = self.known.get_mut(place) {
@@ -260,12 +268,15 @@ impl Galleries {
     }
 
     /// The next message for places of one tenant and gallery.
-    async fn next(&self, places: &[Place], from: Position) -> Result<Option<NextMessages>, KeysError> {
-        let Some((tenant, _, gallery)) = places.first().copied() else { return Ok(None) };
+    async fn next(&self, places: &[Place], from: Position) -> Result<Next, KeysError> {
+        let Some((tenant, _, gallery)) = places.first().copied() else { return Ok(Next::Nothing) };
+        let snapshot_from = self.publisher.snapshot_from;
         let (links, devices) = (self.publisher.links.clone(), places.iter().map(|place| place.1).collect::<Vec<_>>());
         self.publisher
             .db
-            .tenant(tenant, move |tx| Box::pin(async move { records::next(tx, &links, &devices, gallery, from).await }))
+            .tenant(tenant, move |tx| {
+                Box::pin(async move { records::next(tx, &links, &devices, gallery, from, snapshot_from).await })
+            })
             .await
     }
 
@@ -321,6 +332,7 @@ impl Galleries {
 
     /// Takes note of a report. Progress leaves what was sent standing, for it is probably on its way.
     fn stands(&mut self, place: Place, reported: Position) {
+        self.offered.remove(&place);
         let position = match self.known.get(&place) {
             Some(known)
                 if known.position.epoch == reported.epoch

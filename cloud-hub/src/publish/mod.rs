@@ -8,13 +8,14 @@
 //!              ┌ up/evt ─────► batches ──► (ingest) ──► acks ─┐
 //! broker ─► connections ─ up/gallery ─► galleries ───────────┤► outbox ─► connection ─► broker
 //!              ├ up/cmd ─────► commands ──────────────────────┤
+//!              ├ up/twin ────► twins ─────────────────────────┤
 //!              └ up/status ─► presence       ▲      feed ─────┘
 //!                        NOTIFY at commit ───┴────────┘
 //! ```
 //!
 //! Nothing here keeps what it could not send: a lost evtack is asked for again by the device's resend, lost records by
 //! its next report, the feed goes on from its cursor in the database.
-//! Deliberately absent: `down/twin` and video signalling.
+//! Deliberately absent: video signalling.
 
 mod access;
 mod announce;
@@ -26,6 +27,7 @@ mod galleries;
 mod outbox;
 mod presence;
 mod records;
+mod twins;
 
 use std::time::Duration;
 
@@ -35,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use access::{RevocationsError, access_lines, end_session, revocation_list};
 pub use connection::{Broker, BrokerTls};
-pub use galleries::Desk;
+pub use galleries::{Desk, SNAPSHOT_FROM};
 
 use crate::clock::Clock;
 use crate::domain::message::{Incoming, Outgoing};
@@ -63,6 +65,8 @@ pub struct Publisher {
     pub clock: Clock,
     /// Where the broker is.
     pub broker: Broker,
+    /// From how many missing versions on a device takes a snapshot and not records.
+    pub snapshot_from: u64,
 }
 
 /// Where batches go and acks come from.
@@ -84,6 +88,7 @@ struct Inboxes {
     galleries: mpsc::Sender<galleries::Input>,
     reports: mpsc::Sender<Incoming>,
     commands: mpsc::Sender<commands::Input>,
+    twins: mpsc::Sender<twins::Input>,
     feed: mpsc::Sender<feed::Input>,
 }
 
@@ -97,7 +102,8 @@ impl Publisher {
         let (reports, report_inbox) = mpsc::channel(QUEUE);
         let (feed, feed_inbox) = mpsc::channel(QUEUE);
         let (commands, command_inbox) = mpsc::channel(QUEUE);
-        let inboxes = Inboxes { batches, presence, galleries, reports, commands, feed };
+        let (twins, twin_inbox) = mpsc::channel(QUEUE);
+        let inboxes = Inboxes { batches, presence, galleries, reports, commands, twins, feed };
         let mut tasks = JoinSet::new();
         tasks.spawn(connection::run(self.clone(), parcels, inboxes.clone(), connected.clone()));
         tasks.spawn(forward(acks, outbox.clone()));
@@ -105,6 +111,7 @@ impl Publisher {
         tasks.spawn(presence::run(self.clone(), presence_inbox));
         tasks.spawn(galleries::run(self.clone(), gallery_inbox, report_inbox, outbox.clone(), connected.subscribe()));
         tasks.spawn(commands::run(self.clone(), command_inbox, outbox.clone(), connected.subscribe()));
+        tasks.spawn(twins::run(self.clone(), twin_inbox, outbox.clone(), connected.subscribe()));
         tasks.spawn(feed::run(self.clone(), feed_inbox, outbox, connected.subscribe()));
         tasks.spawn(listen(self.db.clone(), inboxes));
         tokio::select! {
@@ -158,10 +165,14 @@ async fn dispatch(notice: Notice, inboxes: &Inboxes) {
         Notice::Command(tenant, command) => {
             let _ = inboxes.commands.send(commands::Input::Given(tenant, command)).await;
         }
+        Notice::Twin(tenant, device) => {
+            let _ = inboxes.twins.send(twins::Input::Wished(tenant, device)).await;
+        }
         Notice::Event(tenant) => drop(inboxes.feed.send(feed::Input::News(tenant)).await),
         Notice::Reconnected => {
             let _ = inboxes.galleries.send(galleries::Input::LookAtAll).await;
             let _ = inboxes.commands.send(commands::Input::LookAtAll).await;
+            let _ = inboxes.twins.send(twins::Input::LookAtAll).await;
             let _ = inboxes.feed.send(feed::Input::LookAtAll).await;
         }
     }

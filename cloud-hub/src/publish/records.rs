@@ -5,34 +5,28 @@
 //!
 //! **Erased people.** Records of a person who was erased have no body any more, yet versions must stay contiguous and
 //! a `del` must find something to delete. A device that comes from before such a record is sent a stand-in: a person
-//! who may not pass, a template in a space that no model has. Its `del` follows further on in the log. A message that
+//! who may not pass, a template or anchor in a space that no model has. Its `del` follows further on in the log. A message that
 //! ends in between therefore leads to another root than the log had; the root that the device must have there is
 //! computed, from the leaves that it really holds.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use gallery_log::body::{EMBEDDING_LEN, PersonState};
 use gallery_log::digest::{BUCKETS, Bucket, differing};
-use gallery_log::{Body, Digest, DigestKey, Kind, Leaf, Op, PersonBody, RecordId, Root, TemplateBody};
-use uuid::Uuid;
+use gallery_log::{Digest, DigestKey, Kind, Leaf, Op, RecordId, Root};
 use wire_contract::gallery::{GalleryRecord, GalleryRecords, RecordKind, RecordOp, records_that_fit};
 use wire_contract::healing::{GalleryBuckets, MAX_HEALING_BYTES};
 use wire_contract::{Bytes, DownChannel, GalleryDown, Hash32, V1};
 
 use crate::domain::gallery::log_id;
-use crate::domain::ids::{DeviceId, GalleryId, PersonId, TemplateId};
+use crate::domain::ids::{DeviceId, GalleryId};
 use crate::domain::message::Outgoing;
-use crate::domain::vault::{PersonKey, TenantKeys};
-use crate::keys::{DeviceLinks, Keyring, KeysError};
+use crate::domain::vault::TenantKeys;
+use crate::keys::{DeviceLinks, KeysError, Opener, stand_in_leaf};
 use crate::store::TenantTx;
 use crate::store::galleries::{self, Gallery, StoredRecord};
 
 /// Records read at once: more than fit a message (about 22 templates) unless they are all small.
 const READ_AHEAD: u32 = 64;
-
-/// The space of stand-ins. No model pack may have it.
-pub(super) const ERASED_SPACE: &str = "lintel.erased";
 
 /// Where a device stands in a gallery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +49,18 @@ pub(super) struct NextMessages {
     pub(super) more: bool,
 }
 
-/// Puts the next message together for devices that stand at the same place; `None` when there is nothing to send.
+/// What a device is to be sent.
+pub(super) enum Next {
+    /// Nothing: it has everything.
+    Nothing,
+    /// Records.
+    Records(NextMessages),
+    /// A snapshot: the log does not reach back to it any more, or it lacks so much that one is better.
+    Snapshot,
+}
+
+/// Puts the next message together for devices that stand at the same place. From `snapshot_from` missing versions on they
+/// are to take a snapshot.
 ///
 /// The records are read and opened once: after a change a whole fleet stands at the same place.
 pub(super) async fn next(
@@ -64,18 +69,23 @@ pub(super) async fn next(
     devices: &[DeviceId],
     id: GalleryId,
     from: Position,
-) -> Result<Option<NextMessages>, KeysError> {
+    snapshot_from: u64,
+) -> Result<Next, KeysError> {
     let gallery = galleries::get(tx, id).await?;
-    if gallery.epoch != from.epoch || gallery.version <= from.version {
-        return Ok(None);
+    let behind_log = from.version < gallery.compacted_to;
+    if gallery.epoch != from.epoch || (gallery.version <= from.version && !behind_log) {
+        return Ok(Next::Nothing);
+    }
+    if behind_log || gallery.version - from.version >= snapshot_from {
+        return Ok(Next::Snapshot);
     }
     let keyring = Arc::clone(links.custody().keyring());
     let keys = keyring.tenant(tx).await?;
     let stored = galleries::records(tx, id, gallery.epoch, from.version, READ_AHEAD).await?;
-    let mut opener = Opener { keyring: &keyring, keys: &keys, people: HashMap::new() };
-    let mut records = stored.iter().map(|record| opener.wire(record)).collect::<Result<Vec<_>, _>>()?;
+    let mut opener = Opener::new(&keyring, &keys);
+    let mut records = stored.iter().map(|record| wire(&mut opener, record)).collect::<Result<Vec<_>, _>>()?;
     records.truncate(records_that_fit(&records));
-    let Some(last) = records.last().map(|record| record.version) else { return Ok(None) };
+    let Some(last) = records.last().map(|record| record.version) else { return Ok(Next::Nothing) };
     let root = root_after(tx, &keys, &gallery, last, from.genuine_through).await?;
     let stand_ins =
         stored.iter().any(|record| record.version <= last && record.op == Op::Put && record.sealed.is_none());
@@ -95,7 +105,7 @@ pub(super) async fn next(
         messages.push(links.seal(tx.tenant(), &accepted, DownChannel::Gallery, &json)?);
     }
     let position = Position { version: last, genuine_through, ..from };
-    Ok(Some(NextMessages { messages, position, more: last < gallery.version }))
+    Ok(Next::Records(NextMessages { messages, position, more: last < gallery.version }))
 }
 
 /// The buckets in which a device differs, for one device.
@@ -134,8 +144,8 @@ pub(super) async fn buckets(
     }
     let keyring = Arc::clone(links.custody().keyring());
     let keys = keyring.tenant(tx).await?;
-    let mut opener = Opener { keyring: &keyring, keys: &keys, people: HashMap::new() };
-    let records = stored.iter().map(|record| opener.wire(record)).collect::<Result<Vec<_>, _>>()?;
+    let mut opener = Opener::new(&keyring, &keys);
+    let records = stored.iter().map(|record| wire(&mut opener, record)).collect::<Result<Vec<_>, _>>()?;
     let whole = GalleryBuckets {
         v: V1,
         gallery: wire_contract::GalleryId(id.0),
@@ -158,71 +168,24 @@ pub(super) async fn buckets(
     Ok(Some(Healed { messages, position, buckets, records }))
 }
 
-/// Opens bodies, each person's key read once a message.
-struct Opener<'a> {
-    keyring: &'a Keyring,
-    keys: &'a TenantKeys,
-    people: HashMap<PersonId, PersonKey>,
-}
-
-impl Opener<'_> {
-    fn wire(&mut self, record: &StoredRecord) -> Result<GalleryRecord, KeysError> {
-        let body = match (record.op, &record.sealed) {
-            (Op::Del, _) => Vec::new(),
-            (Op::Put, None) => stand_in(record)?,
-            (Op::Put, Some(sealed)) => self.open(record, sealed)?,
-        };
-        Ok(GalleryRecord {
-            version: record.version,
-            op: match record.op {
-                Op::Put => RecordOp::Put,
-                Op::Del => RecordOp::Del,
-            },
-            kind: match record.kind {
-                Kind::Person => RecordKind::Person,
-                Kind::Template => RecordKind::Template,
-                Kind::Credential => RecordKind::Credential,
-                Kind::Rule => RecordKind::Rule,
-            },
-            id: record.id.0,
-            rev: record.rev,
-            body: Bytes(body),
-        })
-    }
-
-    fn open(&mut self, record: &StoredRecord, sealed: &[u8]) -> Result<Vec<u8>, KeysError> {
-        let Some(person) = record.person else {
-            return Ok(self.keys.open_rule(record.id.0, record.rev, sealed)?.to_vec());
-        };
-        let key = match self.people.entry(person) {
-            std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
-            std::collections::hash_map::Entry::Vacant(unknown) => {
-                unknown.insert(self.keyring.person(self.keys, person)?)
-            }
-        };
-        let opened = match &record.space_id {
-            Some(space_id) => key.open_template(TemplateId(record.id.0), record.rev, space_id, sealed)?,
-            None => key.open_person_body(record.rev, sealed)?,
-        };
-        Ok(opened.to_vec())
-    }
-}
-
-/// What stands where an erased body stood: valid, and good for nothing.
-fn stand_in(record: &StoredRecord) -> Result<Vec<u8>, KeysError> {
-    let body = match record.kind {
-        Kind::Template => {
-            let mut embedding = Box::new([0.0; EMBEDDING_LEN]);
-            embedding[0] = 1.0;
-            let person = record.person.map_or(Uuid::nil(), |person| person.0);
-            Body::Template(TemplateBody { person, space_id: ERASED_SPACE.to_owned(), quality: 0.0, embedding })
-        }
-        // Rules belong to no person and credentials do not exist yet: what is left is people.
-        Kind::Person | Kind::Credential | Kind::Rule => {
-            Body::Person(PersonBody::new(PersonState::Suspended, None, None, Vec::new()))
-        }
-    };
-    Ok(body.encode()?)
+fn wire(opener: &mut Opener<'_>, record: &StoredRecord) -> Result<GalleryRecord, KeysError> {
+    Ok(GalleryRecord {
+        version: record.version,
+        op: match record.op {
+            Op::Put => RecordOp::Put,
+            Op::Del => RecordOp::Del,
+        },
+        kind: match record.kind {
+            Kind::Person => RecordKind::Person,
+            Kind::Template => RecordKind::Template,
+            Kind::Credential => RecordKind::Credential,
+            Kind::Rule => RecordKind::Rule,
+            Kind::Anchor => RecordKind::Anchor,
+        },
+        id: record.id.0,
+        rev: record.rev,
+        body: Bytes(opener.body(record)?),
+    })
 }
 
 /// The root that a device has after `version` if it took everything up to `genuine_through` as it was written.
@@ -256,6 +219,5 @@ fn leaf_at_device(
     if record.sealed.is_some() || record.version <= genuine_through {
         return Ok(record.leaf.map(|leaf| (record.id, leaf)));
     }
-    let body = stand_in(record)?;
-    Ok(Some((record.id, Leaf::of(gdk, record.kind, record.id, record.rev, &body))))
+    Ok(Some((record.id, stand_in_leaf(gdk, record)?)))
 }

@@ -14,7 +14,7 @@ use sqlx::{AssertSqlSafe, Row as _, Transaction};
 use uuid::Uuid;
 
 use super::{SCHEMA_VERSION, StoreError};
-use crate::domain::ids::{CommandId, GalleryId, TenantId};
+use crate::domain::ids::{CommandId, DeviceId, GalleryId, TenantId};
 
 /// How long a caller waits for a free connection before it is told that the hub is busy. Longer than any healthy
 /// transaction (milliseconds), shorter than a client's patience.
@@ -140,7 +140,7 @@ impl Database {
     /// ([`Notice::Reconnected`]), since notices may have been missed meanwhile.
     pub async fn listen(&self) -> Result<Listener, StoreError> {
         let mut inner = PgListener::connect_with(&self.pool).await?;
-        inner.listen_all([GALLERY_CHANNEL, EVENT_CHANNEL, COMMAND_CHANNEL]).await?;
+        inner.listen_all([GALLERY_CHANNEL, EVENT_CHANNEL, COMMAND_CHANNEL, TWIN_CHANNEL]).await?;
         Ok(Listener { inner })
     }
 
@@ -194,6 +194,7 @@ pub async fn migrate(owner: &PgConnectOptions) -> Result<(), StoreError> {
 pub(super) const GALLERY_CHANNEL: &str = "lintel_gallery";
 pub(super) const EVENT_CHANNEL: &str = "lintel_event";
 pub(super) const COMMAND_CHANNEL: &str = "lintel_command";
+pub(super) const TWIN_CHANNEL: &str = "lintel_twin";
 
 /// Receives [`Notice`]s.
 pub struct Listener {
@@ -207,6 +208,8 @@ pub enum Notice {
     Gallery(TenantId, GalleryId),
     /// A command was given.
     Command(TenantId, CommandId),
+    /// A device's configuration is wished otherwise.
+    Twin(TenantId, DeviceId),
     /// A tenant has new events (and perhaps webhook deliveries).
     Event(TenantId),
     /// The connection was lost and is back: look at everything once.
@@ -235,6 +238,10 @@ fn parse(channel: &str, payload: &str) -> Option<Notice> {
         COMMAND_CHANNEL => {
             let (tenant, command) = payload.split_once('/')?;
             Some(Notice::Command(tenant.parse().ok()?, command.parse().ok()?))
+        }
+        TWIN_CHANNEL => {
+            let (tenant, device) = payload.split_once('/')?;
+            Some(Notice::Twin(tenant.parse().ok()?, device.parse().ok()?))
         }
         _ => None,
     }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{StoreError, TenantTx, certificates, routes};
 use crate::domain::ids::{DeviceId, SiteId};
 
-pub use held::{Agreement, DeviceGallery, Reported, Standing, galleries, report_gallery, standings};
+pub use held::{Agreement, DeviceGallery, Reported, SnapshotProgress, Standing, galleries, report_gallery, standings};
 
 /// How long the link key before the present one is still accepted, by protocol.md.
 pub const PREVIOUS_LINK_ACCEPTED: Duration = Duration::hours(24);
@@ -204,6 +204,18 @@ pub async fn links(tx: &mut TenantTx, id: DeviceId, now: OffsetDateTime) -> Resu
     rows.into_iter()
         .map(|(number, sealed)| Ok(Link { epoch: epoch("device_link.link_epoch", number)?, sealed }))
         .collect()
+}
+
+/// Makes the next link key of every device of the tenant `by` numbers higher than it would have been: the database was restored,
+/// and devices have keys of which it does not know.
+pub async fn skip_link_epochs(tx: &mut TenantTx, by: u32) -> Result<(), StoreError> {
+    let tenant = tx.tenant_uuid();
+    sqlx::query("UPDATE device SET link_epoch = link_epoch + $2 WHERE tenant_id = $1 AND link_epoch > 0")
+        .bind(tenant)
+        .bind(i64::from(by))
+        .execute(tx.conn())
+        .await?;
+    Ok(())
 }
 
 /// The links of [`links`] for each of these devices that may speak: registered with this tenant and not revoked.

@@ -1,9 +1,13 @@
 //! Galleries: heads, records, roots and leaves. The maths is [`crate::domain::gallery`]'s.
 //!
-//! [`append`] writes the log, [`reading`] reads it; here is what both share, and which galleries there are.
+//! [`append`] writes the log, [`reading`] reads it, [`snapshots`] are of it, [`compaction`] shortens it, [`epochs`] begins it anew;
+//! here is what they share, and which galleries there are.
 
 mod append;
+pub mod compaction;
+pub mod epochs;
 mod reading;
+pub mod snapshots;
 
 use std::collections::BTreeMap;
 
@@ -33,6 +37,8 @@ pub struct Gallery {
     pub version: u64,
     /// The root of that version.
     pub root: Root,
+    /// Up to here the log lacks what is no longer live: a device below it cannot be brought on by records.
+    pub compacted_to: u64,
     /// GDK under the tenant key.
     pub gdk_sealed: Vec<u8>,
     /// CK under the tenant key.
@@ -109,6 +115,7 @@ struct GalleryRow {
     epoch: i64,
     version: i64,
     root: Vec<u8>,
+    compacted_to: i64,
     gdk_sealed: Vec<u8>,
     ck_sealed: Vec<u8>,
 }
@@ -123,6 +130,7 @@ impl TryFrom<GalleryRow> for Gallery {
             epoch: epoch("gallery.epoch", row.epoch)?,
             version: version("gallery.version", row.version)?,
             root: Root(hash("gallery.root", &row.root)?),
+            compacted_to: version("gallery.compacted_to", row.compacted_to)?,
             gdk_sealed: row.gdk_sealed,
             ck_sealed: row.ck_sealed,
         })
@@ -133,7 +141,8 @@ impl TryFrom<GalleryRow> for Gallery {
 pub async fn get(tx: &mut TenantTx, id: GalleryId) -> Result<Gallery, StoreError> {
     let tenant = tx.tenant_uuid();
     let row: Option<GalleryRow> = sqlx::query_as(
-        "SELECT id, site_id, epoch, version, root, gdk_sealed, ck_sealed FROM gallery WHERE tenant_id = $1 AND id = $2",
+        "SELECT id, site_id, epoch, version, root, compacted_to, gdk_sealed, ck_sealed FROM gallery
+         WHERE tenant_id = $1 AND id = $2",
     )
     .bind(tenant)
     .bind(id.0)
@@ -224,6 +233,7 @@ fn kind_name(kind: Kind) -> &'static str {
         Kind::Template => "template",
         Kind::Credential => "credential",
         Kind::Rule => "rule",
+        Kind::Anchor => "anchor",
     }
 }
 

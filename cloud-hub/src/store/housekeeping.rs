@@ -1,4 +1,4 @@
-//! Rows whose time is over: finished deliveries, claims and sessions that ended long ago.
+//! Rows whose time is over: finished deliveries, claims and sessions that ended long ago, logs that were collected then.
 
 use time::OffsetDateTime;
 
@@ -26,6 +26,11 @@ pub async fn tidy(
         (
             "DELETE FROM session WHERE tenant_id = $1 AND id IN (
                  SELECT id FROM session WHERE tenant_id = $1 AND expires_at < $2 LIMIT $3 FOR UPDATE SKIP LOCKED)",
+            ended_before,
+        ),
+        (
+            "DELETE FROM device_log WHERE tenant_id = $1 AND command_id IN (
+                 SELECT command_id FROM device_log WHERE tenant_id = $1 AND collected_at < $2 LIMIT $3)",
             ended_before,
         ),
         (

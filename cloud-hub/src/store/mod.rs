@@ -10,6 +10,7 @@
 mod database;
 mod error;
 
+pub mod anchors;
 pub mod audit;
 pub mod certificates;
 pub mod claims;
@@ -19,6 +20,7 @@ pub mod devices;
 pub mod events;
 pub mod galleries;
 pub mod housekeeping;
+pub mod mark;
 pub mod people;
 pub mod places;
 pub mod routes;
@@ -26,6 +28,7 @@ pub mod secrets;
 pub mod sessions;
 pub mod streams;
 pub mod templates;
+pub mod twins;
 pub mod webhooks;
 
 pub use database::{Database, Listener, Notice, TenantTx, Work, migrate};

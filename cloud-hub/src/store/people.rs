@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::galleries::{self, Pending};
 use super::templates::{self, NewTemplate};
-use super::{StoreError, TenantTx, places, routes};
+use super::{StoreError, TenantTx, anchors, places, routes};
 use crate::domain::gallery::Change;
 use crate::domain::ids::{GalleryId, PersonId, SiteId, TemplateId};
 use crate::domain::people::Profile;
@@ -116,6 +116,9 @@ pub async fn join_new_gallery(
                 person: Some(key.person()),
                 space_id: Some(template.space_id),
             });
+        }
+        for anchor in anchors::of_person(tx, key.person()).await? {
+            pending.push(anchors::put(key, anchor)?);
         }
         join(tx, key.person(), gallery).await?;
         galleries::append(tx, keys, gallery, &pending).await?;
@@ -222,7 +225,7 @@ pub async fn add_template(
 }
 
 /// Locks a person who is not deleted.
-async fn lock(tx: &mut TenantTx, id: PersonId) -> Result<(), StoreError> {
+pub async fn lock(tx: &mut TenantTx, id: PersonId) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();
     let found = sqlx::query("SELECT FROM person WHERE tenant_id = $1 AND id = $2 AND state = 'active' FOR UPDATE")
         .bind(tenant)
@@ -232,7 +235,7 @@ async fn lock(tx: &mut TenantTx, id: PersonId) -> Result<(), StoreError> {
     found.map(|_| ()).ok_or(StoreError::NotFound { what: "person", id: id.0 })
 }
 
-/// Deletes a person: dels in every gallery, no template, no vector, no sealed body, no index, a tombstone.
+/// Deletes a person: dels in every gallery, no template, no anchor, no vector, no sealed body, no index, a tombstone.
 ///
 /// The person's key is destroyed by the caller after the commit; until it says so ([`key_destroyed`]) the erasure
 /// job has it on its list. The other order would lose the person if the commit failed.
@@ -256,13 +259,14 @@ pub async fn delete(
     Ok(changed)
 }
 
-fn del(kind: Kind, id: RecordId, person: PersonId) -> Pending {
+pub(super) fn del(kind: Kind, id: RecordId, person: PersonId) -> Pending {
     Pending { change: Change::Del { kind, id }, sealed: None, person: Some(person), space_id: None }
 }
 
 async fn erase(tx: &mut TenantTx, id: PersonId, now: OffsetDateTime) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();
     templates::delete_of_person(tx, id).await?;
+    anchors::delete_of_person(tx, id).await?;
     for statement in [
         "UPDATE gallery_record SET sealed = NULL WHERE tenant_id = $1 AND person_id = $2 AND sealed IS NOT NULL",
         "DELETE FROM gallery_member WHERE tenant_id = $1 AND person_id = $2",

@@ -155,17 +155,26 @@ pub struct Near {
     pub similarity: f32,
 }
 
-/// The `k` nearest templates of a space to a rotated probe, best first. Exact: a scan of the tenant's vectors.
-pub async fn nearest(tx: &mut TenantTx, space_id: &str, rotated: &[f32; DIM], k: u32) -> Result<Vec<Near>, StoreError> {
+/// The `k` nearest templates of a space to a rotated probe, best first, those of `except` left out. Exact: a scan of the
+/// tenant's vectors.
+pub async fn nearest(
+    tx: &mut TenantTx,
+    space_id: &str,
+    rotated: &[f32; DIM],
+    except: Option<PersonId>,
+    k: u32,
+) -> Result<Vec<Near>, StoreError> {
     let tenant = tx.tenant_uuid();
     let rows: Vec<(Uuid, Uuid, f64)> = sqlx::query_as(
         "SELECT template_id, person_id, (vector <#> $3) * -1 FROM template_vector
-         WHERE tenant_id = $1 AND space_id = $2 ORDER BY vector <#> $3, template_id LIMIT $4",
+         WHERE tenant_id = $1 AND space_id = $2 AND ($5::uuid IS NULL OR person_id <> $5)
+         ORDER BY vector <#> $3, template_id LIMIT $4",
     )
     .bind(tenant)
     .bind(space_id)
     .bind(Vector::from(rotated.to_vec()))
     .bind(i64::from(k))
+    .bind(except.map(|person| person.0))
     .fetch_all(tx.conn())
     .await?;
     #[expect(clippy::cast_possible_truncation, reason = "a cosine loses nothing that matters between f64 and f32")]
@@ -175,6 +184,20 @@ pub async fn nearest(tx: &mut TenantTx, space_id: &str, rotated: &[f32; DIM], k:
         similarity: similarity as f32,
     };
     Ok(rows.into_iter().map(near).collect())
+}
+
+/// How many templates of a space there are to search, those of `except` left out.
+pub async fn searchable(tx: &mut TenantTx, space_id: &str, except: PersonId) -> Result<usize, StoreError> {
+    let tenant = tx.tenant_uuid();
+    let n: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM template_vector WHERE tenant_id = $1 AND space_id = $2 AND person_id <> $3",
+    )
+    .bind(tenant)
+    .bind(space_id)
+    .bind(except.0)
+    .fetch_one(tx.conn())
+    .await?;
+    usize::try_from(n).map_err(|_| StoreError::Unreadable { what: "count of templates", reason: "negative" })
 }
 
 /// Templates after `after` without a vector, by id: all of them after a crash of the server, which empties the unlogged

@@ -42,7 +42,7 @@ use crate::embedded::mosquitto::{AccessFile, BrokerCertificates};
 use crate::embedded::{Layout, lock_dir, ports};
 use crate::ingest::{self, Ingest};
 use crate::jobs::Jobs;
-use crate::keys::{Custody, DeviceLinks, Keyring};
+use crate::keys::{Custody, DeviceLinks, Keyring, Snapshots};
 use crate::notify::client::{Lookup, SystemLookup, WebhookClient};
 use crate::notify::worker::{Notifier, NotifierOptions};
 use crate::outbound::address::AddressPolicy;
@@ -177,6 +177,16 @@ async fn lay_foundation(config: &Config, clock: &Clock, layout: &Layout, listen:
     let keys_dir = layout.keys_dir();
     let keyring = Arc::new(tokio::task::spawn_blocking(move || Keyring::open(&keys_dir)).await??);
     let custody = Custody::new(db.clone(), keyring, clock.clone());
+    // Before anybody is served: a device must not hear of an epoch that is over.
+    if let Some(raised) = custody.notice_restore().await? {
+        tracing::warn!(
+            event = "epochs_raised",
+            hub_epoch = raised.hub_epoch,
+            gallery_epoch = raised.gallery_epoch,
+            galleries = raised.galleries,
+            "devices send again what the backup lacks, and fetch their galleries anew"
+        );
+    }
     let pki = Arc::new(Pki::load_or_make(&layout.pki_dir(), clock.now())?);
     let public_url = public_url(config, listen)?;
     let names = server_names(config, &public_url, listen);
@@ -213,6 +223,7 @@ fn make_api(
     Api {
         db: base.db.clone(),
         custody: base.custody.clone(),
+        snapshots: Snapshots::new(base.custody.clone()),
         pki: Arc::clone(&base.pki),
         clock: clock.clone(),
         feed: Feed::default(),
@@ -227,6 +238,7 @@ fn make_api(
             broker_port: base.broker.device_port,
             enrolment: EnrolmentLimits { max_photos: limits.max_photos, max_photo_bytes: limits.max_photo_bytes },
             webhook_policy: AddressPolicy::new(config.webhooks.allow_networks.clone()),
+            keep: config.keep_rule(),
         },
     }
 }
@@ -246,7 +258,13 @@ fn start_back(
     let (batches, batch_inbox) = mpsc::channel(BATCHES);
     let (acks, ack_outbox) = mpsc::channel(ACKS);
     tasks.spawn("ingest", ingest::run(Ingest::new(db.clone(), links.clone(), clock.clone()), batch_inbox, acks));
-    let publisher = Publisher { db: db.clone(), links, clock: clock.clone(), broker: base.broker.hub.clone() };
+    let publisher = Publisher {
+        db: db.clone(),
+        links,
+        clock: clock.clone(),
+        broker: base.broker.hub.clone(),
+        snapshot_from: config.galleries.snapshot_from,
+    };
     tasks.spawn("publisher", publisher.run(Seams { batches, acks: ack_outbox, connected }, stop.clone()));
 
     let wake = Arc::new(Notify::new());
@@ -271,6 +289,7 @@ fn start_back(
         custody: custody.clone(),
         clock: clock.clone(),
         delivery_retention: settings.retention.0,
+        keep: config.keep_rule(),
     };
     tasks.spawn("jobs", jobs.run(stop.clone()));
     tasks.spawn("database notices", listen_for_notices(db.clone(), api.feed.clone(), wake, stop.clone()));

@@ -14,9 +14,7 @@ pub(super) fn load(config: &Config) -> Result<Models> {
         PackOptions { sessions: settings.sessions, intra_threads: settings.intra_threads, ..PackOptions::default() };
     let pack = ModelPack::open(&runtime, &settings.manifest, &settings.weights, &options)?;
     let far: FalseAcceptRate = config.enrolment.duplicate_far.parse().context("enrolment.duplicate_far")?;
-    let threshold = pack.manifest().thresholds.iter().find(|threshold| threshold.far.same_as(far));
-    let duplicate_threshold =
-        threshold.with_context(|| format!("enrolment.duplicate_far: the model pack has no threshold for {far}"))?.score;
+    let duplicates = pack.manifest().ladder_at(far).context("enrolment.duplicate_far")?;
     let (_, report) = pack.providers().first().context("the model pack has no model")?;
     let skipped: Vec<String> = report.skipped.iter().map(|one| format!("{:?}: {}", one.provider, one.reason)).collect();
     tracing::info!(
@@ -27,5 +25,5 @@ pub(super) fn load(config: &Config) -> Result<Models> {
         skipped = %skipped.join("; "),
         "the model pack is in use"
     );
-    Ok(Models { pack, duplicate_threshold })
+    Ok(Models { pack, duplicates })
 }

@@ -5,8 +5,12 @@
     reason = "a test may panic and read the clock to wait for others"
 )]
 
+mod anchors;
 mod devices;
+mod duplicates;
 mod people;
+mod restored;
+mod snapshots;
 #[path = "../support/mod.rs"]
 mod support;
 mod tombstones;

@@ -7,9 +7,10 @@ use std::time::Instant;
 
 use cloud_hub::domain::ids::{PersonId, SiteId, TemplateId, TenantId};
 use cloud_hub::domain::people::Profile;
-use cloud_hub::keys::{Custody, KeysError, NewSite};
+use cloud_hub::keys::{Custody, KeysError, NewSite, NewTemplate};
 use cloud_hub::store::people::Enrolled;
 use cloud_hub::store::{StoreError, galleries, people, routes, templates};
+use face_core::{ClarityScale, Embedding, Space};
 use sqlx::{Executor as _, Row as _};
 use uuid::Uuid;
 
@@ -39,6 +40,7 @@ async fn a_deleted_person_can_be_read_nowhere() {
     for (table, filter) in [
         ("template", "true"),
         ("template_vector", "true"),
+        ("anchor", "true"),
         ("gallery_member", "true"),
         ("gallery_record", "sealed IS NOT NULL"),
         (
@@ -119,8 +121,8 @@ async fn searchable_vectors_are_rotated_and_rebuilt_after_a_crash() {
         enrolled.push((person, hub.enrol(place.tenant, person, axis).await));
     }
     let find = async |axis: usize| {
-        let probe = support::template(axis).embedding;
-        hub.custody.nearest(place.tenant, SPACE, probe, 2).await.unwrap()
+        let probe = Embedding::from_slice(support::template(axis).embedding.as_slice()).unwrap();
+        hub.custody.nearest(place.tenant, &Space::plain(SPACE), probe, 2).await.unwrap()
     };
     let best = find(3).await;
     assert_eq!((best[0].person, best[0].template), enrolled[3]);
@@ -145,6 +147,23 @@ async fn searchable_vectors_are_rotated_and_rebuilt_after_a_crash() {
     assert_eq!(hub.custody.rebuild_vectors(place.tenant).await.unwrap(), 5);
     assert_eq!(find(3).await[0].person, enrolled[3].0);
     assert_eq!(hub.custody.rebuild_vectors(place.tenant).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn in_a_space_with_a_scale_candidates_are_docked_as_at_a_door() {
+    if skipped("in_a_space_with_a_scale_candidates_are_docked_as_at_a_door") {
+        return;
+    }
+    let hub = TestHub::start().await;
+    let place = hub.place().await;
+    let person = hub.person(place.tenant, "clear").await;
+    let clear = NewTemplate { quality: 0.9, ..support::template(7) };
+    hub.custody.enrol(place.tenant, person, None, clear, "test").await.unwrap();
+    let probe = Embedding::from_slice(support::template(7).embedding.as_slice()).unwrap().with_handicap(0.02);
+    let scaled = Space { id: SPACE.to_owned(), clarity: Some(ClarityScale::new(1.0, 2.0, 0.1).unwrap()) };
+    // The probe by its own handicap; the template's quality is 0.4 above the middle, of a weight of 0.1.
+    let docked = hub.custody.nearest(place.tenant, &scaled, probe, 1).await.unwrap();
+    assert!((docked[0].similarity - (1.0 - 0.02 - 0.04)).abs() < 1e-6, "{docked:?}");
 }
 
 #[tokio::test]
@@ -374,7 +393,8 @@ async fn a_person_without_a_key_holds_up_nobody() {
     custody.create_person(place.tenant, kept, profile, None, "test").await.unwrap();
     custody.enrol(place.tenant, kept, None, support::template(2), "test").await.unwrap();
 
-    let near = custody.nearest(place.tenant, SPACE, support::template(1).embedding, 5).await.unwrap();
+    let probe = Embedding::from_slice(support::template(1).embedding.as_slice()).unwrap();
+    let near = custody.nearest(place.tenant, &Space::plain(SPACE), probe, 5).await.unwrap();
     assert_eq!(near.iter().map(|near| near.person).collect::<Vec<_>>(), [kept]);
     hub.superuser().await.execute("TRUNCATE template_vector").await.unwrap();
     assert_eq!(custody.rebuild_vectors(place.tenant).await.unwrap(), 1);

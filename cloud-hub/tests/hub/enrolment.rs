@@ -123,6 +123,10 @@ async fn a_person_who_is_there_already_is_found() {
     assert_eq!((status, &problem["code"]), (StatusCode::CONFLICT, &json!("duplicate_person")), "{problem}");
     assert_eq!(problem["duplicate"]["person"], json!(first));
     assert!(problem["duplicate"]["score"].as_f64() >= problem["duplicate"]["threshold"].as_f64());
+    assert_eq!(problem["duplicate"]["compared"], 1);
+    let threshold = problem["duplicate"]["threshold"].as_f64().unwrap();
+    assert!((threshold - 0.442).abs() < 1e-6, "of the manifest, for one comparison: {threshold}");
+    assert!(problem["detail"].as_str().unwrap().contains("allow_duplicate=true"), "what to do: {problem}");
     // Another face is no duplicate; the same one is none in another tenant, nor when it is meant.
     let elsewhere = hub.person(&other, "E-1").await;
     assert_eq!(enrol(&hub, &other, &elsewhere, "", vec![picture("obama2.jpg")]).await.0, StatusCode::CREATED);
@@ -130,6 +134,9 @@ async fn a_person_who_is_there_already_is_found() {
     let third = hub.person(&tenant, "E-3").await;
     let meant = enrol(&hub, &tenant, &third, "?allow_duplicate=true", vec![picture("obama3.jpg")]).await;
     assert_eq!(meant.0, StatusCode::CREATED, "{}", meant.1);
+    assert_eq!(meant.1["duplicate_allowed"]["person"], json!(first));
+    let threshold = meant.1["duplicate_allowed"]["threshold"].as_f64().unwrap();
+    assert!((threshold - 0.465).abs() < 1e-6, "two people are there by now: {threshold}");
     // Once deleted, a person is no duplicate of anybody.
     for id in [&first, &third] {
         let (status, _) = hub.call(&tenant, reqwest::Method::DELETE, &format!("/v1/people/{id}"), None).await;
@@ -137,6 +144,70 @@ async fn a_person_who_is_there_already_is_found() {
     }
     let fourth = hub.person(&tenant, "E-4").await;
     assert_eq!(enrol(&hub, &tenant, &fourth, "", vec![picture("obama.jpg")]).await.0, StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn somebody_else_becomes_a_negative_anchor_and_the_person_themselves_does_not() {
+    if skipped_without_models("somebody_else_becomes_a_negative_anchor_and_the_person_themselves_does_not") {
+        return;
+    }
+    let dir = data_dir();
+    let hub = Hub::start(dir.path());
+    let tenant = hub.tenant("Acme");
+    hub.site(&tenant).await;
+    let person = hub.person(&tenant, "E-1").await;
+    assert_eq!(enrol(&hub, &tenant, &person, "", vec![picture("obama.jpg")]).await.0, StatusCode::CREATED);
+    let path = format!("/v1/people/{person}/negative-anchors");
+    let post = async |query: &str, form: Form| {
+        let url = format!("{}{path}{query}", hub.https());
+        let request = hub.client().post(url).header("authorization", &tenant.authorization).multipart(form);
+        read(request.send().await.unwrap()).await
+    };
+    let of = |name: &str| Form::new().part("photo", Part::bytes(picture(name)).file_name("p"));
+    assert_eq!(hub.get(&tenant, &path).await["data"], json!([]));
+    let (status, made) = post("", of("biden.jpg")).await;
+    assert_eq!(status, StatusCode::CREATED, "{made}");
+    assert!(made["score"].as_f64().unwrap() < 0.442, "{made}");
+    assert!(!made.to_string().contains("embedding"));
+    // The person's own picture would keep them out.
+    let (status, problem) = post("", of("obama.jpg")).await;
+    assert_eq!((status, &problem["code"]), (StatusCode::CONFLICT, &json!("anchor_is_person")), "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("confirm=true"), "{problem}");
+    assert!(problem["resemblance"]["score"].as_f64() >= problem["resemblance"]["threshold"].as_f64());
+    let (status, confirmed) = post("?confirm=true", of("obama.jpg")).await;
+    assert_eq!(status, StatusCode::CREATED, "{confirmed}");
+    for (what, query, form, status, code) in [
+        ("two pictures", "", of("biden.jpg").part("photo", Part::bytes(vec![1])), 422, "invalid_field"),
+        ("no face", "", Form::new().part("photo", Part::bytes(jpeg(RgbImage::new(640, 480)))), 422, "no_face"),
+        ("an unknown parameter", "?force=true", of("biden.jpg"), 400, "invalid_request"),
+    ] {
+        let (found, problem) = post(query, form).await;
+        assert_eq!((found.as_u16(), &problem["code"]), (status, &json!(code)), "{what}: {problem}");
+    }
+    let nobody = uuid::Uuid::new_v4();
+    let (status, _) =
+        hub.call(&tenant, reqwest::Method::GET, &format!("/v1/people/{nobody}/negative-anchors"), None).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+
+    // The command line does the same.
+    let id = |text: &str| text.to_owned();
+    let line = |rest: &[&str]| {
+        let (tenant, person) = (id(&tenant.id), id(&person));
+        let mut all = vec!["negative-anchors", rest[0], "--tenant", &tenant, "--person", &person];
+        all.extend(&rest[1..]);
+        hub.cli(&all)
+    };
+    let listed = line(&["list"]);
+    assert_eq!(listed["negative_anchors"].as_array().unwrap().len(), 2, "{listed}");
+    let file = demo_picture("biden.jpg");
+    let added = line(&["add", file.to_str().unwrap()]);
+    assert_eq!(added["person"], json!(person));
+    line(&["remove", added["id"].as_str().unwrap()]);
+    line(&["remove", confirmed["id"].as_str().unwrap()]);
+    let (status, _) =
+        hub.call(&tenant, reqwest::Method::DELETE, &format!("{path}/{}", made["id"].as_str().unwrap()), None).await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
+    assert_eq!(line(&["list"])["negative_anchors"], json!([]));
 }
 
 #[tokio::test]

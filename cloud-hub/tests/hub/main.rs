@@ -14,5 +14,7 @@ mod events;
 mod life;
 mod process;
 mod renewals;
+mod snapshots;
 mod transport;
+mod twins;
 mod webhooks;

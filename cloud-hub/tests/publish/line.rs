@@ -39,6 +39,8 @@ pub(crate) struct Line {
     pub(crate) place: Place,
     pub(crate) pki: Pki,
     pub(crate) mosquitto: EmbeddedMosquitto,
+    /// See [`Publisher::snapshot_from`].
+    pub(crate) snapshot_from: u64,
     running: Option<Running>,
 }
 
@@ -66,7 +68,8 @@ impl Line {
         let listen: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let options = MosquittoOptions::for_data_dir(hub.dir.path(), listen, certificates, access).unwrap();
         let mosquitto = start_mosquitto(&options).await;
-        let mut line = Self { hub, place, pki, mosquitto, running: None };
+        let snapshot_from = cloud_hub::publish::SNAPSHOT_FROM;
+        let mut line = Self { hub, place, pki, mosquitto, snapshot_from, running: None };
         line.start_hub().await;
         line
     }
@@ -98,6 +101,7 @@ impl Line {
             links: self.hub.links.clone(),
             clock: self.hub.clock.clone(),
             broker: self.broker(),
+            snapshot_from: self.snapshot_from,
         };
         let (batches, batch_inbox) = mpsc::channel(64);
         let (ack_outbox, acks) = mpsc::channel(64);
@@ -318,6 +322,7 @@ impl Device {
                 RecordKind::Template => Kind::Template,
                 RecordKind::Credential => Kind::Credential,
                 RecordKind::Rule => Kind::Rule,
+                RecordKind::Anchor => Kind::Anchor,
             },
             id: RecordId(wire.id),
             rev: wire.rev,

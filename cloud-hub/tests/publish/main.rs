@@ -10,6 +10,7 @@ mod events;
 mod galleries;
 mod healing;
 mod line;
+mod twins;
 
 #[path = "../support/mod.rs"]
 mod support;

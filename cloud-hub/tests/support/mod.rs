@@ -142,5 +142,12 @@ pub fn keys_without_people(hub: &TestHub) -> Arc<Keyring> {
 pub fn template(axis: usize) -> NewTemplate {
     let mut embedding = Box::new([0.0; 512]);
     embedding[axis] = 1.0;
-    NewTemplate { space_id: SPACE.to_owned(), model_version: "1".to_owned(), quality: 0.5, photographs: 1, embedding }
+    NewTemplate {
+        space_id: SPACE.to_owned(),
+        model_version: "1".to_owned(),
+        quality: 0.5,
+        photographs: 1,
+        embedding,
+        duplicate: None,
+    }
 }

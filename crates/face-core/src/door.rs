@@ -4,7 +4,8 @@
 //! carries out in order. The step that answers [`Input::Granted`] with [`Effect::Unlock`] *is* the relay call: the
 //! driver takes the time, asks the current gallery snapshot, calls [`step`], and drives the relay before anything else.
 //! Invariants: no unlock on evidence older than the policy's budgets or of two different tracks; none for a person
-//! outside the current snapshot; a door held open for a removed person relocks in the step that hears of it.
+//! outside the current snapshot; a door held open for a removed person relocks in the step that hears of it; none in a
+//! lock-down but for whom the policy lets through, and a door that stands open relocks in the step that begins one.
 //! Deliberately absent: relays, events as JSON, schedules (they arrive as refusals).
 
 use std::time::Duration;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::gallery::PersonId;
-use crate::liveness::{LivenessVerdict, Method};
+use crate::liveness::{Failure, LivenessVerdict, Method};
 use crate::quality::QualityReason;
 use crate::time::MonoTime;
 use crate::track::TrackId;
@@ -85,6 +86,8 @@ pub struct Grant {
     pub evidence: GrantEvidence,
     /// Whether the person is in the gallery snapshot that is current *now*, at the relay call; asked by the driver.
     pub in_current_snapshot: bool,
+    /// Whether the door's policy lets this person through a lock-down.
+    pub passes_lockdown: bool,
 }
 
 /// A negative decision.
@@ -119,6 +122,8 @@ pub enum OrderOutcome {
     Late,
     /// The door is in a fault or was tampered with.
     Fault,
+    /// The door is in lock-down, which must be ended first.
+    LockedDown,
 }
 
 /// Why a door stays shut. Each has one code in the wire contract.
@@ -128,6 +133,8 @@ pub enum DenyReason {
     Unknown,
     /// Two enrolled people are too close to call.
     Ambiguous,
+    /// At least as near to a picture on record as not being the person as to the person.
+    NotThisPerson,
     /// The passive model sees a print or a screen.
     LivenessFailed,
     /// The face is as still as a photograph.
@@ -136,6 +143,10 @@ pub enum DenyReason {
     LivenessUndecided,
     /// A required liveness check could not be made.
     LivenessUnavailable,
+    /// Another movement came than the one that was asked for.
+    ChallengeFailed,
+    /// A movement that was asked for did not come in time.
+    ChallengeTimeout,
     /// The picture is not good enough.
     Quality(QualityReason),
     /// The evidence was too old at the relay call, or not of one track.
@@ -154,6 +165,8 @@ pub enum DenyReason {
     CameraStalled,
     /// The door itself is in a fault or was tampered with.
     DoorFault,
+    /// The door is in lock-down.
+    LockedDown,
 }
 
 /// What is wrong with the door or the agent behind it.
@@ -174,6 +187,12 @@ pub enum Input {
     Refused(Refusal),
     /// An operator opens the door.
     Ordered(DoorOrder),
+    /// A lock-down begins or ends. While it lasts the door opens for nobody but those whom its policy lets through, and by no
+    /// order; only a fault in a fail-safe door still unlocks it: an escape route must never trap anyone.
+    Lockdown {
+        /// Whether it lasts from now on.
+        on: bool,
+    },
     /// The person left the gallery (deleted, expired, suspended). On each new snapshot the driver asks it about
     /// [`Door::held_for`] and sends this for those it no longer contains.
     Revoked {
@@ -201,6 +220,8 @@ pub enum LockCause {
     Tamper,
     /// A fault that had unlocked a fail-safe door is over.
     FaultCleared,
+    /// A lock-down began.
+    Lockdown,
 }
 
 /// Why a door was unlocked.
@@ -280,6 +301,8 @@ pub struct Door {
     tamper: bool,
     /// Unlocked because of a fault in a fail-safe door.
     escape: bool,
+    /// Shut to all but those who pass.
+    lockdown: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -303,6 +326,12 @@ impl Door {
     #[must_use]
     pub fn locked() -> Self {
         Self::default()
+    }
+
+    /// Whether a lock-down lasts.
+    #[must_use]
+    pub fn is_locked_down(&self) -> bool {
+        self.lockdown
     }
 
     /// Whether the relay should be energised.
@@ -360,6 +389,8 @@ impl Door {
             OrderOutcome::Late
         } else if self.controller_fault || self.tamper {
             OrderOutcome::Fault
+        } else if self.lockdown {
+            OrderOutcome::LockedDown
         } else {
             let until = (now + order.hold.unwrap_or(policy.hold)).max(self.ordered_until.unwrap_or(now));
             let was_unlocked = self.is_unlocked();
@@ -377,6 +408,8 @@ impl Door {
     fn objection(&self, grant: &Grant, now: MonoTime, policy: &DoorPolicy) -> Option<DenyReason> {
         if self.controller_fault || self.tamper {
             Some(DenyReason::DoorFault)
+        } else if self.lockdown && !grant.passes_lockdown {
+            Some(DenyReason::LockedDown)
         } else if !grant.in_current_snapshot {
             Some(DenyReason::PersonRemoved)
         } else if !is_fresh(&grant.evidence, now, policy) {
@@ -442,6 +475,20 @@ impl Door {
         }
     }
 
+    /// Who passes is granted entry anew: whether they may is asked at the relay call, not remembered.
+    fn lock_down(&mut self, on: bool, effects: &mut Vec<Effect>) {
+        self.lockdown = on;
+        if !on {
+            return;
+        }
+        let was_unlocked = self.is_unlocked();
+        self.holders.clear();
+        self.ordered_until = None;
+        if was_unlocked && !self.is_unlocked() {
+            effects.push(Effect::Lock(LockCause::Lockdown));
+        }
+    }
+
     fn clear(&mut self, fault: Fault, effects: &mut Vec<Effect>) {
         match fault {
             Fault::Controller => {
@@ -479,6 +526,7 @@ pub fn step(mut door: Door, input: Input, now: MonoTime, policy: &DoorPolicy) ->
             door.deny(refusal.decision, refusal.track, refusal.reason, None, now, &mut effects);
         }
         Input::Ordered(order) => door.order(order, now, policy, &mut effects),
+        Input::Lockdown { on } => door.lock_down(on, &mut effects),
         Input::Revoked { person } => door.revoke(person, &mut effects),
         // A tick that came early is sent back for the time that counts.
         Input::Tick => effects.extend(door.relock_at().map(Effect::WakeAt)),
@@ -486,6 +534,15 @@ pub fn step(mut door: Door, input: Input, now: MonoTime, policy: &DoorPolicy) ->
         Input::FaultCleared(fault) => door.clear(fault, &mut effects),
     }
     (door, effects)
+}
+
+impl From<Failure> for DenyReason {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::WrongMovement => Self::ChallengeFailed,
+            Failure::TooLate => Self::ChallengeTimeout,
+        }
+    }
 }
 
 impl From<QualityReason> for DenyReason {
@@ -501,6 +558,7 @@ impl DenyReason {
         match verdict {
             LivenessVerdict::Live { .. } => None,
             LivenessVerdict::Attack { by: Method::Temporal | Method::Motion, .. } => Some(Self::LivenessStill),
+            LivenessVerdict::Attack { by: Method::Challenge, .. } => Some(Self::ChallengeFailed),
             LivenessVerdict::Attack { .. } => Some(Self::LivenessFailed),
             LivenessVerdict::Collecting { .. } | LivenessVerdict::Watch { .. } => Some(Self::LivenessUndecided),
             LivenessVerdict::Unavailable => Some(Self::LivenessUnavailable),

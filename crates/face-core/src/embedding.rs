@@ -1,10 +1,13 @@
 //! One face as a point on the unit sphere, and how alike two of them are.
 //!
-//! In: the embedder's raw output. Out: [`Embedding`], the only form the rest of the code accepts.
+//! In: the embedder's raw output. Out: [`Embedding`], the only form the rest of the code accepts, and [`Similarity`]: the
+//! cosine of two, less the handicap of each ([`crate::clarity`]; none where the pack has no scale for it).
 //! No I/O, no clock. The indexes in `face-index` are tested against the exact [`rank`] below.
 
 use std::cmp::Ordering;
 use std::fmt;
+
+use crate::clarity::{ClarityScale, docked_by};
 
 /// Components of an embedding.
 pub const DIM: usize = 512;
@@ -18,9 +21,16 @@ const MIN_NORM: f32 = 1e-6;
 /// How far from 1 the norm of stored bytes may be: rounding of 512 squares stays below 1e-5, damage does not.
 const UNIT_TOLERANCE: f32 = 1e-4;
 
-/// A finite vector of unit L2 norm. Invariant: made only by the constructors here.
+/// A finite vector of unit L2 norm, and the handicap of the face behind it. Invariant: made only by the constructors here;
+/// the handicap is finite and at most [`MAX_HANDICAP`] either way.
 #[derive(Clone, PartialEq)]
-pub struct Embedding([f32; DIM]);
+pub struct Embedding {
+    components: [f32; DIM],
+    handicap: f32,
+}
+
+/// The largest handicap, in cosine: half of the largest weight of a scale.
+pub const MAX_HANDICAP: f32 = crate::clarity::MAX_WEIGHT / 2.0;
 
 /// Why numbers are not an embedding.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -61,11 +71,16 @@ pub enum EmbeddingError {
 }
 
 impl Embedding {
-    /// Normalises the embedder's output (`[512]` f32, any scale) to unit length.
+    /// Normalises the embedder's output (`[512]` f32, any scale) to unit length. No handicap.
     ///
     /// # Errors
     /// On NaN or infinity, and on a norm below 1e-6, which a black crop can give.
-    pub fn from_raw(mut raw: [f32; DIM]) -> Result<Self, EmbeddingError> {
+    pub fn from_raw(raw: [f32; DIM]) -> Result<Self, EmbeddingError> {
+        Ok(Self::normalised(raw)?.0)
+    }
+
+    /// The embedding and the norm that was there.
+    fn normalised(mut raw: [f32; DIM]) -> Result<(Self, f32), EmbeddingError> {
         check_finite(&raw)?;
         // In f64, so that huge components overflow nothing and tiny ones lose nothing.
         let norm = raw.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
@@ -75,7 +90,7 @@ impl Embedding {
         for component in &mut raw {
             *component = (f64::from(*component) / norm) as f32;
         }
-        Ok(Self(raw))
+        Ok((Self { components: raw, handicap: 0.0 }, norm as f32))
     }
 
     /// As [`Embedding::from_raw`], for a tensor's slice.
@@ -87,7 +102,31 @@ impl Embedding {
         Self::from_raw(raw)
     }
 
-    /// Reads what [`Embedding::to_le_bytes`] wrote, bit for bit, without normalising again.
+    /// A feature model's output as it came, with the handicap that its length gives on the pack's scale.
+    ///
+    /// # Errors
+    /// As [`Embedding::from_slice`].
+    pub fn from_output(raw: &[f32], scale: &ClarityScale) -> Result<Self, EmbeddingError> {
+        let raw: [f32; DIM] = raw.try_into().map_err(|_| EmbeddingError::Components { found: raw.len() })?;
+        let (embedding, norm) = Self::normalised(raw)?;
+        Ok(embedding.with_handicap(scale.handicap(scale.clarity(norm))))
+    }
+
+    /// The same face with this handicap, for a stored template whose clarity stands beside it. Clamped to
+    /// [`MAX_HANDICAP`]; what is no number is the largest, so that damage indulges nobody.
+    #[must_use]
+    pub fn with_handicap(self, handicap: f32) -> Self {
+        let handicap = if handicap.is_nan() { MAX_HANDICAP } else { handicap.clamp(-MAX_HANDICAP, MAX_HANDICAP) };
+        Self { handicap, ..self }
+    }
+
+    /// What a comparison with this face is docked, in cosine; below zero it is given.
+    #[must_use]
+    pub fn handicap(&self) -> f32 {
+        self.handicap
+    }
+
+    /// Reads what [`Embedding::to_le_bytes`] wrote, bit for bit, without normalising again. No handicap.
     ///
     /// # Errors
     /// When the length is wrong, a component is not finite, or the norm is not 1: damaged or foreign bytes.
@@ -104,14 +143,14 @@ impl Embedding {
         if (norm - 1.0).abs() > UNIT_TOLERANCE {
             return Err(EmbeddingError::NotUnit { norm });
         }
-        Ok(Self(components))
+        Ok(Self { components, handicap: 0.0 })
     }
 
-    /// The 512 components as little-endian f32: the form that gallery records carry.
+    /// The 512 components as little-endian f32: the form that gallery records carry. The clarity travels beside them.
     #[must_use]
     pub fn to_le_bytes(&self) -> [u8; TEMPLATE_BYTES] {
         let mut bytes = [0; TEMPLATE_BYTES];
-        for (chunk, component) in bytes.chunks_exact_mut(4).zip(&self.0) {
+        for (chunk, component) in bytes.chunks_exact_mut(4).zip(&self.components) {
             chunk.copy_from_slice(&component.to_le_bytes());
         }
         bytes
@@ -120,16 +159,17 @@ impl Embedding {
     /// The components, of unit norm.
     #[must_use]
     pub fn as_slice(&self) -> &[f32; DIM] {
-        &self.0
+        &self.components
     }
 
-    /// Cosine of the angle between two embeddings.
+    /// How alike two faces are: the cosine of the angle between them, less both handicaps ([`docked_by`]). Rises with the cosine, and is
+    /// the same either way round.
     #[must_use]
     pub fn similarity(&self, other: &Self) -> Similarity {
-        Similarity::new(dot(&self.0, &other.0))
+        Similarity::docked(dot(&self.components, &other.components), self.handicap, other.handicap)
     }
 
-    /// The normalised mean of several embeddings of one person.
+    /// The normalised mean of several embeddings of one person; its handicap is the mean of theirs.
     ///
     /// Averaging three enrolment photographs cuts the false rejections at cosine 0.50 from 10 % to 2.7 %.
     ///
@@ -141,13 +181,14 @@ impl Embedding {
         }
         let mut sum = [0.0f32; DIM];
         for embedding in embeddings {
-            for (total, component) in sum.iter_mut().zip(&embedding.0) {
+            for (total, component) in sum.iter_mut().zip(&embedding.components) {
                 *total += component;
             }
         }
         // Dividing first makes the smallest norm that is accepted independent of how many there are.
         let n = embeddings.len() as f32;
-        Self::from_raw(sum.map(|total| total / n))
+        let handicap = embeddings.iter().map(|embedding| embedding.handicap).sum::<f32>() / n;
+        Ok(Self::from_raw(sum.map(|total| total / n))?.with_handicap(handicap))
     }
 }
 
@@ -158,7 +199,7 @@ impl fmt::Debug for Embedding {
     }
 }
 
-/// A cosine in [−1, 1]; never NaN.
+/// How alike two faces are, in [−1, 1]: a cosine, docked by handicaps where there are any; never NaN.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub struct Similarity(f32);
 
@@ -169,10 +210,16 @@ impl Similarity {
         if cosine.is_nan() { Self(-1.0) } else { Self(cosine.clamp(-1.0, 1.0)) }
     }
 
+    /// A cosine less the handicaps of both sides, in this order of roundings, so that every search gives the same bits.
+    #[must_use]
+    pub fn docked(cosine: f32, first: f32, second: f32) -> Self {
+        Self::new(cosine - docked_by(first, second))
+    }
+
     /// As a threshold: above every cosine, so that nothing reaches it, not even the same picture.
     pub const UNREACHABLE: Self = Self(2.0);
 
-    /// The cosine in [−1, 1]; 2 for [`Similarity::UNREACHABLE`] alone.
+    /// The number in [−1, 1]; 2 for [`Similarity::UNREACHABLE`] alone.
     #[must_use]
     pub fn value(self) -> f32 {
         self.0
@@ -185,7 +232,7 @@ impl Similarity {
     }
 }
 
-/// Returns `(gallery index, cosine in [-1, 1])` for the `k` best rows, best first; ties keep gallery order.
+/// Returns `(gallery index, similarity in [-1, 1])` for the `k` best rows, best first; ties keep gallery order.
 ///
 /// This is the plain f32 oracle that every search kernel must agree with. Cost: one pass over the gallery and a sort.
 /// Metric: ArcFace, arXiv:1801.07698.
@@ -269,6 +316,21 @@ mod tests {
         }
 
         #[test]
+        fn a_docked_similarity_is_symmetric_rises_with_the_cosine_and_falls_with_the_handicap(
+            first in raw(), second in raw(), a in -0.2f32..0.2, b in -0.2f32..0.2, less in -1.0f32..1.0, more in -1.0f32..1.0,
+        ) {
+            let (first, second) = (Embedding::from_raw(first).unwrap(), Embedding::from_raw(second).unwrap());
+            let bare = first.similarity(&second);
+            let (first, second) = (first.with_handicap(a), second.with_handicap(b));
+            prop_assert!(first.handicap().abs() <= MAX_HANDICAP && second.handicap().abs() <= MAX_HANDICAP);
+            let docked = first.similarity(&second);
+            prop_assert_eq!(docked, second.similarity(&first));
+            prop_assert!((-1.0..=1.0).contains(&docked.value()));
+            prop_assert!((docked.above(bare) + docked_by(first.handicap(), second.handicap())).abs() < 1e-5);
+            prop_assert!(Similarity::docked(less.min(more), a, b) <= Similarity::docked(less.max(more), a, b));
+        }
+
+        #[test]
         fn ties_keep_gallery_order(picks in proptest::collection::vec(0usize..3, 1..40), k in 0usize..50) {
             let gallery: Vec<Embedding> = picks.iter().map(|pick| axis(*pick)).collect();
             let ranked = rank(&axis(0), &gallery, k);
@@ -287,6 +349,21 @@ mod tests {
         assert_eq!(Embedding::from_raw([0.0; DIM]), Err(EmbeddingError::Degenerate { norm: 0.0 }));
         assert!(Embedding::from_raw([f32::MAX; DIM]).is_ok());
         assert_eq!(Embedding::from_slice(&[1.0; 3]), Err(EmbeddingError::Components { found: 3 }));
+    }
+
+    #[test]
+    fn a_longer_output_of_the_model_has_the_larger_handicap_and_the_mean_has_the_mean_one() {
+        let scale = ClarityScale::new(1.0, 16.0, 0.1).unwrap();
+        let seen = |norm: f32| {
+            let mut raw = [0.0; DIM];
+            raw[3] = norm;
+            Embedding::from_output(&raw, &scale).unwrap()
+        };
+        assert_eq!(seen(4.0).handicap(), 0.0);
+        assert_eq!([seen(0.5), seen(100.0)].map(|face| face.handicap()), [-0.05, 0.05]);
+        assert_eq!(Embedding::mean(&[seen(0.5), seen(0.5), seen(4.0)]).unwrap().handicap(), -0.1 / 3.0);
+        assert_eq!(seen(7.0).as_slice(), axis(3).as_slice(), "the direction is the same");
+        assert_eq!(axis(3).with_handicap(f32::NAN).handicap(), MAX_HANDICAP);
     }
 
     #[test]

@@ -30,6 +30,11 @@ pub trait Gallery: Send + Sync {
     /// The `k` most similar templates, best first; ties keep gallery order. Must agree with [`crate::embedding::rank`].
     fn search(&self, probe: &Embedding, k: usize) -> Vec<Ranked>;
 
+    /// How alike the probe is to the negative anchors of the people among `ranked`: pictures of which somebody said that they
+    /// do not show that person. In no particular order; `template` names the anchor. Scored as [`Gallery::search`] scores
+    /// templates, so that one picture that is both gives two equal rows.
+    fn anchors(&self, probe: &Embedding, ranked: &[Ranked]) -> Vec<Ranked>;
+
     /// Whether the person is in this snapshot. Asked again at the relay call.
     fn contains(&self, person: PersonId) -> bool;
 
@@ -77,6 +82,10 @@ mod tests {
                     similarity: Similarity::new(cosine),
                 })
                 .collect()
+        }
+
+        fn anchors(&self, _: &Embedding, _: &[Ranked]) -> Vec<Ranked> {
+            Vec::new()
         }
 
         fn contains(&self, person: PersonId) -> bool {

@@ -125,6 +125,15 @@ pub enum Identification {
         /// Distance between the two, below the policy's margin.
         margin: f32,
     },
+    /// It would have been this person, but the probe is at least as near to somebody who is on record as not being them.
+    NotThem {
+        /// The nearest person.
+        person: PersonId,
+        /// Their similarity.
+        score: Similarity,
+        /// The similarity of the negative anchor, at least `score`.
+        anchor: Similarity,
+    },
 }
 
 /// Decides who the rows speak for. The rows may come in any order; each person counts by their best template.
@@ -153,14 +162,16 @@ pub fn identify(ranked: &[Ranked], policy: &OpenSetPolicy) -> Identification {
 ///
 /// `anchors` holds, for a row `(person, similarity)`, how alike the probe is to a picture that is known not to be that
 /// person: somebody whom the door once mistook for them. Who is nearer to such a picture than to the person's own
-/// templates is unknown; at equal distance too, since the doubt was put on record by a human being. An anchor of one person
+/// templates is not them; at equal distance too, since the doubt was put on record by a human being. An anchor of one person
 /// says nothing about another, so that whom it shows may well be enrolled under their own name.
 #[must_use]
 pub fn identify_with_anchors(ranked: &[Ranked], anchors: &[Ranked], policy: &OpenSetPolicy) -> Identification {
     let found = identify(ranked, policy);
     let Identification::Known { person, score, .. } = found else { return found };
     match best_where(anchors, |row| row.person == person) {
-        Some(anchor) if anchor.similarity >= score => Identification::Unknown { best: Some((person, score)) },
+        Some(nearest) if nearest.similarity >= score => {
+            Identification::NotThem { person, score, anchor: nearest.similarity }
+        }
         _ => found,
     }
 }
@@ -224,16 +235,17 @@ mod tests {
     }
 
     #[test]
-    fn who_is_nearer_to_a_negative_anchor_of_the_person_is_unknown() {
+    fn who_is_nearer_to_a_negative_anchor_of_the_person_is_not_them() {
         let rows = [row(ANNA, 0.70), row(BEN, 0.2)];
         let with = |anchors: &[Ranked]| identify_with_anchors(&rows, anchors, &policy(0.442, 0.05));
         let known = identify(&rows, &policy(0.442, 0.05));
         assert_eq!(with(&[]), known);
         assert_eq!(with(&[row(ANNA, 0.69)]), known, "nearer to Anna than to the picture that is not her");
         assert_eq!(with(&[row(BEN, 0.9)]), known, "an anchor of Ben says nothing about Anna");
-        let best = Some((PersonId(Uuid::from_u128(ANNA)), Similarity::new(0.70)));
-        for anchors in [vec![row(ANNA, 0.70)], vec![row(ANNA, 0.1), row(ANNA, 0.95)]] {
-            assert_eq!(with(&anchors), Identification::Unknown { best }, "{anchors:?}");
+        let (person, score) = (PersonId(Uuid::from_u128(ANNA)), Similarity::new(0.70));
+        for (anchors, nearest) in [(vec![row(ANNA, 0.70)], 0.70), (vec![row(ANNA, 0.1), row(ANNA, 0.95)], 0.95)] {
+            let anchor = Similarity::new(nearest);
+            assert_eq!(with(&anchors), Identification::NotThem { person, score, anchor }, "{anchors:?}");
         }
     }
 

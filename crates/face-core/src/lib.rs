@@ -9,10 +9,11 @@
 //! here can be tested in microseconds and replayed from a recording.
 //!
 //! Where to start reading: [`frame`] and [`geometry`] are the nouns; then the modules follow the line of a frame:
-//! [`detect`] → [`landmarks`] → [`align`] → [`quality`] → [`track`] → [`embedding`] → [`mod@identify`], beside it
+//! [`detect`] → [`landmarks`] → [`align`] → [`quality`] → [`track`] → [`embedding`] (with [`clarity`]) → [`mod@identify`], beside it
 //! [`liveness`], and at the end [`door`]. [`crop`] and [`sample`] turn boxes and pixels into tensors.
 
 pub mod align;
+pub mod clarity;
 pub mod crop;
 pub mod detect;
 pub mod door;
@@ -30,6 +31,7 @@ pub mod sample;
 pub mod time;
 pub mod track;
 
+pub use clarity::{Clarity, ClarityScale, Space};
 pub use detect::Detection;
 pub use embedding::{DIM, Embedding, EmbeddingError, Similarity, rank};
 pub use frame::{Frame, FrameError, RgbImage};

@@ -13,12 +13,14 @@
 //! What f32 adds: the oracle rounds each product and then at most 36 sums that it goes through (32 in its lane, 4 in
 //! folding), so it is within 37u/(1 − 37u) · |p||v| < 2.22e-6 of the true product, u = 2⁻²⁴ (Higham, *Accuracy and
 //! Stability of Numerical Algorithms*, §3.1). The score and the bound here take 8 roundings of numbers below 1.2,
-//! together less than 6e-7. [`ROUNDING`] covers both.
+//! together less than 6e-7. Docking the handicaps of probe and row takes two roundings in the oracle and two here, of
+//! numbers below 1.5: less than 4e-7. [`ROUNDING`] covers all.
 
+use face_core::clarity::docked_by;
 use face_core::{DIM, Embedding};
 
-/// The oracle's rounding and ours: 2.22e-6 + 6e-7, and some room.
-const ROUNDING: f32 = 3.5e-6;
+/// The oracle's rounding and ours: 2.22e-6 + 6e-7 + 4e-7, and some room.
+const ROUNDING: f32 = 4e-6;
 
 /// The norm of a stored row is at most this: 1 ± 1e-4 (`Embedding`), and 9e-5 from storing it in 18 bits.
 const NORM_MAX: f32 = 1.000_2;
@@ -43,6 +45,8 @@ pub(crate) struct Probe {
     per_residual: f32,
     /// Error whatever the row: |π|·|v| and rounding.
     always: f32,
+    /// What a comparison with the probe is docked.
+    handicap: f32,
 }
 
 impl Probe {
@@ -67,14 +71,15 @@ impl Probe {
             step,
             per_residual: ((norm + residual) as f32).next_up(),
             always: (residual as f32).next_up() * NORM_MAX + ROUNDING,
+            handicap: probe.handicap(),
         }
     }
 
     /// Between which two scores the oracle's lies, before it is clamped to [−1, 1].
     ///
-    /// `product` is the kernel's sum, `step` and `residual` are the row's.
-    pub(crate) fn interval(&self, product: i32, step: f32, residual: f32) -> (f32, f32) {
-        let score = product as f32 * (step * self.step);
+    /// `product` is the kernel's sum, `step`, `residual` and `handicap` are the row's.
+    pub(crate) fn interval(&self, product: i32, step: f32, residual: f32, handicap: f32) -> (f32, f32) {
+        let score = product as f32 * (step * self.step) - docked_by(self.handicap, handicap);
         let error = self.per_residual * residual + self.always;
         (score - error, score + error)
     }
@@ -99,8 +104,11 @@ mod tests {
         let coded = Probe::new(probe);
         let mut product = [0];
         Kernel::Portable.products(&coded, rows.coarse(), &mut product);
-        let interval = coded.interval(product[0], rows.coarse_steps()[0], rows.residuals()[0]);
-        (interval, dot(probe.as_slice(), &at_stored_precision(template)))
+        let interval = coded.interval(product[0], rows.coarse_steps()[0], rows.residuals()[0], rows.handicaps()[0]);
+        (
+            interval,
+            dot(probe.as_slice(), &at_stored_precision(template)) - docked_by(probe.handicap(), template.handicap()),
+        )
     }
 
     fn expect_within(probe: &Embedding, template: &Embedding) {
@@ -125,9 +133,10 @@ mod tests {
         #[test]
         fn the_oracle_lies_within_the_interval(
             probe in proptest::collection::vec(-1.0_f32..1.0, DIM),
-            template in proptest::collection::vec(-1.0_f32..1.0, DIM),
+            template in proptest::collection::vec(-1.0_f32..1.0, DIM), handicaps in (-0.1_f32..0.1, -0.1_f32..0.1),
         ) {
             let (probe, template) = (Embedding::from_slice(&probe).unwrap(), Embedding::from_slice(&template).unwrap());
+            let (probe, template) = (probe.with_handicap(handicaps.0), template.with_handicap(handicaps.1));
             expect_within(&probe, &template);
             expect_within(&probe, &probe);
         }

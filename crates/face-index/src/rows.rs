@@ -1,14 +1,15 @@
 //! The templates in memory: 18 bits a component, in the two parts that a search reads at different times.
 //!
 //! In: templates of 512 f32. Out: the coarse part of every row (its highest 8 bits, 512 bytes), which a search scans,
-//! and a row at its stored precision, which a search ranks. 1,160 bytes a template, 56.6 % of the f32 it came from.
+//! and a row at its stored precision, which a search ranks. 1,164 bytes a template, 56.8 % of the f32 it came from.
 //!
 //! A component `v` of a row whose largest component is `m` becomes the integer `q = round(v / step)`, `step = m /
 //! 130559`, and is kept as `q = 1024 · coarse + fine − 512`: `coarse` in −127..=127 and `fine` in 0..1024. Its stored
 //! value is the f32 product `q · step`. Why the oracle's input is this value and not the f32 given:
 //! docs/decisions/0005-templates-of-18-bits-in-memory.md.
 
-use face_core::{DIM, Embedding};
+use face_core::embedding::dot;
+use face_core::{DIM, Embedding, Similarity};
 
 /// Values of `fine` in one step of `coarse`.
 const FINE_STEPS: i32 = 1024;
@@ -37,6 +38,8 @@ pub(crate) struct Rows {
     coarse_steps: Vec<f32>,
     /// At least the norm of what the coarse part leaves out of the stored row, a row.
     residuals: Vec<f32>,
+    /// What a comparison with the row is docked.
+    handicaps: Vec<f32>,
 }
 
 /// The template as a [`crate::Snapshot`] stores it, and as the oracle must be given it: 18 bits a component.
@@ -69,6 +72,7 @@ impl Rows {
             fine: Vec::with_capacity(n),
             coarse_steps: Vec::with_capacity(n),
             residuals: Vec::with_capacity(n),
+            handicaps: Vec::with_capacity(n),
         }
     }
 
@@ -90,6 +94,7 @@ impl Rows {
         self.fine.push(FineRow(fine));
         self.coarse_steps.push(coarse_step);
         self.residuals.push((residual.sqrt() as f32).next_up());
+        self.handicaps.push(template.handicap());
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -98,7 +103,7 @@ impl Rows {
 
     /// Bytes held for the rows.
     pub(crate) fn bytes(&self) -> usize {
-        self.len() * (size_of::<CoarseRow>() + size_of::<FineRow>() + 2 * size_of::<f32>())
+        self.len() * (size_of::<CoarseRow>() + size_of::<FineRow>() + 3 * size_of::<f32>())
     }
 
     pub(crate) fn coarse(&self) -> &[CoarseRow] {
@@ -111,6 +116,16 @@ impl Rows {
 
     pub(crate) fn residuals(&self) -> &[f32] {
         &self.residuals
+    }
+
+    pub(crate) fn handicaps(&self) -> &[f32] {
+        &self.handicaps
+    }
+
+    /// The oracle's own score of a row: of the template at its stored precision, docked.
+    pub(crate) fn similarity(&self, probe: &Embedding, row: usize) -> Similarity {
+        let cosine = dot(probe.as_slice(), &self.restore(row));
+        Similarity::docked(cosine, probe.handicap(), self.handicaps[row])
     }
 
     /// Row `row` at its stored precision: the bits that [`at_stored_precision`] gave for it.

@@ -55,11 +55,14 @@ fn scan_part(kernel: Kernel, rows: &Rows, probes: &[Probe], k: usize, part: std:
         let products = &mut products[..block.len()];
         let steps = &rows.coarse_steps()[block.clone()];
         let residuals = &rows.residuals()[block.clone()];
+        let handicaps = &rows.handicaps()[block.clone()];
         for (probe, candidates) in probes.iter().zip(&mut candidates) {
             kernel.products(probe, &rows.coarse()[block.clone()], products);
             let intervals = || {
-                let scored = products.iter().zip(steps).zip(residuals);
-                scored.map(|((product, step), residual)| probe.interval(*product, *step, *residual))
+                let scored = products.iter().zip(steps).zip(residuals).zip(handicaps);
+                scored.map(|(((product, step), residual), handicap)| {
+                    probe.interval(*product, *step, *residual, *handicap)
+                })
             };
             // Nearly always nobody reaches the floor, and this question has no branch in it.
             let floor = candidates.floor();

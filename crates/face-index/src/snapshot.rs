@@ -1,15 +1,14 @@
 //! An immutable gallery in memory, ready to be searched.
 //!
 //! In: rows in gallery order. Out: a [`Snapshot`] that implements [`Gallery`]. It is never changed; the programs build
-//! the next one and swap it in whole. Cost: 1,160 bytes a template (and 2 KiB more with FAISS, which keeps its own copy);
-//! a search reads 520 of them.
+//! the next one and swap it in whole. Cost: 1,164 bytes a template (and 2 KiB more with FAISS, which keeps its own copy);
+//! a search reads 524 of them.
 
 use std::cmp::Ordering;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
 
-use face_core::embedding::dot;
-use face_core::{Embedding, Gallery, PersonId, Ranked, Similarity, TemplateId};
+use face_core::{Embedding, Gallery, PersonId, Ranked, TemplateId};
 
 use crate::bound::Probe;
 use crate::kernel::Kernel;
@@ -69,6 +68,15 @@ pub struct Snapshot {
     names: Vec<(PersonId, TemplateId)>,
     people: HashSet<PersonId>,
     search: Search,
+    anchors: Anchors,
+}
+
+/// Negative anchors, in the form of the rows that they are compared with. They are few: one person's are looked at in turn.
+#[derive(Default)]
+struct Anchors {
+    rows: Rows,
+    names: Vec<TemplateId>,
+    of_person: HashMap<PersonId, Vec<usize>>,
 }
 
 enum Search {
@@ -130,14 +138,34 @@ impl Snapshot {
         }
         let people = names.iter().map(|(person, _)| *person).collect();
         let search = search(&rows)?;
-        Ok(Self { rows, names, people, search })
+        Ok(Self { rows, names, people, search, anchors: Anchors::default() })
     }
 
     /// A snapshot of nobody.
     #[must_use]
     pub fn empty() -> Self {
         let search = Search::Exact(Kernel::detect());
-        Self { rows: Rows::default(), names: Vec::new(), people: HashSet::new(), search }
+        let (rows, anchors) = (Rows::default(), Anchors::default());
+        Self { rows, names: Vec::new(), people: HashSet::new(), search, anchors }
+    }
+
+    /// The same with these negative anchors, each of the person whom it does not show. They are not searched, and count
+    /// neither as templates nor as people.
+    #[must_use]
+    pub fn with_anchors(mut self, anchors: Vec<(PersonId, TemplateId, Embedding)>) -> Self {
+        self.anchors = Anchors::default();
+        for (person, anchor, embedding) in anchors {
+            self.anchors.of_person.entry(person).or_default().push(self.anchors.names.len());
+            self.anchors.rows.push(&embedding);
+            self.anchors.names.push(anchor);
+        }
+        self
+    }
+
+    /// Number of negative anchors.
+    #[must_use]
+    pub fn n_anchors(&self) -> usize {
+        self.anchors.names.len()
     }
 
     /// Number of different people.
@@ -205,8 +233,7 @@ impl Snapshot {
     fn ranked(&self, probe: &Embedding, rows: &[usize], k: usize) -> Vec<Ranked> {
         let score = |row: &usize| {
             let (person, template) = self.names[*row];
-            let similarity = Similarity::new(dot(probe.as_slice(), &self.rows.restore(*row)));
-            Ranked { person, template, similarity }
+            Ranked { person, template, similarity: self.rows.similarity(probe, *row) }
         };
         let mut found: Vec<Ranked> = rows.iter().map(score).collect();
         // The sort is stable, so equal scores stay in gallery order. No similarity is NaN.
@@ -219,6 +246,17 @@ impl Snapshot {
 impl Gallery for Snapshot {
     fn search(&self, probe: &Embedding, k: usize) -> Vec<Ranked> {
         self.search_batch(std::slice::from_ref(probe), k, NonZeroUsize::MIN).pop().unwrap_or_default()
+    }
+
+    fn anchors(&self, probe: &Embedding, ranked: &[Ranked]) -> Vec<Ranked> {
+        let people: HashSet<PersonId> = ranked.iter().map(|row| row.person).collect();
+        let of = |person: PersonId| {
+            self.anchors.of_person.get(&person).into_iter().flatten().map(move |row| {
+                let similarity = self.anchors.rows.similarity(probe, *row);
+                Ranked { person, template: self.anchors.names[*row], similarity }
+            })
+        };
+        people.into_iter().flat_map(of).collect()
     }
 
     fn contains(&self, person: PersonId) -> bool {

@@ -10,7 +10,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use face_core::{Similarity, ThresholdLadder, ThresholdStep};
+use face_core::{ClarityScale, Similarity, Space, ThresholdLadder, ThresholdStep};
 use serde::Deserialize;
 
 mod check;
@@ -139,7 +139,7 @@ pub struct SourcePackage {
 }
 
 /// What the embedder gives.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EmbeddingSpec {
     /// Number of components.
@@ -148,6 +148,21 @@ pub struct EmbeddingSpec {
     pub metric: Metric,
     /// Whether the model's own output has unit length. If not, the runtime normalises it.
     pub normalised: bool,
+    /// What the length of the model's output says of a face. Without it every face counts alike: the plain metric.
+    #[serde(default)]
+    pub clarity: Option<ClaritySpec>,
+}
+
+/// The figures of a [`ClarityScale`].
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClaritySpec {
+    /// Length of an output of clarity 0.
+    pub dim_norm: f32,
+    /// Length of an output of clarity 1.
+    pub clear_norm: f32,
+    /// What a comparison with a face of clarity 1 is docked more than one with a face of clarity 0, in cosine.
+    pub weight: f32,
 }
 
 /// How two embeddings are compared.
@@ -210,7 +225,7 @@ impl<'de> Deserialize<'de> for FalseAcceptRate {
 pub struct Threshold {
     /// Share of impostor pairs at or above `score`.
     pub far: FalseAcceptRate,
-    /// Cosine similarity, in (-1, 1): for one comparison.
+    /// Similarity, in (-1, 1): a cosine less the handicaps of clarity. For one comparison.
     pub score: f32,
     /// Scores at which a stranger's chance against a whole gallery is still `far`, the smallest gallery first.
     pub galleries: Vec<GalleryThreshold>,
@@ -226,7 +241,7 @@ pub struct Threshold {
 pub struct GalleryThreshold {
     /// The largest gallery, in templates.
     pub up_to: usize,
-    /// Cosine similarity, in (-1, 1).
+    /// Similarity, in (-1, 1).
     pub score: f32,
 }
 
@@ -459,6 +474,20 @@ impl Manifest {
     #[must_use]
     pub fn file(&self, task: Task) -> &ModelFile {
         self.files.iter().find(|file| file.task == task).expect("parse refuses a manifest without a file for each task")
+    }
+
+    /// The scale for the length of the feature model's output, when the pack has one.
+    #[must_use]
+    pub fn clarity_scale(&self) -> Option<ClarityScale> {
+        let spec = self.embedding.clarity?;
+        let scale = ClarityScale::new(spec.dim_norm, spec.clear_norm, spec.weight);
+        Some(scale.expect("parse refuses figures that are no scale"))
+    }
+
+    /// The space of the templates, with what is needed to compare them.
+    #[must_use]
+    pub fn space(&self) -> Space {
+        Space { id: self.space_id.clone(), clarity: self.clarity_scale() }
     }
 
     /// The thresholds by gallery size calibrated for exactly this false accept rate: the first step is one comparison.

@@ -210,7 +210,13 @@ impl ModelPack {
                 }
                 Ok(())
             },
-            |outputs| Ok(Embedding::from_slice(outputs.values(0))?),
+            |outputs| {
+                let raw = outputs.values(0);
+                Ok(match (view, self.manifest().clarity_scale()) {
+                    (View::Upright | View::Mirrored, Some(scale)) => Embedding::from_output(raw, &scale)?,
+                    _ => Embedding::from_slice(raw)?,
+                })
+            },
         )
         .map_err(named(pool))
     }
@@ -224,6 +230,8 @@ impl LandmarkModel for ModelPack {
 }
 
 impl Embedder for ModelPack {
+    /// With the handicap that the length of the model's outputs gives ([`face_core::clarity`]).
+    ///
     /// The mean of two views: the face aligned by a second look at it ([`ModelPack::second_look`]), and its mirror image
     /// aligned by the points given. What the two disagree in is chance, of the landmarks and of the model, and half of it
     /// goes: docs/measurements/accuracy.md. One landmark run and two feature runs.

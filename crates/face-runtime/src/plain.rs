@@ -1,7 +1,7 @@
 //! The plain embedding, kept to measure the real one against: one run of the model on one crop.
 //!
 //! In: a picture and the five points of a face. Out: an embedding as docs/measurements/accuracy.md calls plain: no second
-//! look, no mirror image, a crop read at single points. `edge-agent eval --against plain` is its only user. Such
+//! look, no mirror image, a crop read at single points, compared by the bare cosine. `edge-agent eval --against plain` is its only user. Such
 //! embeddings are of another space than the pack's and must never reach a gallery.
 //!
 //! Deliberately absent: detection, landmarks and quality, which both share ([`crate::examine_face`]).

@@ -52,6 +52,23 @@ pub struct TemplateBody {
     pub embedding: Box<[f32; EMBEDDING_LEN]>,
 }
 
+/// A negative anchor: one embedding of somebody who was taken for a person and is not them.
+///
+/// A kind of its own, although it reads much like a template: what may keep somebody out must never become what lets
+/// them in.
+#[derive(Clone, PartialEq, Debug)]
+pub struct AnchorBody {
+    /// The person whom it does not show: the record id of a [`PersonBody`] in the same gallery.
+    pub person: Uuid,
+    /// The embedding space, as of a [`TemplateBody`].
+    pub space_id: String,
+    /// How good the picture was, in [0, 1]; kept in steps of 1/65535, in two bytes, so that no anchor is as long as a template
+    /// and what keeps out is never read as what lets in.
+    pub quality: f32,
+    /// The embedding, as of a [`TemplateBody`].
+    pub embedding: Box<[f32; EMBEDDING_LEN]>,
+}
+
 /// What a credential is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
@@ -107,6 +124,8 @@ pub enum Body {
     Credential(CredentialBody),
     /// Of a [`Kind::Rule`].
     Rule(RuleBody),
+    /// Of a [`Kind::Anchor`].
+    Anchor(AnchorBody),
 }
 
 /// Why bytes are not a body, or a value cannot become one.
@@ -163,6 +182,7 @@ impl Body {
             Self::Template(_) => Kind::Template,
             Self::Credential(_) => Kind::Credential,
             Self::Rule(_) => Kind::Rule,
+            Self::Anchor(_) => Kind::Anchor,
         }
     }
 
@@ -181,6 +201,7 @@ impl Body {
                 out.push(body.kind as u8);
                 out.extend_from_slice(body.document.as_bytes());
             }
+            Self::Anchor(body) => encode_anchor(body, &mut out)?,
         }
         Ok(out)
     }
@@ -198,6 +219,7 @@ impl Body {
             Kind::Template => decode_template(&mut reader),
             Kind::Credential => decode_credential(&mut reader),
             Kind::Rule => decode_rule(&mut reader),
+            Kind::Anchor => decode_anchor(&mut reader),
         }
         .map_err(|stop| match stop {
             Stop::Truncated => truncated(),
@@ -264,40 +286,87 @@ fn decode_time(reader: &mut Reader<'_>, field: &'static str) -> Result<Option<i6
 
 fn encode_template(body: &TemplateBody, out: &mut Vec<u8>) -> Result<(), BodyError> {
     check_template(body).map_err(|field| BodyError::Invalid { kind: Kind::Template, field })?;
-    let length = u8::try_from(body.space_id.len()).expect("check_template bounds it by 255");
-    out.reserve(16 + 1 + body.space_id.len() + 4 + EMBEDDING_LEN * 4);
-    out.extend_from_slice(body.person.as_bytes());
-    out.push(length);
-    out.extend_from_slice(body.space_id.as_bytes());
+    push_owner(body.person, &body.space_id, out);
     out.extend_from_slice(&body.quality.to_be_bytes());
-    for component in body.embedding.iter() {
-        out.extend_from_slice(&component.to_le_bytes());
-    }
+    push_embedding(&body.embedding, out);
     Ok(())
 }
 
-fn decode_template(reader: &mut Reader<'_>) -> Result<Body, Stop> {
-    let person = Uuid::from_bytes(need(reader.array())?);
-    let length = usize::from(need(reader.u8())?);
-    let space_id = String::from_utf8(need(reader.take(length))?.to_vec()).map_err(|_| Stop::Invalid("space_id"))?;
-    let quality = f32::from_be_bytes(need(reader.array())?);
-    let mut embedding = Box::new([0.0; EMBEDDING_LEN]);
-    for component in embedding.iter_mut() {
-        *component = f32::from_le_bytes(need(reader.array())?);
+/// Steps of an anchor's quality.
+const QUALITY_STEPS: f64 = 65_535.0;
+
+fn encode_anchor(body: &AnchorBody, out: &mut Vec<u8>) -> Result<(), BodyError> {
+    check_vector(&body.space_id, &body.embedding).map_err(|field| BodyError::Invalid { kind: Kind::Anchor, field })?;
+    if !(0.0..=1.0).contains(&body.quality) {
+        return Err(BodyError::Invalid { kind: Kind::Anchor, field: "quality" });
     }
-    let body = TemplateBody { person, space_id, quality, embedding };
+    push_owner(body.person, &body.space_id, out);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at least 0 and at most 65535")]
+    let steps = (f64::from(body.quality) * QUALITY_STEPS).round() as u16;
+    out.extend_from_slice(&steps.to_be_bytes());
+    push_embedding(&body.embedding, out);
+    Ok(())
+}
+
+fn push_owner(person: Uuid, space_id: &str, out: &mut Vec<u8>) {
+    let length = u8::try_from(space_id.len()).expect("check_vector bounds it by 255");
+    out.reserve(16 + 1 + space_id.len() + 4 + EMBEDDING_LEN * 4);
+    out.extend_from_slice(person.as_bytes());
+    out.push(length);
+    out.extend_from_slice(space_id.as_bytes());
+}
+
+fn push_embedding(embedding: &[f32; EMBEDDING_LEN], out: &mut Vec<u8>) {
+    for component in embedding {
+        out.extend_from_slice(&component.to_le_bytes());
+    }
+}
+
+fn decode_template(reader: &mut Reader<'_>) -> Result<Body, Stop> {
+    let (person, space_id) = read_owner(reader)?;
+    let quality = f32::from_be_bytes(need(reader.array())?);
+    let body = TemplateBody { person, space_id, quality, embedding: read_embedding(reader)? };
     check_template(&body).map_err(Stop::Invalid)?;
     Ok(Body::Template(body))
 }
 
-fn check_template(body: &TemplateBody) -> Result<(), &'static str> {
-    if body.space_id.is_empty() || body.space_id.len() > MAX_SPACE_ID_LEN {
-        return Err("space_id");
+fn decode_anchor(reader: &mut Reader<'_>) -> Result<Body, Stop> {
+    let (person, space_id) = read_owner(reader)?;
+    let steps = u16::from_be_bytes(need(reader.array())?);
+    #[expect(clippy::cast_possible_truncation, reason = "of 16 bits, which an f32 holds")]
+    let quality = (f64::from(steps) / QUALITY_STEPS) as f32;
+    let body = AnchorBody { person, space_id, quality, embedding: read_embedding(reader)? };
+    check_vector(&body.space_id, &body.embedding).map_err(Stop::Invalid)?;
+    Ok(Body::Anchor(body))
+}
+
+fn read_owner(reader: &mut Reader<'_>) -> Result<(Uuid, String), Stop> {
+    let person = Uuid::from_bytes(need(reader.array())?);
+    let length = usize::from(need(reader.u8())?);
+    let space_id = String::from_utf8(need(reader.take(length))?.to_vec()).map_err(|_| Stop::Invalid("space_id"))?;
+    Ok((person, space_id))
+}
+
+fn read_embedding(reader: &mut Reader<'_>) -> Result<Box<[f32; EMBEDDING_LEN]>, Stop> {
+    let mut embedding = Box::new([0.0; EMBEDDING_LEN]);
+    for component in embedding.iter_mut() {
+        *component = f32::from_le_bytes(need(reader.array())?);
     }
+    Ok(embedding)
+}
+
+fn check_template(body: &TemplateBody) -> Result<(), &'static str> {
     if !(0.0..=1.0).contains(&body.quality) {
         return Err("quality");
     }
-    if !body.embedding.iter().all(|component| component.is_finite()) {
+    check_vector(&body.space_id, &body.embedding)
+}
+
+fn check_vector(space_id: &str, embedding: &[f32; EMBEDDING_LEN]) -> Result<(), &'static str> {
+    if space_id.is_empty() || space_id.len() > MAX_SPACE_ID_LEN {
+        return Err("space_id");
+    }
+    if !embedding.iter().all(|component| component.is_finite()) {
         return Err("embedding");
     }
     Ok(())
@@ -344,10 +413,15 @@ mod tests {
         }
     }
 
-    fn all() -> [Body; 4] {
+    fn anchor() -> AnchorBody {
+        let (space_id, embedding) = ("fp-r1".to_owned(), template().embedding);
+        AnchorBody { person: Uuid::from_u128(1), space_id, quality: 1.0, embedding }
+    }
+
+    fn all() -> [Body; 5] {
         let credential = CredentialBody { person: Uuid::from_u128(1), kind: CredentialKind::Pin, keyed_hash: [9; 32] };
         let rule = RuleBody { kind: RuleKind::Schedule, document: r#"{"v":1}"#.to_owned() };
-        [person(), Body::Template(template()), Body::Credential(credential), Body::Rule(rule)]
+        [person(), Body::Template(template()), Body::Credential(credential), Body::Rule(rule), Body::Anchor(anchor())]
     }
 
     #[test]
@@ -407,6 +481,22 @@ mod tests {
         bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
         let refused = Body::decode(Kind::Template, &bytes);
         assert_eq!(refused, Err(BodyError::Invalid { kind: Kind::Template, field: "embedding" }));
+    }
+
+    #[test]
+    fn an_anchor_has_the_specified_bytes_and_is_no_template() {
+        let bytes = Body::Anchor(anchor()).encode().unwrap();
+        assert_eq!(bytes.len(), 1 + 16 + 1 + 5 + 2 + EMBEDDING_LEN * 4);
+        assert_eq!(bytes[17..25], *b"\x05fp-r1\xff\xff");
+        assert!(Body::decode(Kind::Template, &bytes).is_err(), "what keeps out must not be read as what lets in");
+        let template = Body::Template(template()).encode().unwrap();
+        assert!(Body::decode(Kind::Anchor, &template).is_err());
+        let mut body = anchor();
+        body.embedding[511] = f32::INFINITY;
+        let refused = Body::Anchor(body).encode();
+        assert_eq!(refused, Err(BodyError::Invalid { kind: Kind::Anchor, field: "embedding" }));
+        let nameless = Body::Anchor(AnchorBody { space_id: String::new(), ..anchor() }).encode();
+        assert_eq!(nameless, Err(BodyError::Invalid { kind: Kind::Anchor, field: "space_id" }));
     }
 
     #[test]

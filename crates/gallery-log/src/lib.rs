@@ -5,7 +5,7 @@
 //!
 //! Where to start: [`record`] is one entry of the log, [`log`] says which entry may follow which (and, where two logs came
 //! apart, how one becomes the other), [`digest`] turns the live entries into one hash and says which buckets of two galleries
-//! differ, [`body`] is what an entry says, [`seal`] is the one way in which Lintel encrypts, and [`keys`] makes and derives
+//! differ, [`snapshot`] how a whole gallery is cut into chunks, [`body`] is what an entry says, [`seal`] is the one way in which Lintel encrypts, and [`keys`] makes and derives
 //! the keys for it. All of it is specified in `docs/protocol.md`.
 //!
 //! Deliberately absent: files, sockets, clocks, async, JSON, and any crate of ours. The only outside effect is reading
@@ -19,13 +19,15 @@ mod lengths;
 pub mod log;
 pub mod record;
 pub mod seal;
+pub mod snapshot;
 
 pub use body::{
-    Body, BodyError, CredentialBody, CredentialKind, PersonBody, PersonState, RuleBody, RuleKind, TemplateBody,
+    AnchorBody, Body, BodyError, CredentialBody, CredentialKind, PersonBody, PersonState, RuleBody, RuleKind,
+    TemplateBody,
 };
 pub use digest::{Digest, Leaf, Root};
 pub use ids::{GalleryId, RecordId, TenantId};
 pub use keys::DigestKey;
-pub use log::{AppendError, Log, ReplaceError, RootMismatch};
+pub use log::{AppendError, Log, ReplaceError, RootMismatch, Whole};
 pub use record::{Kind, Op, Record, RecordError};
-pub use seal::{KeyId, Purpose, SealContext, SealError, SealKey, TemplateRow};
+pub use seal::{KeyId, Purpose, SealContext, SealError, SealKey, SnapshotPlace, TemplateRow};

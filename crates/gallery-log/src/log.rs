@@ -5,6 +5,7 @@
 //! Deliberately absent: the bodies. A log keeps 60 bytes an entry, whatever the entry says.
 
 mod replace;
+mod whole;
 
 use std::collections::BTreeMap;
 
@@ -14,6 +15,7 @@ use crate::keys::DigestKey;
 use crate::record::{self, Kind, Op, Record, RecordError};
 
 pub use replace::ReplaceError;
+pub use whole::Whole;
 
 /// Why a record may not be appended. Nothing was changed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

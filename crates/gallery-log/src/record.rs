@@ -33,6 +33,8 @@ pub enum Kind {
     Credential = 3,
     /// A schedule, holiday or policy.
     Rule = 4,
+    /// One embedding that is known not to be a person who resembles it.
+    Anchor = 5,
 }
 
 impl Op {
@@ -53,7 +55,7 @@ impl Op {
 
 impl Kind {
     /// Every kind, in byte order.
-    pub const ALL: [Self; 4] = [Self::Person, Self::Template, Self::Credential, Self::Rule];
+    pub const ALL: [Self; 5] = [Self::Person, Self::Template, Self::Credential, Self::Rule, Self::Anchor];
 
     /// The byte in canonical form and in the leaf.
     pub const fn as_byte(self) -> u8 {
@@ -67,6 +69,7 @@ impl Kind {
             2 => Some(Self::Template),
             3 => Some(Self::Credential),
             4 => Some(Self::Rule),
+            5 => Some(Self::Anchor),
             _ => None,
         }
     }

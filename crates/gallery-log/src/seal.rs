@@ -12,7 +12,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use crate::ids::TenantId;
+use crate::ids::{GalleryId, TenantId};
 use crate::keys::{self, KEY_LEN, KeyBytes, NoRandomness};
 use crate::lengths::push_field;
 
@@ -22,6 +22,8 @@ pub const SEAL_VERSION: u8 = 1;
 pub const SEAL_OVERHEAD: usize = HEADER_LEN + TAG_LEN;
 
 const AAD_LABEL: &[u8] = b"lintel.seal.v1";
+/// What the key for repeatable nonces is derived by.
+const REPEATABLE_NONCE: &[u8] = b"lintel.seal.repeatable.v1";
 const KEY_ID_LEN: usize = 16;
 const TAG_LEN: usize = 16;
 const HEADER_LEN: usize = 1 + KEY_ID_LEN + NONCE_LEN;
@@ -77,6 +79,8 @@ impl Purpose {
     pub const RECORD_BODY: Self = Self::new("record.body");
     /// The body of a template record, at rest at the hub. Always with a [`TemplateRow`].
     pub const TEMPLATE: Self = Self::new("template");
+    /// The body of a negative anchor's record, at rest at the hub. Always with a [`TemplateRow`].
+    pub const ANCHOR: Self = Self::new("anchor");
     /// A person's name, e-mail or other text about them.
     pub const PERSON_FIELD: Self = Self::new("person.field");
     /// An enrolment picture.
@@ -91,6 +95,8 @@ impl Purpose {
     pub const OUTBOX_ENTRY: Self = Self::new("store.outbox");
     /// The payload of an MQTT message to a device. Always with a topic.
     pub const MQTT_DOWN: Self = Self::new("mqtt.down");
+    /// A snapshot's own key.
+    pub const SNAPSHOT_KEY: Self = Self::new("key.snapshot");
     /// A chunk of a gallery snapshot.
     pub const SNAPSHOT: Self = Self::new("snapshot");
 
@@ -116,6 +122,19 @@ pub struct TemplateRow<'a> {
     pub row: Uuid,
 }
 
+/// Where a chunk of a snapshot belongs; part of the additional data of chunks only. The seal's object is the snapshot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SnapshotPlace {
+    /// The gallery.
+    pub gallery: GalleryId,
+    /// Its epoch.
+    pub epoch: u32,
+    /// The version that the snapshot shows.
+    pub version: u64,
+    /// The chunk's number, from 0.
+    pub chunk: u32,
+}
+
 /// What a seal is bound to. All of it must be the same when it is opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SealContext<'a> {
@@ -131,12 +150,14 @@ pub struct SealContext<'a> {
     pub template: Option<TemplateRow<'a>>,
     /// For MQTT: the topic that carries them.
     pub topic: Option<&'a str>,
+    /// For chunks of snapshots: which.
+    pub place: Option<SnapshotPlace>,
 }
 
 impl<'a> SealContext<'a> {
     /// A context without template row and topic.
     pub const fn new(purpose: Purpose, tenant: TenantId, object: Uuid, revision: u64) -> Self {
-        Self { purpose, tenant, object, revision, template: None, topic: None }
+        Self { purpose, tenant, object, revision, template: None, topic: None, place: None }
     }
 
     /// The same context, bound to a template's row.
@@ -151,10 +172,16 @@ impl<'a> SealContext<'a> {
         self
     }
 
+    /// The same context, bound to a chunk of a snapshot.
+    pub const fn with_place(mut self, place: SnapshotPlace) -> Self {
+        self.place = Some(place);
+        self
+    }
+
     /// The additional data: each field with its length (u32, big-endian) in front.
     ///
-    /// Five fields always; three more for a template; one more for a topic. The number of fields alone (5, 6, 8 or 9)
-    /// tells which, so that no two contexts give the same bytes.
+    /// Five fields always; three more for a template; one more for a topic; two more for a chunk of a snapshot, which has
+    /// neither. The number of fields alone (5, 6, 7, 8 or 9) tells which, so that no two contexts give the same bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(128);
         push_field(&mut out, AAD_LABEL);
@@ -169,6 +196,14 @@ impl<'a> SealContext<'a> {
         }
         if let Some(topic) = self.topic {
             push_field(&mut out, topic.as_bytes());
+        }
+        if let Some(place) = &self.place {
+            let mut state = [0; 28];
+            state[..16].copy_from_slice(place.gallery.as_bytes());
+            state[16..20].copy_from_slice(&place.epoch.to_be_bytes());
+            state[20..].copy_from_slice(&place.version.to_be_bytes());
+            push_field(&mut out, &state);
+            push_field(&mut out, &place.chunk.to_be_bytes());
         }
         out
     }
@@ -249,6 +284,23 @@ impl SealKey {
         let mut nonce = [0; NONCE_LEN];
         SystemRandom::new().fill(&mut nonce).map_err(|_| NoRandomness)?;
         Ok(self.seal_with_nonce(context, plaintext, nonce))
+    }
+
+    /// Seals so that the same plaintext in the same context gives the same bytes, for what is made anew whenever it is
+    /// asked for and must then be the same to the byte: a download that goes on in the middle.
+    ///
+    /// The nonce is an HMAC over context and plaintext under a key derived from this one, so that no nonce serves two
+    /// different plaintexts. What it gives away is that the same was sealed in the same place twice.
+    pub fn seal_repeatably(&self, context: &SealContext<'_>, plaintext: &[u8]) -> Vec<u8> {
+        let derived = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, self.bytes.as_ref()), REPEATABLE_NONCE);
+        let mut nonces = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref()));
+        let additional = context.to_bytes();
+        nonces.update(&(additional.len() as u64).to_be_bytes());
+        nonces.update(&additional);
+        nonces.update(plaintext);
+        let tag = nonces.sign();
+        let (nonce, _) = tag.as_ref().split_first_chunk().expect("an HMAC-SHA256 is longer than a nonce");
+        self.seal_with_nonce(context, plaintext, *nonce)
     }
 
     /// Opens what [`SealKey::seal`] made for the same context. The plaintext is wiped when dropped.
@@ -392,6 +444,36 @@ mod tests {
             let refused = key().open(&place, &sealed);
             assert!(matches!(refused, Err(SealError::NotAuthentic { .. })), "{place:?}");
         }
+    }
+
+    #[test]
+    fn a_repeatable_seal_is_the_same_again_and_opens_at_its_own_place_alone() {
+        let gallery = GalleryId(Uuid::from_u128(0x6a));
+        let place = SnapshotPlace { gallery, epoch: 2, version: 9, chunk: 3 };
+        let tenant = TenantId(Uuid::from_u128(1));
+        let context = SealContext::new(Purpose::SNAPSHOT, tenant, Uuid::from_u128(2), 7).with_place(place);
+        let sealed = key().seal_repeatably(&context, b"people");
+        assert_eq!(key().seal_repeatably(&context, b"people"), sealed);
+        assert_eq!(key().open(&context, &sealed).unwrap().as_slice(), b"people");
+        let nonce = |sealed: &[u8]| sealed[1 + KEY_ID_LEN..HEADER_LEN].to_vec();
+        assert_ne!(
+            nonce(&key().seal_repeatably(&context, b"peoplf")),
+            nonce(&sealed),
+            "another plaintext, another nonce"
+        );
+        for moved in [
+            SnapshotPlace { gallery: GalleryId(Uuid::nil()), ..place },
+            SnapshotPlace { epoch: 3, ..place },
+            SnapshotPlace { version: 8, ..place },
+            SnapshotPlace { chunk: 2, ..place },
+        ] {
+            let elsewhere = SealContext { place: Some(moved), ..context };
+            assert!(key().open(&elsewhere, &sealed).is_err(), "{moved:?}");
+            assert_ne!(nonce(&key().seal_repeatably(&elsewhere, b"people")), nonce(&sealed));
+        }
+        let another = SealContext { object: Uuid::from_u128(3), ..context };
+        assert!(key().open(&another, &sealed).is_err(), "a chunk of another snapshot");
+        assert!(key().open(&SealContext { place: None, ..context }, &sealed).is_err());
     }
 
     #[test]

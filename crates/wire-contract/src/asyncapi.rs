@@ -2,7 +2,7 @@
 //! sends to devices and consumers. `schemas/asyncapi.json` holds it as a file; a test keeps both equal.
 //!
 //! Payload schemas are those of [`crate::schema`], by reference to their files. Channels that have a name and no speaker yet
-//! (telemetry, twin, video signalling) are left out, so that nobody waits for them.
+//! (telemetry, video signalling) are left out, so that nobody waits for them.
 
 use serde_json::{Map, Value, json};
 
@@ -37,7 +37,8 @@ impl Spoken {
                 ("What the device's searched galleries hold, and bucket hashes where one differs", &["gallery_up"])
             }
             UpChannel::Cmd => ("Progress of commands, and questions for the time", &["command_up"]),
-            UpChannel::Tele | UpChannel::Twin | UpChannel::Rtc => return None,
+            UpChannel::Twin => ("How the device is set up, and what it made of the desired settings", &["twin_up"]),
+            UpChannel::Tele | UpChannel::Rtc => return None,
         };
         Some(Self {
             name: format!("up_{channel}"),
@@ -57,7 +58,8 @@ impl Spoken {
             }
             DownChannel::Cmd => ("Commands, and the hub's time", &["command_down"]),
             DownChannel::Evtack => ("What the hub has committed", &["evtack", "evtack_refusal"]),
-            DownChannel::Twin | DownChannel::Rtc => return None,
+            DownChannel::Twin => ("The desired settings, whole", &["twin_down"]),
+            DownChannel::Rtc => return None,
         };
         Some(Self {
             name: format!("down_{channel}"),
@@ -65,7 +67,7 @@ impl Spoken {
             title,
             payloads,
             packing: SEALED,
-            retained: false,
+            retained: channel.retained(),
             action: "send",
         })
     }

@@ -118,12 +118,20 @@ register! {
     PersonExpired, "person_expired", Decide, "hint.ask_operator", None;
     /// The person may not pass this door now.
     NotPermitted, "not_permitted", Decide, "hint.ask_operator", None;
+    /// The door is in lock-down.
+    DoorLockedDown, "door_locked_down", Decide, "hint.ask_operator", None;
     /// The gallery cannot be used, so everybody is refused.
     GalleryUnavailable, "gallery_unavailable", Sync, "hint.device_not_ready", Some(503);
     /// The models cannot be used, so everybody is refused.
     ModelsUnavailable, "models_unavailable", Detect, "hint.device_not_ready", Some(503);
     /// The camera gives no pictures.
     CameraStalled, "camera_stalled", Capture, "hint.check_camera", None;
+    /// The face is at least as near to a picture on record as not being the person as to the person.
+    NotThisPerson, "not_this_person", Identify, "hint.ask_operator", None;
+    /// Another movement came than the one that was asked for.
+    ChallengeFailed, "challenge_failed", Liveness, "hint.do_as_asked", Some(422);
+    /// A movement that was asked for did not come in time.
+    ChallengeTimeout, "challenge_timeout", Liveness, "hint.do_as_asked", Some(422);
 
     /// The file is not a picture that can be read.
     PhotoUnreadable, "photo_unreadable", Enrol, "hint.send_jpeg_or_png", Some(422);
@@ -136,7 +144,11 @@ register! {
     /// The photographs do not show one and the same person.
     PhotosDiffer, "photos_differ", Enrol, "hint.same_person", Some(422);
     /// The person is enrolled already under another id.
-    DuplicatePerson, "duplicate_person", Enrol, "hint.ask_operator", Some(409);
+    DuplicatePerson, "duplicate_person", Enrol, "hint.check_duplicate", Some(409);
+    /// The picture that is said not to be the person looks so much like them that it probably is.
+    AnchorIsPerson, "anchor_is_person", Enrol, "hint.check_anchor", Some(409);
+    /// The person has as many negative anchors as anyone may have.
+    TooManyAnchors, "too_many_anchors", Enrol, "hint.remove_anchor", Some(409);
 
     /// Records and root do not agree.
     RootMismatch, "root_mismatch", Sync, "hint.device_not_ready", None;
@@ -154,6 +166,12 @@ register! {
     StreamConflict, "stream_conflict", Sync, "hint.ask_operator", Some(409);
     /// A batch has an event that no hub can store.
     BatchRefused, "batch_refused", Sync, "hint.ask_operator", Some(422);
+    /// A snapshot's manifest was not signed by a key that the device has pinned, or is about something else.
+    SnapshotForged, "snapshot_forged", Sync, "hint.ask_operator", None;
+    /// A snapshot's content is not what its manifest says.
+    SnapshotDamaged, "snapshot_damaged", Sync, "hint.ask_operator", None;
+    /// The hub no longer has the snapshot: its time is over, or somebody in it was erased. Another one is offered.
+    SnapshotGone, "snapshot_gone", Sync, "hint.try_later", Some(410);
 
     /// No credential, or one that is not valid.
     Unauthorized, "unauthorized", Api, "hint.check_credential", Some(401);
@@ -187,6 +205,18 @@ register! {
     CommandExpired, "command_expired", Sync, "hint.order_again", None;
     /// The agent does not know the kind of command, or the door that it names.
     CommandUnknown, "command_unknown", Sync, "hint.check_configuration", None;
+    /// The device's own configuration does not allow it.
+    NotConfigured, "not_configured", Sync, "hint.check_configuration", None;
+    /// The desired settings do not fit the device; it keeps those that it has.
+    TwinInvalid, "twin_invalid", Sync, "hint.check_settings", None;
+    /// The device did not come up with the desired settings, and went back to the last that worked.
+    TwinFailed, "twin_failed", Sync, "hint.check_settings", None;
+    /// What the device had kept of its desired settings is damaged; it works by its own file until it has them again.
+    TwinUnreadable, "twin_unreadable", Sync, "hint.check_settings", None;
+    /// It was changed by somebody else since it was read.
+    PreconditionFailed, "precondition_failed", Api, "hint.read_again", Some(412);
+    /// A change must say what it is a change of.
+    PreconditionRequired, "precondition_required", Api, "hint.read_again", Some(428);
     /// The device is not connected, so that it could not carry the command out in time.
     DeviceOffline, "device_offline", Api, "hint.device_not_ready", Some(409);
     /// The device was revoked, or its certificate replaced.

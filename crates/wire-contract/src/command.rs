@@ -12,13 +12,88 @@ use uuid::Uuid;
 
 use crate::codes::Code;
 use crate::encoding::V1;
-use crate::ids::CommandId;
+use crate::ids::{CommandId, PersonId};
 use crate::time::Timestamp;
 
 /// An unlock that nobody carried out within this time must never be: whoever stood there has gone.
 pub const UNLOCK_LIFETIME_MS: i64 = 10_000;
 /// The longest a command may hold a door open: a delivery carried through; more is a rule's business.
 pub const MAX_ORDERED_HOLD_MS: u32 = 60_000;
+
+/// The longest that a log level which was ordered lasts: who looks for something looks within a day.
+pub const MAX_LOG_LEVEL_S: u32 = 24 * 3600;
+/// The most of its log that a device sends at once, in bytes: what the device keeps.
+pub const MAX_LOG_BYTES: u32 = 512 * 1024;
+/// The longest that a device waits at a door for somebody to enrol.
+pub const MAX_ENROL_WITHIN_S: u32 = 120;
+
+/// What is begun anew.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RebootTarget {
+    /// The agent's program: a second or two, in which its doors take their fail state.
+    Agent,
+    /// The machine that it runs on, where the device's own configuration says how.
+    Machine,
+    /// Something that this program does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+impl RebootTarget {
+    /// The word in payloads and in the API.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Machine => "machine",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// How much the agent writes to its log. Of debug and trace only the agent's own parts: libraries may tell too much.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogLevel {
+    /// What went wrong.
+    Error,
+    /// And what looks wrong.
+    Warn,
+    /// And what happens.
+    Info,
+    /// And what is thought about it.
+    Debug,
+    /// Everything.
+    Trace,
+    /// Something that this program does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+impl LogLevel {
+    /// Every level that there is.
+    pub const ALL: [Self; 5] = [Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
+
+    /// The word in payloads, in the API and in configurations.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// The level with this word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|level| level.as_str() == word)
+    }
+}
 
 /// What is to be done. An unknown kind is read as `Unknown` and answered with `failed`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
@@ -33,9 +108,75 @@ pub enum Order {
     },
     /// Fetch keys and report the galleries now.
     Refresh,
+    /// Shut a door to everybody but those whom its policy lets through, or end that. It outlives a restart.
+    Lockdown {
+        /// The door's id in the agent's configuration; every door of the device when absent.
+        door: Option<String>,
+        /// True to begin, false to end.
+        on: bool,
+    },
+    /// Begin anew. `executing` is said before, `succeeded` when it is back.
+    Reboot {
+        /// What.
+        target: RebootTarget,
+    },
+    /// Write more or less to the log.
+    LogLevel {
+        /// How much.
+        level: LogLevel,
+        /// For how many seconds, 1 to 86,400, then as configured again; until the next start when absent.
+        for_s: Option<u32>,
+    },
+    /// Send the last lines of the log to the hub.
+    CollectLogs {
+        /// At most so many bytes, 1 to 524,288; all that is kept when absent.
+        max_bytes: Option<u32>,
+    },
+    /// Make a template of the next good face at a door, and ask the hub to take it for this person.
+    Enrol {
+        /// The door's id in the agent's configuration.
+        door: String,
+        /// Whom.
+        person: PersonId,
+        /// How long to wait for a face, in seconds, 1 to 120.
+        within_s: u32,
+    },
     /// Something that this program does not know.
     #[serde(other)]
     Unknown,
+}
+
+impl Order {
+    /// The kind's word in payloads.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Unlock { .. } => "unlock",
+            Self::Refresh => "refresh",
+            Self::Lockdown { .. } => "lockdown",
+            Self::Reboot { .. } => "reboot",
+            Self::LogLevel { .. } => "log_level",
+            Self::CollectLogs { .. } => "collect_logs",
+            Self::Enrol { .. } => "enrol",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// Whether every number is one that may be ordered; asked on both ends.
+    #[must_use]
+    pub fn in_bounds(&self) -> bool {
+        let within = |found: u32, most: u32| (1..=most).contains(&found);
+        match self {
+            Self::Unlock { hold_ms, .. } => hold_ms.is_none_or(|hold| within(hold, MAX_ORDERED_HOLD_MS)),
+            Self::LogLevel { level, for_s } => {
+                *level != LogLevel::Unknown && for_s.is_none_or(|span| within(span, MAX_LOG_LEVEL_S))
+            }
+            Self::CollectLogs { max_bytes } => max_bytes.is_none_or(|bytes| within(bytes, MAX_LOG_BYTES)),
+            Self::Enrol { within_s, .. } => within(*within_s, MAX_ENROL_WITHIN_S),
+            Self::Reboot { target } => *target != RebootTarget::Unknown,
+            Self::Refresh | Self::Lockdown { .. } | Self::Unknown => true,
+        }
+    }
 }
 
 /// A command.

@@ -4,7 +4,9 @@
 //! since `type` and `data` stay as they came. Identity is (device, stream, sequence); `boot` is only information.
 //! Deliberately absent: names and pictures of people. `person` is an opaque id.
 
+mod challenge;
 mod gallery;
+mod order;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -17,7 +19,12 @@ use crate::ids::{ClaimId, DeviceId, EventId, PersonId, Sequence, StreamId, Tenan
 use crate::time::Timestamp;
 use crate::topic::EventClass;
 
-pub use gallery::{GalleryDivergedData, GalleryHealedData, GalleryOlderEpochData, GalleryPoint, GalleryRebuiltData};
+pub use challenge::{LivenessChallengeEndedData, LivenessPromptedData};
+pub use gallery::{
+    GalleryDivergedData, GalleryHealedData, GalleryOlderEpochData, GalleryPoint, GalleryRebuiltData,
+    SnapshotRefusedData,
+};
+pub use order::CommandSettledData;
 
 /// The longest JSON of one event, in bytes. An outbox must refuse a longer one: it could never be sent. Real events have
 /// 1 to 2 KiB; this bound keeps any event within one batch.
@@ -298,7 +305,7 @@ pub struct IdentityScores {
 /// How liveness was judged.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct LivenessScores {
-    /// `live`, `attack`, `still`, `collecting` or `unavailable`.
+    /// `live`, `attack`, `still`, `unanswered` (a challenge), `collecting` or `unavailable`.
     pub verdict: String,
     /// The mean passive score, in [0, 1]; `null` when there was none.
     pub score: Option<Score>,
@@ -531,6 +538,18 @@ pub enum EventData {
     /// Somebody offered a gallery of an older epoch.
     #[serde(rename = "lintel.tamper.gallery_older_epoch.v1")]
     GalleryOlderEpoch(GalleryOlderEpochData),
+    /// A snapshot was not what the hub signed.
+    #[serde(rename = "lintel.tamper.gallery_snapshot_refused.v1")]
+    SnapshotRefused(SnapshotRefusedData),
+    /// A device had the last word on an operator's command.
+    #[serde(rename = "lintel.system.command.v1")]
+    CommandSettled(CommandSettledData),
+    /// Somebody is asked to move, to show that they are no recording.
+    #[serde(rename = "lintel.liveness.prompted.v1")]
+    LivenessPrompted(LivenessPromptedData),
+    /// An attempt at a challenge is over.
+    #[serde(rename = "lintel.liveness.challenge_ended.v1")]
+    LivenessChallengeEnded(LivenessChallengeEndedData),
 }
 
 impl EventData {
@@ -554,6 +573,10 @@ impl EventData {
             Self::GalleryDiverged(_) => "lintel.tamper.gallery_diverged.v1",
             Self::GalleryHealed(_) => "lintel.system.gallery_healed.v1",
             Self::GalleryOlderEpoch(_) => "lintel.tamper.gallery_older_epoch.v1",
+            Self::SnapshotRefused(_) => "lintel.tamper.gallery_snapshot_refused.v1",
+            Self::CommandSettled(_) => "lintel.system.command.v1",
+            Self::LivenessPrompted(_) => "lintel.liveness.prompted.v1",
+            Self::LivenessChallengeEnded(_) => "lintel.liveness.challenge_ended.v1",
         }
     }
 
@@ -580,7 +603,7 @@ impl EventData {
 }
 
 /// Every event type that this program knows.
-pub const KINDS: [&str; 17] = [
+pub const KINDS: [&str; 21] = [
     "lintel.access.granted.v1",
     "lintel.access.denied.v1",
     "lintel.door.unlocked.v1",
@@ -598,4 +621,8 @@ pub const KINDS: [&str; 17] = [
     "lintel.tamper.gallery_diverged.v1",
     "lintel.system.gallery_healed.v1",
     "lintel.tamper.gallery_older_epoch.v1",
+    "lintel.tamper.gallery_snapshot_refused.v1",
+    "lintel.system.command.v1",
+    "lintel.liveness.prompted.v1",
+    "lintel.liveness.challenge_ended.v1",
 ];

@@ -2,8 +2,8 @@
 //!
 //! In and out: JSON on `up/gallery` (in the envelope) and `down/gallery` (sealed). The records in it become
 //! `gallery_log::Record`s in the programs; this crate does not know that type.
-//! An unknown `type` is read as `Unknown`, to be logged and ignored: snapshot offers will come that way.
-//! What is said where both ends differ is [`crate::healing`]'s.
+//! An unknown `type` is read as `Unknown`, to be logged and ignored.
+//! What is said where both ends differ is [`crate::healing`]'s; a whole gallery at once is [`crate::snapshot`]'s.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,7 @@ use crate::MAX_PAYLOAD_BYTES;
 use crate::encoding::{Bytes, Hash32, V1};
 use crate::healing::{GalleryBuckets, GalleryCompare, GalleryHashes};
 use crate::ids::GalleryId;
+use crate::snapshot::SnapshotOffer;
 
 /// A down payload must leave room for its seal (45 bytes); 64 are kept for it.
 pub const MAX_DOWN_JSON_BYTES: usize = MAX_PAYLOAD_BYTES - 64;
@@ -82,6 +83,8 @@ pub enum RecordKind {
     Credential,
     /// A schedule, holiday or policy.
     Rule,
+    /// An embedding that is known not to be the person whom it resembles. A device of before this kind refuses the message.
+    Anchor,
 }
 
 /// One record of the log. Gallery and epoch are those of the message.
@@ -156,6 +159,8 @@ pub enum GalleryDown {
     Compare(GalleryCompare),
     /// The buckets that differ, whole.
     Buckets(GalleryBuckets),
+    /// There is a snapshot to be fetched over HTTPS.
+    Snapshot(SnapshotOffer),
     /// Something that this program does not know.
     #[serde(other)]
     Unknown,

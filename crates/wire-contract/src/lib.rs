@@ -4,7 +4,8 @@
 //!
 //! Where to start: [`topic`] (every topic string is made here and nowhere else), [`envelope`] and [`link`] (how payloads
 //! are authenticated), [`event`] and [`batch`] and [`evtack`] (events on their way to the hub), [`gallery`] (people on
-//! their way to doors), [`status`], [`claim`] (how a device gets its identity), [`hub_time`] (what time it is), [`codes`] and [`texts`] (every reason
+//! their way to doors), [`snapshot`] (all of them at once), [`command`] and [`twin`] (orders, and how a device is set up),
+//! [`status`], [`claim`] (how a device gets its identity), [`hub_time`] (what time it is), [`codes`] and [`texts`] (every reason
 //! and error, once), [`problem`] and [`webhook`] (what integrators see). Examples of each are in `golden/v1`, JSON
 //! Schemas in `schemas/v1`, the whole as an AsyncAPI document ([`asyncapi`]) in `schemas/asyncapi.json`; tests keep them
 //! equal to the code, and an old golden file never changes.
@@ -24,10 +25,12 @@ pub mod claim;
 pub mod codes;
 pub mod command;
 pub mod encoding;
+pub mod enrol;
 pub mod envelope;
 pub mod event;
 pub mod evtack;
 pub mod gallery;
+pub mod guidance;
 pub mod healing;
 pub mod hub_time;
 pub mod ids;
@@ -35,17 +38,20 @@ pub mod link;
 pub mod paths;
 pub mod problem;
 pub mod schema;
+pub mod snapshot;
 pub mod status;
 pub mod texts;
 pub mod time;
 pub mod topic;
+pub mod twin;
 pub mod webhook;
 
 pub use batch::{Batch, BatchBuilder, BatchError};
 pub use claim::{ClaimAnswer, ClaimRequest, ClaimToken, RenewalRequest};
 pub use codes::{Code, Stage};
-pub use command::{Command, CommandDown, CommandProgress, CommandState, CommandUp, Order};
+pub use command::{Command, CommandDown, CommandProgress, CommandState, CommandUp, LogLevel, Order, RebootTarget};
 pub use encoding::{Bytes, Hash32, Score, SecretBytes, V1};
+pub use enrol::{EnrolAnswer, EnrolRequest};
 pub use event::{CloudEvent, EventData};
 pub use evtack::{EvtAck, EvtRefusal, Verdict};
 pub use gallery::{GalleryDown, GalleryUp};
@@ -53,9 +59,11 @@ pub use hub_time::{HubTime, HubTimeRequest, Nonce};
 pub use ids::{ClaimId, CommandId, DeviceId, EventId, GalleryId, PersonId, Sequence, StreamId, TenantId};
 pub use link::{LinkAnswer, LinkKeys};
 pub use problem::Problem;
+pub use snapshot::{SnapshotManifest, SnapshotOffer};
 pub use status::Status;
 pub use time::Timestamp;
 pub use topic::{DownChannel, EventClass, Topic, UpChannel};
+pub use twin::{TwinDown, TwinSettings, TwinState, TwinUp, TwinVersion};
 
 /// The largest MQTT payload, in bytes, envelope or seal included. Set as the maximum packet size on both sides, with
 /// room for the packet's own header.

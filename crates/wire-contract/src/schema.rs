@@ -3,8 +3,10 @@
 use schemars::{Schema, schema_for};
 
 use crate::{
-    Batch, ClaimAnswer, ClaimRequest, ClaimToken, CloudEvent, CommandDown, CommandUp, EventData, EvtAck, EvtRefusal,
-    GalleryDown, GalleryUp, HubTime, HubTimeRequest, LinkAnswer, Problem, RenewalRequest, Status, webhook::WebhookBody,
+    Batch, ClaimAnswer, ClaimRequest, ClaimToken, CloudEvent, CommandDown, CommandUp, EnrolAnswer, EnrolRequest,
+    EventData, EvtAck, EvtRefusal, GalleryDown, GalleryUp, HubTime, HubTimeRequest, LinkAnswer, Problem,
+    RenewalRequest, Status, TwinDown, TwinSettings, TwinUp, guidance::DoorGuidance, snapshot::SnapshotAnswer,
+    webhook::WebhookBody,
 };
 
 /// Every schema with the name of its file (without `.json`).
@@ -17,17 +19,24 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("cloud_event", schema_for!(CloudEvent)),
         ("command_down", schema_for!(CommandDown)),
         ("command_up", schema_for!(CommandUp)),
+        ("enrol_answer", schema_for!(EnrolAnswer)),
+        ("enrol_request", schema_for!(EnrolRequest)),
         ("event_data", schema_for!(EventData)),
         ("evtack", schema_for!(EvtAck)),
         ("evtack_refusal", schema_for!(EvtRefusal)),
         ("gallery_down", schema_for!(GalleryDown)),
         ("gallery_up", schema_for!(GalleryUp)),
+        ("guidance", schema_for!(DoorGuidance)),
         ("hub_time", schema_for!(HubTime)),
         ("hub_time_request", schema_for!(HubTimeRequest)),
         ("link_answer", schema_for!(LinkAnswer)),
         ("problem", schema_for!(Problem)),
         ("renewal_request", schema_for!(RenewalRequest)),
+        ("snapshot_answer", schema_for!(SnapshotAnswer)),
         ("status", schema_for!(Status)),
+        ("twin_down", schema_for!(TwinDown)),
+        ("twin_settings", schema_for!(TwinSettings)),
+        ("twin_up", schema_for!(TwinUp)),
         ("webhook", schema_for!(WebhookBody)),
     ]
 }

@@ -1,6 +1,6 @@
 //! What people read: one text a code and one a hint, by id, in every language.
 //!
-//! In: an id (`code.<word>` or `hint.<word>`) and a language. Out: the text. A test proves that no id lacks a language.
+//! In: an id (`code.<word>`, `hint.<word>` or `prompt.<word>`) and a language. Out: the text. A test proves that no id lacks a language.
 //! Deliberately absent: names and numbers; a text says what to do, the fields beside it say how much.
 
 use crate::codes::Code;
@@ -66,10 +66,13 @@ const TEXTS: &[(&str, &str, &str)] = &[
     ("code.granted", "Access granted", "Akses diberikan"),
     ("code.unknown", "Not recognised", "Tidak dikenali"),
     ("code.ambiguous", "Could not tell two people apart", "Dua orang tidak dapat dibedakan"),
+    ("code.not_this_person", "On record as somebody else", "Tercatat sebagai orang lain"),
     ("code.liveness_failed", "This does not look like a living person", "Ini tidak tampak seperti orang hidup"),
     ("code.liveness_still", "The face does not move", "Wajah tidak bergerak"),
     ("code.liveness_undecided", "There was too little time to check", "Waktu untuk memeriksa terlalu singkat"),
     ("code.liveness_unavailable", "The liveness check is not available", "Pemeriksaan keaslian wajah tidak tersedia"),
+    ("code.challenge_failed", "That was another movement", "Gerakannya berbeda dari yang diminta"),
+    ("code.challenge_timeout", "The movement took too long", "Gerakan terlalu lama"),
     ("code.face_too_small", "The face is too far away", "Wajah terlalu jauh"),
     ("code.face_blurred", "The face is blurred", "Wajah buram"),
     ("code.face_too_dark", "The face is too dark", "Wajah terlalu gelap"),
@@ -81,6 +84,7 @@ const TEXTS: &[(&str, &str, &str)] = &[
     ("code.person_removed", "This person was removed", "Orang ini telah dihapus"),
     ("code.person_expired", "This person's access is not valid now", "Akses orang ini tidak berlaku saat ini"),
     ("code.not_permitted", "Not permitted at this door now", "Tidak diizinkan di pintu ini saat ini"),
+    ("code.door_locked_down", "This door is in lock-down", "Pintu ini sedang dikunci total"),
     ("code.gallery_unavailable", "The list of people is not available", "Daftar orang tidak tersedia"),
     ("code.models_unavailable", "Face recognition is not available", "Pengenalan wajah tidak tersedia"),
     ("code.camera_stalled", "The camera gives no picture", "Kamera tidak memberi gambar"),
@@ -90,10 +94,23 @@ const TEXTS: &[(&str, &str, &str)] = &[
     ("code.several_faces", "More than one face was found", "Lebih dari satu wajah ditemukan"),
     ("code.photos_differ", "The photographs show different people", "Foto-foto menunjukkan orang yang berbeda"),
     ("code.duplicate_person", "This person is enrolled already", "Orang ini sudah terdaftar"),
+    (
+        "code.anchor_is_person",
+        "This picture probably shows the person",
+        "Gambar ini mungkin menunjukkan orang tersebut",
+    ),
+    ("code.too_many_anchors", "No more negative anchors can be added", "Jangkar negatif tidak dapat ditambah lagi"),
     ("code.root_mismatch", "The list of people differs from the hub's", "Daftar orang berbeda dengan milik hub"),
     ("code.store_doubtful", "The stored list of people is damaged", "Daftar orang yang tersimpan rusak"),
     ("code.epoch_changed", "The list of people was begun anew", "Daftar orang dimulai ulang"),
     ("code.behind_log", "The device was away for too long", "Perangkat terlalu lama tidak terhubung"),
+    ("code.snapshot_forged", "A copy of the people did not come from the hub", "Salinan data orang bukan dari hub"),
+    ("code.snapshot_damaged", "A copy of the people is damaged", "Salinan data orang rusak"),
+    (
+        "code.snapshot_gone",
+        "This copy of the people is no longer offered",
+        "Salinan data orang ini tidak lagi ditawarkan",
+    ),
     ("code.lease_expired", "The device had no contact for too long", "Perangkat terlalu lama tanpa kontak"),
     ("code.ordered", "Ordered by an operator", "Diperintahkan oleh operator"),
     ("code.stream_conflict", "Two devices use one identity", "Dua perangkat memakai satu identitas"),
@@ -122,6 +139,12 @@ const TEXTS: &[(&str, &str, &str)] = &[
         "The device does not know this command or door",
         "Perangkat tidak mengenal perintah atau pintu ini",
     ),
+    ("code.not_configured", "The device is not set up for this", "Perangkat tidak disiapkan untuk ini"),
+    ("code.twin_invalid", "The settings do not fit this device", "Pengaturan tidak cocok untuk perangkat ini"),
+    ("code.twin_failed", "The device did not start with the settings", "Perangkat gagal mulai dengan pengaturan itu"),
+    ("code.twin_unreadable", "The settings kept by the device are damaged", "Pengaturan di perangkat rusak"),
+    ("code.precondition_failed", "It was changed by somebody else", "Sudah diubah oleh orang lain"),
+    ("code.precondition_required", "The version that is changed is missing", "Versi yang diubah tidak disebutkan"),
     ("code.device_offline", "The device is not connected", "Perangkat tidak terhubung"),
     ("code.device_revoked", "The device was revoked", "Perangkat telah dicabut"),
     ("code.payload_too_large", "The request is too large", "Permintaan terlalu besar"),
@@ -141,6 +164,11 @@ const TEXTS: &[(&str, &str, &str)] = &[
     ),
     ("hint.move_head", "Move your head a little.", "Gerakkan kepala sedikit."),
     ("hint.stay_in_view", "Stay before the camera for a moment.", "Tetaplah di depan kamera sebentar."),
+    (
+        "hint.do_as_asked",
+        "Look into the camera and do what the display asks, one movement at a time.",
+        "Lihat ke kamera dan ikuti permintaan di layar, satu gerakan demi satu gerakan.",
+    ),
     ("hint.ask_operator", "Ask the operator.", "Hubungi operator."),
     ("hint.come_closer", "Come closer.", "Mendekatlah."),
     ("hint.hold_still", "Hold still for a moment.", "Diam sebentar."),
@@ -159,6 +187,17 @@ const TEXTS: &[(&str, &str, &str)] = &[
     ("hint.send_smaller_photo", "Send a smaller photograph.", "Kirim foto yang lebih kecil."),
     ("hint.be_alone", "Only one person may be in the picture.", "Hanya satu orang boleh ada di dalam gambar."),
     ("hint.same_person", "Send photographs of one person only.", "Kirim foto dari satu orang saja."),
+    (
+        "hint.check_duplicate",
+        "Compare the two people; if they are different, enrol with ?allow_duplicate=true.",
+        "Bandingkan kedua orang itu; jika berbeda, daftarkan dengan ?allow_duplicate=true.",
+    ),
+    (
+        "hint.check_anchor",
+        "Check that the picture shows somebody else; if it does, send it with ?confirm=true.",
+        "Pastikan gambar menunjukkan orang lain; jika benar, kirim dengan ?confirm=true.",
+    ),
+    ("hint.remove_anchor", "Remove a negative anchor first.", "Hapus satu jangkar negatif dahulu."),
     ("hint.check_credential", "Check the credential and what it allows.", "Periksa kredensial dan izinnya."),
     ("hint.check_address", "Check the address and the method.", "Periksa alamat dan metode."),
     (
@@ -182,10 +221,32 @@ const TEXTS: &[(&str, &str, &str)] = &[
         "Compare the door's local id with the device's configuration, or update the device.",
         "Cocokkan id pintu dengan konfigurasi perangkat, atau perbarui perangkat.",
     ),
+    (
+        "hint.check_settings",
+        "Correct the desired settings of the device; it says what is wrong.",
+        "Perbaiki pengaturan yang diinginkan; perangkat menyebutkan apa yang salah.",
+    ),
+    (
+        "hint.read_again",
+        "Read it again, and send the change with the ETag that comes with it.",
+        "Baca lagi, lalu kirim perubahan beserta ETag yang menyertainya.",
+    ),
     ("hint.send_less", "Send less at a time.", "Kirim lebih sedikit sekaligus."),
     ("hint.use_public_https", "Use a public https address.", "Gunakan alamat https publik."),
     ("hint.try_later", "Try again later.", "Coba lagi nanti."),
     ("hint.report_fault", "Report it with the trace id.", "Laporkan beserta trace id."),
+    (
+        "prompt.turn_left",
+        "Turn your head to the left, then look ahead.",
+        "Tolehkan kepala ke kiri, lalu lihat ke depan.",
+    ),
+    (
+        "prompt.turn_right",
+        "Turn your head to the right, then look ahead.",
+        "Tolehkan kepala ke kanan, lalu lihat ke depan.",
+    ),
+    ("prompt.nod", "Nod, then look ahead.", "Anggukkan kepala, lalu lihat ke depan."),
+    ("prompt.blink", "Shut both eyes for a moment.", "Pejamkan kedua mata sebentar."),
 ];
 
 #[cfg(test)]
@@ -193,6 +254,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::guidance::Prompt;
 
     #[test]
     fn every_code_and_hint_has_a_text_in_every_language() {
@@ -201,6 +263,11 @@ mod tests {
                 assert!(text(&format!("code.{code}"), *language).is_some(), "code.{code} {}", language.tag());
                 assert!(hint_text(*code, *language).is_some(), "{:?} {}", code.entry(), language.tag());
             }
+        }
+        for (prompt, language) in
+            Prompt::ALL.into_iter().flat_map(|prompt| Language::ALL.iter().map(move |to| (prompt, to)))
+        {
+            assert!(!prompt.text(*language).is_empty(), "{prompt:?} {}", language.tag());
         }
     }
 
@@ -218,8 +285,10 @@ mod tests {
     fn no_text_is_left_over() {
         let used: HashSet<String> =
             Code::ALL.iter().flat_map(|code| [format!("code.{code}"), code.entry().unwrap().hint.to_owned()]).collect();
+        let used: HashSet<String> =
+            used.into_iter().chain(Prompt::ALL.map(|prompt| prompt.text_id().to_owned())).collect();
         for (id, ..) in TEXTS {
-            assert!(used.contains(*id), "{id} belongs to no code");
+            assert!(used.contains(*id), "{id} belongs to no code and no prompt");
         }
     }
 

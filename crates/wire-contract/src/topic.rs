@@ -112,6 +112,13 @@ words! {
     }
 }
 
+impl DownChannel {
+    /// Whether the broker keeps the last message for whoever subscribes later.
+    pub const fn retained(self) -> bool {
+        matches!(self, Self::Twin)
+    }
+}
+
 impl UpChannel {
     /// Whether the broker keeps the last message for subscribers that come later.
     pub const fn retained(self) -> bool {

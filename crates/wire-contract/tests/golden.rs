@@ -14,16 +14,19 @@ use uuid::Uuid;
 use wire_contract::claim::{BrokerAddress, HubKey, SignedTime};
 use wire_contract::command::{TimeAnswer, TimeRequest};
 use wire_contract::event::{
-    AccessData, CameraRecoveredData, CameraStalledData, ClaimReusedData, ClockQuality, DoorCause, DoorData,
-    EnrolmentCompletedData, FaceAppearedData, GalleryDivergedData, GalleryHealedData, GalleryOlderEpochData,
-    GalleryPoint, GalleryRebuiltData, IdentityScores, KINDS, LivenessScores, Meta, PersonDeletedData, Reason,
-    StreamConflictData, SystemGapData, SystemStartedData, Timing, device_source,
+    AccessData, CameraRecoveredData, CameraStalledData, ClaimReusedData, ClockQuality, CommandSettledData, DoorCause,
+    DoorData, EnrolmentCompletedData, FaceAppearedData, GalleryDivergedData, GalleryHealedData, GalleryOlderEpochData,
+    GalleryPoint, GalleryRebuiltData, IdentityScores, KINDS, LivenessChallengeEndedData, LivenessPromptedData,
+    LivenessScores, Meta, PersonDeletedData, Reason, SnapshotRefusedData, StreamConflictData, SystemGapData,
+    SystemStartedData, Timing, device_source,
 };
 use wire_contract::gallery::{
     GalleryCondition, GalleryRebuild, GalleryRecord, GalleryRecords, GalleryStand, GalleryState, RecordKind, RecordOp,
 };
+use wire_contract::guidance::{DoorGuidance, Prompt, Show};
 use wire_contract::healing::{BUCKETS, GalleryBuckets, GalleryCompare, GalleryHashes};
 use wire_contract::link::LinkGallery;
+use wire_contract::snapshot::{SnapshotAnswer, SnapshotChunk};
 use wire_contract::status::Presence;
 use wire_contract::webhook::WebhookBody;
 use wire_contract::*;
@@ -147,6 +150,38 @@ fn every_event() -> Vec<EventData> {
             offered: 1,
             held: 2,
         }),
+        EventData::SnapshotRefused(SnapshotRefusedData {
+            alarm: true,
+            gallery: GalleryId(uuid(30)),
+            epoch: 2,
+            version: 12,
+            reason: Reason::of(Code::SnapshotForged),
+        }),
+        EventData::CommandSettled(CommandSettledData {
+            command: CommandId(uuid(60)),
+            order: Order::Lockdown { door: Some("main".into()), on: true },
+            state: CommandState::Succeeded,
+            reason: None,
+        }),
+        EventData::LivenessPrompted(LivenessPromptedData {
+            door: "main".into(),
+            camera: "front".into(),
+            track: 7,
+            prompt: Prompt::TurnLeft,
+            step: 2,
+            steps: 3,
+            within_ms: 4000,
+        }),
+        EventData::LivenessChallengeEnded(LivenessChallengeEndedData {
+            door: "main".into(),
+            camera: "front".into(),
+            track: 7,
+            passed: false,
+            reason: Some(Reason::of(Code::ChallengeFailed)),
+            answered: 1,
+            steps: 3,
+            took_ms: Some(3120),
+        }),
     ]
 }
 
@@ -206,6 +241,19 @@ fn events_are_as_in_the_golden_files() {
 }
 
 #[test]
+fn guidance_is_as_in_the_golden_files() {
+    let prompt = Show::Prompt { prompt: Prompt::TurnLeft, step: 2, steps: 3, within_ms: 4000 };
+    for (name, show) in [
+        ("guidance_idle", Show::Idle),
+        ("guidance_prompt", prompt),
+        ("guidance_passed", Show::Passed),
+        ("guidance_failed", Show::Failed { code: Code::ChallengeTimeout }),
+    ] {
+        check(name, &DoorGuidance { door: "main".into(), show });
+    }
+}
+
+#[test]
 fn messages_are_as_in_the_golden_files() {
     let events =
         [1, 2].map(|n| event(n, &EventData::FaceAppeared(FaceAppearedData { camera: "front".into(), track: n })));
@@ -244,6 +292,18 @@ fn messages_are_as_in_the_golden_files() {
     let records = GalleryRecords { v: V1, gallery, epoch: 2, from: 8, records, root: Hash32([0xcd; 32]) };
     assert_eq!(records.check(), Ok(()));
     check("gallery_records", &GalleryDown::Records(records));
+    let anchor = GalleryRecord {
+        version: 10,
+        op: RecordOp::Put,
+        kind: RecordKind::Anchor,
+        id: uuid(23),
+        rev: 1,
+        body: Bytes(vec![1, 2, 3, 4]),
+    };
+    let anchored =
+        GalleryRecords { v: V1, gallery, epoch: 2, from: 10, records: vec![anchor], root: Hash32([0xcd; 32]) };
+    assert_eq!(anchored.check(), Ok(()));
+    check("gallery_records_anchor", &GalleryDown::Records(anchored));
     let rebuild = GalleryRebuild { v: V1, gallery, epoch: 3, reason: Code::RootMismatch, answers: None };
     check("gallery_rebuild", &GalleryDown::Rebuild(rebuild.clone()));
     let answers = Some(GalleryStand { version: 9, root: Hash32([0xcd; 32]) });
@@ -290,6 +350,35 @@ fn what_is_said_of_a_gallery_that_differs_is_as_in_the_golden_files() {
     };
     assert_eq!(buckets.check(), Ok(()));
     check("gallery_buckets", &GalleryDown::Buckets(buckets));
+}
+
+#[test]
+fn a_snapshot_is_as_in_the_golden_files() {
+    let (snapshot, gallery, expires_at) = (uuid(70), GalleryId(uuid(30)), at(3_600_000));
+    let offer = SnapshotOffer { v: V1, snapshot, gallery, epoch: 2, version: 12, expires_at };
+    check("gallery_snapshot", &GalleryDown::Snapshot(offer));
+    let manifest = SnapshotManifest {
+        v: V1,
+        snapshot,
+        tenant: TenantId(uuid(1)),
+        device: DeviceId(uuid(2)),
+        gallery,
+        epoch: 2,
+        version: 12,
+        root: Hash32([0xcd; 32]),
+        records: 150,
+        chunks: vec![
+            SnapshotChunk { bytes: 262_100, sha256: Hash32([0x11; 32]) },
+            SnapshotChunk { bytes: 60_000, sha256: Hash32([0x22; 32]) },
+        ],
+        created_at: at(0),
+        expires_at,
+        key_id: uuid(40),
+        signature: Bytes(Vec::new()),
+    };
+    let pair = ring::signature::Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
+    let key = SecretBytes::new([0x44; 32]);
+    check("snapshot_answer", &SnapshotAnswer { manifest: manifest.signed(&pair, uuid(40)), key });
 }
 
 #[test]
@@ -361,12 +450,72 @@ fn commands_are_as_in_the_golden_files() {
     let command = |order| CommandDown::Command(Command { v: V1, id, order, issued_at: at(0), expires_at: at(10_000) });
     check("command_unlock", &command(unlock));
     check("command_refresh", &command(Order::Refresh));
+    check("command_lockdown", &command(Order::Lockdown { door: Some("main".into()), on: true }));
+    check("command_reboot", &command(Order::Reboot { target: RebootTarget::Agent }));
+    check("command_log_level", &command(Order::LogLevel { level: LogLevel::Debug, for_s: Some(600) }));
+    check("command_collect_logs", &command(Order::CollectLogs { max_bytes: Some(65_536) }));
+    let enrol = Order::Enrol { door: "main".into(), person: PersonId(uuid(21)), within_s: 30 };
+    check("command_enrol", &command(enrol));
     check("command_time_answer", &CommandDown::Time(TimeAnswer { v: V1, nonce: uuid(61), at: at(5) }));
     check("command_time_request", &CommandUp::Time(TimeRequest { v: V1, nonce: uuid(61) }));
     let expired = CommandProgress { v: V1, id, state: CommandState::Expired, code: Some(Code::CommandExpired) };
     check("command_progress", &CommandUp::Progress(expired));
     let later = json!({ "kind": "dance", "door": "main" });
     assert_eq!(serde_json::from_value::<Order>(later).unwrap(), Order::Unknown);
+}
+
+#[test]
+fn the_twin_is_as_in_the_golden_files() {
+    let value = json!({
+        "log": { "level": "debug" },
+        "perceive": { "idle_interval_ms": 250, "track_interval_ms": 80, "settled_interval_ms": 160 },
+        "door": { "main": { "hold_ms": 5000, "regrant_ms": 1000 } },
+        "policy": { "default": { "far": "1e-5", "liveness": "strict", "freshness_ms": 800, "min_face_px": 48 } },
+    });
+    let settings = TwinSettings::parse(&value).unwrap();
+    check("twin_settings", &settings);
+    let desired = TwinVersion { epoch: 1, version: 7 };
+    check("twin_down", &TwinDown { v: V1, desired, hash: settings.hash(), settings: value.clone() });
+    let up = TwinUp {
+        v: V1,
+        boot: uuid(3),
+        seen: Some(desired),
+        applied: Some(desired),
+        hash: Some(settings.hash()),
+        state: TwinState::RestartNeeded,
+        settings: value,
+        restart_needed: vec!["policy.default.liveness".into()],
+        code: None,
+        reason: None,
+    };
+    check("twin_up", &up);
+    let refused = TwinUp {
+        state: TwinState::Refused,
+        applied: None,
+        hash: None,
+        restart_needed: vec![],
+        code: Some(Code::TwinInvalid),
+        reason: Some("door.cellar: this device has no such door; it has main".into()),
+        ..up
+    };
+    check("twin_up_refused", &refused);
+}
+
+#[test]
+fn an_enrolment_at_a_door_is_as_in_the_golden_files() {
+    let mut embedding = [0.0; enrol::DIM];
+    embedding[0] = 1.0;
+    let request = EnrolRequest {
+        v: V1,
+        command: CommandId(uuid(60)),
+        person: PersonId(uuid(21)),
+        space_id: "faceplugin-r50-v1".into(),
+        pack: "faceplugin 0.0.1".into(),
+        quality: Score::from(0.8_f32),
+        template: enrol::Template::of(&embedding),
+    };
+    check("enrol_request", &request);
+    check("enrol_answer", &EnrolAnswer { v: V1, template: uuid(62) });
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub struct ClaimArgs {
 }
 
 pub(super) fn claim(args: &ClaimArgs, config: &Config, form: Output) -> Exit {
-    logging::init(&config.log);
+    let _ = logging::init(&config.log);
     match ask(&config.agent.runtime_dir, Ask::Status) {
         Err(ControlError::NotRunning { .. }) => {}
         _ => {

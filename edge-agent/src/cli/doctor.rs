@@ -95,6 +95,9 @@ fn examine(config: &Config) -> Vec<Finding> {
             one_camera(camera)
         }
     }));
+    for warning in config.warnings() {
+        findings.push(Finding::mind("configuration", "usable", warning));
+    }
     findings.extend(identity(config));
     findings.push(clock(config));
     findings
@@ -103,7 +106,17 @@ fn examine(config: &Config) -> Vec<Finding> {
 fn running(config: &Config) -> Finding {
     let subject = "agent";
     match ask(&config.agent.runtime_dir, Ask::Status) {
-        Ok(_) => Finding::good(subject, "running"),
+        Ok(status) if status["lease_over"] == true => Finding::bad(
+            subject,
+            "running, without its galleries: the hub was not heard of for longer than [sync] gallery_lease",
+            "bring it to its hub again; the doors deny until it has been there",
+        ),
+        Ok(status) => match status["lease_until"].as_str() {
+            Some(until) => {
+                Finding::good(subject, format!("running; galleries may be used until {until} without the hub"))
+            }
+            None => Finding::good(subject, "running"),
+        },
         Err(error @ ControlError::NotRunning { .. }) => Finding::mind(subject, "not running", chain(&error)),
         Err(error) => Finding::bad(subject, chain(&error), "restart it; its log says more"),
     }

@@ -133,6 +133,9 @@ fn told(pack: &ModelPack, enrolled: &Enrolled, output: Output) -> Value {
         "face": face_box(face),
         "quality": quality(&face.quality),
     });
+    if let Some(scale) = pack.manifest().clarity_scale() {
+        value["clarity"] = round3(scale.clarity_behind(enrolled.embedding.handicap()).value()).into();
+    }
     // 512 numbers tell a person nothing.
     if output == Output::Json {
         value["template"] = STANDARD.encode(enrolled.embedding.to_le_bytes()).into();

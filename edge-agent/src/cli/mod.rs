@@ -1,4 +1,4 @@
-//! The command line: `edge-agent run | claim | embed | eval | models | outbox status | gallery status | doctor | config | completions`.
+//! The command line: `edge-agent run | claim | embed | eval | models | outbox status | gallery status | guidance | doctor | config | completions`.
 //!
 //! In: arguments and environment. Out: data on standard output, log lines and problems on standard error, and one of
 //! the exit codes of [`Exit`]. The status commands ask the running agent over its control socket; nothing here opens
@@ -9,6 +9,7 @@ mod config;
 mod doctor;
 mod embed;
 mod eval;
+mod guidance;
 mod models;
 mod output;
 mod run;
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::config::{ConfigErrors, Format, Loaded};
+use crate::config::{ConfigErrors, Format, Loaded, Sources};
 
 /// How a command ended. The numbers are part of the interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,8 +134,18 @@ pub enum Command {
         #[command(subcommand)]
         command: StatusCommand,
     },
-    /// How the running agent is.
+    /// How the running agent is: its link, doors, lock-downs, twin, and the last commands of the hub.
+    #[command(after_help = "Examples:\n  edge-agent status\n  edge-agent status -o json | jq .commands")]
     Status,
+    /// What a display beside each door should show: which movement a door asks for, and how it went.
+    #[command(
+        after_help = "Example:\n  edge-agent guidance --follow -o json\n\nWith --follow: a line for each change, until it is stopped; JSON lines have texts in every language."
+    )]
+    Guidance {
+        /// Go on, and print each change.
+        #[arg(long)]
+        follow: bool,
+    },
     /// Examine configuration, models, cameras, folders, identity, network and clock, and say what to do.
     Doctor,
     /// Examine the configuration.
@@ -173,7 +184,9 @@ pub enum StatusCommand {
 pub enum ConfigCommand {
     /// Read and check everything, start nothing.
     Check,
-    /// Print what is in effect: defaults, files and environment together, passwords hidden.
+    /// Print what is in effect: defaults, files, the hub's twin and environment together, passwords hidden. What comes from
+    /// the twin is named at the head.
+    #[command(after_help = "Examples:\n  edge-agent config show\n  edge-agent config show -o json | jq .twin")]
     Show,
 }
 
@@ -198,7 +211,8 @@ fn dispatch(args: &Args) -> Exit {
     if let Command::Models { command: models::ModelsCommand::Prove { question } } = &args.command {
         return models::prove_here(question);
     }
-    let loaded = match load(args) {
+    let sources = sources(args);
+    let loaded = match sources.load(None) {
         Ok(loaded) => loaded,
         Err(errors) => {
             output::problem(&format!("the configuration cannot be used:\n{errors}"));
@@ -206,7 +220,7 @@ fn dispatch(args: &Args) -> Exit {
         }
     };
     match &args.command {
-        Command::Run => run::run(loaded.config),
+        Command::Run => run::run(loaded, sources),
         Command::Claim(claim) => claim::claim(claim, &loaded.config, args.output),
         Command::Embed(embed) => embed::embed(embed, &loaded.config, args.output),
         Command::Eval { command } => eval::eval(command, &loaded.config, args.output),
@@ -215,8 +229,9 @@ fn dispatch(args: &Args) -> Exit {
         Command::Outbox { command: OutboxCommand::List } => status::outbox_list(&loaded.config, args.output),
         Command::Gallery { command: StatusCommand::Status } => status::gallery(&loaded.config, args.output),
         Command::Status => status::agent(&loaded.config, args.output),
+        Command::Guidance { follow } => guidance::guidance(*follow, &loaded.config, args.output),
         Command::Config { command: ConfigCommand::Check } => config::check(&loaded, args.output),
-        Command::Config { command: ConfigCommand::Show } => config::show(&loaded, args.output),
+        Command::Config { command: ConfigCommand::Show } => config::show(&loaded, &sources, args.output),
         Command::Doctor | Command::Completions { .. } => unreachable!("handled above"),
     }
 }
@@ -225,12 +240,16 @@ fn dispatch(args: &Args) -> Exit {
 const DEFAULT_CONFIG: &str = "/etc/edge-agent/config.toml";
 
 fn load(args: &Args) -> Result<Loaded, ConfigErrors> {
+    sources(args).load(None)
+}
+
+fn sources(args: &Args) -> Sources {
     let default = std::path::Path::new(DEFAULT_CONFIG);
     let file = args.config.as_deref().or_else(|| default.exists().then_some(default));
     // A variable that is not UTF-8 cannot be one of ours.
     let environment =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    crate::config::load(file, environment)
+    Sources::new(file.map(std::path::Path::to_owned), environment)
 }
 
 impl From<Output> for Format {

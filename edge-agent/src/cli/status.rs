@@ -45,7 +45,7 @@ fn print(config: &Config, question: Ask, output: Output) -> Exit {
     }
 }
 
-fn refused(error: &ControlError) -> Exit {
+pub(super) fn refused(error: &ControlError) -> Exit {
     output::problem(&chain(error));
     match error {
         ControlError::NotRunning { .. } | ControlError::NoAnswer { .. } => Exit::Unavailable,

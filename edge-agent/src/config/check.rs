@@ -41,6 +41,26 @@ pub(super) fn problems(config: &Config) -> Vec<ConfigError> {
     problems
 }
 
+/// The shortest lease that a network's ordinary outages do not end.
+const SHORT_LEASE: Duration = Duration::from_secs(3600);
+
+/// What is allowed, and what whoever wrote it should know of it.
+pub(super) fn warnings(config: &Config) -> Vec<String> {
+    let mut warnings = Vec::new();
+    match config.sync.lease() {
+        None => warnings.push(
+            "sync.gallery_lease is 0: a device that is stolen, or cut off from its hub, lets the people of its last gallery in \
+             for ever; write \"30d\" unless that is meant"
+                .to_owned(),
+        ),
+        Some(lease) if lease < SHORT_LEASE => warnings.push(format!(
+            "sync.gallery_lease is {lease:?}: a shorter outage of the network than an hour closes every door; write \"30d\" unless that is meant"
+        )),
+        Some(_) => {}
+    }
+    warnings
+}
+
 /// The longest freshness budget: that of the best shot, which is what a frame is fresh for.
 const MAX_FRESHNESS: Duration = Duration::from_secs(3);
 /// The longest that one grant may hold a door open; a door that stands open for longer is not one for face recognition.
@@ -62,6 +82,10 @@ fn ranges(config: &Config) -> Vec<ConfigError> {
     for policy in &config.policies {
         if policy.liveness == LivenessRule::Off && !policy.liveness_requires.is_empty() {
             let message = "liveness is off, and liveness_requires asks for more: choose a level, or empty the list";
+            problems.push(inconsistent(&format!("policy {}", policy.id), message.to_owned()));
+        }
+        if policy.liveness == LivenessRule::Off && policy.challenge_uncertain {
+            let message = "liveness is off, and challenge_uncertain asks by it: choose a level, or set it to false";
             problems.push(inconsistent(&format!("policy {}", policy.id), message.to_owned()));
         }
     }

@@ -8,6 +8,7 @@ mod check;
 mod layers;
 mod schema;
 mod show;
+pub mod twin;
 pub mod values;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use toml::de::{DeTable, DeValue};
 pub use layers::Origin;
 use layers::{Layers, Place, SyntaxError, Value};
 pub use show::Format;
+pub use twin::TwinLayer;
 
 use crate::clock::ClockConfig;
 use crate::door::DoorConfig;
@@ -49,6 +51,8 @@ pub struct AgentConfig {
     pub state_dir: PathBuf,
     /// Sockets.
     pub runtime_dir: PathBuf,
+    /// The program, and its arguments, that reboots the machine when the hub orders it; empty: the machine is never rebooted.
+    pub reboot_command: Vec<String>,
 }
 
 impl AgentConfig {
@@ -71,6 +75,23 @@ impl AgentConfig {
     }
 }
 
+/// `[sync]`: the line to the hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SyncConfig {
+    /// How long galleries may be used without contact with the hub; zero: for ever.
+    #[serde(deserialize_with = "values::duration")]
+    pub gallery_lease: std::time::Duration,
+}
+
+impl SyncConfig {
+    /// The lease, if there is one.
+    #[must_use]
+    pub fn lease(&self) -> Option<std::time::Duration> {
+        (!self.gallery_lease.is_zero()).then_some(self.gallery_lease)
+    }
+}
+
 /// The whole configuration, in final types and cross-checked.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -84,6 +105,8 @@ pub struct Config {
     pub models: ModelsConfig,
     /// `[perceive]`
     pub perceive: PerceiveConfig,
+    /// `[sync]`
+    pub sync: SyncConfig,
     /// `[[camera]]`, ids unique.
     pub cameras: Vec<CameraConfig>,
     /// `[[door]]`, ids unique, each with an existing camera and policy.
@@ -93,6 +116,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// What is allowed and should be known.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        check::warnings(self)
+    }
+
     /// The policy of this id. Every door's policy exists in a configuration that was loaded.
     #[must_use]
     pub fn policy(&self, id: &str) -> Option<&PolicyConfig> {
@@ -187,6 +216,42 @@ impl From<ConfigError> for ConfigErrors {
     }
 }
 
+/// Where the configuration comes from, so that it can be read again with other settings of the hub.
+#[derive(Debug, Clone)]
+pub struct Sources {
+    file: Option<PathBuf>,
+    environment: BTreeMap<String, String>,
+}
+
+impl Sources {
+    /// The main file (none: defaults and environment alone) and the environment.
+    #[must_use]
+    pub fn new(file: Option<PathBuf>, environment: impl IntoIterator<Item = (String, String)>) -> Self {
+        let environment = environment.into_iter().filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX)).collect();
+        Self { file, environment }
+    }
+
+    /// Reads and checks it, with what the hub wants laid over the files.
+    ///
+    /// # Errors
+    /// As [`load`], and a door or policy of the twin that the device does not have.
+    pub fn load(&self, twin: Option<&TwinLayer>) -> Result<Loaded, ConfigErrors> {
+        let plain = self.read(None)?;
+        match twin {
+            None => Ok(plain),
+            Some(twin) => {
+                twin.fits(&plain.config)?;
+                self.read(Some(twin))
+            }
+        }
+    }
+
+    fn read(&self, twin: Option<&TwinLayer>) -> Result<Loaded, ConfigErrors> {
+        let twin = twin.map(|twin| (twin.name.clone(), twin.text()));
+        read(self.file.as_deref(), &self.environment, twin.as_ref())
+    }
+}
+
 /// Reads and checks the configuration. `file` is the main file (none: defaults and environment alone).
 ///
 /// # Errors
@@ -195,9 +260,15 @@ pub fn load(
     file: Option<&Path>,
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Loaded, ConfigErrors> {
+    Sources::new(file.map(Path::to_owned), environment).load(None)
+}
+
+fn read(
+    file: Option<&Path>,
+    variables: &BTreeMap<String, String>,
+    twin: Option<&(String, String)>,
+) -> Result<Loaded, ConfigErrors> {
     let texts = file.map(read_files).transpose()?.unwrap_or_default();
-    let variables: BTreeMap<String, String> =
-        environment.into_iter().filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX)).collect();
     let mut layers = Layers::default();
     layers.add_file("built-in defaults", DEFAULTS).expect("the compiled-in defaults are TOML; a test reads them");
     let _ = layers.take("schema_version");
@@ -205,7 +276,10 @@ pub fn load(
     for (name, text) in &texts {
         layers.add_file(name, text).map_err(syntax)?;
     }
-    for (variable, text) in &variables {
+    if let Some((name, text)) = twin {
+        layers.add_file(name, text).map_err(syntax)?;
+    }
+    for (variable, text) in variables {
         layers.add_environment(variable, &place(variable)?, text);
     }
     let main_file = texts.first().map(|(name, _)| name.clone()).unwrap_or_default();
@@ -276,15 +350,16 @@ impl<'t> Reader<'_, 't> {
         let log = self.section::<LogConfig>(&effective, "log");
         let models = self.section::<ModelsConfig>(&effective, "models");
         let perceive = self.section::<PerceiveConfig>(&effective, "perceive");
+        let sync = self.section::<SyncConfig>(&effective, "sync");
         let cameras = self.list::<CameraConfig>(&effective, "camera");
         let doors = self.list::<DoorConfig>(&effective, "door");
         let policies = self.list::<PolicyConfig>(&effective, "policy");
-        let (Some(agent), Some(clock), Some(log), Some(models), Some(perceive), true) =
-            (agent, clock, log, models, perceive, self.errors.is_empty())
+        let (Some(agent), Some(clock), Some(log), Some(models), Some(perceive), Some(sync), true) =
+            (agent, clock, log, models, perceive, sync, self.errors.is_empty())
         else {
             return Err(ConfigErrors(self.errors));
         };
-        let config = Config { agent, clock, log, models, perceive, cameras, doors, policies };
+        let config = Config { agent, clock, log, models, perceive, sync, cameras, doors, policies };
         let problems = check::problems(&config);
         if !problems.is_empty() {
             return Err(ConfigErrors(problems));
@@ -337,7 +412,8 @@ impl<'t> Reader<'_, 't> {
     }
 
     fn check_top_keys(&mut self) {
-        let valid = ["schema_version", "agent", "clock", "log", "models", "perceive", "camera", "door", "policy"];
+        let valid =
+            ["schema_version", "agent", "clock", "log", "models", "perceive", "sync", "camera", "door", "policy"];
         let unknown: Vec<_> = self
             .layers
             .merged()

@@ -2,7 +2,7 @@
 //!
 //! In: the merged tree. Out: TOML or JSON in which the password of a URL reads `***`.
 
-use super::Loaded;
+use super::{Loaded, TwinLayer};
 
 /// How `config show` prints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -14,14 +14,26 @@ pub enum Format {
 }
 
 impl Loaded {
-    /// The effective configuration: defaults, files and environment together, passwords replaced by `***`.
+    /// The effective configuration: defaults, files and environment together, passwords replaced by `***`. What comes from
+    /// the hub's twin is named at its head.
     #[must_use]
-    pub fn show(&self, format: Format) -> String {
+    pub fn show(&self, format: Format, twin: Option<&TwinLayer>) -> String {
         let mut table = self.effective.clone();
         table.iter_mut().for_each(|(_, value)| redact(value));
+        let marks: Vec<String> = twin.iter().flat_map(|twin| twin.settings.leaves().into_keys()).collect();
         match format {
-            Format::Toml => toml::to_string_pretty(&table).expect("a table of plain values is TOML"),
-            Format::Json => serde_json::to_string_pretty(&table).expect("a table of plain values is JSON"),
+            Format::Toml => {
+                let text = toml::to_string_pretty(&table).expect("a table of plain values is TOML");
+                let Some(twin) = twin else { return text };
+                format!("# From {}, unless the environment says otherwise: {}\n\n{text}", twin.name, marks.join(", "))
+            }
+            Format::Json => {
+                let mut value = serde_json::to_value(&table).expect("a table of plain values is JSON");
+                if let Some(twin) = twin {
+                    value["twin"] = serde_json::json!({ "name": twin.name, "sets": marks });
+                }
+                serde_json::to_string_pretty(&value).expect("a value is JSON")
+            }
         }
     }
 }

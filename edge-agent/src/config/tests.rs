@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use face_core::liveness::{Demand, Method};
+use face_core::liveness::{ChallengeRule, Demand, Method};
 
 use super::*;
 
@@ -97,13 +97,31 @@ fn liveness_levels_are_known_by_name_and_the_old_name_still_works() {
     assert_eq!(demand(""), Some(Demand::standard()));
     assert_eq!(demand("liveness = \"required\"\n"), Some(Demand::standard()));
     assert_eq!(demand("liveness = \"basic\"\n"), Some(Demand::basic()));
-    assert_eq!(demand("liveness = \"strict\"\n"), Some(Demand::strict()));
+    let strict = demand("liveness = \"strict\"\n").unwrap();
+    assert_eq!(strict.without(Method::Challenge), Demand::strict());
+    assert!(strict.required.has(Method::Challenge), "a strict door asks for a challenge");
     assert_eq!(demand("liveness = \"off\"\n"), None);
     let depth = demand("liveness_requires = [\"depth\"]\n").unwrap();
     assert!(depth.required.has(Method::Depth) && depth.required.has(Method::Passive));
     let text =
         refused("schema_version = 1\n[[policy]]\nid = \"a\"\nliveness = \"off\"\nliveness_requires = [\"depth\"]\n");
     assert!(text.contains("policy a: liveness is off"), "{text}");
+}
+
+#[test]
+fn a_challenge_is_asked_for_by_level_by_name_or_where_the_model_is_uncertain() {
+    let rule = |policy: &str| {
+        let text = format!("schema_version = 1\n[[policy]]\nid = \"a\"\n{policy}");
+        Folder::with(&text).load().unwrap().config.policy("a").unwrap().challenge()
+    };
+    assert_eq!(rule(""), ChallengeRule::Never);
+    assert_eq!(rule("liveness = \"off\"\n"), ChallengeRule::Never);
+    assert_eq!(rule("liveness = \"strict\"\n"), ChallengeRule::Always);
+    assert_eq!(rule("liveness_requires = [\"challenge\"]\n"), ChallengeRule::Always);
+    assert_eq!(rule("challenge_uncertain = true\n"), ChallengeRule::WhenUncertain { from: 0.25 });
+    assert_eq!(rule("challenge_uncertain = true\nliveness = \"strict\"\n"), ChallengeRule::Always);
+    let text = refused("schema_version = 1\n[[policy]]\nid = \"a\"\nliveness = \"off\"\nchallenge_uncertain = true\n");
+    assert!(text.contains("policy a: liveness is off, and challenge_uncertain"), "{text}");
 }
 
 #[test]
@@ -184,13 +202,13 @@ fn what_is_shown_is_what_is_in_effect_without_passwords() {
     let folder = Folder::with(&format!("schema_version = 1\n{camera}{DOOR}"));
     let loaded = folder.load().unwrap();
     for format in [Format::Toml, Format::Json] {
-        let text = loaded.show(format);
+        let text = loaded.show(format, None);
         assert!(!text.contains("hunter2"), "{text}");
         assert!(text.contains("freshness") && text.contains("800ms") && text.contains("front"), "{text}");
     }
     // What is shown can be read again.
-    let again = Folder::with(&loaded.show(Format::Toml));
-    assert_eq!(again.load().unwrap().show(Format::Toml), loaded.show(Format::Toml));
+    let again = Folder::with(&loaded.show(Format::Toml, None));
+    assert_eq!(again.load().unwrap().show(Format::Toml, None), loaded.show(Format::Toml, None));
 }
 
 #[test]

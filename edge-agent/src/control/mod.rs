@@ -31,6 +31,11 @@ pub enum Ask {
     },
     /// Version, root and size of each gallery.
     GalleryStatus,
+    /// What the displays beside the doors show; waits a while for a change after the one named.
+    Guidance {
+        /// The number of the answer before; 0 for the first one, which waits for nothing.
+        after: u64,
+    },
 }
 
 /// One request line.

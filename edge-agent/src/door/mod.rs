@@ -4,6 +4,7 @@
 //! door behind it shows its relay edges on a Unix socket. Deliberately absent: any decision. An actuator does what it
 //! is told at once and never by itself, except that it takes its fail state when it is dropped.
 
+mod guidance;
 mod relay_line;
 mod simulated;
 mod socket;
@@ -18,6 +19,7 @@ use uuid::Uuid;
 
 use crate::config::values;
 
+pub use guidance::Displays;
 pub use simulated::{SimulatedDoor, Watch};
 pub use socket::{SocketError, bind_unix, socket_path};
 

@@ -249,7 +249,7 @@ impl Album<'_> {
         let policy = OpenSetPolicy { threshold: Similarity::new(-1.0), margin: self.margin };
         match identify(&rows.collect::<Vec<_>>(), &policy) {
             Identification::Known { person, score, .. } => Some((person, score.value())),
-            Identification::Unknown { .. } | Identification::Ambiguous { .. } => None,
+            Identification::Unknown { .. } | Identification::Ambiguous { .. } | Identification::NotThem { .. } => None,
         }
     }
 

@@ -6,10 +6,10 @@
 use std::collections::{HashMap, HashSet};
 
 use edge_store::{BucketHashes, Contents, GalleryStore};
-use face_core::{Embedding, Gallery as _, PersonId, TemplateId};
+use face_core::{DIM, Embedding, Gallery as _, PersonId, Space, TemplateId};
 use face_index::{Engine, Snapshot};
 use gallery_log::body::PersonState;
-use gallery_log::{GalleryId, Kind, PersonBody, Root};
+use gallery_log::{GalleryId, Kind, PersonBody, RecordId, Root};
 use uuid::Uuid;
 
 use super::{RosterError, Stores, sorted};
@@ -30,6 +30,8 @@ pub struct GalleryLine {
     pub people: u64,
     /// Templates in it.
     pub templates: u64,
+    /// Negative anchors in it.
+    pub anchors: u64,
     /// Its bucket hashes, while it is known to differ from the hub's: nobody of it is in the snapshot then.
     pub differing: Option<BucketHashes>,
 }
@@ -43,6 +45,7 @@ impl GalleryLine {
             root: store.root(),
             people: store.count(Kind::Person),
             templates: store.count(Kind::Template),
+            anchors: store.count(Kind::Anchor),
             differing: store.differing().cloned(),
         }
     }
@@ -62,24 +65,31 @@ pub enum Standing {
 }
 
 /// On what terms a person may be let in. Who is in several galleries keeps to the strictest terms of all of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Terms {
     suspended: bool,
+    groups: Vec<Uuid>,
     from: Option<i64>,
     until: Option<i64>,
 }
 
 impl Terms {
     fn of(body: &PersonBody) -> Self {
-        Self { suspended: body.state == PersonState::Suspended, from: body.valid_from, until: body.valid_until }
+        Self {
+            suspended: body.state == PersonState::Suspended,
+            groups: body.groups.clone(),
+            from: body.valid_from,
+            until: body.valid_until,
+        }
     }
 
-    fn and(self, other: Self) -> Self {
+    fn and(mut self, other: &Self) -> Self {
         let until = match (self.until, other.until) {
             (Some(ours), Some(theirs)) => Some(ours.min(theirs)),
             (ours, theirs) => ours.or(theirs),
         };
-        Self { suspended: self.suspended || other.suspended, from: self.from.max(other.from), until }
+        self.groups.retain(|group| other.groups.contains(group));
+        Self { suspended: self.suspended || other.suspended, from: self.from.max(other.from), until, ..self }
     }
 }
 
@@ -111,7 +121,7 @@ impl Roster {
     }
 
     /// The people of all stores, each store opened again if a write had closed it.
-    pub(super) fn of(stores: &mut Stores, space_id: &str) -> Result<Self, RosterError> {
+    pub(super) fn of(stores: &mut Stores, space: &Space) -> Result<Self, RosterError> {
         for (gallery, store) in stores.iter_mut() {
             store.reopen().map_err(|source| RosterError::Store { gallery: *gallery, source })?;
         }
@@ -122,16 +132,20 @@ impl Roster {
             if store.differing().is_none() {
                 let gallery = store.gallery();
                 let contents = store.contents().map_err(|source| RosterError::Store { gallery, source })?;
-                gathered.take(contents, space_id);
+                gathered.take(contents, space);
             }
         }
-        let Gathered { mut rows, people, foreign_space, .. } = gathered;
+        let Gathered { mut rows, anchors, people, foreign_space, foreign_anchors, .. } = gathered;
         if foreign_space > 0 {
-            tracing::warn!(event = "templates_of_another_space", count = foreign_space, space_id = %space_id, "left out: they were made with another model; the hub must re-embed them");
+            tracing::warn!(event = "templates_of_another_space", count = foreign_space, space_id = %space.id, "left out: they were made with another model; the hub must re-embed them");
+        }
+        if foreign_anchors > 0 {
+            tracing::warn!(event = "anchors_of_another_space", count = foreign_anchors, space_id = %space.id, "left out: whoever they keep out is told apart by the templates alone; send their pictures to the hub again");
         }
         // A template whose person is not in the gallery opens nothing.
         rows.retain(|(person, _, _)| people.contains_key(person));
-        Ok(Self { generation: 0, snapshot: Snapshot::build(rows, Engine::Auto)?, people, lines, closed: false })
+        let snapshot = Snapshot::build(rows, Engine::Auto)?.with_anchors(anchors);
+        Ok(Self { generation: 0, snapshot, people, lines, closed: false })
     }
 
     /// Counts the rosters: each has a higher number than the one before.
@@ -166,6 +180,13 @@ impl Roster {
         self.closed
     }
 
+    /// Whether a person is one of these ids, or in a group that is.
+    #[must_use]
+    pub fn is_among(&self, person: PersonId, ids: &[Uuid]) -> bool {
+        let in_group = |terms: &Terms| terms.groups.iter().any(|group| ids.contains(group));
+        !ids.is_empty() && (ids.contains(&person.0) || self.people.get(&person).is_some_and(in_group))
+    }
+
     /// How a person stands. Time limits need a clock that can be trusted: without one they deny.
     #[must_use]
     pub fn standing(&self, person: PersonId, wall: WallTime) -> Standing {
@@ -190,34 +211,55 @@ impl Roster {
 struct Gathered {
     rows: Vec<(PersonId, TemplateId, Embedding)>,
     seen: HashSet<TemplateId>,
+    anchors: Vec<(PersonId, TemplateId, Embedding)>,
     people: HashMap<PersonId, Terms>,
     foreign_space: usize,
+    foreign_anchors: usize,
 }
 
 impl Gathered {
-    fn take(&mut self, contents: Contents, space_id: &str) {
+    fn take(&mut self, contents: Contents, space: &Space) {
         for (id, body) in contents.people {
             let terms = Terms::of(&body);
             self.people
                 .entry(PersonId(Uuid::from_bytes(*id.as_bytes())))
-                .and_modify(|known| *known = known.and(terms))
-                .or_insert(terms);
+                .and_modify(|known| *known = known.clone().and(&terms))
+                .or_insert_with(|| terms.clone());
         }
         for (id, body) in contents.templates {
-            if body.space_id != space_id {
+            if body.space_id != space.id {
                 self.foreign_space += 1;
                 continue;
             }
-            let template = TemplateId(Uuid::from_bytes(*id.as_bytes()));
-            // One person's template may be in two galleries of this device: one row is enough.
-            if !self.seen.insert(template) {
+            if let Some((template, embedding)) = self.unseen(id, &body.embedding) {
+                let embedding = embedding.with_handicap(space.handicap(body.quality));
+                self.rows.push((PersonId(body.person), template, embedding));
+            }
+        }
+        for (id, body) in contents.anchors {
+            if body.space_id != space.id {
+                self.foreign_anchors += 1;
                 continue;
             }
-            match Embedding::from_slice(body.embedding.as_slice()) {
-                Ok(embedding) => self.rows.push((PersonId(body.person), template, embedding)),
-                Err(error) => {
-                    tracing::error!(event = "template_unusable", template = %template.0, error = %error, "left out of the snapshot");
-                }
+            if let Some((anchor, embedding)) = self.unseen(id, &body.embedding) {
+                let embedding = embedding.with_handicap(space.handicap(body.quality));
+                self.anchors.push((PersonId(body.person), anchor, embedding));
+            }
+        }
+    }
+
+    /// None for what was taken from another gallery of this device (one person may be in two, and one row is enough), and
+    /// for what cannot be compared.
+    fn unseen(&mut self, id: RecordId, embedding: &[f32; DIM]) -> Option<(TemplateId, Embedding)> {
+        let template = TemplateId(Uuid::from_bytes(*id.as_bytes()));
+        if !self.seen.insert(template) {
+            return None;
+        }
+        match Embedding::from_slice(embedding) {
+            Ok(embedding) => Some((template, embedding)),
+            Err(error) => {
+                tracing::error!(event = "template_unusable", template = %template.0, error = %error, "left out of the snapshot");
+                None
             }
         }
     }

@@ -1,6 +1,6 @@
-use face_core::{DIM, Embedding, Gallery as _, PersonId};
+use face_core::{ClarityScale, DIM, Embedding, Gallery as _, PersonId, Space};
 use gallery_log::body::PersonState;
-use gallery_log::{Body, DigestKey, Kind, Log, Op, PersonBody, RecordId, TemplateBody};
+use gallery_log::{AnchorBody, Body, DigestKey, Kind, Log, Op, PersonBody, RecordId, TemplateBody};
 use time::OffsetDateTime;
 use time::macros::datetime;
 
@@ -31,12 +31,16 @@ struct Copy {
 
 impl Copy {
     fn new() -> Self {
+        Self::of(&Space::plain(SPACE))
+    }
+
+    fn of(space: &Space) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let device = DeviceKeys::open(&dir.path().join("keys"), None).unwrap();
         let gallery = GalleryId(Uuid::from_u128(100));
         let keys = GalleryKeys { epoch: 1, digest: DigestKey::new([4; 32]), credential: Default::default() };
         device.set_gallery(gallery, &keys).unwrap();
-        let (galleries, rebuilt) = Galleries::open(&dir.path().join("galleries"), device, SPACE).unwrap();
+        let (galleries, rebuilt) = Galleries::open(&dir.path().join("galleries"), device, space).unwrap();
         assert!(rebuilt.is_empty());
         Self { galleries, gallery, keys, log: Log::new(gallery, 1), dir }
     }
@@ -63,6 +67,13 @@ impl Copy {
         let person = Uuid::from_u128(person);
         let body = TemplateBody { person, space_id: space.to_owned(), quality: 0.9, embedding: towards(axis) };
         let record = self.record(Op::Put, Kind::Template, id, Some(Body::Template(body)));
+        self.apply(record);
+    }
+
+    fn anchor(&mut self, id: u128, person: u128, space: &str, axis: usize) {
+        let person = Uuid::from_u128(person);
+        let body = AnchorBody { person, space_id: space.to_owned(), quality: 0.9, embedding: towards(axis) };
+        let record = self.record(Op::Put, Kind::Anchor, id, Some(Body::Anchor(body)));
         self.apply(record);
     }
 
@@ -129,6 +140,50 @@ fn an_enrolled_person_is_found_and_may_enter() {
 }
 
 #[test]
+fn negative_anchors_are_in_the_snapshot_of_their_person_alone_restarts_included_and_go_with_their_record() {
+    let mut copy = Copy::new();
+    copy.enrol(1, 0);
+    copy.enrol(2, 1);
+    copy.anchor(50, 1, SPACE, 7);
+    copy.anchor(51, 1, "another-space", 8);
+    let probe = Embedding::from_slice(towards(7).as_slice()).unwrap();
+    let seen = |galleries: &Galleries| {
+        let roster = galleries.roster().load_full();
+        let ranked = roster.snapshot().candidates(&probe);
+        let of =
+            |person: u128| ranked.iter().copied().filter(|row| row.person.0.as_u128() == person).collect::<Vec<_>>();
+        let anchors = roster.snapshot().anchors(&probe, &of(1));
+        assert!(roster.snapshot().anchors(&probe, &of(2)).is_empty(), "an anchor of one says nothing of the other");
+        assert_eq!((roster.snapshot().len(), roster.snapshot().n_people()), (2, 2), "it is nobody's template");
+        anchors.iter().map(|row| (row.template.0.as_u128(), row.similarity.value())).collect::<Vec<_>>()
+    };
+    assert_eq!(seen(&copy.galleries), [(50, 1.0)], "and not the one that cannot be compared");
+    copy.delete(Kind::Anchor, 50);
+    assert!(seen(&copy.galleries).is_empty());
+    copy.anchor(52, 1, SPACE, 7);
+    let Copy { galleries, dir, .. } = copy;
+    drop(galleries);
+    let device = DeviceKeys::open(&dir.path().join("keys"), None).unwrap();
+    let (again, rebuilt) = Galleries::open(&dir.path().join("galleries"), device, &Space::plain(SPACE)).unwrap();
+    assert!(rebuilt.is_empty());
+    assert_eq!(seen(&again), [(52, 1.0)]);
+}
+
+#[test]
+fn a_template_is_docked_by_the_clarity_in_its_record() {
+    let clarity = Some(ClarityScale::new(1.0, 2.0, 0.1).unwrap());
+    let similarity = |space: &Space| {
+        let mut copy = Copy::of(space);
+        copy.enrol(1, 0);
+        let probe = Embedding::from_slice(towards(0).as_slice()).unwrap();
+        copy.galleries.roster().load().snapshot().search(&probe, 1)[0].similarity.value()
+    };
+    // The record says 0.9: 0.4 above the middle, of a weight of 0.1.
+    assert!((similarity(&Space { id: SPACE.to_owned(), clarity }) - 0.96).abs() < 1e-5);
+    assert!((similarity(&Space::plain(SPACE)) - 1.0).abs() < 1e-5, "a pack without a scale goes by the cosine");
+}
+
+#[test]
 fn what_was_deleted_is_unreadable_on_disk_once_it_was_tidied() {
     let mut copy = Copy::new();
     copy.enrol(1, 0);
@@ -161,7 +216,7 @@ fn a_deleted_person_is_gone_when_apply_returns_and_after_a_restart() {
     let Copy { galleries, dir, log, .. } = copy;
     drop(galleries);
     let device = DeviceKeys::open(&dir.path().join("keys"), None).unwrap();
-    let (again, rebuilt) = Galleries::open(&dir.path().join("galleries"), device, SPACE).unwrap();
+    let (again, rebuilt) = Galleries::open(&dir.path().join("galleries"), device, &Space::plain(SPACE)).unwrap();
     assert!(rebuilt.is_empty());
     let roster = again.roster().load_full();
     assert_eq!(roster.standing(PersonId(Uuid::from_u128(1)), noon()), Standing::Absent);
@@ -324,7 +379,8 @@ fn a_damaged_key_file_closes_its_own_gallery_until_the_hub_gives_the_key_again()
     drop(galleries);
     std::fs::write(dir.path().join("keys").join(format!("gallery-{OTHER}.sealed")), b"noise").unwrap();
 
-    let (galleries, told) = Galleries::open(&dir.path().join("galleries"), device.clone(), SPACE).unwrap();
+    let (galleries, told) =
+        Galleries::open(&dir.path().join("galleries"), device.clone(), &Space::plain(SPACE)).unwrap();
     assert!(matches!(told[..], [Rebuilt { gallery: OTHER, epoch: 0, reason: Doubt::Keys(_) }]), "{told:?}");
     let roster = galleries.roster().load_full();
     assert_eq!(roster.standing(PersonId(Uuid::from_u128(1)), noon()), Standing::Member, "the other one serves");

@@ -50,6 +50,10 @@ pub struct Identified {
     pub n_templates: usize,
     /// The rows to decide by, best first.
     pub ranked: Vec<Ranked>,
+    /// What was searched for; kept by nobody but an enrolment at the door.
+    pub embedding: Arc<Embedding>,
+    /// Negative anchors of the people in those rows.
+    pub anchors: Vec<Ranked>,
     /// False when this face is not the one of the track's shot before.
     pub same_face: bool,
 }
@@ -70,11 +74,12 @@ impl Identifier {
         generation: u64,
     ) -> Identified {
         let ranked = gallery.candidates(&embedding);
+        let anchors = gallery.anchors(&embedding, &ranked);
         self.last.retain(|_, (_, at)| shot.captured_at.since(*at) < FORGET_AFTER);
         let key = (Arc::clone(&shot.camera), shot.track);
         let same_face =
             self.last.get(&key).is_none_or(|(before, _)| before.similarity(&embedding) >= Similarity::new(SAME_FACE));
-        self.last.insert(key, (embedding, shot.captured_at));
+        self.last.insert(key, (embedding.clone(), shot.captured_at));
         Identified {
             track: shot.track,
             shot_at: shot.captured_at,
@@ -83,6 +88,8 @@ impl Identifier {
             generation,
             n_templates: gallery.len(),
             ranked,
+            embedding: Arc::new(embedding),
+            anchors,
             same_face,
         }
     }

@@ -7,9 +7,12 @@
 mod commanding;
 mod events;
 mod galleries;
+mod leasing;
 mod linking;
 mod renewing;
+mod snapshots;
 mod telling;
+mod twinning;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -27,11 +30,14 @@ use wire_contract::envelope::UP_OVERHEAD;
 use wire_contract::status::Presence;
 use wire_contract::{DownChannel, EvtAck, GalleryDown, Timestamp, UpChannel};
 
-use self::linking::Linking;
+use self::commanding::Commanding;
+use self::linking::{FetchError, Linking, hub_of};
 use self::renewing::Renewing;
+use self::snapshots::Fetching;
 use self::telling::Telling;
 use super::backoff::Backoff;
 use super::commands::Commands;
+use super::lease::Lease;
 use super::link::{LinkRing, OpenError};
 use super::presence::ConnectionCounter;
 use super::reports::{RebuildPace, Reports};
@@ -64,6 +70,7 @@ pub(super) struct Driver<C> {
     renewing: Renewing,
     telling: Telling,
     commands: Commands,
+    commanding: Commanding,
     orders: Orders,
     recorded: watch::Receiver<u64>,
     /// The last sequence known to be in the outbox. The watch alone says nothing of what an earlier run left there.
@@ -78,6 +85,9 @@ pub(super) struct Driver<C> {
     sender: Sender,
     stream: Option<edge_store::StreamId>,
     reports: Reports,
+    snapshots: Fetching,
+    /// `None` when it cannot be read: then nothing ends.
+    lease: Option<Lease>,
     rebuild_pace: RebuildPace,
     /// Older epochs that were put on record in this run, so that whoever repeats them does not fill the outbox.
     older_epochs: HashSet<(GalleryId, u32)>,
@@ -93,11 +103,23 @@ impl<C: Connect> Driver<C> {
         let orders = std::mem::replace(&mut sync.orders, Orders::none());
         let renewing = Renewing::new(&identity, timing);
         renewing.show(&status);
+        let opened = Lease::open(&sync.state_dir, &sync.keys, sync.gallery_lease, identity.signed_time, now);
+        let lease = opened
+            .inspect_err(|error| {
+                tracing::error!(
+                    event = "contact_unreadable",
+                    alarm = true,
+                    error = chain(error),
+                    "the lease of the galleries is not counted in this run"
+                );
+            })
+            .ok();
         Self {
             identity,
             renewing,
             telling: Telling::new(timing),
             commands: Commands::new(now),
+            commanding: Commanding::new(&sync.state_dir),
             orders,
             recorded: sync.recorded.clone(),
             last_recorded: 0,
@@ -111,6 +133,8 @@ impl<C: Connect> Driver<C> {
             sender: Sender::new(0, timing.evtack_timeout),
             stream: None,
             reports: Reports::new(timing.report_interval),
+            snapshots: Fetching::default(),
+            lease,
             rebuild_pace: RebuildPace::default(),
             older_epochs: HashSet::new(),
             sync: Arc::new(sync),
@@ -131,9 +155,11 @@ impl<C: Connect> Driver<C> {
             tokio::select! {
                 event = next_event(&mut self.connection) => self.on_line(event, &messages).await,
                 fetched = self.linking.done() => self.on_link(fetched).await,
-                told = self.orders.answer() => self.on_order_told(told),
+                told = self.orders.answer() => self.on_order_told(told).await,
+                Some(done) = self.commanding.errands.join_next() => self.on_errand(done).await,
                 renewed = self.renewing.done() => self.on_renewed(renewed),
                 told = self.telling.done() => self.on_told(told),
+                (offered, fetched) = self.snapshots.done() => self.on_fetched(offered, fetched),
                 Some(outcome) = decided.recv() => self.on_outcome(outcome),
                 Ok(()) = changes.changed() => self.on_galleries(),
                 Ok(()) = self.recorded.changed() => {}
@@ -147,6 +173,8 @@ impl<C: Connect> Driver<C> {
         self.linking.abandon();
         self.renewing.abandon();
         self.telling.abandon();
+        self.snapshots.abandon();
+        self.commanding.errands.abort_all();
         // What was handed over is applied before the stores are closed.
         drop(messages);
         drop(decided);
@@ -175,6 +203,9 @@ impl<C: Connect> Driver<C> {
         self.fetch_link_when_due();
         self.renew_when_due();
         self.ask_the_time_again();
+        self.show_snapshots();
+        self.tick_lease().await;
+        self.orders_that_are_due().await;
         if let Connection::Down(at) = self.connection
             && at <= now
             && self.ring.is_some()
@@ -261,6 +292,8 @@ impl<C: Connect> Driver<C> {
             self.publish(Shipment { topic, payload, retain: true, parcel: Parcel::Status });
         }
         self.ask_the_time();
+        self.tell_of_a_reboot().await;
+        self.report_twin();
     }
 
     fn lost(&mut self, error: &LineError, now: MonoTime) {
@@ -337,6 +370,8 @@ impl<C: Connect> Driver<C> {
                 Ok(ack) => self.on_evtack(ack).await,
                 Err(error) => malformed(topic, &error),
             },
+            // It may be an old one: whoever holds the broker must not be able to fill what the lease has emptied.
+            DownChannel::Gallery if self.lease.as_ref().is_some_and(Lease::is_over) => self.want_link(),
             DownChannel::Gallery => match serde_json::from_slice::<GalleryDown>(&payload) {
                 Ok(message) => {
                     if messages.try_send(message).is_err() {
@@ -349,8 +384,9 @@ impl<C: Connect> Driver<C> {
                 }
                 Err(error) => malformed(topic, &error),
             },
-            DownChannel::Cmd => self.on_cmd(topic, &payload),
-            DownChannel::Twin | DownChannel::Rtc => {
+            DownChannel::Cmd => self.on_cmd(topic, &payload).await,
+            DownChannel::Twin => self.on_twin(topic, &payload).await,
+            DownChannel::Rtc => {
                 tracing::debug!(event = "message_not_acted_upon", topic, "this agent does not act on this channel");
             }
         }
@@ -399,7 +435,7 @@ fn to_json<T: serde::Serialize>(value: &T) -> Vec<u8> {
 }
 
 /// Runs what blocks on the disk away from the async workers.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) => match error.try_into_panic() {

@@ -1,9 +1,11 @@
-//! The HTTPS calls of a device: the claim, the link, the renewal and the question for the time. TLS 1.3, no redirects, no proxy, bounded answers.
+//! The HTTPS calls of a device: the claim, the link, the renewal, the question for the time, snapshots, and what commands ask it
+//! to send. TLS 1.3, no redirects, no proxy, bounded answers.
 //!
 //! In: a rustls configuration and the hub's address. Out: a typed answer, or an error that carries the hub's own code.
 
 use std::time::Duration;
 
+use reqwest::header::{CONTENT_RANGE, RANGE};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Response};
 use rustls::ClientConfig;
@@ -11,10 +13,17 @@ use serde::de::DeserializeOwned;
 use url::Url;
 use uuid::Uuid;
 use wire_contract::claim::{ClaimAnswer, ClaimRequest};
-use wire_contract::{Code, HubTime, HubTimeRequest, LinkAnswer, Problem, RenewalRequest, paths};
+use wire_contract::snapshot::SnapshotAnswer;
+use wire_contract::{
+    Code, CommandId, EnrolAnswer, EnrolRequest, HubTime, HubTimeRequest, LinkAnswer, Problem, RenewalRequest, paths,
+};
 
 /// Longest answer, in bytes: a link with a thousand galleries has about 200 KiB.
 const MAX_ANSWER: usize = 1024 * 1024;
+/// The hub cuts a gallery when its manifest is asked for: 100,000 people take it some ten seconds.
+const MANIFEST_TIMEOUT: Duration = Duration::from_secs(120);
+/// A content takes as long as its line makes it; whoever reads it notices silence.
+const CONTENT_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
 /// Why a call to the hub has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +64,14 @@ pub enum HttpsError {
     TooLong {
         /// What was called.
         url: Url,
+    },
+    /// The content does not begin where it was asked for.
+    #[error("the answer of {url} does not begin at byte {from}")]
+    OtherRange {
+        /// What was called.
+        url: Url,
+        /// Where it should begin.
+        from: u64,
     },
     /// The answer is not what this program knows.
     #[error("the answer of {url} cannot be read; update the program, or the hub")]
@@ -127,8 +144,61 @@ impl Hub {
         answer(call.send().await, url).await
     }
 
+    /// `GET /v1/device/snapshots/{id}/manifest`.
+    pub(super) async fn snapshot_manifest(&self, id: Uuid) -> Result<SnapshotAnswer, HttpsError> {
+        let url = self.url(&format!("{}/{id}/manifest", paths::DEVICE_SNAPSHOTS))?;
+        answer(self.client.get(url.clone()).timeout(MANIFEST_TIMEOUT).send().await, url).await
+    }
+
+    /// `GET /v1/device/snapshots/{id}` from this byte on.
+    pub(super) async fn snapshot_content(&self, id: Uuid, from: u64) -> Result<Content, HttpsError> {
+        let url = self.url(&format!("{}/{id}", paths::DEVICE_SNAPSHOTS))?;
+        let call = self.client.get(url.clone()).header(RANGE, format!("bytes={from}-")).timeout(CONTENT_TIMEOUT);
+        let response = call.send().await.map_err(|source| HttpsError::NoAnswer { url: url.clone(), source })?;
+        let status = response.status();
+        if !status.is_success() {
+            let body = body(response, &url).await?;
+            return Err(refusal(status.as_u16(), &body));
+        }
+        let range = response.headers().get(CONTENT_RANGE).and_then(|range| range.to_str().ok());
+        if !range.is_some_and(|range| range.starts_with(&format!("bytes {from}-"))) {
+            return Err(HttpsError::OtherRange { url, from });
+        }
+        Ok(Content { response, url })
+    }
+
+    /// `PUT /v1/device/logs/{command}`.
+    pub(super) async fn put_logs(&self, command: CommandId, lines: String) -> Result<(), HttpsError> {
+        let url = self.url(&format!("{}/{command}", paths::DEVICE_LOGS))?;
+        let call = self.client.put(url.clone()).header("content-type", "application/x-ndjson").body(lines);
+        let response = call.send().await.map_err(|source| HttpsError::NoAnswer { url: url.clone(), source })?;
+        let status = response.status();
+        let body = body(response, &url).await?;
+        if status.is_success() { Ok(()) } else { Err(refusal(status.as_u16(), &body)) }
+    }
+
+    /// `POST /v1/device/enrolments`.
+    pub(super) async fn enrol(&self, request: &EnrolRequest) -> Result<EnrolAnswer, HttpsError> {
+        let url = self.url(paths::DEVICE_ENROLMENTS)?;
+        let call = self.client.post(url.clone()).json(request);
+        answer(call.send().await, url).await
+    }
+
     fn url(&self, path: &str) -> Result<Url, HttpsError> {
         self.base.join(path).map_err(|source| HttpsError::Address { hub: self.base.clone(), source })
+    }
+}
+
+/// A content as it comes.
+pub(super) struct Content {
+    response: Response,
+    url: Url,
+}
+
+impl Content {
+    /// The next bytes; `None` at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<bytes::Bytes>, HttpsError> {
+        self.response.chunk().await.map_err(|source| HttpsError::NoAnswer { url: self.url.clone(), source })
     }
 }
 

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use face_core::Space;
 use uuid::Uuid;
 use wire_contract::status::{Presence, Status};
 use wire_contract::{Timestamp, V1};
@@ -13,7 +14,7 @@ use crate::logging::chain;
 const FILE: &str = "connection-epoch";
 
 /// What a status says of the agent.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct About {
     /// This run of the agent.
     pub boot: Uuid,
@@ -21,8 +22,8 @@ pub struct About {
     pub agent_version: String,
     /// The model pack, name and version; none when no models are loaded.
     pub pack: Option<String>,
-    /// The embedding space; none when no models are loaded.
-    pub space_id: Option<String>,
+    /// The embedding space, and how its templates are compared; none when no models are loaded.
+    pub space: Option<Space>,
 }
 
 impl About {
@@ -36,7 +37,7 @@ impl About {
             since,
             agent_version: self.agent_version.clone(),
             pack: self.pack.clone(),
-            space_id: self.space_id.clone(),
+            space_id: self.space.as_ref().map(|space| space.id.clone()),
         }
     }
 }

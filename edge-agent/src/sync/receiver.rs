@@ -14,6 +14,7 @@ use wire_contract::gallery::{
 use wire_contract::{Code, GalleryDown, GalleryUp, Hash32, V1};
 
 use super::healing::{self, Parts};
+use super::snapshots::{self, Offered};
 use crate::gallery::{Galleries, GalleryLine, RosterError};
 use crate::logging::chain;
 
@@ -26,6 +27,8 @@ pub enum Outcome {
     Report,
     /// The disk refused: report after a while.
     Retry,
+    /// The hub has a snapshot that this device wants: fetch it.
+    Offered(Offered),
     /// A gallery was set aside: say its bucket hashes.
     Differs,
     /// It is equal to the hub's again; put it on record.
@@ -96,6 +99,7 @@ pub fn handle(galleries: &Galleries, keys: &DeviceKeys, parts: &mut Parts, messa
         GalleryDown::Rebuild(order) => rebuild(galleries, keys, &order),
         GalleryDown::Compare(message) => healing::compare(galleries, &message),
         GalleryDown::Buckets(part) => healing::buckets(galleries, keys, parts, part),
+        GalleryDown::Snapshot(offer) => snapshots::offered(galleries, &offer),
         GalleryDown::Unknown => {
             tracing::debug!(event = "gallery_message_unknown", "a newer hub's message is ignored");
             Outcome::Done
@@ -248,6 +252,7 @@ pub(super) fn into_record(gallery: GalleryId, epoch: u32, record: GalleryRecord)
         RecordKind::Template => Kind::Template,
         RecordKind::Credential => Kind::Credential,
         RecordKind::Rule => Kind::Rule,
+        RecordKind::Anchor => Kind::Anchor,
     };
     let id = RecordId(record.id);
     Record { gallery, epoch, version: record.version, op, kind, id, rev: record.rev, body: record.body.0 }

@@ -12,7 +12,10 @@ use std::time::{Duration, SystemTime};
 use edge_store::{DeviceKeys, Identity, Outbox, OutboxOptions};
 use gallery_log::body::{Body, PersonBody, PersonState, TemplateBody};
 use gallery_log::digest::{Bucket, bucket_of, differing};
-use gallery_log::{DigestKey, GalleryId, Kind, Log, Op, Record, RecordId, Root};
+use gallery_log::snapshot::ChunkBuilder;
+use gallery_log::{
+    DigestKey, GalleryId, Kind, Log, Op, Purpose, Record, RecordId, Root, SealContext, SealKey, SnapshotPlace,
+};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -20,9 +23,10 @@ use wire_contract::claim::SignedTime;
 use wire_contract::gallery::{GalleryRecord, GalleryRecords, RecordKind, RecordOp, records_that_fit};
 use wire_contract::healing::{GalleryBuckets, GalleryHashes};
 use wire_contract::link::LinkGallery;
+use wire_contract::snapshot::{SnapshotAnswer, SnapshotChunk, SnapshotManifest};
 use wire_contract::{Bytes, Hash32, LinkAnswer, SecretBytes, Timestamp, V1};
 
-pub(super) use self::https::{Asked, HttpsHub, Pki};
+pub(super) use self::https::{Answer, Asked, HttpsHub, Pki};
 use crate::gallery::Galleries;
 
 pub(super) const TENANT: Uuid = Uuid::from_u128(0x7e);
@@ -98,7 +102,8 @@ impl Device {
     pub(super) fn of(pki: &Pki, hub_url: &str, broker_port: u16) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let keys = DeviceKeys::open(&dir.path().join("keys"), None).unwrap();
-        let (galleries, _) = Galleries::open(&dir.path().join("galleries"), keys.clone(), SPACE).unwrap();
+        let (galleries, _) =
+            Galleries::open(&dir.path().join("galleries"), keys.clone(), &face_core::Space::plain(SPACE)).unwrap();
         let wall = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_343_851_000);
         let outbox = Outbox::open(&dir.path().join("outbox"), &keys.outbox().unwrap(), OutboxOptions::default(), wall);
         let identity = pki.identity(hub_url, broker_port);
@@ -208,6 +213,48 @@ impl HubGallery {
         whole.split()
     }
 
+    /// The gallery whole, as the hub cuts and signs it.
+    pub(super) fn snapshot(&mut self, id: Uuid) -> SnapshotParts {
+        let is_live = |record: &Record| {
+            self.log.entry(record.id).is_some_and(|entry| entry.leaf.is_some() && entry.rev == record.rev)
+        };
+        let live: Vec<&Record> = self.records.iter().map(|(record, _)| record).filter(|one| is_live(one)).collect();
+        let (mut plains, mut chunk) = (Vec::new(), ChunkBuilder::default());
+        for record in &live {
+            if !chunk.push(record).unwrap() {
+                plains.push(std::mem::take(&mut chunk).finish());
+                chunk.push(record).unwrap();
+            }
+        }
+        if chunk.records() > 0 {
+            plains.push(chunk.finish());
+        }
+        let records = live.len() as u64;
+        let manifest = SnapshotManifest {
+            v: V1,
+            snapshot: id,
+            tenant: wire_contract::TenantId(TENANT),
+            device: wire_contract::DeviceId(DEVICE),
+            gallery: wire_contract::GalleryId(GALLERY.0),
+            epoch: self.epoch,
+            version: self.version(),
+            root: Hash32(self.root().0),
+            records,
+            chunks: Vec::new(),
+            created_at: now(),
+            expires_at: now(),
+            key_id: Uuid::nil(),
+            signature: Bytes(Vec::new()),
+        };
+        let answer = SnapshotAnswer { manifest, key: SecretBytes::new([0x5e; 32]) };
+        let mut parts = SnapshotParts { answer, content: Vec::new() };
+        for (number, plain) in plains.iter().enumerate() {
+            parts.push(u32::try_from(number).unwrap(), plain);
+        }
+        parts.sign();
+        parts
+    }
+
     fn run(&self, from: u64, at_most: usize) -> GalleryRecords {
         let start = usize::try_from(from).unwrap() - 1;
         let run: Vec<_> = self.records[start..].iter().take(at_most).collect();
@@ -215,6 +262,46 @@ impl HubGallery {
         let root = Hash32(run.last().unwrap().1.0);
         let gallery = wire_contract::GalleryId(GALLERY.0);
         GalleryRecords { v: V1, gallery, epoch: self.epoch, from, records, root }
+    }
+}
+
+/// A snapshot as a device gets it.
+#[derive(Clone)]
+pub(super) struct SnapshotParts {
+    pub(super) answer: SnapshotAnswer,
+    pub(super) content: Vec<u8>,
+}
+
+impl SnapshotParts {
+    fn push(&mut self, number: u32, plain: &[u8]) {
+        let SnapshotManifest { snapshot, epoch, version, .. } = self.answer.manifest;
+        let place = SnapshotPlace { gallery: GALLERY, epoch, version, chunk: number };
+        let context = SealContext::new(Purpose::SNAPSHOT, gallery_log::TenantId(TENANT), snapshot, 1).with_place(place);
+        let sealed = SealKey::new(*self.answer.key.expose()).seal_repeatably(&context, plain);
+        let hash = ring::digest::digest(&ring::digest::SHA256, &sealed);
+        let sha256 = Hash32(hash.as_ref().try_into().unwrap());
+        self.answer.manifest.chunks.push(SnapshotChunk { bytes: u32::try_from(sealed.len()).unwrap(), sha256 });
+        self.content.extend(sealed);
+    }
+
+    pub(super) fn sign(&mut self) {
+        self.answer.manifest = self.answer.manifest.clone().signed(&hsk(), HSK_ID);
+    }
+
+    /// Signs as somebody else who says to be the hub.
+    pub(super) fn sign_with(&mut self, seed: [u8; 32]) {
+        let pair = Ed25519KeyPair::from_seed_unchecked(&seed).unwrap();
+        self.answer.manifest = self.answer.manifest.clone().signed(&pair, HSK_ID);
+    }
+
+    /// The second chunk in the place of the first and the other way round, each with its hash, signed.
+    pub(super) fn swap_chunks(&mut self) {
+        let first = self.answer.manifest.chunks[0].bytes as usize;
+        let second = first + self.answer.manifest.chunks[1].bytes as usize;
+        let swapped = [&self.content[first..second], &self.content[..first], &self.content[second..]].concat();
+        self.content = swapped;
+        self.answer.manifest.chunks.swap(0, 1);
+        self.sign();
     }
 }
 

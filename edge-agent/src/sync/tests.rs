@@ -2,6 +2,7 @@
 
 mod commands;
 mod renewal;
+mod snapshots;
 mod telling;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -136,7 +137,8 @@ fn inputs(device: &Device, clock: SharedClock, recorded: watch::Receiver<u64>, r
         recorded,
         recorder,
         orders: Orders::none(),
-        about: About { boot: Uuid::from_u128(9), agent_version: "0.1.0".into(), pack: None, space_id: None },
+        gallery_lease: None,
+        about: About { boot: Uuid::from_u128(9), agent_version: "0.1.0".into(), pack: None, space: None },
         clock,
         turns: Arc::default(),
         timing: Timing { backoff_first: Duration::from_millis(10), ..Timing::default() },
@@ -149,6 +151,14 @@ impl Rig {
     }
 
     fn start_with(device: Device, orders: Orders) -> Self {
+        Self::start_as(device, orders, None)
+    }
+
+    fn start_leased(device: Device, lease: Duration) -> Self {
+        Self::start_as(device, Orders::none(), Some(lease))
+    }
+
+    fn start_as(device: Device, orders: Orders, gallery_lease: Option<Duration>) -> Self {
         let clock = Arc::new(HandClock::default());
         let (recorded, watching) = watch::channel(0);
         let (status, shown) = watch::channel(SyncStatus::default());
@@ -156,7 +166,7 @@ impl Rig {
         let (far, lines) = mpsc::channel(8);
         let stop = CancellationToken::new();
         let shared: SharedClock = Arc::<HandClock>::clone(&clock);
-        let sync = Sync { orders, ..inputs(&device, shared, watching, recorder) };
+        let sync = Sync { orders, gallery_lease, ..inputs(&device, shared, watching, recorder) };
         let task = tokio::spawn(Driver::new(sync, status, ByHand(far)).run(stop.clone()));
         Self { device, clock, recorded, status: shown, stop, lines, happenings, task }
     }

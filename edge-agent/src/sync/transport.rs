@@ -56,6 +56,8 @@ pub(super) enum Parcel {
     Report,
     /// A word on a command, or the question for the hub's time.
     Command,
+    /// How the device is set up.
+    Twin,
     /// Online.
     Status,
     /// The last word before a stop.

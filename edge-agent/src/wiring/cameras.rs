@@ -8,10 +8,11 @@ use edge_capture::{CameraConfig, CameraHandle, CameraMonitor};
 use face_core::liveness::{Demand, LivenessPolicy};
 use face_core::quality::QualityGate;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::clock::SharedClock;
 use crate::config::Config;
-use crate::stages::perceive::{Counters, Outlets, Perceive, Perceiver};
+use crate::stages::perceive::{Counters, Outlets, Perceive, PerceiveConfig, Perceiver};
 
 /// What is seen of a running camera from outside its thread.
 #[derive(Clone)]
@@ -26,6 +27,7 @@ pub(super) fn open(
     config: &Config,
     camera: &CameraConfig,
     outlets: Outlets,
+    cadence: watch::Receiver<PerceiveConfig>,
     clock: &SharedClock,
 ) -> Result<(Running, Perceive<CameraHandle>)> {
     let mono = SharedClock::clone(clock);
@@ -38,7 +40,7 @@ pub(super) fn open(
         source,
         perceiver: Perceiver::new(id, gate(config, &camera.id), LivenessPolicy::default())
             .serving(demands(config, &camera.id)),
-        config: config.perceive,
+        config: cadence,
         outlets,
         clock: SharedClock::clone(clock),
         counters: Arc::clone(&counters),

@@ -52,11 +52,17 @@ pub(super) fn rules(config: &Config, door: &DoorConfig, pack: &ModelPack) -> Res
         liveness: liveness(policy),
         min_face_px: f32::from(policy.min_face_px),
         deny_unrecorded: policy.unrecorded == UnrecordedRule::Deny,
+        lockdown_lets: policy.lockdown_lets.clone(),
     })
 }
 
 fn liveness(policy: &PolicyConfig) -> Option<LivenessRules> {
     let defaults = LivenessPolicy::default();
     let demand = policy.demand()?;
-    Some(LivenessRules { demand, pass_above: defaults.pass_above, horizon: defaults.horizon })
+    Some(LivenessRules {
+        demand,
+        pass_above: defaults.pass_above,
+        horizon: defaults.horizon,
+        challenge: policy.challenge(),
+    })
 }

@@ -1,20 +1,25 @@
 //! What the control socket answers, read from the running parts.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use edge_store::{Outbox, OutboxError};
 use face_core::{Gallery as _, MonoTime};
 use face_runtime::{ModelPack, Task};
 use futures::future::BoxFuture;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use uuid::Uuid;
+use wire_contract::guidance::{DoorGuidance, Show};
+use wire_contract::texts::{Language, hint_text};
 
 use crate::clock::{SharedClock, rfc3339_ms};
 use crate::control::{Answer, Ask};
+use crate::door::Displays;
 use crate::gallery::{GalleryLine, Roster};
+use crate::lockdown::Lockdowns;
 use crate::logging::chain;
 use crate::stages::record::{Origin, RecordHealth};
 use crate::sync::SyncStatus;
@@ -33,8 +38,12 @@ pub(super) struct Board {
     pub(super) pack: Arc<ModelPack>,
     pub(super) cameras: Vec<super::cameras::Running>,
     pub(super) doors: Vec<String>,
+    pub(super) lockdowns: Arc<Lockdowns>,
+    pub(super) displays: Displays,
 }
 
+/// How long one question for guidance waits for a change: half of what the asking side does.
+const GUIDANCE_WAIT: Duration = Duration::from_millis(2_500);
 /// Entries of one page of `outbox list`: some 200 bytes each, so a page is small and the next question comes soon.
 const PAGE: usize = 500;
 
@@ -46,6 +55,7 @@ impl Answer for Board {
                 Ask::GalleryStatus => Ok(self.galleries()),
                 Ask::OutboxStatus => self.outbox_status().await,
                 Ask::OutboxList { after } => self.outbox_list(after).await,
+                Ask::Guidance { after } => Ok(self.guidance(after).await),
             }
         })
     }
@@ -66,6 +76,8 @@ impl Board {
             "certificate_expires_at": self.link.borrow().certificate_expires_at.map(|at| at.to_string()),
             "certificate_renewal_at": self.link.borrow().certificate_renewal_at.map(|at| at.to_string()),
             "ready": self.roster.load().ready(),
+            "lease_until": self.link.borrow().lease_until.map(|at| at.to_string()),
+            "lease_over": self.link.borrow().lease_over,
             "recording": self.health.recording(),
             "recorded": self.health.recorded(),
             "shed": self.health.shed(),
@@ -76,6 +88,10 @@ impl Board {
             "time": rfc3339_ms(wall.utc),
             "clock": clock,
             "doors": self.doors.join(", "),
+            "locked_down": self.lockdowns.active().join(", "),
+            "twin": self.link.borrow().twin.map(|twin| format!("version {} of epoch {}", twin.version, twin.epoch)),
+            "twin_state": self.link.borrow().twin_state,
+            "commands": self.link.borrow().commands,
             "cameras": self.cameras.iter().map(super::cameras::Running::told).collect::<Vec<_>>(),
             "model_runs": Task::ALL.map(|task| self.model_runs(task)),
         })
@@ -84,7 +100,7 @@ impl Board {
     /// How often one model ran, how long that took and how long its callers stood in line, since the start.
     fn model_runs(&self, task: Task) -> Value {
         let usage = self.pack.usage(task);
-        let ms = |span: std::time::Duration| (span.as_secs_f64() * 1e6).round() / 1e3;
+        let ms = |span: Duration| (span.as_secs_f64() * 1e6).round() / 1e3;
         json!({
             "task": task.as_str(),
             "runs": usage.runs,
@@ -95,7 +111,8 @@ impl Board {
     }
 
     fn galleries(&self) -> Value {
-        let roster = self.roster.load();
+        let (roster, link) = (self.roster.load(), self.link.borrow().clone());
+        let fetching = |line: &GalleryLine| link.snapshots.iter().find(|one| one.gallery == line.gallery.to_string());
         let lines: Vec<Value> = roster
             .lines()
             .iter()
@@ -107,7 +124,11 @@ impl Board {
                     "root": hex::encode(line.root.0),
                     "people": line.people,
                     "templates": line.templates,
+                    "anchors": line.anchors,
                     "state": state_of(line),
+                    "snapshot_percent": fetching(line).map(|one| one.percent),
+                    "snapshot_held": fetching(line).map(|one| one.held),
+                    "snapshot_bytes": fetching(line).and_then(|one| one.bytes),
                     "space_id": self.origin.space_id,
                 })
             })
@@ -116,8 +137,26 @@ impl Board {
             "ready": roster.ready(),
             "people": roster.snapshot().n_people(),
             "templates": roster.snapshot().len(),
+            "lease_until": link.lease_until.map(|at| at.to_string()),
+            "lease_over": link.lease_over,
+            "anchors": roster.snapshot().n_anchors(),
             "galleries": lines,
         })
+    }
+
+    /// Waits for a change after the one named, well within what the asking side waits for an answer.
+    async fn guidance(&self, after: u64) -> Value {
+        let (change, doors) = self.displays.after(after, GUIDANCE_WAIT).await;
+        let told = |door: &DoorGuidance| {
+            let mut value = serde_json::to_value(door).unwrap_or_default();
+            value["text"] = match &door.show {
+                Show::Prompt { prompt, .. } => texts(|language| prompt.text(language)),
+                Show::Failed { code } => texts(|language| hint_text(*code, language).unwrap_or_default()),
+                Show::Idle | Show::Passed => Value::Null,
+            };
+            value
+        };
+        json!({ "change": change, "doors": doors.iter().map(told).collect::<Vec<_>>() })
     }
 
     async fn on_outbox<T: Send + 'static>(
@@ -168,6 +207,15 @@ impl Board {
             "connected": self.link.borrow().connected,
         }))
     }
+}
+
+/// A text in every language, by its tag.
+fn texts(of: impl Fn(Language) -> &'static str) -> Value {
+    Language::ALL
+        .iter()
+        .map(|language| (language.tag().to_owned(), Value::from(of(*language))))
+        .collect::<Map<_, _>>()
+        .into()
 }
 
 /// `differs`: not what the hub has, and not searched until it is.

@@ -10,12 +10,15 @@ use anyhow::{Context, Result};
 use edge_store::{
     ClockStore, ClockStoreError, DeviceKeys, Identity, Outbox, OutboxOpened, OutboxOptions, OutboxRenewal,
 };
+use face_core::Space;
 use face_runtime::Manifest;
 
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SharedClock, SystemClock};
 use crate::config::{AgentConfig, Config};
 use crate::gallery::{Galleries, Rebuilt};
+use crate::logging::chain;
 use crate::models;
+use crate::sync::lease::{self, Lease};
 
 /// What was opened.
 pub(super) struct Opened {
@@ -61,12 +64,12 @@ pub(super) fn open(config: &Config) -> Result<Opened> {
     let state_dir = &config.agent.state_dir;
     let keys = DeviceKeys::open(&config.agent.keys_dir(), credentials_dir().as_deref())?;
     let identity = Identity::load(state_dir)?;
-    let space_id = space_id(&models::shelf::find(&config.models, &config.models.pack)?.manifest)?;
+    let space = space(&models::shelf::find(&config.models, &config.models.pack)?.manifest)?;
     let dir = config.agent.galleries_dir();
     let (galleries, rebuilt) = match &identity {
-        Some(_) => Galleries::open(&dir, keys.clone(), &space_id)?,
+        Some(_) => Galleries::open(&dir, keys.clone(), &space)?,
         // A device that belongs to nobody lets nobody in, even if an old gallery lies in its folder.
-        None => (Galleries::none(&dir, keys.clone(), &space_id), Vec::new()),
+        None => (Galleries::none(&dir, keys.clone(), &space), Vec::new()),
     };
     let (clock, clock_store) = open_clock(config, &keys, identity.as_ref())?;
     let now = SystemTime::from(clock.wall().utc);
@@ -112,11 +115,33 @@ pub fn open_clock(
     Ok((SystemClock::resumed(config.clock, claimed, store.last().as_ref()), store))
 }
 
+/// Ends the lease, if it is over, before the first door decides; the galleries that went with it.
+pub(super) fn enforce_lease(
+    config: &Config,
+    opened: &Opened,
+    clock: &SharedClock,
+) -> Vec<(gallery_log::GalleryId, u32)> {
+    let (Some(identity), Some(span)) = (&opened.identity, config.sync.lease()) else { return Vec::new() };
+    let now = clock.now();
+    match Lease::open(&config.agent.state_dir, &opened.keys, Some(span), identity.signed_time, now) {
+        Ok(lease) => lease::enforce(lease, &opened.galleries, now, clock.wall()),
+        Err(error) => {
+            tracing::error!(
+                event = "contact_unreadable",
+                alarm = true,
+                error = chain(&error),
+                "whether the lease of the galleries is over is not known"
+            );
+            Vec::new()
+        }
+    }
+}
+
 /// The manifest is small and read before the models are open, so that the stores need not wait for them.
-fn space_id(manifest: &Path) -> Result<String> {
+fn space(manifest: &Path) -> Result<Space> {
     let text = fs::read_to_string(manifest).with_context(|| {
         format!("model manifest {} cannot be read; run scripts/setup or correct [models] manifest", manifest.display())
     })?;
     let manifest = Manifest::parse(&text).with_context(|| format!("model manifest {}", manifest.display()))?;
-    Ok(manifest.space_id)
+    Ok(manifest.space())
 }

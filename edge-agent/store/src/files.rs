@@ -125,6 +125,15 @@ pub(crate) fn destroy_file(path: &Path) -> Result<(), FileError> {
     sync_dir(parent_of(path))
 }
 
+/// Removes a file, durably; a missing one is fine.
+pub(crate) fn remove_file(path: &Path) -> Result<(), FileError> {
+    match fs::remove_file(path) {
+        Ok(()) => sync_dir(parent_of(path)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(FileError::at("remove", path)(error)),
+    }
+}
+
 /// Removes a directory and all in it, durably; a missing one is fine.
 pub(crate) fn remove_dir(dir: &Path) -> Result<(), FileError> {
     match fs::remove_dir_all(dir) {

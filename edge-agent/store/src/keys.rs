@@ -276,6 +276,7 @@ impl DeviceKeys {
 
     /// Destroys a gallery's keys, e.g. when it is no longer assigned.
     pub fn destroy_gallery(&self, gallery: GalleryId) -> Result<(), KeysError> {
+        self.destroy_snapshot(gallery)?;
         Ok(files::destroy_file(&self.wrapped_path(&gallery_name(gallery)))?)
     }
 
@@ -286,6 +287,22 @@ impl DeviceKeys {
             self.destroy_gallery(gallery)?;
         }
         Ok(())
+    }
+
+    /// The snapshot of a gallery that is being fetched, and the key of its chunks; `None` when none is.
+    pub(crate) fn snapshot(&self, gallery: GalleryId) -> Result<Option<(Uuid, SealKey)>, KeysError> {
+        let path = self.wrapped_path(&snapshot_name(gallery));
+        let Some(bytes) = self.unwrap_file(&path, &snapshot_context(gallery))? else { return Ok(None) };
+        crate::snapshot::decode_key(&bytes).map(Some).ok_or(KeysError::Format { path })
+    }
+
+    pub(crate) fn set_snapshot(&self, gallery: GalleryId, id: Uuid, key: &[u8; KEY_LEN]) -> Result<(), KeysError> {
+        let bytes = crate::snapshot::encode_key(id, key);
+        self.wrap_file(&snapshot_name(gallery), &snapshot_context(gallery), &bytes)
+    }
+
+    pub(crate) fn destroy_snapshot(&self, gallery: GalleryId) -> Result<(), KeysError> {
+        Ok(files::destroy_file(&self.wrapped_path(&snapshot_name(gallery)))?)
     }
 
     /// The store key of one generation of a gallery store; `None` when it was destroyed.
@@ -389,6 +406,14 @@ fn device_context(purpose: Purpose) -> SealContext<'static> {
 
 fn gallery_context(gallery: GalleryId) -> SealContext<'static> {
     SealContext::new(GALLERY, TenantId(Uuid::nil()), gallery.0, 0)
+}
+
+fn snapshot_context(gallery: GalleryId) -> SealContext<'static> {
+    SealContext::new(Purpose::SNAPSHOT_KEY, TenantId(Uuid::nil()), gallery.0, 0)
+}
+
+fn snapshot_name(gallery: GalleryId) -> String {
+    format!("snapshot-{gallery}")
 }
 
 fn store_context(gallery: GalleryId, generation: u64) -> SealContext<'static> {

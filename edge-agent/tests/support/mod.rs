@@ -19,11 +19,11 @@ use std::time::{Duration, Instant};
 use edge_agent::clock::{Clock, SystemClock};
 use edge_store::{Broker, DeviceKeys, GalleryKeys, GalleryStore, HubKey, Identity};
 use face_core::quality::QualityGate;
-use face_core::{Embedding, FrameSource};
+use face_core::{Embedding, FrameSource, Space};
 use face_runtime::photograph::enrol_photograph;
 use face_runtime::{ModelPack, PackOptions, Runtime};
 use gallery_log::body::PersonState;
-use gallery_log::{Body, DigestKey, GalleryId, Kind, Log, Op, PersonBody, Record, RecordId, TemplateBody};
+use gallery_log::{AnchorBody, Body, DigestKey, GalleryId, Kind, Log, Op, PersonBody, Record, RecordId, TemplateBody};
 use uuid::Uuid;
 
 /// The installed parts: ONNX Runtime, models, demonstration pictures.
@@ -135,7 +135,17 @@ impl Site {
     }
 
     /// Gives the device an identity whose hub is nowhere, and a gallery with these people.
-    pub fn claim_with(&self, space_id: &str, people: &[(Uuid, Embedding)]) -> GalleryId {
+    pub fn claim_with(&self, space: &Space, people: &[(Uuid, Embedding)]) -> GalleryId {
+        self.claim_with_anchor(space, people, &[])
+    }
+
+    /// As [`Site::claim_with`], with negative anchors of people.
+    pub fn claim_with_anchor(
+        &self,
+        space: &Space,
+        people: &[(Uuid, Embedding)],
+        anchors: &[(Uuid, Embedding)],
+    ) -> GalleryId {
         let state = self.path("state");
         identity().store(&state).unwrap();
         let keys = DeviceKeys::open(&state.join("keys"), None).unwrap();
@@ -145,7 +155,7 @@ impl Site {
         keys.set_gallery(gallery, &gallery_keys).unwrap();
         let dir = state.join("galleries").join(gallery.to_string());
         let (mut store, _) = GalleryStore::open(&dir, &keys, gallery, &gallery_keys).unwrap();
-        let records = records(gallery, space_id, people);
+        let records = records(gallery, space, people, anchors);
         let mut log = Log::new(gallery, 1);
         for record in &records {
             log.apply(record, &gallery_keys.digest).unwrap();
@@ -183,7 +193,12 @@ impl Site {
     }
 }
 
-fn records(gallery: GalleryId, space_id: &str, people: &[(Uuid, Embedding)]) -> Vec<Record> {
+fn records(
+    gallery: GalleryId,
+    space: &Space,
+    people: &[(Uuid, Embedding)],
+    anchors: &[(Uuid, Embedding)],
+) -> Vec<Record> {
     let mut records = Vec::new();
     let mut put = |kind, id: Uuid, body: Body| {
         let version = records.len() as u64 + 1;
@@ -194,11 +209,20 @@ fn records(gallery: GalleryId, space_id: &str, people: &[(Uuid, Embedding)]) -> 
         put(Kind::Person, *person, Body::Person(PersonBody::new(PersonState::Active, None, None, Vec::new())));
         let body = TemplateBody {
             person: *person,
-            space_id: space_id.to_owned(),
-            quality: 0.9,
+            space_id: space.id.clone(),
+            quality: space.quality(embedding.handicap(), 0.9),
             embedding: Box::new(*embedding.as_slice()),
         };
         put(Kind::Template, Uuid::new_v4(), Body::Template(body));
+    }
+    for (person, embedding) in anchors {
+        let body = AnchorBody {
+            person: *person,
+            space_id: space.id.clone(),
+            quality: space.quality(embedding.handicap(), 0.9),
+            embedding: Box::new(*embedding.as_slice()),
+        };
+        put(Kind::Anchor, Uuid::new_v4(), Body::Anchor(body));
     }
     records
 }

@@ -11,7 +11,7 @@
 //! - [`rig`]: what they break things with: disks, workers, processes under `strace`, damaged files.
 //! - [`work`]: what the durability rows have the stores do meanwhile, and how they judge what is left.
 //! - [`line`]: hub, fleet and the network between them, for the rows of the line.
-//! - [`sim`]: the way of events as a game by seed.
+//! - [`sim`]: the way of events as a game by seed; [`replay`]: orders and wishes that are delivered again.
 //!
 //! Every row has a negative control, a broken variant that its own checker must catch, and counts the faults that were
 //! really there: a row whose control did not fail, or whose fault was not injected, is not in order.
@@ -24,6 +24,7 @@ pub mod lab;
 pub mod line;
 pub mod outcome;
 pub mod race;
+pub mod replay;
 pub mod rig;
 pub mod row;
 pub mod rows;

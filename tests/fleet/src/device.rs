@@ -16,7 +16,7 @@ use uuid::Uuid;
 use wire_contract::{ClaimToken, Code};
 
 /// The embedding space of the default model pack (models/faceplugin/manifest.toml): people of other spaces are not taken in.
-pub const SPACE_ID: &str = "faceplugin-feature-0.0.1-arcface5-views2";
+pub const SPACE_ID: &str = "faceplugin-feature-0.0.1-arcface5-views2c";
 
 /// A device that can be started. It holds its stores' locks.
 pub struct Device {
@@ -84,7 +84,7 @@ impl Device {
             "the outbox of {} was not intact: {opened:?}",
             dir.display()
         );
-        let (galleries, _rebuilt) = Galleries::open(&galleries, keys.clone(), space_id)?;
+        let (galleries, _rebuilt) = Galleries::open(&galleries, keys.clone(), &face_core::Space::plain(space_id))?;
         let recorded = watch::Sender::new(outbox.stats()?.last_sequence);
         Ok(Self {
             identity,
@@ -162,7 +162,8 @@ impl Device {
             recorded: self.recorded.subscribe(),
             recorder: recorder.clone(),
             orders: Orders::none(),
-            about: About { boot: self.run, agent_version: origin.agent_version, pack: None, space_id: None },
+            gallery_lease: None,
+            about: About { boot: self.run, agent_version: origin.agent_version, pack: None, space: None },
             clock,
             turns: Arc::default(),
             timing: Timing::default(),

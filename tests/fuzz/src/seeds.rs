@@ -4,6 +4,7 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use gallery_log::body::PersonState;
+use gallery_log::snapshot::ChunkBuilder;
 use gallery_log::{Body, GalleryId, Kind, Op, PersonBody, Record, RecordId, TemplateBody};
 use image::codecs::jpeg::JpegEncoder;
 use image::{DynamicImage, ImageFormat, RgbImage};
@@ -88,7 +89,7 @@ pub(crate) fn up_envelopes() -> Vec<Vec<u8>> {
 }
 
 pub(crate) fn down_messages() -> Vec<Vec<u8>> {
-    files("crates/wire-contract/golden/v1", &["evtack", "gallery_records", "link", "problem"])
+    files("crates/wire-contract/golden/v1", &["evtack", "gallery_records", "gallery_snapshot", "link", "problem"])
 }
 
 pub(crate) fn topics() -> Vec<Vec<u8>> {
@@ -116,6 +117,19 @@ pub(crate) fn gallery_records() -> Vec<Vec<u8>> {
         Record { gallery, epoch: 1, version: 1, op: Op::Put, kind, id, rev: 1, body }.encode().expect("a good record")
     };
     vec![record(Kind::Person, &person), record(Kind::Template, &template)]
+}
+
+pub(crate) fn snapshot_manifests() -> Vec<Vec<u8>> {
+    files("crates/wire-contract/golden/v1", &["snapshot_answer"])
+}
+
+pub(crate) fn snapshot_chunks() -> Vec<Vec<u8>> {
+    let mut chunk = ChunkBuilder::default();
+    for bytes in gallery_records() {
+        let record = Record::decode(&bytes).expect("a good record");
+        chunk.push(&record).expect("a record that fits");
+    }
+    vec![chunk.finish(), Vec::new()]
 }
 
 pub(crate) fn cursors() -> Vec<Vec<u8>> {

@@ -7,10 +7,13 @@ use cloud_hub::pki::DeviceRequest;
 use edge_agent::eval::{lists, template};
 use edge_capture::CameraProfile;
 use face_runtime::{Manifest, PhotoLimits, decode_photo};
+use gallery_log::snapshot::{ChunkBuilder, decode_chunk};
 use gallery_log::{Body, Kind, Record};
+use wire_contract::claim::HubKey;
+use wire_contract::snapshot::{SnapshotAnswer, Wanted};
 use wire_contract::{
-    Batch, ClaimAnswer, ClaimRequest, ClaimToken, EvtAck, EvtRefusal, GalleryDown, GalleryUp, LinkAnswer, Problem,
-    Status, Timestamp, Topic,
+    Batch, Bytes, ClaimAnswer, ClaimRequest, ClaimToken, CommandDown, CommandUp, EvtAck, EvtRefusal, GalleryDown,
+    GalleryUp, LinkAnswer, Problem, Status, Timestamp, Topic, TwinDown, TwinSettings, TwinUp,
 };
 
 pub(crate) fn photo(bytes: &[u8]) {
@@ -53,12 +56,18 @@ pub(crate) fn up_envelope(bytes: &[u8]) {
     let _ = black_box(wire_contract::envelope::parse_up(bytes));
     let _ = black_box(serde_json::from_slice::<GalleryUp>(bytes));
     let _ = black_box(serde_json::from_slice::<Status>(bytes));
+    let _ = black_box(serde_json::from_slice::<CommandUp>(bytes));
+    let _ = black_box(serde_json::from_slice::<TwinUp>(bytes));
 }
 
 pub(crate) fn down_message(bytes: &[u8]) {
     let _ = black_box(serde_json::from_slice::<EvtAck>(bytes));
     let _ = black_box(serde_json::from_slice::<EvtRefusal>(bytes));
     let _ = black_box(serde_json::from_slice::<GalleryDown>(bytes));
+    let _ = black_box(serde_json::from_slice::<CommandDown>(bytes));
+    if let Ok(twin) = serde_json::from_slice::<TwinDown>(bytes) {
+        let _ = black_box(TwinSettings::parse(&twin.settings).map(|settings| settings.hash()));
+    }
     let _ = black_box(serde_json::from_slice::<LinkAnswer>(bytes));
     let _ = black_box(serde_json::from_slice::<Problem>(bytes));
 }
@@ -83,9 +92,41 @@ pub(crate) fn gallery_record(bytes: &[u8]) {
     if let Ok(record) = Record::decode(bytes) {
         let _ = black_box(Body::decode(record.kind, &record.body));
     }
-    for kind in [Kind::Person, Kind::Template, Kind::Credential, Kind::Rule] {
+    for kind in Kind::ALL {
         let _ = black_box(Body::decode(kind, bytes));
     }
+}
+
+/// What is signed in a manifest is judged before anything else is done with it, so everything here sees forged ones.
+pub(crate) fn snapshot_manifest(bytes: &[u8]) {
+    let Ok(answer) = serde_json::from_slice::<SnapshotAnswer>(bytes) else { return };
+    let manifest = answer.manifest;
+    let wanted = Wanted {
+        snapshot: manifest.snapshot,
+        tenant: manifest.tenant,
+        device: manifest.device,
+        gallery: manifest.gallery,
+        epoch: manifest.epoch,
+        version: manifest.version,
+    };
+    let pinned = [HubKey { key_id: manifest.key_id, public_key: Bytes(vec![7; 32]) }];
+    assert!(manifest.verify(&pinned, &wanted).is_err(), "no mutation signs for a key that nobody has");
+    if manifest.check().is_ok() {
+        let total = manifest.content_bytes();
+        let last = total.checked_sub(1).and_then(|last| manifest.locate(last));
+        assert_eq!(last.map(|(chunk, _)| chunk + 1).unwrap_or(0), manifest.chunks.len());
+        assert_eq!(manifest.locate(total), None);
+    }
+}
+
+pub(crate) fn snapshot_chunk(bytes: &[u8]) {
+    let Ok(records) = decode_chunk(bytes) else { return };
+    // What was read is what would be written: a chunk has one spelling.
+    let mut chunk = ChunkBuilder::default();
+    for record in &records {
+        assert!(chunk.push(record).expect("a record that was read can be written"));
+    }
+    assert_eq!(chunk.finish(), bytes);
 }
 
 pub(crate) fn cursor(bytes: &[u8]) {

@@ -72,6 +72,8 @@ replayed! {
     topic: "topic",
     claim: "claim",
     gallery_record: "gallery-record",
+    snapshot_manifest: "snapshot-manifest",
+    snapshot_chunk: "snapshot-chunk",
     cursor: "cursor",
 }
 

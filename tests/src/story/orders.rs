@@ -46,7 +46,34 @@ impl Story {
         if self.relay().since(again).iter().any(|edge| edge.kind == "unlock") {
             bail!("one command unlocked the door twice");
         }
+        self.locked_down(&door).await
+    }
+
+    /// A lock-down refuses even the operator's own unlock, until it is ended; the device's log tells of it.
+    async fn locked_down(&mut self, door: &str) -> Result<()> {
+        let path = format!("/v1/doors/{door}/commands");
+        let begun = self.ordered(&path, json!({ "kind": "lockdown", "on": true })).await?;
+        let refused = self.ordered(&path, json!({ "kind": "unlock" })).await?;
+        let ended = self.ordered(&path, json!({ "kind": "lockdown", "on": false })).await?;
+        if (&begun["state"], &ended["state"]) != (&json!("succeeded"), &json!("succeeded")) {
+            bail!("the lock-down did not begin or end: {begun}, {ended}");
+        }
+        if refused["code"] != "door_locked_down" {
+            bail!("a door in lock-down was not refused to the operator: {refused}");
+        }
+        let device = begun["device_id"].as_str().context("the command names its device")?;
+        let logs = self.ordered(&format!("/v1/devices/{device}/commands"), json!({ "kind": "collect_logs" })).await?;
+        if logs["state"] != "succeeded" {
+            bail!("the device's log was not collected: {logs}");
+        }
+        self.tell.say("In lock-down the door refuses even the operator; the device sends its log when asked.");
         Ok(())
+    }
+
+    /// Gives a command and waits for its last word.
+    async fn ordered(&self, path: &str, body: Value) -> Result<Value> {
+        let command = self.hub().post(self.tenant(), path, body).await?;
+        self.settled(command["id"].as_str().context("the command has an id")?).await
     }
 
     /// The command once its device had the last word.

@@ -14,6 +14,7 @@ use crate::domain::message::Incoming;
 use crate::keys::{DeviceLinks, KeysError};
 use crate::publish::records::Position;
 use crate::store::devices::{DeviceGallery, Reported};
+use crate::store::galleries::snapshots;
 use crate::store::{StoreError, TenantTx, devices, galleries};
 
 /// Why a message of a device came to nothing.
@@ -141,6 +142,9 @@ async fn store(
     let root = state.root.0.to_vec();
     let reported = Reported { epoch: state.epoch, version: state.version, root, at: now, differs };
     let equal = (state.epoch, state.version, &reported.root) == (own.epoch, own.version, &own.root);
+    if own.snapshot.is_some() {
+        snapshots::used(tx, device, own.gallery, state.epoch, state.version).await?;
+    }
     devices::report_gallery(tx, device, own.gallery, &reported, equal).await
 }
 
@@ -150,6 +154,10 @@ async fn find(tx: &mut TenantTx, own: &DeviceGallery, state: &GalleryState) -> R
     if state.epoch != own.epoch {
         let older = state.epoch < own.epoch;
         return Ok(if older { Judgement::FetchLink { epoch: own.epoch } } else { Judgement::Hopeless(divergence) });
+    }
+    if state.version < own.compacted_to {
+        // The log has no root of it any more, and a snapshot replaces it whole.
+        return Ok(at(state.version));
     }
     if state.version > own.version {
         return Ok(Judgement::Ahead(divergence));

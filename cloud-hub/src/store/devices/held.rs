@@ -24,6 +24,10 @@ pub struct DeviceGallery {
     pub version: u64,
     /// The hub's root.
     pub root: Vec<u8>,
+    /// Up to here the hub's log is compacted.
+    pub compacted_to: u64,
+    /// How far the device is with a snapshot; `None` when none is on offer.
+    pub snapshot: Option<SnapshotProgress>,
     /// What the device reported last; `None` before its first report.
     pub reported: Option<Reported>,
     /// Since when it stands as it does.
@@ -32,6 +36,25 @@ pub struct DeviceGallery {
     outdated_at: Option<OffsetDateTime>,
     /// How long the last change took until the device had reported it.
     pub propagation: Option<Duration>,
+}
+
+/// A snapshot that a device is offered, or fetches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotProgress {
+    /// The version that it brings.
+    pub version: u64,
+    /// What the device has read of it.
+    pub fetched: u64,
+    /// Its length; `None` before the device asked for it.
+    pub bytes: Option<u64>,
+}
+
+impl SnapshotProgress {
+    /// How much of it was read, in percent, rounded down; `None` before the device asked for it.
+    #[must_use]
+    pub fn percent(&self) -> Option<u64> {
+        self.bytes.map(|bytes| (self.fetched * 100).checked_div(bytes).unwrap_or(100))
+    }
 }
 
 /// A device's report on a gallery.
@@ -99,6 +122,10 @@ struct DeviceGalleryRow {
     epoch: i64,
     version: i64,
     root: Vec<u8>,
+    compacted_to: i64,
+    snapshot_version: Option<i64>,
+    snapshot_fetched: Option<i64>,
+    snapshot_bytes: Option<i64>,
     reported_epoch: Option<i64>,
     reported_version: Option<i64>,
     reported_root: Option<Vec<u8>>,
@@ -123,11 +150,21 @@ impl TryFrom<DeviceGalleryRow> for DeviceGallery {
             }),
             _ => None,
         };
+        let snapshot = match (row.snapshot_version, row.snapshot_fetched) {
+            (Some(at), Some(fetched)) => Some(SnapshotProgress {
+                version: version("gallery_snapshot.version", at)?,
+                fetched: version("gallery_snapshot.fetched", fetched)?,
+                bytes: row.snapshot_bytes.map(|bytes| version("gallery_snapshot.bytes", bytes)).transpose()?,
+            }),
+            _ => None,
+        };
         Ok(Self {
             gallery: GalleryId(row.id),
             epoch: epoch("gallery.epoch", row.epoch)?,
             version: version("gallery.version", row.version)?,
             root: row.root,
+            compacted_to: version("gallery.compacted_to", row.compacted_to)?,
+            snapshot,
             reported,
             since: row.since,
             outdated_at: row.outdated_at,
@@ -140,11 +177,14 @@ impl TryFrom<DeviceGalleryRow> for DeviceGallery {
 pub async fn galleries(tx: &mut TenantTx, id: DeviceId) -> Result<Vec<DeviceGallery>, StoreError> {
     let tenant = tx.tenant_uuid();
     let rows: Vec<DeviceGalleryRow> = sqlx::query_as(
-        "SELECT g.id, g.epoch, g.version, g.root, r.epoch AS reported_epoch, r.version AS reported_version,
+        "SELECT g.id, g.epoch, g.version, g.root, g.compacted_to, s.version AS snapshot_version,
+                s.fetched AS snapshot_fetched, s.bytes AS snapshot_bytes, r.epoch AS reported_epoch, r.version AS reported_version,
                 r.root AS reported_root, r.reported_at, r.differs, r.since, r.propagation_ms, n.at AS outdated_at
          FROM device d
          JOIN gallery g ON g.tenant_id = d.tenant_id AND g.site_id = d.site_id
          LEFT JOIN device_gallery r ON r.tenant_id = d.tenant_id AND r.device_id = d.id AND r.gallery_id = g.id
+         LEFT JOIN gallery_snapshot s ON s.tenant_id = d.tenant_id AND s.device_id = d.id AND s.gallery_id = g.id
+              AND s.epoch = g.epoch
          LEFT JOIN gallery_record n ON n.tenant_id = g.tenant_id AND n.gallery_id = g.id AND n.epoch = g.epoch
               AND r.epoch = g.epoch AND n.version = r.version + 1
          WHERE d.tenant_id = $1 AND d.id = $2 ORDER BY g.id",

@@ -130,13 +130,16 @@ async fn leaves(
         .collect()
 }
 
-/// Which of the entries that are to be put have been deleted before: in any epoch, for ids are never used again.
+/// Which of the entries that are to be put have been deleted before: in any epoch, and whether or not the log still has their
+/// `del`, for ids are never used again.
 async fn deleted(tx: &mut TenantTx, id: GalleryId, pending: &[Pending]) -> Result<BTreeSet<RecordId>, StoreError> {
     let tenant = tx.tenant_uuid();
     let puts = pending.iter().filter(|one| matches!(one.change, Change::Put { .. }));
     let ids: Vec<Uuid> = sqlx::query_scalar(
         "SELECT object_id FROM gallery_record
-         WHERE tenant_id = $1 AND gallery_id = $2 AND op = 'del' AND object_id = ANY ($3)",
+         WHERE tenant_id = $1 AND gallery_id = $2 AND op = 'del' AND object_id = ANY ($3)
+         UNION
+         SELECT object_id FROM gallery_buried WHERE tenant_id = $1 AND gallery_id = $2 AND object_id = ANY ($3)",
     )
     .bind(tenant)
     .bind(id.0)

@@ -13,7 +13,7 @@ use crate::store::devices::epoch;
 use crate::store::{StoreError, TenantTx};
 
 #[derive(FromRow)]
-struct RecordRow {
+pub(super) struct RecordRow {
     version: i64,
     op: String,
     kind: String,
@@ -44,7 +44,7 @@ impl TryFrom<RecordRow> for StoredRecord {
 }
 
 /// A record's row; the sealed body of somebody whose key is missing counts as erased, for nobody can open it.
-const RECORD: &str = "r.version, r.op, r.kind, r.object_id, r.revision, r.person_id, r.space_id,
+pub(super) const RECORD: &str = "r.version, r.op, r.kind, r.object_id, r.revision, r.person_id, r.space_id,
     CASE WHEN p.key_missing THEN NULL ELSE r.sealed END AS sealed, r.leaf
     FROM gallery_record r LEFT JOIN person p ON p.tenant_id = r.tenant_id AND p.id = r.person_id";
 

@@ -5,6 +5,8 @@ use proptest::prelude::*;
 
 const ANNA: u128 = 1;
 const BEN: u128 = 2;
+/// Whom the policy lets through a lock-down.
+const CHIEF: u128 = 0;
 const ORDER: Uuid = Uuid::from_u128(77);
 
 fn person(number: u128) -> PersonId {
@@ -50,7 +52,13 @@ impl Story {
 
     fn granted_with(self, millis: u64, who: u128, evidence: GrantEvidence) -> Self {
         let decision = Uuid::from_u128(u128::from(millis));
-        self.told(millis, Input::Granted(Grant { decision, person: person(who), evidence, in_current_snapshot: true }))
+        let (in_current_snapshot, passes_lockdown) = (true, who == CHIEF);
+        let grant = Grant { decision, person: person(who), evidence, in_current_snapshot, passes_lockdown };
+        self.told(millis, Input::Granted(grant))
+    }
+
+    fn locked_down(self, millis: u64, on: bool) -> Self {
+        self.told(millis, Input::Lockdown { on })
     }
 
     fn granted_to(self, millis: u64, who: u128) -> Self {
@@ -180,7 +188,13 @@ fn evidence_from_the_future_never_opens() {
 
 #[test]
 fn a_person_outside_the_current_snapshot_never_opens() {
-    let grant = Grant { decision: Uuid::nil(), person: person(ANNA), evidence: fresh(5), in_current_snapshot: false };
+    let grant = Grant {
+        decision: Uuid::nil(),
+        person: person(ANNA),
+        evidence: fresh(5),
+        in_current_snapshot: false,
+        passes_lockdown: true,
+    };
     let story = Story::new().told(5, Input::Granted(grant)).denies(DenyReason::PersonRemoved);
     assert!(matches!(story.effects[0], Effect::Record(Record::Denied { person: Some(_), .. })));
 }
@@ -262,6 +276,27 @@ fn tampering_locks_even_a_safe_door() {
 }
 
 #[test]
+fn a_lock_down_shuts_the_door_to_all_but_those_who_pass_until_it_is_ended() {
+    let story = Story::new().granted_to(0, ANNA).unlocks().locked_down(500, true).locks(LockCause::Lockdown);
+    let story = story.granted_to(600, ANNA).denies(DenyReason::LockedDown);
+    let story = story.ordered(700, 1_000, None).answers(OrderOutcome::LockedDown).locked_down(750, true).does_nothing();
+    assert!(!story.door.is_unlocked() && story.door.is_locked_down());
+    let story = story.granted_to(800, CHIEF).unlocks().tick(3_800).locks(LockCause::HoldElapsed);
+    let story = story.locked_down(5_000, false).does_nothing().granted_to(5_001, ANNA).unlocks();
+    // An order that stands open ends too.
+    story.ordered(5_100, 5_200, Some(60_000)).locked_down(5_300, true).locks(LockCause::Lockdown);
+}
+
+#[test]
+fn a_lock_down_traps_nobody_behind_a_fail_safe_door() {
+    let safe = DoorPolicy { fail: FailMode::Safe, ..DoorPolicy::default() };
+    let story = Story::with(safe).locked_down(0, true).told(1, Input::Fault(Fault::Controller)).unlocks();
+    let story = story.locked_down(2, true).does_nothing();
+    let story = story.told(3, Input::FaultCleared(Fault::Controller)).locks(LockCause::FaultCleared);
+    story.granted_to(4, ANNA).denies(DenyReason::LockedDown);
+}
+
+#[test]
 fn every_verdict_but_live_has_a_reason_to_deny() {
     use crate::liveness::Method;
     assert_eq!(DenyReason::of_liveness(&LivenessVerdict::Live { score: 0.9 }), None);
@@ -293,6 +328,7 @@ fn inputs() -> impl Strategy<Value = Vec<(u64, Input)>> {
                     best_shot_track: TrackId(shot_track),
                 },
                 in_current_snapshot,
+                passes_lockdown: who == CHIEF,
             })
         }),
         2 => (0u128..3).prop_map(|who| Input::Revoked { person: person(who) }),
@@ -301,6 +337,7 @@ fn inputs() -> impl Strategy<Value = Vec<(u64, Input)>> {
         1 => (0u64..2_000).prop_map(|age| {
             Input::Ordered(DoorOrder { command: ORDER, not_after: at(age), hold: None })
         }),
+        1 => proptest::bool::ANY.prop_map(|on| Input::Lockdown { on }),
         1 => Just(Input::Fault(Fault::Controller)),
         1 => Just(Input::Fault(Fault::Tamper)),
         1 => Just(Input::FaultCleared(Fault::Controller)),
@@ -333,6 +370,7 @@ proptest! {
                 // Half of them are late.
                 order.not_after = at(now + 1_000 - order.not_after.as_millis());
             }
+            let shut = door.is_locked_down();
             let (next, effects) = step(door, input, at(now), &policy);
             for effect in &effects {
                 match effect {
@@ -342,14 +380,14 @@ proptest! {
                         if let UnlockCause::Granted { .. } = cause {
                             let Input::Granted(grant) = input else { panic!("unlocked by {input:?}") };
                             let e = grant.evidence;
-                            prop_assert!(grant.in_current_snapshot);
+                            prop_assert!(grant.in_current_snapshot && (!shut || grant.passes_lockdown));
                             prop_assert!(now - e.newest_frame_at.as_millis() <= 800);
                             prop_assert!(now - e.best_shot_at.as_millis() <= 3_000);
                             prop_assert!(e.newest_frame_at >= e.liveness_at);
                             prop_assert_eq!(e.track, e.best_shot_track);
                         } else if let UnlockCause::Ordered { .. } = cause {
                             let Input::Ordered(order) = input else { panic!("unlocked by {input:?}") };
-                            prop_assert!(at(now) <= order.not_after);
+                            prop_assert!(at(now) <= order.not_after && !shut);
                         } else {
                             prop_assert!(safe);
                         }

@@ -77,6 +77,11 @@ impl BlinkMeter {
         self.newest = Some(at);
     }
 
+    /// When the last blink ended.
+    pub(super) fn ended_at(&self) -> Option<MonoTime> {
+        self.blinked_at
+    }
+
     pub(super) fn check(&self) -> Check {
         let Some(newest) = self.newest else { return Check::UNAVAILABLE };
         let blinked = self.blinked_at.is_some_and(|at| newest.since(at) <= VALID);

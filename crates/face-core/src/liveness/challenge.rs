@@ -40,7 +40,7 @@ const NEUTRAL_DEG: f32 = 10.0;
 /// Nobody reacts sooner than this; a movement that comes sooner was not an answer.
 const REACTION: Duration = Duration::from_millis(250);
 /// Time for one step, from a frontal face on.
-const STEP_LIMIT: Duration = Duration::from_secs(4);
+pub const STEP_LIMIT: Duration = Duration::from_secs(4);
 /// Time for all of it.
 const WHOLE_LIMIT: Duration = Duration::from_secs(15);
 
@@ -55,6 +55,15 @@ pub struct ChallengeLook {
     pub blinked: bool,
 }
 
+/// Why a challenge was not passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Failure {
+    /// Another movement than the one that was asked for.
+    WrongMovement,
+    /// Too late, with one step or with all of them.
+    TooLate,
+}
+
 /// One challenge of one person. Make a new one, with a new nonce, for each attempt.
 #[derive(Clone, Debug)]
 pub struct Challenge {
@@ -64,7 +73,7 @@ pub struct Challenge {
     /// When the face was first seen frontal in the present step.
     asked: Option<MonoTime>,
     newest: Option<MonoTime>,
-    failed: bool,
+    failure: Option<Failure>,
 }
 
 impl Challenge {
@@ -78,13 +87,25 @@ impl Challenge {
                 Movement::ALL.into_iter().filter(|movement| index == 0 || *movement != steps[index - 1]).collect();
             steps[index] = left[(splitmix(&mut state) % left.len() as u64) as usize];
         }
-        Self { steps, done: 0, begun: None, asked: None, newest: None, failed: false }
+        Self { steps, done: 0, begun: None, asked: None, newest: None, failure: None }
     }
 
     /// What to ask the person for now; `None` when it is over.
     #[must_use]
     pub fn wanted(&self) -> Option<Movement> {
-        if self.failed { None } else { self.steps.get(self.done).copied() }
+        if self.failure.is_some() { None } else { self.steps.get(self.done).copied() }
+    }
+
+    /// How many steps were answered.
+    #[must_use]
+    pub fn answered(&self) -> usize {
+        self.done
+    }
+
+    /// Why it was not passed; `None` while it runs, and once it was.
+    #[must_use]
+    pub fn failure(&self) -> Option<Failure> {
+        self.failure
     }
 
     /// Takes a frame in.
@@ -97,7 +118,7 @@ impl Challenge {
         self.newest = Some(at);
         let begun = *self.begun.get_or_insert(at);
         if at.since(begun) > WHOLE_LIMIT {
-            self.failed = true;
+            self.failure = Some(Failure::TooLate);
             return;
         }
         let Some(pose) = look.pose.filter(HeadPose::is_finite) else { return };
@@ -108,7 +129,7 @@ impl Challenge {
             return;
         };
         if at.since(asked) > STEP_LIMIT {
-            self.failed = true;
+            self.failure = Some(Failure::TooLate);
             return;
         }
         let Some(movement) = movement_of(pose, look.blinked) else { return };
@@ -119,14 +140,14 @@ impl Challenge {
             self.done += 1;
             self.asked = None;
         } else if movement != Movement::Blink {
-            self.failed = true;
+            self.failure = Some(Failure::WrongMovement);
         }
     }
 
     /// What it amounts to so far.
     #[must_use]
     pub fn check(&self) -> Check {
-        let state = match (self.failed, self.done) {
+        let state = match (self.failure.is_some(), self.done) {
             (true, _) => CheckState::Fail,
             (false, STEPS) => CheckState::Pass,
             _ => CheckState::Undecided,

@@ -16,6 +16,7 @@ mod findings;
 mod fusion;
 mod head;
 mod injection;
+mod interview;
 pub mod planes;
 mod shape;
 mod still;
@@ -30,9 +31,10 @@ use crate::time::MonoTime;
 
 pub use appearance::{Appearance, Change};
 pub use blink::EyeLook;
-pub use challenge::{Challenge, ChallengeLook, Movement, STEPS};
+pub use challenge::{Challenge, ChallengeLook, Failure, Movement, STEP_LIMIT, STEPS};
 pub use findings::{Check, CheckState, Findings, Method};
 pub use fusion::{Demand, LivenessVerdict, Methods, judge};
+pub use interview::{ChallengeRule, Interview, MAX_FAILURES, Turn};
 pub use shape::FaceShape;
 pub use still::judge_still;
 pub use window::LivenessWindow;
@@ -105,6 +107,8 @@ pub struct LivenessPolicy {
     pub glowing_above: f32,
     /// A face this dark against the whole picture is backlit: the passive model accuses nobody then.
     pub backlit_below: f32,
+    /// A mean passive score from here up to `pass_above` is uncertain: a door may ask for a challenge.
+    pub uncertain_from: f32,
     /// A single picture of which a crop scores below this is an attack.
     pub still_attack_below: f32,
     /// Ranked change, in units of what a flat picture makes ([`Change::excess`]), that a living face reaches.
@@ -162,6 +166,7 @@ impl Default for LivenessPolicy {
             glowing_attack_below: 0.25,
             glowing_above: 1.3,
             backlit_below: 0.75,
+            uncertain_from: 0.25,
             still_attack_below: 0.1,
             moving_change: 1.15,
             still_change: 0.8,

@@ -226,6 +226,12 @@ impl LivenessWindow {
         Check::measured(if flat { CheckState::Fail } else { CheckState::Undecided }, ranked)
     }
 
+    /// Whether a blink ended with the newest frame: what a challenge asks.
+    #[must_use]
+    pub fn blinked_just_now(&self) -> bool {
+        self.blink.ended_at().is_some() && self.blink.ended_at() == self.newest_at()
+    }
+
     /// Capture time of the newest evidence: what the freshness budget compares with. `None` for an empty window.
     #[must_use]
     pub fn newest_at(&self) -> Option<MonoTime> {
@@ -239,6 +245,18 @@ impl LivenessWindow {
     /// for the life, within one track. Frames before the shot say nothing of it: they may show another face.
     #[must_use]
     pub fn vouches_for(&self, shot_at: MonoTime) -> bool {
+        self.score_of(shot_at).is_some_and(|mean| mean > self.policy.pass_above)
+    }
+
+    /// As [`LivenessWindow::vouches_for`], for a shot that looked neither alive nor dead: enough only where a challenge was
+    /// answered.
+    #[must_use]
+    pub fn doubts(&self, shot_at: MonoTime) -> bool {
+        self.score_of(shot_at).is_some_and(|mean| (self.policy.uncertain_from..=self.policy.pass_above).contains(&mean))
+    }
+
+    /// The mean passive score of the first frontal frames from a shot on.
+    fn score_of(&self, shot_at: MonoTime) -> Option<f32> {
         let follows = |frame: &&Seen| frame.at >= shot_at && frame.at.since(shot_at) <= VOUCH_WITHIN;
         let scores: Vec<f32> = self
             .frames
@@ -248,8 +266,7 @@ impl LivenessWindow {
             .take(VOUCH_FRAMES)
             .map(|frame| frame.passive.map_or(0.0, PassiveScores::mean))
             .collect();
-        let mean = scores.iter().sum::<f32>() / scores.len() as f32;
-        scores.len() == VOUCH_FRAMES && mean > self.policy.pass_above
+        (scores.len() == VOUCH_FRAMES).then(|| scores.iter().sum::<f32>() / VOUCH_FRAMES as f32)
     }
 
     fn compare(&mut self, at: MonoTime, appearance: Appearance, shape: FaceShape) {

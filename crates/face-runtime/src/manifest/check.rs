@@ -4,7 +4,10 @@
 use std::collections::BTreeSet;
 use std::path::{Component, Path};
 
-use super::{InputSpec, ManifestError, ModelFile, RawManifest, Task, Threshold, WarmUp};
+use face_core::ClarityScale;
+use face_core::clarity::ScaleError;
+
+use super::{ClaritySpec, InputSpec, ManifestError, ModelFile, RawManifest, Task, Threshold, WarmUp};
 
 /// Largest model file that is read, in bytes. The default pack's largest is 5.8 MB; a hostile manifest must not make
 /// a 4 GB edge device read a 10 GB file.
@@ -46,6 +49,15 @@ pub(super) fn identity(raw: &RawManifest) -> Result<(), ManifestError> {
     }
     if raw.embedding.dimension == 0 {
         return Err(invalid("embedding.dimension", "must be above zero"));
+    }
+    if let Some(ClaritySpec { dim_norm, clear_norm, weight }) = raw.embedding.clarity {
+        ClarityScale::new(dim_norm, clear_norm, weight).map_err(|error| match error {
+            ScaleError::Norms => invalid("embedding.clarity", "dim_norm must be above zero and below clear_norm"),
+            ScaleError::Weight => invalid("embedding.clarity", "weight must be between 0 and 0.2"),
+        })?;
+        if raw.embedding.normalised {
+            return Err(invalid("embedding.clarity", "a model whose output always has unit length says nothing by it"));
+        }
     }
     Ok(())
 }

@@ -117,7 +117,7 @@ impl Log {
     }
 
     /// Marks an entry as deleted; a later put of its id is refused as that of any deleted entry.
-    fn bury(&mut self, id: RecordId, kind: Kind, rev: u32, version: u64) -> Record {
+    pub(super) fn bury(&mut self, id: RecordId, kind: Kind, rev: u32, version: u64) -> Record {
         let rev = rev.saturating_add(1);
         self.set(id, Entry { kind, rev, leaf: None });
         let (gallery, epoch) = (self.gallery(), self.epoch());

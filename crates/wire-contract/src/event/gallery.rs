@@ -51,6 +51,21 @@ pub struct GalleryOlderEpochData {
     pub held: u32,
 }
 
+/// A snapshot of a gallery was not what the hub signed, and nothing of it was applied. The device raises it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct SnapshotRefusedData {
+    /// Always true.
+    pub alarm: bool,
+    /// The gallery.
+    pub gallery: GalleryId,
+    /// The epoch that was offered.
+    pub epoch: u32,
+    /// The version that was offered.
+    pub version: u64,
+    /// Why: `snapshot_forged`, `snapshot_damaged` or `root_mismatch`.
+    pub reason: Reason,
+}
+
 /// Where a gallery stands: epoch, version and root hash.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct GalleryPoint {

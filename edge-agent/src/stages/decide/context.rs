@@ -18,12 +18,18 @@ pub struct Identity {
     pub threshold: f32,
     /// Lead over the second-best person, when one was measured.
     pub margin: Option<f32>,
+    /// Similarity of the negative anchor that turned them down: what the score had to exceed.
+    pub anchor: Option<f32>,
     /// Quality of the shot, in [0, 1].
     pub quality: f32,
 }
 
 impl Identity {
     pub(super) fn of(found: &Identification, policy: &OpenSetPolicy, quality: f32) -> Self {
+        let anchor = match *found {
+            Identification::NotThem { anchor, .. } => Some(anchor.value()),
+            _ => None,
+        };
         let (person, score, margin) = match *found {
             Identification::Known { person, score, margin } => (Some(person), Some(score.value()), margin),
             Identification::Unknown { best } => {
@@ -32,8 +38,9 @@ impl Identity {
             Identification::Ambiguous { person, score, margin, .. } => {
                 (Some(person), Some(score.value()), Some(margin))
             }
+            Identification::NotThem { person, score, .. } => (Some(person), Some(score.value()), None),
         };
-        Self { person, score, threshold: policy.threshold.value(), margin, quality }
+        Self { person, score, threshold: policy.threshold.value(), margin, anchor, quality }
     }
 }
 

@@ -1,7 +1,10 @@
 //! The decider: what is known of each face before one door, judged again whenever something new is known.
 //!
 //! In: an input, the time, and the [`Surroundings`] as they are at this moment. Out: [`Output`]s to be carried out in
-//! order. Time and decision ids are arguments; the gallery is asked through a trait at the moment of the relay call.
+//! order. Time, decision ids and nonces are arguments; the gallery is asked through a trait at the moment of the relay call.
+
+mod challenge;
+mod who;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,14 +12,16 @@ use std::time::Duration;
 use face_core::door::{
     self, DenyReason, Door, DoorPolicy, Effect, Fault, Grant, GrantEvidence, Input, Record, Refusal, UnlockCause,
 };
-use face_core::identify::{Identification, OpenSetPolicy, OpenSetRules, identify};
-use face_core::liveness::{Demand, LivenessVerdict, judge};
+use face_core::identify::{Identification, OpenSetRules};
+use face_core::liveness::{ChallengeRule, Demand, Interview, LivenessVerdict, Method, judge};
 use face_core::quality::QualityReason;
 use face_core::{MonoTime, PersonId, TrackId};
 use uuid::Uuid;
+use wire_contract::guidance::Show;
 
-use super::context::{AccessContext, Identity, LivenessSeen};
-use super::{DoorEvent, DoorInput, OrderTold};
+use self::who::who;
+use super::context::{AccessContext, LivenessSeen};
+use super::{DoorEvent, DoorInput, EnrolOrder, OrderTold, Told};
 use crate::door::RelayState;
 use crate::gallery::Standing;
 use crate::stages::identify::Identified;
@@ -42,6 +47,8 @@ pub struct Rules {
     pub min_face_px: f32,
     /// Whether nobody gets in while events cannot be recorded.
     pub deny_unrecorded: bool,
+    /// Who is let through a lock-down: people or groups.
+    pub lockdown_lets: Vec<Uuid>,
 }
 
 /// What a door needs to know of the liveness policy.
@@ -53,6 +60,8 @@ pub struct LivenessRules {
     pub pass_above: f32,
     /// How much of the past a verdict rests on.
     pub horizon: Duration,
+    /// Whether the door asks for a challenge.
+    pub challenge: ChallengeRule,
 }
 
 /// What is true at the moment of the call.
@@ -63,10 +72,14 @@ pub trait Surroundings {
     fn generation(&self) -> u64;
     /// How a person stands in the gallery that is current now.
     fn standing(&self, person: PersonId) -> Standing;
+    /// Whether a person is one of these, or in a group that is.
+    fn is_among(&self, person: PersonId, ids: &[Uuid]) -> bool;
     /// Whether the last event could be recorded.
     fn recording(&self) -> bool;
     /// A fresh name for a decision.
     fn decision(&mut self) -> Uuid;
+    /// A number that nobody can know beforehand: what a challenge is drawn from.
+    fn nonce(&mut self) -> u64;
 }
 
 /// What the driver must do, in the order given.
@@ -85,6 +98,8 @@ pub enum Output {
     Event(DoorEvent),
     /// Tell the operator what became of an order.
     Answer(OrderTold),
+    /// Show this to whoever stands there.
+    Guide(Show),
 }
 
 /// What is known of one face.
@@ -93,9 +108,15 @@ struct Case {
     report: Option<FaceReport>,
     search: Option<Identified>,
     shots: u32,
+    /// Whom a shot of this face was nearer to not being, with that shot's scores.
+    disowned: Option<Identification>,
     /// Capture time of the first shot that showed another person than the one before.
     changed_at: Option<MonoTime>,
     embedder_failed: bool,
+    /// The challenge of this face.
+    interview: Interview,
+    /// Whether a shot was identified that was taken while the person answered.
+    witnessed: bool,
     /// Whether the door was asked about this face at all.
     answered: bool,
 }
@@ -111,13 +132,16 @@ pub struct Decider {
     rules: Rules,
     door: Door,
     cases: HashMap<TrackId, Case>,
+    enrolling: Option<EnrolOrder>,
+    /// Whose challenge the display shows.
+    guided: Option<TrackId>,
 }
 
 impl Decider {
     /// A locked door with nobody before it.
     #[must_use]
     pub fn new(rules: Rules) -> Self {
-        Self { rules, door: Door::locked(), cases: HashMap::new() }
+        Self { rules, door: Door::locked(), cases: HashMap::new(), enrolling: None, guided: None }
     }
 
     /// Takes one input in.
@@ -126,15 +150,21 @@ impl Decider {
             DoorInput::Face(report) => {
                 let track = report.track;
                 self.cases.entry(track).or_default().report = Some(report);
-                self.judge(track, now, around)
+                let mut outputs = self.interview(track, now, around);
+                outputs.extend(self.take_face(track, now));
+                outputs.extend(self.judge(track, now, around));
+                outputs
             }
             DoorInput::Identified(found) => {
                 let track = found.track;
+                let mut outputs = if found.same_face { Vec::new() } else { self.other_face(track, now) };
                 // A face is reported before its shots: without a case it has left, or was seen before a stall.
                 if let Some(case) = self.cases.get_mut(&track) {
                     case.take(found, &self.rules, around.generation());
                 }
-                self.judge(track, now, around)
+                outputs.extend(self.take_face(track, now));
+                outputs.extend(self.judge(track, now, around));
+                outputs
             }
             DoorInput::EmbedderFailed { track } => {
                 if let Some(case) = self.cases.get_mut(&track) {
@@ -145,24 +175,32 @@ impl Decider {
             DoorInput::Left { track } => self.left(track, now, around),
             DoorInput::DetectorFailed { .. } => self.refuse(None, DenyReason::ModelsUnavailable, now, around),
             DoorInput::Ordered(order) => self.step(Input::Ordered(order), now),
+            DoorInput::Lockdown { on } => self.step(Input::Lockdown { on }, now),
+            DoorInput::Enrol(order) => self.enrol(order),
+            DoorInput::Ruled(rules) => {
+                self.rules = Rules::clone(&rules);
+                Vec::new()
+            }
             DoorInput::GalleryChanged => self.gallery_changed(now, around),
             DoorInput::CameraStalled => {
                 let mut waiting: Vec<TrackId> = self.cases.keys().copied().collect();
                 waiting.retain(|track| self.cases[track].known_but_undecided(&self.rules));
                 waiting.sort();
                 let told = waiting.into_iter();
-                let outputs =
+                let mut outputs: Vec<Output> =
                     told.flat_map(|track| self.refuse(Some(track), DenyReason::CameraStalled, now, around)).collect();
+                outputs.extend(self.guided.and_then(|track| self.gone(track, now)).into_iter().flatten());
                 // Nothing that was seen before the stall may open the door after it.
                 self.cases.clear();
-                outputs
+                outputs.into_iter().chain(self.nobody_came(true, now)).collect()
             }
         }
     }
 
     /// Time has passed.
     pub fn tick(&mut self, now: MonoTime) -> Vec<Output> {
-        self.step(Input::Tick, now)
+        let late = self.nobody_came(false, now);
+        self.step(Input::Tick, now).into_iter().chain(late).collect()
     }
 
     /// The relay does not do what it was told.
@@ -186,8 +224,9 @@ impl Decider {
     /// A known face that goes before liveness was decided was refused too: it did not get in.
     fn left(&mut self, track: TrackId, now: MonoTime, around: &mut impl Surroundings) -> Vec<Output> {
         let undecided = self.cases.get(&track).is_some_and(|case| case.known_but_undecided(&self.rules));
-        let outputs =
+        let mut outputs =
             if undecided { self.refuse(Some(track), DenyReason::LivenessUndecided, now, around) } else { Vec::new() };
+        outputs.extend(self.gone(track, now).into_iter().flatten());
         self.cases.remove(&track);
         outputs
     }
@@ -203,6 +242,7 @@ impl Decider {
         // searched in the new gallery.
         for case in self.cases.values_mut() {
             case.search = None;
+            case.disowned = None;
             case.shots = 0;
         }
         outputs
@@ -240,7 +280,8 @@ impl Decider {
         };
         let decision = around.decision();
         let in_current_snapshot = around.standing(person) == Standing::Member;
-        self.step(Input::Granted(Grant { decision, person, evidence, in_current_snapshot }), now)
+        let passes_lockdown = around.is_among(person, &self.rules.lockdown_lets);
+        self.step(Input::Granted(Grant { decision, person, evidence, in_current_snapshot, passes_lockdown }), now)
     }
 
     fn step(&mut self, input: Input, now: MonoTime) -> Vec<Output> {
@@ -276,7 +317,9 @@ impl Decider {
             ],
             Effect::WakeAt(at) => vec![Output::WakeAt(at)],
             Effect::Record(record) => vec![Output::Event(self.event(record, now))],
-            Effect::Answer { command, outcome } => vec![Output::Answer(OrderTold { command, outcome })],
+            Effect::Answer { command, outcome } => {
+                vec![Output::Answer(OrderTold { command, outcome: Told::Opened(outcome) })]
+            }
         }
     }
 
@@ -300,9 +343,9 @@ impl Decider {
         let case = track.and_then(|track| self.cases.get(&track));
         let report = case.and_then(|case| case.report.as_ref());
         let identity = case.and_then(|case| case.identity(&self.rules));
-        let liveness = report.zip(self.rules.liveness).map(|(report, rules)| LivenessSeen {
-            verdict: judge(&report.liveness, &rules.demand),
-            threshold: rules.pass_above,
+        let liveness = case.zip(report).zip(self.rules.liveness).map(|((case, report), liveness)| LivenessSeen {
+            verdict: judge(&case.findings(report, &self.rules, liveness), &liveness.demand),
+            threshold: liveness.pass_above,
         });
         AccessContext {
             decision,
@@ -324,31 +367,32 @@ impl Case {
             self.changed_at = Some(found.shot_at);
             self.shots = 0;
             self.search = None;
+            self.disowned = None;
         }
         if found.height_px < rules.min_face_px || found.generation != generation {
             // Too small for this door, or found in a gallery that is no more: the next shot will tell.
             return;
         }
+        self.witnessed |= self.interview.covers(found.shot_at);
         self.shots += 1;
+        if let (disowned @ Identification::NotThem { .. }, _) = who(&found, rules) {
+            self.disowned = Some(disowned);
+        }
         self.search = Some(found);
     }
 
     fn known_but_undecided(&self, rules: &Rules) -> bool {
-        let known =
-            self.search.as_ref().is_some_and(|search| matches!(who(search, rules).0, Identification::Known { .. }));
+        let known = self
+            .search
+            .as_ref()
+            .is_some_and(|search| matches!(self.who(search, rules).0, Identification::Known { .. }));
         known && rules.liveness.is_some() && !self.answered
-    }
-
-    fn identity(&self, rules: &Rules) -> Option<Identity> {
-        let search = self.search.as_ref()?;
-        let (found, policy) = who(search, rules);
-        Some(Identity::of(&found, &policy, search.quality))
     }
 
     fn evidence(&self, track: TrackId, rules: &Rules) -> Option<GrantEvidence> {
         let (report, search) = (self.report.as_ref()?, self.search.as_ref()?);
         let liveness_at = match rules.liveness {
-            Some(_) => report.liveness_at?,
+            Some(liveness) => self.newest_proof(report, liveness)?,
             // Nothing to prove: the frame itself stands in, so that the freshness rules still hold.
             None => report.captured_at,
         };
@@ -381,36 +425,63 @@ impl Case {
         if too_small.is_some() {
             return Judgement::Wait;
         }
-        if let Some(rules) = rules.liveness
-            && let Some(judgement) = self.liveness_judgement(report, search.shot_at, rules)
+        let found = self.who(search, rules).0;
+        if let Some(liveness) = rules.liveness
+            && let Some(judgement) = self.liveness_judgement(report, search.shot_at, rules, liveness)
         {
-            return judgement;
+            // Whom the door lets in by no movement is told so instead of being asked for one.
+            return match (liveness.challenge, judgement) {
+                (ChallengeRule::Always, Judgement::Wait) => self.not_let_in(&found, around).unwrap_or(Judgement::Wait),
+                (_, judgement) => judgement,
+            };
         }
-        match who(search, rules).0 {
-            Identification::Known { person, .. } => match around.standing(person) {
-                Standing::Member | Standing::Absent if rules.deny_unrecorded && !around.recording() => {
-                    Judgement::Refuse(DenyReason::DoorFault)
-                }
-                // An absent person is turned down by the door's own step, at the relay call.
-                Standing::Member | Standing::Absent => Judgement::Grant(person),
-                Standing::Suspended => Judgement::Refuse(DenyReason::NotPermitted),
-                Standing::OutsideValidity => Judgement::Refuse(DenyReason::PersonExpired),
-            },
-            _ if self.shots < SHOTS_BEFORE_REFUSAL => Judgement::Wait,
-            Identification::Unknown { .. } => Judgement::Refuse(DenyReason::Unknown),
-            Identification::Ambiguous { .. } => Judgement::Refuse(DenyReason::Ambiguous),
+        match (self.not_let_in(&found, around), found) {
+            (Some(judgement), _) => judgement,
+            (None, Identification::Known { .. }) if rules.deny_unrecorded && !around.recording() => {
+                Judgement::Refuse(DenyReason::DoorFault)
+            }
+            // An absent person is turned down by the door's own step, at the relay call.
+            (None, Identification::Known { person, .. }) => Judgement::Grant(person),
+            (None, _) => Judgement::Wait,
         }
     }
 
+    /// What keeps out whoever was found, however alive they are.
+    fn not_let_in(&self, found: &Identification, around: &impl Surroundings) -> Option<Judgement> {
+        let reason = match found {
+            Identification::Known { person, .. } => match around.standing(*person) {
+                Standing::Member | Standing::Absent => return None,
+                Standing::Suspended => DenyReason::NotPermitted,
+                Standing::OutsideValidity => DenyReason::PersonExpired,
+            },
+            _ if self.shots < SHOTS_BEFORE_REFUSAL => return Some(Judgement::Wait),
+            Identification::Unknown { .. } => DenyReason::Unknown,
+            Identification::Ambiguous { .. } => DenyReason::Ambiguous,
+            Identification::NotThem { .. } => DenyReason::NotThisPerson,
+        };
+        Some(Judgement::Refuse(reason))
+    }
+
     /// None when the face is alive.
-    fn liveness_judgement(&self, report: &FaceReport, shot_at: MonoTime, rules: LivenessRules) -> Option<Judgement> {
+    fn liveness_judgement(
+        &self,
+        report: &FaceReport,
+        shot_at: MonoTime,
+        rules: &Rules,
+        liveness: LivenessRules,
+    ) -> Option<Judgement> {
         // The window may still hold frames of the person who stood there before.
-        let mixed = self.changed_at.is_some_and(|at| report.captured_at.since(at) < rules.horizon);
-        let verdict = judge(&report.liveness, &rules.demand);
+        let mixed = self.changed_at.is_some_and(|at| report.captured_at.since(at) < liveness.horizon);
+        let verdict = judge(&self.findings(report, rules, liveness), &liveness.demand);
+        let attack = matches!(verdict, LivenessVerdict::Attack { by, .. } if by != Method::Challenge);
+        if let Some(failure) = self.interview.failure().filter(|_| !attack) {
+            return Some(Judgement::Refuse(failure.into()));
+        }
         match verdict {
-            LivenessVerdict::Live { .. } if !mixed && report.vouched_shots.contains(&shot_at) => None,
+            LivenessVerdict::Live { .. } if !mixed && self.speaks_for(report, shot_at, liveness) => None,
             // Alive, but perhaps not the face that was identified: the next shot will tell, within a second.
             LivenessVerdict::Live { .. } => Some(Judgement::Wait),
+            LivenessVerdict::Watch { .. } if self.is_asked_or_has_answered() => Some(Judgement::Wait),
             LivenessVerdict::Collecting { .. } | LivenessVerdict::Watch { .. } => {
                 let waited = report.captured_at.since(report.first_seen);
                 Some(if waited >= LIVENESS_PATIENCE {
@@ -427,11 +498,6 @@ impl Case {
     }
 }
 
-/// Who was found, by the policy for a gallery of the size that was searched.
-fn who(search: &Identified, rules: &Rules) -> (Identification, OpenSetPolicy) {
-    let policy = rules.open_set.for_gallery(search.n_templates);
-    (identify(&search.ranked, &policy), policy)
-}
-
+mod enrolling;
 #[cfg(test)]
 mod tests;

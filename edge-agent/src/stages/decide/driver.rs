@@ -17,10 +17,10 @@ use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
 use uuid::{NoContext, Uuid};
 
-use super::core::{Decider, Output, Surroundings};
-use super::{DoorEvent, DoorInput, OrderTold};
+use super::core::{Decider, Output, Rules, Surroundings};
+use super::{DoorEvent, DoorInput, OrderTold, Told};
 use crate::clock::SharedClock;
-use crate::door::{ActuatorError, DoorActuator, FailMode, Order, RelayState};
+use crate::door::{ActuatorError, Displays, DoorActuator, FailMode, Order, RelayState};
 use crate::gallery::{Roster, Standing};
 use crate::logging::chain;
 use crate::stages::record::{Happening, RecordHealth, Recorder};
@@ -50,6 +50,12 @@ pub struct Decide {
     pub roster: Arc<ArcSwap<Roster>>,
     /// Changes with each new roster.
     pub gallery_changes: watch::Receiver<u64>,
+    /// Whether the door is in lock-down.
+    pub lockdown: watch::Receiver<bool>,
+    /// What the door goes by, when that changes.
+    pub rules: watch::Receiver<Arc<Rules>>,
+    /// What the display beside the door shows.
+    pub displays: Displays,
     /// Where answers to an operator's orders go.
     pub orders_told: mpsc::Sender<OrderTold>,
     /// Where events go.
@@ -66,7 +72,12 @@ pub async fn run(mut decide: Decide) {
     let mut wake_at: Option<MonoTime> = None;
     let mut stuck: Option<Stuck> = None;
     let mut waiting: VecDeque<Waiting> = VecDeque::new();
-    let mut galleries = decide.gallery_changes.clone();
+    let (mut galleries, mut lockdown) = (decide.gallery_changes.clone(), decide.lockdown.clone());
+    let mut rules = decide.rules.clone();
+    // Before the first face: a lock-down outlives a restart.
+    let begun = DoorInput::Lockdown { on: *lockdown.borrow_and_update() };
+    let outputs = decide.ask(Some(begun), 0);
+    decide.carry_out(outputs, &mut stuck, &mut wake_at, &mut waiting);
     loop {
         decide.turns.fetch_add(1, Ordering::Relaxed);
         let due_at = wake_at.into_iter().chain(stuck.map(|stuck| stuck.retry_at)).min();
@@ -74,6 +85,14 @@ pub async fn run(mut decide: Decide) {
         let outputs = tokio::select! {
             biased;
             Ok(()) = galleries.changed() => decide.ask(Some(DoorInput::GalleryChanged), waiting.len()),
+            Ok(()) = lockdown.changed() => {
+                let on = *lockdown.borrow_and_update();
+                decide.ask(Some(DoorInput::Lockdown { on }), waiting.len())
+            }
+            Ok(()) = rules.changed() => {
+                let ruled = DoorInput::Ruled(Arc::clone(&rules.borrow_and_update()));
+                decide.ask(Some(ruled), waiting.len())
+            }
             () = tokio::time::sleep(pause) => {
                 decide.retry(&mut stuck, &mut wake_at, &mut waiting);
                 let due = wake_at.is_some_and(|at| at <= decide.clock.now());
@@ -164,15 +183,20 @@ impl Decide {
                 Output::WakeAt(at) => *wake_at = Some(wake_at.map_or(at, |earlier| earlier.min(at))),
                 Output::Event(event) => waiting.extend(as_it_happened(event, moved_at)),
                 Output::Answer(told) => self.answer(told, moved_at.is_some()),
+                Output::Guide(show) => self.displays.show(&self.door, show),
             }
         }
     }
 
     /// Tells the operator. An order that the relay did not take was not carried out.
     fn answer(&self, told: OrderTold, moved: bool) {
-        let outcome = if moved { told.outcome } else { OrderOutcome::Fault };
-        if self.orders_told.try_send(OrderTold { outcome, ..told }).is_err() {
-            tracing::warn!(event = "order_not_told", door = %self.door, command = %told.command, ?outcome, "nobody takes the answer to an order");
+        let outcome = match told.outcome {
+            Told::Opened(_) if !moved => Told::Opened(OrderOutcome::Fault),
+            outcome => outcome,
+        };
+        let command = told.command;
+        if self.orders_told.try_send(OrderTold { command, outcome }).is_err() {
+            tracing::warn!(event = "order_not_told", door = %self.door, %command, "nobody takes the answer to an order");
         }
     }
 
@@ -243,6 +267,8 @@ fn as_it_happened(event: DoorEvent, moved_at: Option<MonoTime>) -> Option<Waitin
     };
     let at = match &event {
         DoorEvent::Granted(context) | DoorEvent::Denied { context, .. } => context.at,
+        DoorEvent::Prompted { at, .. } => *at,
+        DoorEvent::ChallengeEnded(end) => end.at,
         DoorEvent::Unlocked { .. } | DoorEvent::Locked { .. } => moved_at?,
     };
     Some(Waiting { event, at })
@@ -269,12 +295,22 @@ impl Surroundings for Around {
         self.roster.standing(person, self.clock.wall())
     }
 
+    fn is_among(&self, person: PersonId, ids: &[Uuid]) -> bool {
+        self.roster.is_among(person, ids)
+    }
+
     fn recording(&self) -> bool {
         self.health.recording() && self.backlog < BACKLOG
     }
 
     fn decision(&mut self) -> Uuid {
         decision_id(self.clock.wall().utc)
+    }
+
+    /// Of the operating system's randomness, which a version 4 id is made of.
+    fn nonce(&mut self) -> u64 {
+        let (high, low) = Uuid::new_v4().as_u64_pair();
+        high ^ low.rotate_left(32)
     }
 }
 

@@ -10,11 +10,13 @@ mod core;
 mod driver;
 
 use face_core::door::{DenyReason, DoorOrder, OrderOutcome};
-use face_core::liveness::{Demand, Method};
-use face_core::{MonoTime, PersonId, TrackId};
+use face_core::liveness::{ChallengeRule, Demand, LivenessPolicy, Method};
+use face_core::{Embedding, MonoTime, PersonId, TrackId};
 use face_runtime::FalseAcceptRate;
 use serde::Deserialize;
+use std::sync::Arc;
 use std::time::Duration;
+use wire_contract::guidance::Prompt;
 
 use crate::config::values;
 use crate::stages::identify::Identified;
@@ -45,11 +47,15 @@ pub struct PolicyConfig {
     /// Methods that must pass beside those of the level.
     #[serde(deserialize_with = "required_methods")]
     pub liveness_requires: Vec<Method>,
+    /// Whether a challenge is asked for where the passive model is uncertain.
+    pub challenge_uncertain: bool,
     /// The freshness budget.
     #[serde(deserialize_with = "values::duration")]
     pub freshness: Duration,
     /// Lowest height of a face in the frame, in pixels.
     pub min_face_px: u16,
+    /// Who is let through a lock-down: ids of people or of groups, as the hub has them.
+    pub lockdown_lets: Vec<uuid::Uuid>,
     /// What happens while events cannot be recorded.
     pub unrecorded: UnrecordedRule,
 }
@@ -65,7 +71,8 @@ pub enum LivenessRule {
     /// The passive model and a sign of life that no flat picture gives. Once called `required`.
     #[serde(alias = "required")]
     Standard,
-    /// As standard, over twice the frames, and a blink or a turn of the head must be seen too.
+    /// As standard, over twice the frames, and a random challenge must be answered: the door needs a display that shows
+    /// its guidance.
     Strict,
 }
 
@@ -77,15 +84,31 @@ impl PolicyConfig {
             LivenessRule::Off => return None,
             LivenessRule::Basic => Demand::basic(),
             LivenessRule::Standard => Demand::standard(),
-            LivenessRule::Strict => Demand::strict(),
+            LivenessRule::Strict => {
+                let strict = Demand::strict();
+                Demand { required: strict.required.with(Method::Challenge), ..strict }
+            }
         };
         let required = self.liveness_requires.iter().fold(level.required, |set, method| set.with(*method));
         Some(Demand { required, ..level })
     }
+
+    /// Whether its doors ask for a challenge.
+    #[must_use]
+    pub fn challenge(&self) -> ChallengeRule {
+        match self.demand() {
+            None => ChallengeRule::Never,
+            Some(demand) if demand.required.has(Method::Challenge) => ChallengeRule::Always,
+            Some(_) if self.challenge_uncertain => {
+                ChallengeRule::WhenUncertain { from: LivenessPolicy::default().uncertain_from }
+            }
+            Some(_) => ChallengeRule::Never,
+        }
+    }
 }
 
 /// What a policy may require by name. The others are part of every level, or nothing at a door can run them yet.
-const REQUIRABLE: [Method; 4] = [Method::Blink, Method::Head, Method::Depth, Method::Infrared];
+const REQUIRABLE: [Method; 5] = [Method::Blink, Method::Head, Method::Depth, Method::Infrared, Method::Challenge];
 
 fn required_methods<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Method>, D::Error> {
     let named = |name: &String| REQUIRABLE.into_iter().find(|method| method.name() == name);
@@ -135,24 +158,83 @@ pub enum DoorInput {
     },
     /// An operator opens the door.
     Ordered(DoorOrder),
+    /// A lock-down begins or ends.
+    Lockdown {
+        /// Whether it lasts from now on.
+        on: bool,
+    },
+    /// An operator waits for a face to enrol.
+    Enrol(EnrolOrder),
+    /// The rules have changed.
+    Ruled(Arc<Rules>),
     /// There is a new gallery snapshot.
     GalleryChanged,
     /// The camera gives no frames any more.
     CameraStalled,
 }
 
-/// What a door says of an operator's order.
+/// An operator's order to take a face for somebody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EnrolOrder {
+    /// The command.
+    pub command: uuid::Uuid,
+    /// After this time no face is taken.
+    pub not_after: MonoTime,
+}
+
+/// A face that was taken for somebody.
+#[derive(Clone, PartialEq)]
+pub struct TakenFace {
+    /// Unit vector.
+    pub embedding: Embedding,
+    /// Quality of the shot, in [0, 1].
+    pub quality: f32,
+}
+
+impl std::fmt::Debug for TakenFace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TakenFace(quality {})", self.quality)
+    }
+}
+
+/// What a door says of an operator's order.
+#[derive(Debug, Clone, PartialEq)]
 pub struct OrderTold {
     /// The command.
     pub command: uuid::Uuid,
     /// What became of it.
-    pub outcome: OrderOutcome,
+    pub outcome: Told,
+}
+
+/// What became of an order at a door.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Told {
+    /// Of one to open.
+    Opened(OrderOutcome),
+    /// Of one to take a face: here it is.
+    Taken(Box<TakenFace>),
+    /// Of one to take a face: nobody came in time whose face is good enough, or the camera stopped.
+    NobodyCame,
 }
 
 /// Answers that may wait for the line to the hub. An operator gives orders one at a time; what finds no room is not told,
 /// and the hub shows the command as unanswered.
 pub const ORDERS_TOLD: usize = 16;
+
+/// How a challenge ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChallengeEnd {
+    /// Whose track.
+    pub track: TrackId,
+    /// Why it was not passed; none when it was.
+    pub reason: Option<DenyReason>,
+    /// Steps that were answered.
+    pub answered: usize,
+    /// How long it took; none when the face left, or another took its place.
+    pub took: Option<Duration>,
+    /// When.
+    pub at: MonoTime,
+}
 
 /// What goes on record about a door.
 #[derive(Debug, Clone, PartialEq)]
@@ -175,6 +257,19 @@ pub enum DoorEvent {
         /// By which command of an operator.
         command: Option<uuid::Uuid>,
     },
+    /// Somebody is asked to move.
+    Prompted {
+        /// Whose track.
+        track: TrackId,
+        /// What is asked.
+        prompt: Prompt,
+        /// Which step it is, from 1.
+        step: u32,
+        /// When.
+        at: MonoTime,
+    },
+    /// A challenge is over.
+    ChallengeEnded(ChallengeEnd),
     /// The relay shut.
     Locked {
         /// Why.

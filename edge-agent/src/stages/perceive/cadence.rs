@@ -26,6 +26,11 @@ impl Cadence {
         Self { config, last_frame: None, last_look: None, frame_gap: Duration::ZERO, look_cost: Duration::ZERO }
     }
 
+    /// Goes by other intervals from the next frame on.
+    pub fn set(&mut self, config: PerceiveConfig) {
+        self.config = config;
+    }
+
     /// Whether the frame captured at `captured_at` is due. Call it for every frame.
     ///
     /// A frame is due when waiting for the next one would miss the wanted interval by more than taking this one does;

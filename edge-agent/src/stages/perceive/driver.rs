@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use edge_capture::{CameraEvent, Happening as CameraHappening};
 use face_core::{Frame, FrameSource};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{Cadence, FaceModels, PerceiveConfig, Perceiver, Percept, Shot};
@@ -55,8 +55,8 @@ pub struct Perceive<S> {
     pub source: S,
     /// The core.
     pub perceiver: Perceiver,
-    /// `[perceive]`.
-    pub config: PerceiveConfig,
+    /// `[perceive]`, which may change.
+    pub config: watch::Receiver<PerceiveConfig>,
     /// Where percepts go.
     pub outlets: Outlets,
     /// The clock.
@@ -69,11 +69,15 @@ pub struct Perceive<S> {
 
 /// Perceives until `stop`.
 pub fn run<S: FrameSource>(mut perceive: Perceive<S>, models: &impl FaceModels, stop: &CancellationToken) {
-    let mut cadence = Cadence::new(perceive.config);
+    let mut cadence = Cadence::new(*perceive.config.borrow_and_update());
     while !stop.is_cancelled() {
         perceive.counters.turns.fetch_add(1, Ordering::Relaxed);
         while let Ok(event) = perceive.events.try_recv() {
             perceive.camera_event(&event);
+        }
+        // Nobody to change it any more is as good as no change.
+        if perceive.config.has_changed().unwrap_or(false) {
+            cadence.set(*perceive.config.borrow_and_update());
         }
         match perceive.source.next_frame(FRAME_WAIT) {
             Ok(frame) => {

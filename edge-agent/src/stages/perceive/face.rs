@@ -6,7 +6,9 @@ use std::hash::{DefaultHasher, Hasher};
 use std::time::Duration;
 
 use face_core::align::Alignment;
-use face_core::liveness::{Appearance, EyeLook, FaceShape, LivenessEvidence, LivenessPolicy, LivenessWindow, texture};
+use face_core::liveness::{
+    Appearance, ChallengeLook, EyeLook, FaceShape, LivenessEvidence, LivenessPolicy, LivenessWindow, texture,
+};
 use face_core::quality::{Quality, QualityGate, QualityInput, QualityReason};
 use face_core::sample::{GreyCrop, aligned_grey};
 use face_core::track::{BestShots, Shot, Track};
@@ -154,7 +156,9 @@ impl FaceMemory {
         let wanted = examined.reasons.is_empty()
             && self.wants_shot(examined.quality, captured_at)
             && self.shots.offer(Shot { quality: examined.quality, captured_at }, captured_at).is_some();
-        (self.report(track, examined.reasons.clone(), true), wanted)
+        let mut report = self.report(track, examined.reasons.clone(), true);
+        report.look = self.look(captured_at, examined);
+        (report, wanted)
     }
 
     /// The report of a frame for which a model did not answer.
@@ -170,15 +174,27 @@ impl FaceMemory {
             height_px: track.rect.height(),
             liveness: self.window.findings(),
             liveness_at: self.window.newest_at(),
-            vouched_shots: self.vouched_shots(),
+            vouched_shots: self.shots_that(|at| self.window.vouches_for(at)),
+            doubtful_shots: self.shots_that(|at| self.window.doubts(at)),
+            look: None,
             reasons,
             models_answered,
         }
     }
 
-    fn vouched_shots(&self) -> Vec<MonoTime> {
+    fn shots_that(&self, speak: impl Fn(MonoTime) -> bool) -> Vec<MonoTime> {
         let taken = self.shots.shots().iter().map(|shot| shot.captured_at);
-        taken.filter(|at| self.window.vouches_for(*at)).collect()
+        taken.filter(|at| speak(*at)).collect()
+    }
+
+    /// Turned and blurred is what a head becomes that moves as it was asked to; a covered one shows nothing.
+    fn look(&self, captured_at: MonoTime, examined: &Examined) -> Option<ChallengeLook> {
+        let by_movement = |reason: &QualityReason| matches!(reason, QualityReason::Turned | QualityReason::Blurred);
+        if !examined.reasons.iter().all(by_movement) {
+            return None;
+        }
+        let blinked = self.window.newest_at() == Some(captured_at) && self.window.blinked_just_now();
+        Some(ChallengeLook { captured_at, pose: examined.evidence.pose, blinked })
     }
 
     fn wants_shot(&self, quality: f32, at: MonoTime) -> bool {

@@ -13,7 +13,7 @@ mod repeat;
 use std::sync::Arc;
 use std::time::Duration;
 
-use face_core::liveness::Findings;
+use face_core::liveness::{ChallengeLook, Findings};
 use face_core::quality::QualityReason;
 use face_core::{Detector, EyeModel, FivePoints, LandmarkModel, LivenessModel, MonoTime, PoseModel, RgbImage, TrackId};
 use serde::Deserialize;
@@ -94,6 +94,11 @@ pub struct FaceReport {
     /// Capture times of the recent shots that looked alive themselves. Only these may be let in on: else somebody could
     /// show a photograph for the identity and the own face for the life.
     pub vouched_shots: Vec<MonoTime>,
+    /// Capture times of the recent shots that looked neither alive nor dead. They count where a challenge was answered
+    /// that stands in for the passive model.
+    pub doubtful_shots: Vec<MonoTime>,
+    /// What this frame shows to a challenge; none when it is too poor for another reason than movement.
+    pub look: Option<ChallengeLook>,
     /// Why this frame is not good enough to recognise the face by; empty when it is.
     pub reasons: Vec<QualityReason>,
     /// False when a model could not answer for this frame.

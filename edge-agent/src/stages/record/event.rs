@@ -1,17 +1,20 @@
 //! Happenings in the words of the wire contract. Pure.
 
 use face_core::door::{DenyReason, LockCause};
-use face_core::liveness::{LivenessVerdict, Method};
+use face_core::liveness::{LivenessVerdict, Method, STEP_LIMIT, STEPS};
 use face_core::quality::QualityReason;
 use wire_contract::event::{
-    AccessData, CameraRecoveredData, CameraStalledData, DoorCause, DoorData, FaceAppearedData, GalleryHealedData,
-    GalleryOlderEpochData, GalleryRebuiltData, IdentityScores, LivenessScores, Reason, SystemGapData,
-    SystemStartedData, Timing,
+    AccessData, CameraRecoveredData, CameraStalledData, CommandSettledData, DoorCause, DoorData, FaceAppearedData,
+    GalleryHealedData, GalleryOlderEpochData, GalleryRebuiltData, IdentityScores, LivenessChallengeEndedData,
+    LivenessPromptedData, LivenessScores, Reason, SnapshotRefusedData, SystemGapData, SystemStartedData, Timing,
 };
 use wire_contract::{Code, EventData, GalleryId, PersonId, Score, Stage};
 
 use super::Happening;
 use crate::stages::decide::{AccessContext, DoorEvent, LivenessSeen};
+
+/// As the wire counts them.
+const STEPS_TOLD: u32 = STEPS as u32;
 
 /// What every event of this run says of the agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +97,25 @@ pub fn data_of(happening: &Happening, origin: &Origin) -> Told {
             }),
             subject: Some(gallery.to_string()),
         },
+        Happening::SnapshotRefused { gallery, epoch, version, code, .. } => Told {
+            data: EventData::SnapshotRefused(SnapshotRefusedData {
+                alarm: true,
+                gallery: GalleryId(*gallery),
+                epoch: *epoch,
+                version: *version,
+                reason: Reason::of(*code),
+            }),
+            subject: Some(gallery.to_string()),
+        },
+        Happening::CommandSettled { command, order, state, code, .. } => Told {
+            data: EventData::CommandSettled(CommandSettledData {
+                command: *command,
+                order: order.clone(),
+                state: *state,
+                reason: code.map(Reason::of),
+            }),
+            subject: Some(command.to_string()),
+        },
         Happening::OlderEpochOffered { gallery, offered, held, .. } => Told {
             data: EventData::GalleryOlderEpoch(GalleryOlderEpochData {
                 alarm: true,
@@ -137,10 +159,36 @@ fn door_event(door: &str, camera: &str, event: &DoorEvent, origin: &Origin) -> T
             let data = DoorData { door: door.to_owned(), cause, decision: decision.or(*command), person };
             Told { data: EventData::DoorUnlocked(data), subject: Some(door.to_owned()) }
         }
+        DoorEvent::Prompted { track, prompt, step, .. } => {
+            let data = LivenessPromptedData {
+                door: door.to_owned(),
+                camera: camera.to_owned(),
+                track: track.0,
+                prompt: *prompt,
+                step: *step,
+                steps: STEPS_TOLD,
+                within_ms: milliseconds(STEP_LIMIT),
+            };
+            Told { data: EventData::LivenessPrompted(data), subject: Some(door.to_owned()) }
+        }
+        DoorEvent::ChallengeEnded(end) => {
+            let data = LivenessChallengeEndedData {
+                door: door.to_owned(),
+                camera: camera.to_owned(),
+                track: end.track.0,
+                passed: end.reason.is_none(),
+                reason: end.reason.map(|reason| Reason::of(denial_code(reason))),
+                answered: u32::try_from(end.answered).unwrap_or(u32::MAX),
+                steps: STEPS_TOLD,
+                took_ms: end.took.map(milliseconds),
+            };
+            Told { data: EventData::LivenessChallengeEnded(data), subject: Some(door.to_owned()) }
+        }
         DoorEvent::Locked { cause } => {
             let cause = match cause {
                 LockCause::HoldElapsed => DoorCause::HoldElapsed,
                 LockCause::PersonRevoked => DoorCause::PersonRemoved,
+                LockCause::Lockdown => DoorCause::Command,
                 LockCause::Fault | LockCause::Tamper | LockCause::FaultCleared => DoorCause::Agent,
             };
             let data = DoorData { door: door.to_owned(), cause, decision: None, person: None };
@@ -180,6 +228,7 @@ fn liveness(seen: &LivenessSeen) -> LivenessScores {
     let (verdict, score) = match seen.verdict {
         LivenessVerdict::Live { score } => ("live", Some(score)),
         LivenessVerdict::Attack { by: Method::Temporal | Method::Motion, score } => ("still", Some(score)),
+        LivenessVerdict::Attack { by: Method::Challenge, score } => ("unanswered", Some(score)),
         LivenessVerdict::Attack { score, .. } => ("attack", Some(score)),
         LivenessVerdict::Watch { score, .. } => ("collecting", Some(score)),
         LivenessVerdict::Collecting { .. } => ("collecting", None),
@@ -194,9 +243,12 @@ fn liveness(seen: &LivenessSeen) -> LivenessScores {
 
 /// The reason with the comparison of its own stage: similarity where the search spoke, liveness where that did.
 fn denial(reason: DenyReason, context: &AccessContext) -> Reason {
-    let told = Reason::of(code(reason));
+    let told = Reason::of(denial_code(reason));
     let compared = match told.stage {
-        Some(Stage::Identify) => context.identity.and_then(|i| i.score.map(|score| (score, i.threshold))),
+        // Before a negative anchor the score had to beat the anchor's, which is above the policy's threshold.
+        Some(Stage::Identify) => {
+            context.identity.and_then(|i| i.score.map(|score| (score, i.anchor.unwrap_or(i.threshold))))
+        }
         Some(Stage::Liveness) => context.liveness.and_then(|seen| match seen.verdict {
             LivenessVerdict::Live { score }
             | LivenessVerdict::Attack { score, .. }
@@ -211,14 +263,19 @@ fn denial(reason: DenyReason, context: &AccessContext) -> Reason {
     }
 }
 
-fn code(reason: DenyReason) -> Code {
+/// The code of a refusal.
+#[must_use]
+pub fn denial_code(reason: DenyReason) -> Code {
     match reason {
         DenyReason::Unknown => Code::Unknown,
         DenyReason::Ambiguous => Code::Ambiguous,
+        DenyReason::NotThisPerson => Code::NotThisPerson,
         DenyReason::LivenessFailed => Code::LivenessFailed,
         DenyReason::LivenessStill => Code::LivenessStill,
         DenyReason::LivenessUndecided => Code::LivenessUndecided,
         DenyReason::LivenessUnavailable => Code::LivenessUnavailable,
+        DenyReason::ChallengeFailed => Code::ChallengeFailed,
+        DenyReason::ChallengeTimeout => Code::ChallengeTimeout,
         DenyReason::Quality(quality) => quality_code(quality),
         DenyReason::Stale => Code::DecisionStale,
         DenyReason::PersonRemoved => Code::PersonRemoved,
@@ -228,6 +285,7 @@ fn code(reason: DenyReason) -> Code {
         DenyReason::ModelsUnavailable => Code::ModelsUnavailable,
         DenyReason::CameraStalled => Code::CameraStalled,
         DenyReason::DoorFault => Code::Unavailable,
+        DenyReason::LockedDown => Code::DoorLockedDown,
     }
 }
 

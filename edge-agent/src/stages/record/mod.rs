@@ -23,7 +23,7 @@ use uuid::Uuid;
 use crate::stages::decide::DoorEvent;
 
 pub use driver::{Record, run};
-pub use event::{Origin, Told, data_of, quality_code};
+pub use event::{Origin, Told, data_of, denial_code, quality_code};
 
 /// Happenings that may wait for the disk.
 pub const HAPPENINGS: usize = 256;
@@ -113,6 +113,19 @@ pub enum Happening {
         /// When.
         at: MonoTime,
     },
+    /// A snapshot of a gallery was not what the hub signed, and was refused.
+    SnapshotRefused {
+        /// The gallery.
+        gallery: Uuid,
+        /// The epoch that was offered.
+        epoch: u32,
+        /// The version that was offered.
+        version: u64,
+        /// Why.
+        code: wire_contract::Code,
+        /// When.
+        at: MonoTime,
+    },
     /// Something was said of a gallery for an older epoch than it has, and was refused.
     OlderEpochOffered {
         /// The gallery.
@@ -121,6 +134,19 @@ pub enum Happening {
         offered: u32,
         /// The gallery's own.
         held: u32,
+        /// When.
+        at: MonoTime,
+    },
+    /// An operator's command had its last word.
+    CommandSettled {
+        /// The command.
+        command: wire_contract::CommandId,
+        /// What was ordered.
+        order: wire_contract::Order,
+        /// What became of it.
+        state: wire_contract::CommandState,
+        /// Why, when it did not succeed.
+        code: Option<wire_contract::Code>,
         /// When.
         at: MonoTime,
     },
@@ -139,7 +165,9 @@ impl Happening {
             | Self::StreamRenewed { at, .. }
             | Self::GalleryRebuilt { at, .. }
             | Self::GalleryHealed { at, .. }
-            | Self::OlderEpochOffered { at, .. } => *at,
+            | Self::OlderEpochOffered { at, .. }
+            | Self::SnapshotRefused { at, .. }
+            | Self::CommandSettled { at, .. } => *at,
         }
     }
 
@@ -154,6 +182,8 @@ impl Happening {
                 | Self::GalleryRebuilt { .. }
                 | Self::GalleryHealed { .. }
                 | Self::OlderEpochOffered { .. }
+                | Self::SnapshotRefused { .. }
+                | Self::CommandSettled { .. }
         )
     }
 }

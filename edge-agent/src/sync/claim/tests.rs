@@ -138,7 +138,7 @@ async fn a_hub_with_another_root_is_told_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chain_without_its_root_and_a_root_that_did_not_sign_are_told_nothing() {
     let pki = Pki::new();
-    let bare = HttpsHub::start(&pki, false, |_| panic!("the secret was sent")).await;
+    let bare = HttpsHub::start(&pki, false, |_| -> (u16, serde_json::Value) { panic!("the secret was sent") }).await;
     let refused = claim(&token(&bare.url, pki.root_hash()), "LT-1", &Still(now())).await;
     assert!(matches!(refused, Err(ClaimError::OtherHub(_))), "{refused:?}");
 }

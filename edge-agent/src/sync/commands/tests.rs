@@ -63,10 +63,10 @@ fn a_second_delivery_is_answered_and_not_executed() {
     let id = CommandId(Uuid::from_u128(1));
     commands.take(unlock(1, 1_000, 11_000), mono(2_000));
     assert_eq!(states(&commands.take(unlock(1, 1_000, 11_000), mono(2_100))), [(CommandState::Executing, None)]);
-    assert!(commands.settled(id, CommandState::Succeeded, None).is_some());
+    assert_eq!(states(&commands.settled(id, CommandState::Succeeded, None)), [(CommandState::Succeeded, None)]);
     let again = commands.take(unlock(1, 1_000, 11_000), mono(2_200));
     assert_eq!((states(&again), opens(&again)), (vec![(CommandState::Succeeded, None)], None));
-    assert!(commands.settled(id, CommandState::Failed, None).is_none(), "the last word is the last");
+    assert!(commands.settled(id, CommandState::Failed, None).is_empty(), "the last word is the last");
 }
 
 #[test]
@@ -105,6 +105,60 @@ fn a_question_is_asked_again_until_it_is_answered_and_hourly_afterwards() {
     commands.on_time(TimeAnswer { v: V1, nonce: request.nonce, at: hub(5_000) }, mono(5_010));
     assert!(commands.due(Uuid::from_u128(3), mono(3_604_999)).is_none());
     assert!(commands.due(Uuid::from_u128(3), mono(3_605_000)).is_some());
+}
+
+fn command(id: u128, order: Order) -> Command {
+    Command { order, ..unlock(id, 1_000, 31_000) }
+}
+
+#[test]
+fn every_kind_is_begun_with_its_bounds_and_put_on_record_when_it_ends() {
+    let mut commands = anchored();
+    let lockdown = Order::Lockdown { door: Some("main".into()), on: true };
+    let person = PersonId(Uuid::from_u128(3));
+    let orders = [
+        (Order::Refresh, Some(Deed::Refresh)),
+        (lockdown.clone(), Some(Deed::Lockdown { door: Some("main".into()), on: true })),
+        (Order::Reboot { target: RebootTarget::Agent }, Some(Deed::Reboot { target: RebootTarget::Agent })),
+        (
+            Order::LogLevel { level: LogLevel::Debug, for_s: Some(60) },
+            Some(Deed::LogLevel { level: LogLevel::Debug, lasting: Some(Duration::from_secs(60)) }),
+        ),
+        (Order::CollectLogs { max_bytes: None }, Some(Deed::CollectLogs { max_bytes: MAX_LOG_BYTES })),
+        (Order::Reboot { target: RebootTarget::Unknown }, None),
+        (Order::LogLevel { level: LogLevel::Unknown, for_s: None }, None),
+        (Order::LogLevel { level: LogLevel::Info, for_s: Some(86_401) }, None),
+        (Order::CollectLogs { max_bytes: Some(0) }, None),
+        (Order::Enrol { door: "main".into(), person, within_s: 121 }, None),
+    ];
+    for (n, (order, deed)) in (10..).zip(orders) {
+        let steps = commands.take(command(n, order.clone()), mono(2_000));
+        match deed {
+            Some(deed) => assert_eq!(steps.last(), Some(&Step::Do(CommandId(Uuid::from_u128(n)), deed)), "{order:?}"),
+            None => assert_eq!(states(&steps), [(CommandState::Failed, Some(Code::InvalidField))], "{order:?}"),
+        }
+    }
+    let id = CommandId(Uuid::from_u128(11));
+    let steps = commands.settled(id, CommandState::Succeeded, None);
+    let record = Step::Record { command: id, order: lockdown, state: CommandState::Succeeded, code: None };
+    assert_eq!(steps[1..], [record]);
+    let enrol = Order::Enrol { door: "main".into(), person, within_s: 20 };
+    let steps = commands.take(command(40, enrol), mono(2_000));
+    let wanted = EnrolOrder { command: Uuid::from_u128(40), not_after: mono(22_000) };
+    assert_eq!(steps.last(), Some(&Step::Enrol { door: "main".into(), person, order: wanted }));
+}
+
+#[test]
+fn a_reboot_has_its_last_word_in_the_next_run_and_is_not_done_again() {
+    let mut commands = Commands::new(mono(0));
+    let order = Order::Reboot { target: RebootTarget::Agent };
+    let steps = commands.returned(CommandId(Uuid::from_u128(1)), order.clone(), mono(10));
+    assert_eq!(states(&steps), [(CommandState::Succeeded, None)]);
+    let nonce = Uuid::from_u128(7);
+    commands.connected(nonce, mono(100));
+    commands.on_time(TimeAnswer { v: V1, nonce, at: hub(115) }, mono(130));
+    let again = commands.take(Command { issued_at: hub(-5_000), ..command(1, order) }, mono(200));
+    assert_eq!((states(&again), again.len()), (vec![(CommandState::Succeeded, None)], 1));
 }
 
 #[derive(Debug, Clone)]

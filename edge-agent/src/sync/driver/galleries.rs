@@ -26,7 +26,7 @@ const NEVER_QUIET: Duration = Duration::from_secs(60);
 const REFUSED: Duration = Duration::from_secs(600);
 /// After this long the hub is asked again for what the disk refused. Five seconds cost a full disk's neighbours little, and a
 /// deletion that waits for room is made soon after there is some.
-const DISK_RETRY: Duration = Duration::from_secs(5);
+pub(super) const DISK_RETRY: Duration = Duration::from_secs(5);
 /// After this long without the hub's answer the bucket hashes are said again: longer than 8 MiB take on a slow line's better
 /// days, shorter than a person waits before a door.
 const HASHES_AGAIN: Duration = Duration::from_secs(10);
@@ -50,6 +50,7 @@ impl<C: Connect> Driver<C> {
             Outcome::Report => self.reports.changed(now),
             Outcome::Retry => self.reports.again(now + DISK_RETRY),
             Outcome::FetchLink => self.want_link(),
+            Outcome::Offered(offered) => self.on_offered(offered),
             // At once, not at the pace of reports: doors deny until the answer is there.
             Outcome::Differs => self.say_hashes(),
             Outcome::Healed { gallery, epoch, version, buckets, replaced } => {

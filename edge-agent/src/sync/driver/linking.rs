@@ -39,6 +39,16 @@ pub(super) enum FetchError {
     Link(#[from] LinkError),
 }
 
+impl FetchError {
+    /// The hub's own code, when it refused.
+    pub(super) fn code(&self) -> Option<wire_contract::Code> {
+        match self {
+            Self::Https(HttpsError::Refused { code, .. }) => Some(*code),
+            _ => None,
+        }
+    }
+}
+
 /// A link answer on its way in.
 pub(super) struct Fetched {
     answer: LinkAnswer,
@@ -150,6 +160,9 @@ impl<C: Connect> Driver<C> {
             let since = self.now().since(answered);
             self.hub_said(later(at, since), asked + since);
         }
+        if taken.is_ok() {
+            self.in_contact(at);
+        }
         taken
     }
 }
@@ -159,10 +172,15 @@ fn later(at: Timestamp, by: Duration) -> Timestamp {
 }
 
 async fn fetch(identity: Arc<Identity>, clock: SharedClock, timeout: Duration) -> Result<Fetched, FetchError> {
-    let found = &identity.hub_url;
-    let base: Url = found.parse().map_err(|source| FetchError::Address { found: found.clone(), source })?;
-    let hub = Hub::new(tls::mutual(&identity, Now::Of(Arc::clone(&clock)))?, base, timeout)?;
+    let hub = hub_of(&identity, &clock, timeout)?;
     let (nonce, asked) = (Uuid::new_v4(), clock.now());
     let answer = hub.link(nonce).await?;
     Ok(Fetched { answer, nonce, asked, answered: clock.now() })
+}
+
+/// The hub's HTTPS calls, with this device's certificate, the hub's judged by the agent's clock.
+pub(super) fn hub_of(identity: &Identity, clock: &SharedClock, timeout: Duration) -> Result<Hub, FetchError> {
+    let found = &identity.hub_url;
+    let base: Url = found.parse().map_err(|source| FetchError::Address { found: found.clone(), source })?;
+    Ok(Hub::new(tls::mutual(identity, Now::Of(Arc::clone(clock)))?, base, timeout)?)
 }

@@ -226,7 +226,8 @@ fn a_restart_does_not_make_it_searched() {
     let Apart { device, hub, .. } = apart;
     let Device { dir, keys, galleries, outbox, identity } = device;
     drop(galleries);
-    let (galleries, rebuilt) = Galleries::open(&dir.path().join("galleries"), keys.clone(), SPACE).unwrap();
+    let (galleries, rebuilt) =
+        Galleries::open(&dir.path().join("galleries"), keys.clone(), &face_core::Space::plain(SPACE)).unwrap();
     assert!(rebuilt.is_empty());
     let device = Device { dir, keys, galleries: Arc::new(galleries), outbox, identity };
     let mut apart = Apart { device, hub, parts: Parts::default() };

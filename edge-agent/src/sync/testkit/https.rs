@@ -138,6 +138,22 @@ pub(in crate::sync) struct Asked {
     pub(in crate::sync) line: String,
     pub(in crate::sync) body: Vec<u8>,
     pub(in crate::sync) with_certificate: bool,
+    /// Of `Range: bytes=N-`.
+    pub(in crate::sync) from: Option<usize>,
+}
+
+/// What the small hub answers.
+pub(in crate::sync) enum Answer {
+    /// Status and JSON.
+    Json(u16, serde_json::Value),
+    /// All of this is announced from byte `from` of `total` on, and only so much of it is sent before the line breaks.
+    Content { from: usize, total: usize, sent: Vec<u8> },
+}
+
+impl From<(u16, serde_json::Value)> for Answer {
+    fn from((status, json): (u16, serde_json::Value)) -> Self {
+        Self::Json(status, json)
+    }
 }
 
 impl Asked {
@@ -161,27 +177,24 @@ pub(in crate::sync) struct HttpsHub {
 }
 
 impl HttpsHub {
-    pub(in crate::sync) async fn start(
+    pub(in crate::sync) async fn start<A: Into<Answer>>(
         pki: &Pki,
         with_root: bool,
-        answer: impl Fn(Asked) -> (u16, serde_json::Value) + Send + Sync + 'static,
+        answer: impl Fn(Asked) -> A + Send + Sync + 'static,
     ) -> Self {
         Self::serve(pki.https(with_root), answer).await
     }
 
     /// A hub that shows this chain.
-    pub(in crate::sync) async fn showing(
+    pub(in crate::sync) async fn showing<A: Into<Answer>>(
         pki: &Pki,
         (key, chain): (KeyPair, Vec<CertificateDer<'static>>),
-        answer: impl Fn(Asked) -> (u16, serde_json::Value) + Send + Sync + 'static,
+        answer: impl Fn(Asked) -> A + Send + Sync + 'static,
     ) -> Self {
         Self::serve(pki.https_of(&key, chain), answer).await
     }
 
-    async fn serve(
-        config: ServerConfig,
-        answer: impl Fn(Asked) -> (u16, serde_json::Value) + Send + Sync + 'static,
-    ) -> Self {
+    async fn serve<A: Into<Answer>>(config: ServerConfig, answer: impl Fn(Asked) -> A + Send + Sync + 'static) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://{}/", listener.local_addr().unwrap());
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
@@ -190,7 +203,7 @@ impl HttpsHub {
                 let (tcp, _) = listener.accept().await.unwrap();
                 // A client that does not trust this server ends the handshake; that is for its own test to see.
                 let Ok(tls) = acceptor.accept(tcp).await else { continue };
-                serve_one(tls, &answer).await;
+                serve_one(tls, &|asked| answer(asked).into()).await;
             }
         });
         Self { url, task }
@@ -205,7 +218,7 @@ impl Drop for HttpsHub {
 
 async fn serve_one(
     mut tls: tokio_rustls::server::TlsStream<tokio::net::TcpStream>,
-    answer: &impl Fn(Asked) -> (u16, serde_json::Value),
+    answer: &(dyn Fn(Asked) -> Answer + Sync),
 ) {
     let with_certificate = tls.get_ref().1.peer_certificates().is_some();
     let mut bytes = Vec::new();
@@ -227,13 +240,30 @@ async fn serve_one(
         tls.read_buf(&mut bytes).await.unwrap();
     }
     let line = head.lines().next().unwrap().to_owned();
-    let (status, value) = answer(Asked { line, body: bytes[head.len() + 4..].to_vec(), with_certificate });
-    let json = value.to_string();
-    let response = format!(
-        "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{json}",
-        json.len()
-    );
+    let field = |wanted: &str| {
+        let mut fields = head.lines().filter_map(|line| line.split_once(':'));
+        fields.find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value.trim().to_owned())
+    };
+    let from = field("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
+    let response = match answer(Asked { line, body: bytes[head.len() + 4..].to_vec(), with_certificate, from }) {
+        Answer::Json(status, value) => {
+            let json = value.to_string();
+            let length = json.len();
+            format!(
+                "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{json}"
+            )
+            .into_bytes()
+        }
+        Answer::Content { from, total, sent } => {
+            let head = format!(
+                "HTTP/1.1 206 X\r\nContent-Range: bytes {from}-{}/{total}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                total - 1,
+                total - from
+            );
+            [head.into_bytes(), sent].concat()
+        }
+    };
     // The client may have seen enough and be gone.
-    let _ = tls.write_all(response.as_bytes()).await;
+    let _ = tls.write_all(&response).await;
     let _ = tls.shutdown().await;
 }

@@ -119,7 +119,10 @@ pub(super) fn open_head(key: &SealKey, gallery: GalleryId, generation: u64, seal
     Head::decode(&key.open(&head_context(gallery, generation), sealed).ok()?)
 }
 
-/// The place of a kind in an array of counts.
+/// How many entries of each kind there are, in the order of [`Kind::ALL`].
+pub(super) type Counts = [u64; Kind::ALL.len()];
+
+/// The place of a kind in [`Counts`].
 pub(super) fn index_of(kind: Kind) -> usize {
     usize::from(kind.as_byte() - 1)
 }

@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gallery_log::digest::{BUCKETS, Bucket};
-use gallery_log::{Kind, Log, Record, Root};
+use gallery_log::{Log, Record, Root};
 
-use super::{ApplyError, GalleryStore, cells};
+use super::cells::{self, Counts};
+use super::{ApplyError, GalleryStore};
 use crate::files::{self, FileError};
 
 const FILE: &str = "differs";
@@ -85,8 +86,8 @@ pub(super) fn noted(dir: &Path, log: &mut Log) -> Option<BucketHashes> {
     file(dir).exists().then(|| Arc::new(log.buckets()))
 }
 
-fn count_all(log: &Log) -> [u64; 4] {
-    let mut live = [0; Kind::ALL.len()];
+pub(super) fn count_all(log: &Log) -> Counts {
+    let mut live = Counts::default();
     for (_, entry) in log.entries().filter(|(_, entry)| entry.leaf.is_some()) {
         live[cells::index_of(entry.kind)] += 1;
     }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use gallery_log::log::Entry;
 use gallery_log::{GalleryId, Leaf, Log, Op, Record, Root, SealKey};
 
-use super::cells::{self, Head, Mark};
+use super::cells::{self, Counts, Head, Mark};
 use super::differing;
 use super::durable_sled::{DurableSled, SledError};
 use super::{GalleryError, Open};
@@ -82,7 +82,7 @@ pub enum Doubt {
 /// A generation that was opened and believed, or freshly begun.
 pub(super) struct Loaded {
     pub log: Log,
-    pub live: [u64; 4],
+    pub live: Counts,
     pub generation: u64,
     pub open: Open,
 }
@@ -253,8 +253,8 @@ pub(super) fn read_entries(db: &DurableSled, key: &SealKey, gallery: GalleryId) 
     if broken { Err(ReadError::Seal) } else { Ok(records) }
 }
 
-fn restore(gallery: GalleryId, keys: &GalleryKeys, head: &Head, records: &[Record]) -> (Log, [u64; 4]) {
-    let mut live = [0; 4];
+fn restore(gallery: GalleryId, keys: &GalleryKeys, head: &Head, records: &[Record]) -> (Log, Counts) {
+    let mut live = Counts::default();
     let entries = records.iter().map(|record| {
         let leaf =
             (record.op == Op::Put).then(|| Leaf::of(&keys.digest, record.kind, record.id, record.rev, &record.body));
@@ -281,7 +281,7 @@ pub(super) fn begin(
     // First, so that files without a watermark never come of a start that was cut short.
     let mark = Watermark::create(&dir.join(MARK), &keys.watermark()?, gallery.as_bytes(), &payload)?;
     let (db, key) = fill(dir, keys, gallery, generation, &head, &[])?;
-    Ok(Loaded { log, live: [0; 4], generation, open: Open { db, key, mark, remains: false } })
+    Ok(Loaded { log, live: Counts::default(), generation, open: Open { db, key, mark, remains: false } })
 }
 
 /// Writes a whole new generation. It counts as soon as the watermark names it.
@@ -306,22 +306,48 @@ fn fill(
     head: &Head,
     records: &[Record],
 ) -> Result<(DurableSled, SealKey), GalleryError> {
+    let (mut db, key) = begin_generation(dir, keys, gallery, generation)?;
+    write_entries(&mut db, &key, records)?;
+    seal_up(&mut db, &key, gallery, generation, head)?;
+    Ok((db, key))
+}
+
+/// A new generation with nothing in it.
+pub(super) fn begin_generation(
+    dir: &Path,
+    keys: &DeviceKeys,
+    gallery: GalleryId,
+    generation: u64,
+) -> Result<(DurableSled, SealKey), GalleryError> {
     let key = keys.make_store_key(gallery, generation)?;
     let path = generation_dir(dir, generation);
     files::create_private_dir(&path)?;
-    let mut db = DurableSled::open(&path)?;
-    // In pieces, so that a gallery of 100,000 needs no second copy of itself in one batch.
+    Ok((DurableSled::open(&path)?, key))
+}
+
+/// Writes entries, in pieces, so that a gallery of 100,000 needs no second copy of itself in one batch.
+pub(super) fn write_entries(db: &mut DurableSled, key: &SealKey, records: &[Record]) -> Result<(), GalleryError> {
     for piece in records.chunks(1000) {
         let mut batch = sled::Batch::default();
         for record in piece {
-            batch.insert(cells::entry_key(record.id).to_vec(), cells::seal_entry(&key, record)?);
+            batch.insert(cells::entry_key(record.id).to_vec(), cells::seal_entry(key, record)?);
         }
         db.commit(batch)?;
     }
+    Ok(())
+}
+
+/// Writes the head, without which a generation is none.
+pub(super) fn seal_up(
+    db: &mut DurableSled,
+    key: &SealKey,
+    gallery: GalleryId,
+    generation: u64,
+    head: &Head,
+) -> Result<(), GalleryError> {
     let mut batch = sled::Batch::default();
-    batch.insert(cells::HEAD_KEY, cells::seal_head(&key, gallery, generation, head)?);
-    db.commit(batch)?;
-    Ok((db, key))
+    batch.insert(cells::HEAD_KEY, cells::seal_head(key, gallery, generation, head)?);
+    Ok(db.commit(batch)?)
 }
 
 /// Destroys every generation (keys first: without them the files are noise) and begins a new one.

@@ -17,23 +17,25 @@ mod cells;
 mod differing;
 mod durable_sled;
 mod load;
+mod whole;
 
 pub use differing::{BucketHashes, Replaced};
 pub use durable_sled::SledError;
 pub use load::Doubt;
+pub use whole::WholeError;
 
 use std::path::{Path, PathBuf};
 
 use gallery_log::{
-    AppendError, Body, BodyError, CredentialBody, DigestKey, GalleryId, Kind, Log, Op, PersonBody, Record, RecordId,
-    ReplaceError, Root, RootMismatch, RuleBody, SealKey, TemplateBody,
+    AnchorBody, AppendError, Body, BodyError, CredentialBody, DigestKey, GalleryId, Kind, Log, Op, PersonBody, Record,
+    RecordId, ReplaceError, Root, RootMismatch, RuleBody, SealKey, TemplateBody,
 };
 
 use crate::files::{self, DirLock, FileError};
 use crate::keys::{DeviceKeys, GalleryKeys, KeysError};
 use crate::seal::SealingError;
 use crate::watermark::{Watermark, WatermarkError};
-use cells::{Head, Mark};
+use cells::{Counts, Head, Mark};
 use durable_sled::DurableSled;
 use load::{Loaded, Verdict};
 
@@ -157,6 +159,8 @@ pub struct Contents {
     pub credentials: Vec<(RecordId, CredentialBody)>,
     /// Schedules, holidays and policies.
     pub rules: Vec<(RecordId, RuleBody)>,
+    /// Negative anchors; the id is the anchor's.
+    pub anchors: Vec<(RecordId, AnchorBody)>,
 }
 
 /// An open gallery store. One owner writes; `Send`, so that it may live on a thread of its own.
@@ -167,8 +171,8 @@ pub struct GalleryStore {
     digest_key: DigestKey,
     log: Log,
     root: Root,
-    /// Live entries by kind, in the order of [`Kind::ALL`].
-    live: [u64; 4],
+    /// Live entries by kind.
+    live: Counts,
     generation: u64,
     slot: Option<Open>,
     /// A write failed for another reason than a full disk: see [`GalleryStore::reopen`].
@@ -350,6 +354,7 @@ impl GalleryStore {
                 Body::Template(body) => contents.templates.push((id, body)),
                 Body::Credential(body) => contents.credentials.push((id, body)),
                 Body::Rule(body) => contents.rules.push((id, body)),
+                Body::Anchor(body) => contents.anchors.push((id, body)),
             }
         }
         Ok(contents)
@@ -468,7 +473,7 @@ impl Open {
 }
 
 /// Keeps the count of live entries, before `record` is applied to `log`.
-fn count(live: &mut [u64; 4], log: &Log, record: &Record) {
+fn count(live: &mut Counts, log: &Log, record: &Record) {
     let was_live = log.entry(record.id).is_some_and(|entry| entry.leaf.is_some());
     let slot = &mut live[cells::index_of(record.kind)];
     match (was_live, record.op) {

@@ -10,12 +10,15 @@ use anyhow::{Context as _, Result};
 use cloud_hub::domain::message::Incoming;
 use edge_agent::gallery::Galleries;
 use edge_agent::sync::healing::Parts;
-use edge_agent::sync::receiver;
+use edge_agent::sync::receiver::{self, Outcome};
+use edge_agent::sync::snapshots::{self, Addressee, Download, Offered};
 use edge_store::{DeviceKeys, GalleryKeys};
 use face_core::{Gallery as _, PersonId};
 use gallery_log::{DigestKey, GalleryId, Purpose, Root, SealContext, SealKey, TenantId};
 use uuid::Uuid;
+use wire_contract::claim::HubKey;
 use wire_contract::gallery::{GalleryCondition, GalleryRecord, GalleryState, RecordKind, RecordOp};
+use wire_contract::snapshot::SnapshotAnswer;
 use wire_contract::{DownChannel, GalleryDown, GalleryUp, Hash32, LinkKeys, Topic, UpChannel, V1, envelope};
 
 use super::hub::{Place, SPACE};
@@ -37,6 +40,7 @@ pub struct Edge {
     tenant: Uuid,
     device: Uuid,
     gallery: Uuid,
+    hub_keys: Vec<HubKey>,
     inside: Inside,
 }
 
@@ -75,7 +79,8 @@ impl Edge {
                 let digest = DigestKey::new(*held.gdk);
                 let own = GalleryKeys { epoch: held.epoch, digest, credential: held.ck.clone() };
                 keys.set_gallery(GalleryId(gallery), &own)?;
-                let (galleries, _) = Galleries::open(&dir.join("galleries"), keys.clone(), SPACE)?;
+                let (galleries, _) =
+                    Galleries::open(&dir.join("galleries"), keys.clone(), &face_core::Space::plain(SPACE))?;
                 let (copies, parts) = (Vec::new(), Parts::default());
                 Inside::Real(Box::new(Real { dir: dir.to_owned(), keys, galleries, parts, copies, made: 0 }))
             }
@@ -85,7 +90,7 @@ impl Edge {
             }
         };
         let keys = LinkKeys::derive(&place.link.link_key, wire_contract::DeviceId(device), place.link.link_epoch);
-        Ok(Self { keys, tenant: place.tenant.0, device, gallery, inside })
+        Ok(Self { keys, tenant: place.tenant.0, device, gallery, hub_keys: vec![place.hub_key.clone()], inside })
     }
 
     /// Opens a message as the link ring does.
@@ -105,15 +110,40 @@ impl Edge {
         Topic::Down { tenant, device, channel: DownChannel::Gallery }
     }
 
-    /// Takes a message in.
-    pub fn take(&mut self, message: GalleryDown) {
+    /// Takes a message in; a snapshot that it wants to fetch because of it.
+    pub fn take(&mut self, message: GalleryDown) -> Option<Offered> {
         match &mut self.inside {
-            Inside::Real(real) => {
-                // What the driver would do next is to report; the game does that when it pleases.
-                let _outcome = receiver::handle(&real.galleries, &real.keys, &mut real.parts, message);
+            // What the driver would do next is to report, or to fetch; the game does that when it pleases.
+            Inside::Real(real) => match receiver::handle(&real.galleries, &real.keys, &mut real.parts, message) {
+                Outcome::Offered(offered) => Some(offered),
+                _ => None,
+            },
+            Inside::Wrong(wrong) => {
+                wrong.take(message);
+                None
             }
-            Inside::Wrong(wrong) => wrong.take(message),
         }
+    }
+
+    /// Begins a download, or goes on with one; `None` if the manifest is refused.
+    pub fn download(&self, offered: Offered, answer: &SnapshotAnswer) -> Result<Option<Download>> {
+        let Inside::Real(real) = &self.inside else { return Ok(None) };
+        let dir = snapshots::dir_of(&real.dir, offered.gallery);
+        let to = Addressee { tenant: self.tenant, device: self.device, hub_keys: self.hub_keys.clone() };
+        if let Some(resumed) = Download::resume(&dir, &real.keys, &to, offered)? {
+            return Ok(Some(resumed));
+        }
+        match Download::begin(&dir, &real.keys, &to, offered, answer) {
+            Ok(begun) => Ok(Some(begun)),
+            Err(error) if error.code().is_some() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Replaces the gallery by what was downloaded.
+    pub fn apply(&self, download: Download) -> Result<()> {
+        let Inside::Real(real) = &self.inside else { return Ok(()) };
+        Ok(download.apply(&real.galleries).map(drop)?)
     }
 
     /// What it says on `up/gallery` now.
@@ -181,7 +211,8 @@ impl Real {
             copy_dir(older, &folder)?;
         }
         copies.push(copy);
-        let (galleries, _rebuilt) = Galleries::open(&dir.join("galleries"), keys.clone(), SPACE)?;
+        let (galleries, _rebuilt) =
+            Galleries::open(&dir.join("galleries"), keys.clone(), &face_core::Space::plain(SPACE))?;
         Ok((Self { dir, keys, galleries, parts: Parts::default(), copies, made: made + 1 }, older.is_some()))
     }
 }

@@ -11,6 +11,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use cloud_hub::domain::ids::PersonId;
 use cloud_hub::domain::message::{Incoming, Outgoing};
+use edge_agent::sync::snapshots::Offered;
 use uuid::Uuid;
 use wire_contract::GalleryDown;
 use wire_contract::gallery::{RecordKind, RecordOp};
@@ -23,6 +24,8 @@ use crate::rig::random::Random;
 const REMEMBERED: usize = 64;
 /// Reports until both ends must be equal, once it is calm: one may differ, be compared, answered, thrown away, filled.
 const CALM_ROUNDS: u32 = 8;
+/// The first of them, in which downloads are still cut: most snapshots are offered then.
+const ROUGH_ROUNDS: u32 = 3;
 
 /// How interleavings ended.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +40,18 @@ pub struct Score {
     pub tried: u64,
     /// Older copies of the gallery's folder that were put in place.
     pub older_copies: u64,
+    /// Snapshots that the edge was offered and wanted.
+    pub offers: u64,
+    /// Those that were applied.
+    pub applied: u64,
+    /// Downloads that were cut at some byte.
+    pub cut: u64,
+    /// Those that went on where they had been cut.
+    pub resumed: u64,
+    /// Snapshots that were gone when they were asked for, because somebody in them was erased.
+    pub gone: u64,
+    /// Records that went out of the log.
+    pub compacted: u64,
     /// Messages lost, doubled and held.
     pub lost: u64,
     /// See [`Score::lost`].
@@ -67,6 +82,8 @@ pub struct Match<'a> {
     /// What was ever sent to the edge.
     remembered: Vec<Outgoing>,
     partition: bool,
+    /// Downloads are cut although there is no partition.
+    rough: bool,
     templates: usize,
     score: Score,
 }
@@ -86,6 +103,7 @@ impl<'a> Match<'a> {
             held: Vec::new(),
             remembered: Vec::new(),
             partition: false,
+            rough: false,
             templates: 0,
             score: Score::default(),
         })
@@ -128,15 +146,16 @@ impl<'a> Match<'a> {
     }
 
     async fn happen(&mut self) -> Result<()> {
-        match self.random.below(10) {
+        match self.random.below(11) {
             0 | 1 => self.enrol().await,
             2 => self.another_template().await,
             3 | 4 => self.delete().await.map(drop),
             5 => self.bring_back().await,
             6 => self.report().await,
             7 => self.restart(),
-            8 => self.again(),
-            _ => self.trickle(),
+            8 => self.again().await,
+            9 => self.compact().await,
+            _ => self.trickle().await,
         }
     }
 
@@ -183,13 +202,13 @@ impl<'a> Match<'a> {
 
     async fn announce(&mut self) -> Result<()> {
         let out = self.hub.announce(&self.place).await;
-        self.send(out)
+        self.send(out).await
     }
 
     // ---- what the network does
 
     /// The hub's messages on their way: there at once, or held, or lost.
-    fn send(&mut self, messages: Vec<Outgoing>) -> Result<()> {
+    async fn send(&mut self, messages: Vec<Outgoing>) -> Result<()> {
         let own = self.edge().down_topic();
         // The hub's session is that of all its devices; the others have ended.
         for message in messages.into_iter().filter(|message| message.topic == own) {
@@ -199,7 +218,7 @@ impl<'a> Match<'a> {
             }
             self.remembered.push(message.clone());
             if !self.partition {
-                self.deliver(&message)?;
+                self.deliver(&message).await?;
             } else if self.random.chance(30) {
                 self.score.lost += 1;
             } else {
@@ -211,24 +230,24 @@ impl<'a> Match<'a> {
     }
 
     /// One of those that are held gets through before its time.
-    fn trickle(&mut self) -> Result<()> {
+    async fn trickle(&mut self) -> Result<()> {
         if self.held.is_empty() {
             return Ok(());
         }
         let one = usize::try_from(self.random.below(self.held.len() as u64))?;
         let message = self.held.swap_remove(one);
-        self.deliver(&message)
+        self.deliver(&message).await
     }
 
     /// One that was sent before, delivered or not, comes once more.
-    fn again(&mut self) -> Result<()> {
+    async fn again(&mut self) -> Result<()> {
         if self.remembered.is_empty() {
             return Ok(());
         }
         let one = usize::try_from(self.random.below(self.remembered.len() as u64))?;
         self.score.doubled += 1;
         let message = self.remembered[one].clone();
-        self.deliver(&message)
+        self.deliver(&message).await
     }
 
     /// What was held arrives in any order, some of it twice, some of it never.
@@ -238,28 +257,94 @@ impl<'a> Match<'a> {
                 self.held.pop();
                 self.score.lost += 1;
             } else {
-                self.trickle()?;
+                self.trickle().await?;
             }
             if self.random.chance(30) {
-                self.again()?;
+                self.again().await?;
             }
         }
         self.partition = false;
         // Rarely: the hub then looks at every tenant that the run has made.
         if self.random.chance(4) {
             let out = self.hub.session_lost().await;
-            self.send(out)?;
+            self.send(out).await?;
         }
         Ok(())
     }
 
-    fn deliver(&mut self, message: &Outgoing) -> Result<()> {
+    async fn deliver(&mut self, message: &Outgoing) -> Result<()> {
         let opened = self.edge().open(&message.topic, &message.payload)?;
         if puts(&opened).any(|person| self.deleted.contains_key(&person)) {
             self.score.late_upserts += 1;
         }
-        self.edge().take(opened);
+        let offered = self.edge().take(opened);
         self.look();
+        if let Some(offered) = offered {
+            self.fetch(offered).await?;
+        }
+        Ok(())
+    }
+
+    /// The edge fetches what it was offered, over a line that is cut at any byte while there is a partition. Meanwhile somebody may
+    /// be deleted at the hub.
+    async fn fetch(&mut self, offered: Offered) -> Result<()> {
+        self.score.offers += 1;
+        let rough = self.partition || self.rough;
+        if rough && self.random.chance(30) {
+            return Ok(());
+        }
+        let Some(answer) = self.hub.manifest(&self.place, offered.id).await? else {
+            self.score.gone += 1;
+            return Ok(());
+        };
+        let Some(mut download) = self.edge().download(offered, &answer)? else {
+            self.score.hub_wrong += 1;
+            return Ok(());
+        };
+        if download.held() > 0 {
+            self.score.resumed += 1;
+        }
+        while !download.is_complete() {
+            if self.partition && self.random.chance(30) && self.delete_behind_its_back().await? {
+                self.score.raced += 1;
+            }
+            let Some(bytes) = self.hub.content(&self.place, offered.id, download.held()).await? else {
+                self.score.gone += 1;
+                download.destroy();
+                return Ok(());
+            };
+            let cut = rough && self.random.chance(40);
+            let arrived = if cut { usize::try_from(self.random.below(bytes.len() as u64 + 1))? } else { bytes.len() };
+            if download.append(&bytes[..arrived]).is_err() {
+                self.score.hub_wrong += 1;
+                return Ok(());
+            }
+            if cut {
+                self.score.cut += 1;
+                return Ok(());
+            }
+        }
+        if self.edge().apply(download).is_err() {
+            self.score.hub_wrong += 1;
+        }
+        self.score.applied += 1;
+        self.look();
+        Ok(())
+    }
+
+    /// Deletes somebody of whom nothing is announced: the next report finds it out.
+    async fn delete_behind_its_back(&mut self) -> Result<bool> {
+        let Some(person) = self.somebody() else { return Ok(false) };
+        let version = self.hub.delete(&self.place, PersonId(person)).await?;
+        self.alive.remove(&person);
+        self.deleted.insert(person, version);
+        self.score.committed += 1;
+        Ok(true)
+    }
+
+    /// The hub takes out of the log what the edge has passed.
+    async fn compact(&mut self) -> Result<()> {
+        self.score.compacted += self.hub.compact(&self.place).await?;
         Ok(())
     }
 
@@ -281,7 +366,7 @@ impl<'a> Match<'a> {
     async fn hear(&mut self, report: Incoming) -> Result<()> {
         let mut out = self.hub.hear(report).await;
         out.extend(self.hub.work().await);
-        self.send(out)
+        self.send(out).await
     }
 
     fn restart(&mut self) -> Result<()> {
@@ -307,7 +392,8 @@ impl<'a> Match<'a> {
     /// Reports and answers without loss, until both ends are equal; then everybody is counted.
     async fn calm(&mut self) -> Result<()> {
         let mut equal = false;
-        for _ in 0..CALM_ROUNDS {
+        for round in 0..CALM_ROUNDS {
+            self.rough = round < ROUGH_ROUNDS;
             let reports = self.edge().reports();
             for report in reports {
                 self.hear(report).await?;
@@ -320,6 +406,7 @@ impl<'a> Match<'a> {
             // Longer than the hub waits for an answer that was lost.
             self.hub.pass(60);
         }
+        self.rough = false;
         self.score.apart += u64::from(!equal);
         let hubs: BTreeSet<Uuid> = self.hub.people(&self.place).await?.into_iter().map(|person| person.0).collect();
         self.score.hub_wrong += u64::from(hubs != self.alive);

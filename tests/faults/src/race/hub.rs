@@ -7,21 +7,28 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use anyhow::{Context as _, Result};
 use cloud_hub::clock::Clock;
 use cloud_hub::domain::certificate::DeviceCertificate;
+use cloud_hub::domain::compaction::Keep;
 use cloud_hub::domain::gallery::Change;
-use cloud_hub::domain::ids::{DeviceId, GalleryId, PersonId, SiteId, TenantId};
+use cloud_hub::domain::ids::{DeviceId, GalleryId, PersonId, SiteId, SnapshotId, TenantId};
 use cloud_hub::domain::message::{Incoming, Outgoing};
 use cloud_hub::domain::people::Profile;
 use cloud_hub::embedded::postgres::{EmbeddedPostgres, PostgresOptions};
-use cloud_hub::keys::{Claimed, Custody, DeviceLinks, Keyring, KeysError, LinkMaterial, NewSite, NewTemplate};
+use cloud_hub::keys::{
+    Claimed, Custody, DeviceLinks, Keyring, KeysError, LinkMaterial, NewSite, NewTemplate, Snapshots,
+};
 use cloud_hub::publish::{Broker, Desk, Publisher};
-use cloud_hub::store::galleries::{self, Pending};
+use cloud_hub::store::galleries::{self, Pending, compaction};
 use cloud_hub::store::{Database, StoreError, devices, migrate, people};
 use gallery_log::{Kind, RecordId, Root};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
+use wire_contract::claim::HubKey;
+use wire_contract::snapshot::SnapshotAnswer;
 
 /// The space of every template here.
 pub const SPACE: &str = "race-space";
+/// Missing versions from which on an edge is offered a snapshot: few, so that small galleries are fetched whole, too.
+const SNAPSHOT_FROM: u64 = 12;
 /// Connections to the database: the game does one thing at a time.
 const CONNECTIONS: u32 = 4;
 /// Who did it, for the audit rows.
@@ -34,6 +41,7 @@ pub struct Hub {
     custody: Custody,
     db: Database,
     desk: Desk,
+    snapshots: Snapshots,
     seconds: Arc<AtomicI64>,
     // Last, so that nothing speaks to it any more when it ends.
     _postgres: EmbeddedPostgres,
@@ -51,6 +59,8 @@ pub struct Place {
     pub gallery: GalleryId,
     /// The device's keys.
     pub link: LinkMaterial,
+    /// What it has pinned.
+    pub hub_key: HubKey,
 }
 
 /// How the hub took something that must be refused.
@@ -76,8 +86,9 @@ impl Hub {
         let links = DeviceLinks::new(custody.clone());
         // Nobody speaks to it: the game carries the messages.
         let broker = Broker { host: String::new(), port: 0, client_id: String::new(), credentials: None, tls: None };
-        let desk = Desk::new(Publisher { db: db.clone(), links, clock, broker });
-        Ok(Self { custody, db, desk, seconds, _postgres: postgres })
+        let desk = Desk::new(Publisher { db: db.clone(), links, clock, broker, snapshot_from: SNAPSHOT_FROM });
+        let snapshots = Snapshots::new(custody.clone());
+        Ok(Self { custody, db, desk, snapshots, seconds, _postgres: postgres })
     }
 
     /// Lets time go by.
@@ -100,7 +111,8 @@ impl Hub {
         self.custody.device_claimed(tenant, device, claimed).await?;
         let link = self.custody.link(tenant, device).await?;
         let gallery = link.galleries.first().context("the device has no gallery")?.gallery;
-        Ok(Place { tenant, site, device, gallery, link })
+        let hub_key = self.custody.keyring().signing().public();
+        Ok(Place { tenant, site, device, gallery, link, hub_key })
     }
 
     /// Revokes the device of a place, so that nothing more is sent to it.
@@ -122,7 +134,8 @@ impl Hub {
         let mut embedding = Box::new([0.0; 512]);
         embedding[axis % 512] = 1.0;
         let (space_id, model_version) = (SPACE.to_owned(), "1".to_owned());
-        let template = NewTemplate { space_id, model_version, quality: 0.5, photographs: 1, embedding };
+        let template =
+            NewTemplate { space_id, model_version, quality: 0.5, photographs: 1, embedding, duplicate: None };
         self.custody.enrol(place.tenant, id, None, template, ACTOR).await.map(drop)
     }
 
@@ -169,6 +182,37 @@ impl Hub {
         let gallery = place.gallery;
         let head = self.db.tenant(place.tenant, move |tx| Box::pin(galleries::get(tx, gallery))).await?;
         Ok((head.version, head.root))
+    }
+
+    /// The manifest of a snapshot, as `GET …/manifest` answers; `None` when it is gone.
+    pub async fn manifest(&self, place: &Place, id: Uuid) -> Result<Option<SnapshotAnswer>> {
+        match self.snapshots.manifest(place.tenant, place.device, SnapshotId(id)).await {
+            Err(KeysError::NoPersonKey(_)) => Ok(None),
+            answer => Ok(answer?),
+        }
+    }
+
+    /// The content of a snapshot from a byte on, a chunk at most; `None` when it is gone.
+    pub async fn content(&self, place: &Place, id: Uuid, from: u64) -> Result<Option<Vec<u8>>> {
+        let ready = self.snapshots.ready(place.tenant, place.device, SnapshotId(id)).await?;
+        let Some(ready) = ready else { return Ok(None) };
+        let (index, begin) = ready.locate(from).context("nothing is asked for behind the end")?;
+        let chunk = self.snapshots.chunk(&ready, index).await?;
+        let skipped = usize::try_from(from - begin)?;
+        Ok(chunk.map(|bytes| bytes[skipped..].to_vec()))
+    }
+
+    /// Takes out of the log what every device has passed, however young it is; how many records that were.
+    pub async fn compact(&self, place: &Place) -> Result<u64> {
+        let (gallery, now) = (place.gallery, self.custody_now());
+        // The database stamps records with the real time, which the game's does not follow.
+        let keep = Keep { live_since: None, written_since: now + Duration::days(36_500), now };
+        let done = self.db.tenant(place.tenant, move |tx| Box::pin(compaction::compact(tx, gallery, keep)));
+        Ok(done.await?.records)
+    }
+
+    fn custody_now(&self) -> OffsetDateTime {
+        OffsetDateTime::UNIX_EPOCH + Duration::seconds(self.seconds.load(Ordering::Relaxed))
     }
 
     /// A message of a device; what the hub answers at once.

@@ -5,7 +5,8 @@
 //! cannot be trusted, and its key is destroyed. Never a wrong match, never an event gone in silence, never a panic.
 //! Bare sled, as it comes, is the control: what is cut off behind a flipped bit it never misses.
 //!
-//! The filling of an emptied gallery is measured too: 10,000 people, from the hub's records to an index that finds them.
+//! The filling of an emptied gallery is measured too: 10,000 people, from the hub's records, and from its snapshot, to an index
+//! that finds them.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,9 +14,11 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use edge_store::{DeviceKeys, Identity};
+use gallery_log::{Record, Root};
 use tempfile::TempDir;
 
 use super::each_call::memory_dir;
+use super::rebuilding::{CUTS, Filled, Made};
 use crate::lab::{Lab, now};
 use crate::outcome::{Control, Tally, Verdict};
 use crate::rig::damage::{copy_dir, damage, files_below};
@@ -188,6 +191,26 @@ fn rebuild(tally: &mut Tally) -> Result<()> {
     tally.figure("rebuild_10000_ms", took);
     tally.require(known == REBUILT_PEOPLE, || format!("{known} people are known after the rebuild"));
     tally.require(took <= REBUILT_WITHIN_MS, || format!("filling 10,000 people took {took} ms"));
+    let root = people.root();
+    let records: Vec<Record> = batches.into_iter().flat_map(|(records, _)| records).collect();
+    rebuild_by_snapshot(&records, root, tally)
+}
+
+/// The same by a snapshot: in one go, and with the line cut and the agent started again at random bytes.
+fn rebuild_by_snapshot(records: &[Record], root: Root, tally: &mut Tally) -> Result<()> {
+    let snapshot = Made::of(records, records.len() as u64, root)?;
+    let mut random = Random::new(7);
+    for (name, cuts) in [("rebuild_10000_snapshot_ms", 0), ("rebuild_10000_snapshot_cut_ms", CUTS)] {
+        let dir = tempfile::tempdir()?;
+        let filled = snapshot.fill(dir.path(), cuts, &mut random)?;
+        let took = u64::try_from(filled.took.as_millis()).unwrap_or(u64::MAX);
+        tally.figure(name, took);
+        let Filled { people, sent, .. } = filled;
+        tally.require(people == REBUILT_PEOPLE, || format!("{people} people are known after a snapshot"));
+        tally.require(sent == snapshot.bytes(), || format!("{sent} bytes were sent for {}", snapshot.bytes()));
+        tally.require(cuts > 0 || took <= REBUILT_WITHIN_MS, || format!("a snapshot of 10,000 people took {took} ms"));
+    }
+    tally.figure("snapshot_cuts", CUTS);
     Ok(())
 }
 

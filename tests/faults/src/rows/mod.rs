@@ -24,6 +24,7 @@ mod nemesis;
 mod out_of_memory;
 mod postgres_kills;
 mod power_cuts;
+mod rebuilding;
 mod renewals;
 mod replays;
 mod revocations;

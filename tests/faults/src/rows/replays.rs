@@ -2,8 +2,11 @@
 //! itself, under another client id, by another device, and with the hub's own password. None has an effect: what reaches
 //! the hub is known there already, and the rest the broker refuses.
 //!
-//! Deliberately absent: replays after days (identity is a position in a stream, which no time limits), and commands, of
-//! which there are none yet.
+//! Orders and wishes on their way *to* a device are the second half, on a clock of its own ([`crate::replay`]): delivered again
+//! after a second, an hour, a month, to another device, after a restart, none has an effect beyond its first, no door opens
+//! late, and no older wish takes the place of a newer one.
+//!
+//! Deliberately absent: replays of events after days (identity is a position in a stream, which no time limits).
 
 use std::time::Duration;
 
@@ -14,6 +17,7 @@ use fleet_sim::trusting::{Captured, Trusting, capture};
 use crate::lab::{Lab, now};
 use crate::line::Site;
 use crate::outcome::{Control, Tally, Verdict};
+use crate::replay::{self, Wrong};
 use crate::rig::random::Random;
 use crate::row::{Need, Row};
 
@@ -27,6 +31,9 @@ pub(super) static M4: Row = Row {
     run: campaigns,
 };
 
+/// Replays of one game of orders, and games that each control is given.
+const GAME: u64 = 1_000;
+const CONTROLS: u64 = 3;
 /// Replays against one hub.
 const CAMPAIGN: u64 = 10_000;
 /// Batches that are captured, and events in each.
@@ -62,7 +69,24 @@ fn campaigns(lab: &mut Lab) -> Result<Verdict> {
     let tally = lab.phase("campaigns", count.div_ceil(CAMPAIGN), |number, tally| {
         campaign(&mut Random::new(number), CAMPAIGN.min(count - number * CAMPAIGN), tally)
     })?;
-    let control = Control::of("effects_of_fresh_ones", tally.count_of("control_effects"));
+    let orders = lab.phase("orders", count.div_ceil(GAME), |seed, tally| {
+        let score = replay::play(seed, GAME.min(count - seed * GAME), Wrong::Nothing)?;
+        tally.injected += score.replays;
+        tally.acked += score.first_effects;
+        tally.duplicated += score.effects;
+        tally.add("orders_replayed", score.replays);
+        tally.add("orders_to_another_device", score.turned_down);
+        tally.add("late_openings", score.late);
+        tally.add("older_wishes_won", score.turned_back);
+        tally.add("agent_restarts", score.restarts);
+        tally.require(score.is_clean(), || format!("orders, seed {seed}: {score:?}"));
+        Ok(())
+    })?;
+    let mut tally = tally;
+    tally.merge(orders);
+    let control = Control::of("effects_of_fresh_ones", tally.count_of("control_effects"))
+        .and("commands_forgotten", replay::caught(Wrong::CommandsForgotten, CONTROLS)?)
+        .and("twin_forgotten", replay::caught(Wrong::TwinForgotten, CONTROLS)?);
     Ok(Verdict { tally, control })
 }
 

@@ -1,5 +1,5 @@
 //! M5: enrolments and deletions race across a partition (see [`crate::race`]): both ends become equal, and nobody who was
-//! deleted comes back, from the edge, a replay or an older copy.
+//! deleted comes back, from the edge, a replay, an older copy, a snapshot under way, or a log whose tombstones are gone.
 //!
 //! The whole hub but its broker is real, Postgres included; so are the edge's store, galleries and receiver. Their files
 //! stand in memory where there is room: no power is cut here, and ten thousand interleavings sync a hundred thousand times.
@@ -55,6 +55,12 @@ fn interleavings(lab: &mut Lab) -> Result<Verdict> {
     // A race that no late message was part of shows nothing.
     let late = tally.count_of("late_upserts");
     tally.require(late * 4 >= count, || format!("only {late} upserts came after their tombstone"));
+    for (name, least) in
+        [("snapshots_applied", count / 20), ("downloads_cut", count / 400), ("records_compacted", count / 4)]
+    {
+        let found = tally.count_of(name);
+        tally.require(found >= least, || format!("only {found} {name}"));
+    }
     Ok(Verdict { tally, control })
 }
 
@@ -84,6 +90,12 @@ fn note(tally: &mut Tally, score: &Score) {
         ("messages_doubled", score.doubled),
         ("messages_held", score.held),
         ("not_converged", score.apart),
+        ("snapshots_offered", score.offers),
+        ("snapshots_applied", score.applied),
+        ("downloads_cut", score.cut),
+        ("downloads_resumed", score.resumed),
+        ("snapshots_gone", score.gone),
+        ("records_compacted", score.compacted),
     ] {
         tally.add(name, more);
     }

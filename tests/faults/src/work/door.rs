@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 use edge_agent::clock::{SharedClock, SystemClock};
-use edge_agent::door::{ActuatorError, DoorActuator, FailMode, Order, RelayState};
+use edge_agent::door::{ActuatorError, Displays, DoorActuator, FailMode, Order, RelayState};
 use edge_agent::gallery::Galleries;
 use edge_agent::stages::decide::{Decide, Decider, DoorInput, Rules, run as run_door};
 use edge_agent::stages::identify::Identified;
@@ -140,7 +140,10 @@ impl Door {
             inputs: inputs_at_door,
             roster: galleries.roster(),
             gallery_changes: galleries.changes(),
-            // Nobody gives this door orders.
+            displays: Displays::of(["main".into()]),
+            // Nobody gives this door orders, or other rules.
+            lockdown: watch::channel(false).1,
+            rules: watch::channel(Arc::new(rules()?)).1,
             orders_told: mpsc::channel(1).0,
             recorder,
             clock: Arc::clone(&clock),
@@ -182,6 +185,8 @@ impl Door {
             liveness: Findings::over(12),
             liveness_at: Some(at),
             vouched_shots: vec![at],
+            doubtful_shots: Vec::new(),
+            look: None,
             reasons: Vec::new(),
             models_answered: true,
         };
@@ -193,6 +198,8 @@ impl Door {
             generation: roster.generation(),
             n_templates: roster.snapshot().len(),
             ranked: roster.snapshot().candidates(&probe),
+            embedding: Arc::new(probe),
+            anchors: Vec::new(),
             same_face: true,
         };
         Ok((report, found))
@@ -321,5 +328,6 @@ fn rules() -> Result<Rules> {
         liveness: None,
         min_face_px: 80.0,
         deny_unrecorded: false,
+        lockdown_lets: Vec::new(),
     })
 }

@@ -147,7 +147,7 @@ pub fn make_crowd(dir: &Path, people: u64) -> Result<()> {
 
 /// The galleries below `dir`, as the agent opens them at its start.
 pub fn open_galleries(dir: &Path, keys: &DeviceKeys) -> Result<(Galleries, bool)> {
-    let (galleries, rebuilt) = Galleries::open(&dir.join("galleries"), keys.clone(), SPACE)?;
+    let (galleries, rebuilt) = Galleries::open(&dir.join("galleries"), keys.clone(), &face_core::Space::plain(SPACE))?;
     Ok((galleries, !rebuilt.is_empty()))
 }
 

@@ -2,9 +2,11 @@ use std::collections::{HashMap, HashSet};
 
 use face_core::liveness::{Check, CheckState, Demand, Findings, Method};
 use face_core::quality::QualityReason;
-use face_core::{Ranked, Similarity, TemplateId, ThresholdLadder, ThresholdStep};
+use face_core::{Embedding, Ranked, Similarity, TemplateId, ThresholdLadder, ThresholdStep};
 
 use super::*;
+
+mod challenge;
 
 const TRACK: TrackId = TrackId(7);
 
@@ -46,6 +48,7 @@ struct World {
     recording: bool,
     standings: HashMap<PersonId, Standing>,
     decisions: u128,
+    nonce: u64,
 }
 
 impl Surroundings for World {
@@ -61,6 +64,10 @@ impl Surroundings for World {
         self.standings.get(&person).copied().unwrap_or(Standing::Absent)
     }
 
+    fn is_among(&self, person: PersonId, ids: &[Uuid]) -> bool {
+        ids.contains(&person.0)
+    }
+
     fn recording(&self) -> bool {
         self.recording
     }
@@ -68,6 +75,10 @@ impl Surroundings for World {
     fn decision(&mut self) -> Uuid {
         self.decisions += 1;
         Uuid::from_u128(self.decisions)
+    }
+
+    fn nonce(&mut self) -> u64 {
+        self.nonce
     }
 }
 
@@ -80,10 +91,22 @@ fn rules() -> Rules {
     Rules {
         door: DoorPolicy { hold: Duration::from_secs(3), regrant: Duration::from_secs(1), ..DoorPolicy::default() },
         open_set: OpenSetRules { ladder, margin: 0.05 },
-        liveness: Some(LivenessRules { demand: Demand::standard(), pass_above: 0.5, horizon: Duration::from_secs(5) }),
+        liveness: Some(LivenessRules {
+            demand: Demand::standard(),
+            pass_above: 0.5,
+            horizon: Duration::from_secs(5),
+            challenge: ChallengeRule::Never,
+        }),
         min_face_px: 80.0,
         deny_unrecorded: true,
+        lockdown_lets: vec![ben().0],
     }
+}
+
+fn embedding() -> std::sync::Arc<Embedding> {
+    let mut raw = [0.0; 512];
+    raw[3] = 1.0;
+    std::sync::Arc::new(Embedding::from_raw(raw).unwrap())
 }
 
 fn ms(at: u64) -> MonoTime {
@@ -105,7 +128,7 @@ impl Story {
 
     fn with(rules: Rules) -> Self {
         let standings = HashMap::from([(anna(), Standing::Member), (ben(), Standing::Member)]);
-        let world = World { ready: true, generation: 1, recording: true, standings, decisions: 0 };
+        let world = World { ready: true, generation: 1, recording: true, standings, decisions: 0, nonce: 7 };
         Self { decider: Decider::new(rules), world, arrived: false }
     }
 
@@ -141,6 +164,8 @@ impl Story {
             generation: self.world.generation,
             n_templates: 2,
             ranked: rows(scores),
+            embedding: embedding(),
+            anchors: Vec::new(),
             same_face: true,
         }
     }
@@ -159,6 +184,8 @@ impl Story {
             liveness,
             liveness_at: Some(ms(at)),
             vouched_shots: vouched.iter().map(|at| ms(*at)).collect(),
+            doubtful_shots: Vec::new(),
+            look: None,
             reasons: Vec::new(),
             models_answered: true,
         };
@@ -174,6 +201,8 @@ impl Story {
             liveness: collecting(1),
             liveness_at: Some(ms(at)),
             vouched_shots: Vec::new(),
+            doubtful_shots: Vec::new(),
+            look: None,
             reasons: vec![reason],
             models_answered: true,
         };
@@ -272,6 +301,33 @@ fn too_close_to_call_is_refused() {
     }
     let outputs = story.frame(900, live(), &[300]);
     assert_eq!(reason(&outputs), Some(DenyReason::Ambiguous));
+}
+
+#[test]
+fn who_is_nearer_to_a_negative_anchor_than_to_the_person_is_refused_with_both_scores() {
+    let mut story = Story::new();
+    story.arrive();
+    let taken_for_anna = |story: &Story, at, anchor| Identified {
+        anchors: rows(&[(anna(), anchor)]),
+        ..story.found(at, &[(anna(), 0.61), (ben(), 0.1)])
+    };
+    for at in [100, 300] {
+        let found = taken_for_anna(&story, at, 0.7);
+        story.tell(DoorInput::Identified(found), at + 15);
+    }
+    let outputs = story.frame(900, live(), &[300]);
+    let (reason, context) = denial(&outputs).expect("refused");
+    assert_eq!(reason, DenyReason::NotThisPerson);
+    let identity = context.identity.unwrap();
+    assert_eq!((identity.person, identity.score, identity.anchor), (Some(anna()), Some(0.61), Some(0.7)));
+    assert!(!opens(&outputs));
+    let nearer_to_her = taken_for_anna(&story, 1_100, 0.6);
+    story.tell(DoorInput::Identified(nearer_to_her.clone()), 1_115);
+    assert!(!opens(&story.frame(1_200, live(), &[1_100])), "no new chance with each picture");
+    let mut herself = Story::new();
+    herself.arrive();
+    herself.tell(DoorInput::Identified(nearer_to_her), 1_115);
+    assert!(opens(&herself.frame(1_200, live(), &[1_100])), "an anchor does not keep the person out");
 }
 
 #[test]
@@ -460,6 +516,8 @@ fn a_model_that_does_not_answer_refuses() {
         liveness: live(),
         liveness_at: Some(ms(900)),
         vouched_shots: vec![ms(700)],
+        doubtful_shots: Vec::new(),
+        look: None,
         reasons: Vec::new(),
         models_answered: false,
     };
@@ -537,4 +595,16 @@ fn the_same_score_opens_before_a_small_gallery_and_not_before_a_large_one() {
         });
         assert_eq!(told.map(|identity| identity.threshold), Some(threshold), "{n_templates}");
     }
+}
+
+#[test]
+fn a_lock_down_is_passed_by_those_whom_the_policy_names_and_by_nobody_else() {
+    let mut story = Story::new();
+    story.tell(DoorInput::Lockdown { on: true }, 0);
+    story.shot(700, &[(anna(), 0.8)]);
+    assert_eq!(reason(&story.frame(900, live(), &[700])), Some(DenyReason::LockedDown));
+    let mut story = Story::new();
+    story.tell(DoorInput::Lockdown { on: true }, 0);
+    story.shot(700, &[(ben(), 0.8)]);
+    assert!(opens(&story.frame(900, live(), &[700])));
 }

@@ -3,15 +3,16 @@ use std::time::Duration;
 
 use face_core::door::DoorOrder;
 use face_core::identify::OpenSetRules;
-use face_core::liveness::{Check, CheckState, Demand, Findings, Method};
+use face_core::liveness::{ChallengeRule, Check, CheckState, Demand, Findings, Method};
 use face_core::{Embedding, Similarity, TrackId};
 use gallery_log::{Body, DigestKey, GalleryId, Kind, Log, Op, PersonBody, Record, RecordId, TemplateBody};
 use parking_lot::Mutex;
 
-use super::super::core::{LivenessRules, Rules};
+use super::super::core::LivenessRules;
 use super::*;
 use crate::clock::SystemClock;
 use crate::gallery::Galleries;
+use crate::stages::decide::EnrolOrder;
 use crate::stages::identify::Identified;
 use crate::stages::perceive::FaceReport;
 use crate::stages::record::Message;
@@ -50,6 +51,8 @@ impl DoorActuator for Notebook {
 /// A door task with a gallery of one person; nobody reads its events unless the test does.
 struct Site {
     inputs: mpsc::Sender<DoorInput>,
+    lockdown: watch::Sender<bool>,
+    rules: watch::Sender<Arc<Rules>>,
     told: mpsc::Receiver<OrderTold>,
     messages: mpsc::Receiver<Message>,
     recorder: Recorder,
@@ -68,7 +71,8 @@ fn site(hold: Duration) -> Site {
     let gallery = GalleryId(Uuid::from_u128(100));
     let keys = edge_store::GalleryKeys { epoch: 1, digest: DigestKey::new([4; 32]), credential: Default::default() };
     device.set_gallery(gallery, &keys).unwrap();
-    let (galleries, _) = Galleries::open(&dir.path().join("galleries"), device, "space").unwrap();
+    let (galleries, _) =
+        Galleries::open(&dir.path().join("galleries"), device, &face_core::Space::plain("space")).unwrap();
     let mut log = Log::new(gallery, 1);
     let mut embedding = Box::new([0.0; 512]);
     embedding[0] = 1.0;
@@ -95,10 +99,17 @@ fn site(hold: Duration) -> Site {
     let rules = Rules {
         door: face_core::door::DoorPolicy { hold, ..Default::default() },
         open_set: OpenSetRules { ladder, margin: 0.05 },
-        liveness: Some(LivenessRules { demand: Demand::standard(), pass_above: 0.5, horizon: Duration::from_secs(5) }),
+        liveness: Some(LivenessRules {
+            demand: Demand::standard(),
+            pass_above: 0.5,
+            horizon: Duration::from_secs(5),
+            challenge: ChallengeRule::Never,
+        }),
         min_face_px: 80.0,
         deny_unrecorded: true,
+        lockdown_lets: Vec::new(),
     };
+    let (lockdown, rules_told) = (watch::Sender::new(false), watch::Sender::new(Arc::new(rules.clone())));
     let (orders_told, told) = mpsc::channel(super::super::ORDERS_TOLD);
     let decide = Decide {
         door: "main".into(),
@@ -109,6 +120,9 @@ fn site(hold: Duration) -> Site {
         inputs,
         roster: galleries.roster(),
         gallery_changes: galleries.changes(),
+        lockdown: lockdown.subscribe(),
+        rules: rules_told.subscribe(),
+        displays: Displays::of(["main".into()]),
         orders_told,
         recorder: recorder.clone(),
         clock: Arc::new(SystemClock::default()),
@@ -116,7 +130,21 @@ fn site(hold: Duration) -> Site {
     };
     let task = tokio::spawn(run(decide));
     let clock = SystemClock::default();
-    Site { inputs: sender, told, messages, recorder, relay, galleries, log, keys, clock, task, _dir: dir }
+    Site {
+        inputs: sender,
+        lockdown,
+        rules: rules_told,
+        told,
+        messages,
+        recorder,
+        relay,
+        galleries,
+        log,
+        keys,
+        clock,
+        task,
+        _dir: dir,
+    }
 }
 
 impl Site {
@@ -135,6 +163,8 @@ impl Site {
             generation: roster.generation(),
             n_templates: face_core::Gallery::len(roster.snapshot()),
             ranked: face_core::Gallery::candidates(roster.snapshot(), &probe),
+            embedding: Arc::new(probe),
+            anchors: Vec::new(),
             same_face: true,
         };
         let report = FaceReport {
@@ -147,6 +177,8 @@ impl Site {
                 .with(Method::Temporal, Check::measured(CheckState::Pass, 0.02)),
             liveness_at: Some(now),
             vouched_shots: vec![now],
+            doubtful_shots: Vec::new(),
+            look: None,
             reasons: Vec::new(),
             models_answered: true,
         };
@@ -192,9 +224,12 @@ fn word(event: &DoorEvent) -> &'static str {
     match event {
         DoorEvent::Granted(_) => "granted",
         DoorEvent::Denied { reason: DenyReason::DoorFault, .. } => "fault",
+        DoorEvent::Denied { reason: DenyReason::LockedDown, .. } => "locked down",
         DoorEvent::Denied { .. } => "denied",
         DoorEvent::Unlocked { .. } => "unlocked",
         DoorEvent::Locked { .. } => "locked",
+        DoorEvent::Prompted { .. } => "prompted",
+        DoorEvent::ChallengeEnded(_) => "challenge ended",
     }
 }
 
@@ -297,12 +332,66 @@ async fn an_order_opens_the_door_and_is_answered_and_a_relay_that_refuses_it_too
     };
     let soon = site.clock.now() + Duration::from_secs(60);
     site.inputs.send(DoorInput::Ordered(order(1, soon))).await.unwrap();
-    assert_eq!(site.told.recv().await.unwrap(), OrderTold { command: Uuid::from_u128(1), outcome: OrderOutcome::Done });
+    assert_eq!(
+        site.told.recv().await.unwrap(),
+        OrderTold { command: Uuid::from_u128(1), outcome: Told::Opened(OrderOutcome::Done) }
+    );
     assert_eq!([site.event().await.0, site.event().await.0], ["unlocked", "locked"]);
     site.inputs.send(DoorInput::Ordered(order(2, site.clock.now()))).await.unwrap();
-    assert_eq!(site.told.recv().await.unwrap().outcome, OrderOutcome::Late);
+    assert_eq!(site.told.recv().await.unwrap().outcome, Told::Opened(OrderOutcome::Late));
     site.relay.1.store(true, Ordering::Relaxed);
     site.inputs.send(DoorInput::Ordered(order(3, soon))).await.unwrap();
-    assert_eq!(site.told.recv().await.unwrap().outcome, OrderOutcome::Fault);
+    assert_eq!(site.told.recv().await.unwrap().outcome, Told::Opened(OrderOutcome::Fault));
     site.moved(&[RelayState::Unlocked, RelayState::Locked]).await;
+}
+
+#[tokio::test]
+async fn a_lock_down_of_before_the_start_holds_and_one_that_begins_shuts_an_open_door() {
+    let mut site = site(Duration::from_secs(60));
+    site.person_stands_there().await;
+    assert_eq!([site.event().await.0, site.event().await.0], ["unlocked", "granted"]);
+    site.lockdown.send_replace(true);
+    assert_eq!(site.event().await.0, "locked");
+    site.person_stands_there().await;
+    assert_eq!(site.event().await.0, "locked down");
+    let order = DoorOrder { command: Uuid::from_u128(7), not_after: MonoTime::from_nanos(u64::MAX), hold: None };
+    site.inputs.send(DoorInput::Ordered(order)).await.unwrap();
+    assert_eq!(site.told.recv().await.unwrap().outcome, Told::Opened(OrderOutcome::LockedDown));
+    site.moved(&[RelayState::Unlocked, RelayState::Locked]).await;
+    site.lockdown.send_replace(false);
+    site.person_stands_there().await;
+    assert_eq!([site.event().await.0, site.event().await.0], ["unlocked", "granted"]);
+}
+
+#[tokio::test]
+async fn new_rules_count_from_the_next_face_on() {
+    let mut site = site(Duration::from_secs(60));
+    let mut rules = Rules::clone(&site.rules.borrow());
+    rules.min_face_px = 500.0;
+    site.rules.send_replace(Arc::new(rules.clone()));
+    // The watch is asked before the inputs.
+    site.person_stands_there().await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    site.moved(&[]).await;
+    rules.min_face_px = 80.0;
+    site.rules.send_replace(Arc::new(rules));
+    site.person_stands_there().await;
+    assert_eq!([site.event().await.0, site.event().await.0], ["unlocked", "granted"]);
+}
+
+#[tokio::test]
+async fn the_next_good_living_face_is_taken_for_whoever_is_to_be_enrolled() {
+    let mut site = site(Duration::from_secs(60));
+    let soon = crate::clock::Clock::now(&site.clock) + Duration::from_secs(60);
+    let order = EnrolOrder { command: Uuid::from_u128(5), not_after: soon };
+    site.inputs.send(DoorInput::Enrol(order)).await.unwrap();
+    site.person_stands_there().await;
+    let OrderTold { command, outcome: Told::Taken(face) } = site.told.recv().await.unwrap() else { panic!("no face") };
+    assert_eq!((command, face.quality), (Uuid::from_u128(5), 0.9));
+    assert!((face.embedding.as_slice()[0] - 1.0).abs() < 1e-6);
+    // One order, one face; the next waits in vain.
+    let now = crate::clock::Clock::now(&site.clock);
+    let short = EnrolOrder { command: Uuid::from_u128(6), not_after: now + Duration::from_millis(30) };
+    site.inputs.send(DoorInput::Enrol(short)).await.unwrap();
+    assert_eq!(site.told.recv().await.unwrap(), OrderTold { command: short.command, outcome: Told::NobodyCame });
 }

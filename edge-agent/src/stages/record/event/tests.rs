@@ -22,6 +22,7 @@ fn context(verdict: LivenessVerdict) -> AccessContext {
             score: Some(0.8),
             threshold: 0.442,
             margin: Some(0.3),
+            anchor: None,
             quality: 0.7,
         }),
         liveness: Some(LivenessSeen { verdict, threshold: 0.5 }),
@@ -87,6 +88,7 @@ fn every_reason_has_a_listed_code_and_a_hint() {
     reasons.extend([
         DenyReason::Unknown,
         DenyReason::Ambiguous,
+        DenyReason::NotThisPerson,
         DenyReason::LivenessFailed,
         DenyReason::LivenessStill,
         DenyReason::LivenessUndecided,

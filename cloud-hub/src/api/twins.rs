@@ -1,0 +1,226 @@
+//! Twins over the API: what is wished for a device, what it says, and the difference.
+//!
+//! In: an API key, settings, the ETag of what they change. Out: desired, reported, difference, since when. Settings are checked
+//! against the device's own schema before they are taken: an unknown key, or a number out of its bounds, is an error.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use uuid::Uuid;
+use wire_contract::{Code, Timestamp, TwinSettings, TwinVersion};
+
+use super::auth::Caller;
+use super::body::{Fields, Json};
+use super::commands::Giver;
+use super::page::Page;
+use super::problem::ApiError;
+use super::state::Api;
+use crate::domain::ids::{DeviceId, TenantId};
+use crate::domain::twin::{self, Desired, Reported};
+use crate::store::devices::DeviceState;
+use crate::store::{TenantTx, audit, devices, twins};
+
+/// Settings of one device. Sealed and wrapped they must fit a message of 64 KiB; 64 doors need a quarter of this.
+const MAX_SETTINGS_BYTES: usize = 32 * 1024;
+
+/// The twin as its owner sees it.
+#[derive(Debug, Serialize)]
+pub(super) struct TwinView {
+    device_id: Uuid,
+    standing: &'static str,
+    since: Option<Timestamp>,
+    desired: Option<DesiredView>,
+    reported: Option<ReportedView>,
+    difference: Vec<DifferenceView>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct DesiredView {
+    version: u64,
+    hash: String,
+    settings: TwinSettings,
+    actor: String,
+    created_at: Timestamp,
+}
+
+#[derive(Debug, Serialize)]
+struct ReportedView {
+    seen: Option<TwinVersion>,
+    applied: Option<TwinVersion>,
+    state: &'static str,
+    settings: Value,
+    restart_needed: Vec<String>,
+    code: Option<String>,
+    reason: Option<String>,
+    reported_at: Timestamp,
+}
+
+#[derive(Debug, Serialize)]
+struct DifferenceView {
+    path: String,
+    desired: Value,
+    reported: Value,
+}
+
+impl From<Desired> for DesiredView {
+    fn from(desired: Desired) -> Self {
+        Self {
+            version: desired.version,
+            hash: desired.settings.hash().to_string(),
+            settings: desired.settings,
+            actor: desired.actor,
+            created_at: desired.created_at.into(),
+        }
+    }
+}
+
+impl From<Reported> for ReportedView {
+    fn from(reported: Reported) -> Self {
+        Self {
+            seen: reported.seen,
+            applied: reported.applied,
+            state: reported.state.as_str(),
+            settings: reported.settings,
+            restart_needed: reported.restart_needed,
+            code: reported.code,
+            reason: reported.reason,
+            reported_at: reported.reported_at.into(),
+        }
+    }
+}
+
+impl TwinView {
+    async fn read(tx: &mut TenantTx, device: DeviceId, epoch: u32) -> Result<Self, ApiError> {
+        devices::get(tx, device).await?;
+        let (desired, reported) = (twins::desired(tx, device).await?, twins::reported(tx, device).await?);
+        let (standing, since) = twin::standing(epoch, desired.as_ref(), reported.as_ref());
+        let settings = reported.as_ref().map(|reported| &reported.settings);
+        let differences = desired.as_ref().map(|desired| twin::difference(&desired.settings, settings));
+        let view = |twin::Difference { path, desired, reported }| DifferenceView { path, desired, reported };
+        Ok(Self {
+            device_id: device.0,
+            standing: standing.as_str(),
+            since: since.map(Timestamp::from),
+            difference: differences.unwrap_or_default().into_iter().map(view).collect(),
+            desired: desired.map(DesiredView::from),
+            reported: reported.map(ReportedView::from),
+        })
+    }
+
+    fn version(&self) -> u64 {
+        self.desired.as_ref().map_or(0, |desired| desired.version)
+    }
+}
+
+/// The settings as a request brings them: the body is the settings themselves.
+#[derive(Debug, Deserialize)]
+pub(super) struct Wished(Value);
+
+impl Fields for Wished {
+    const KNOWN: &'static [&'static str] = &["log", "perceive", "door", "policy"];
+    const REQUIRED: &'static [&'static str] = &[];
+}
+
+/// `GET /v1/devices/{id}/twin`
+pub(super) async fn get(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(device): Path<Uuid>,
+) -> Result<Response, ApiError> {
+    Ok(tagged(show(&api, caller.tenant, DeviceId(device)).await?))
+}
+
+/// `PUT /v1/devices/{id}/twin`, with the ETag of the twin that it changes as `If-Match`.
+pub(super) async fn put(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(device): Path<Uuid>,
+    headers: HeaderMap,
+    Json(Wished(settings)): Json<Wished>,
+) -> Result<Response, ApiError> {
+    let matching = match headers.get(header::IF_MATCH).map(HeaderValue::to_str) {
+        None => return Err(ApiError::because(Code::PreconditionRequired, "send If-Match with the ETag of the twin")),
+        Some(Ok("*")) => None,
+        Some(tag) => {
+            let version = tag.ok().and_then(|tag| tag.trim().trim_matches('"').parse().ok());
+            Some(version.ok_or_else(|| ApiError::because(Code::PreconditionFailed, "If-Match is no ETag of a twin"))?)
+        }
+    };
+    Ok(tagged(wish(&api, caller.into(), DeviceId(device), matching, &settings).await?))
+}
+
+/// `GET /v1/devices/{id}/twin/versions`: the last fifty, the newest first.
+pub(super) async fn versions(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(device): Path<Uuid>,
+) -> Result<axum::Json<Page<DesiredView>>, ApiError> {
+    let found = api.db.tenant(caller.tenant, move |tx| {
+        Box::pin(async move {
+            devices::get(tx, DeviceId(device)).await?;
+            Ok::<_, ApiError>(twins::versions(tx, DeviceId(device)).await?)
+        })
+    });
+    Ok(axum::Json(Page::whole(found.await?.into_iter().map(DesiredView::from).collect())))
+}
+
+fn tagged(view: TwinView) -> Response {
+    ([(header::ETAG, format!("\"{}\"", view.version()))], axum::Json(view)).into_response()
+}
+
+pub(super) async fn show(api: &Arc<Api>, tenant: TenantId, device: DeviceId) -> Result<TwinView, ApiError> {
+    let epoch = api.custody.keyring().hub_epoch();
+    api.db.tenant(tenant, move |tx| Box::pin(TwinView::read(tx, device, epoch))).await
+}
+
+/// Takes settings as the next desired state; the same ones again change nothing. `matching` is the version that they are a
+/// change of, if the caller insists.
+pub(super) async fn wish(
+    api: &Arc<Api>,
+    Giver { tenant, actor }: Giver,
+    device: DeviceId,
+    matching: Option<u64>,
+    settings: &Value,
+) -> Result<TwinView, ApiError> {
+    if settings.to_string().len() > MAX_SETTINGS_BYTES {
+        return Err(ApiError::because(
+            Code::PayloadTooLarge,
+            format!("at most {MAX_SETTINGS_BYTES} bytes of settings"),
+        ));
+    }
+    let settings =
+        TwinSettings::parse(settings).map_err(|error| ApiError::because(Code::InvalidField, error.to_string()))?;
+    let (now, epoch) = (api.clock.now(), api.custody.keyring().hub_epoch());
+    api.db
+        .tenant(tenant, move |tx| {
+            Box::pin(async move {
+                if devices::get(tx, device).await?.state == DeviceState::Revoked {
+                    return Err(ApiError::of(Code::DeviceRevoked));
+                }
+                let present = twins::desired(tx, device).await?;
+                let version = present.as_ref().map_or(0, |present| present.version);
+                if matching.is_some_and(|matching| matching != version) {
+                    let detail = format!("the twin is at version {version}");
+                    return Err(ApiError::because(Code::PreconditionFailed, detail));
+                }
+                if present.is_none_or(|present| present.settings != settings) {
+                    let desired = Desired { version: version + 1, settings, actor, created_at: now };
+                    twins::wish(tx, device, &desired).await?;
+                    let entry = audit::Entry {
+                        actor: &desired.actor,
+                        action: "twin.set",
+                        object_kind: "device",
+                        object_id: Some(device.0),
+                        detail: json!({ "version": desired.version, "hash": desired.settings.hash().to_string() }),
+                    };
+                    audit::write(tx, entry).await?;
+                }
+                TwinView::read(tx, device, epoch).await
+            })
+        })
+        .await
+}

@@ -1,0 +1,67 @@
+//! Who is enrolled already under another id, by the model pack's thresholds for as many templates as the others have.
+
+use cloud_hub::domain::duplicate::Duplicate;
+use cloud_hub::domain::ids::PersonId;
+use cloud_hub::keys::NewTemplate;
+use face_core::{Similarity, ThresholdLadder, ThresholdStep};
+use sqlx::{Executor as _, Row as _};
+
+use crate::support::{SPACE, TestHub, skipped, template};
+
+fn ladder() -> ThresholdLadder {
+    let step = |up_to, cosine| ThresholdStep { up_to, threshold: Similarity::new(cosine) };
+    ThresholdLadder::new(vec![step(1, 0.4), step(3, 0.5), step(10, 0.6)]).unwrap()
+}
+
+/// At this cosine to an axis.
+fn towards(axis: usize, cosine: f32) -> Box<[f32; 512]> {
+    let mut embedding = Box::new([0.0; 512]);
+    embedding[axis] = cosine;
+    embedding[511] = (1.0 - cosine * cosine).sqrt();
+    embedding
+}
+
+#[tokio::test]
+async fn the_threshold_rises_with_the_templates_of_the_others_and_the_override_is_audited() {
+    if skipped("the_threshold_rises_with_the_templates_of_the_others_and_the_override_is_audited") {
+        return;
+    }
+    let hub = TestHub::start().await;
+    let place = hub.place().await;
+    let (first, newcomer) = (hub.person(place.tenant, "first").await, hub.person(place.tenant, "new").await);
+    let look = async |cosine: f32, person: PersonId| {
+        hub.custody.duplicate(place.tenant, person, SPACE, towards(0, cosine), ladder()).await.unwrap()
+    };
+    assert_eq!(look(0.99, newcomer).await, None, "nobody has a template");
+    hub.enrol(place.tenant, first, 0).await;
+    let found = look(0.45, newcomer).await.expect("one comparison, 0.4");
+    assert_eq!((found.person, found.threshold, found.compared), (first, 0.4, 1));
+    assert!((found.score - 0.45).abs() < 1e-6);
+    // Templates of the newcomer do not count, however many there are, and hide nobody.
+    for _ in 0..20 {
+        let own = NewTemplate { embedding: towards(0, 0.9), ..template(0) };
+        hub.custody.enrol(place.tenant, newcomer, None, own, "test").await.unwrap();
+    }
+    assert_eq!(look(0.45, newcomer).await.map(|found| (found.person, found.compared)), Some((first, 1)));
+    for axis in 1..3 {
+        let person = hub.person(place.tenant, &format!("p{axis}")).await;
+        hub.enrol(place.tenant, person, axis).await;
+    }
+    assert_eq!(look(0.45, newcomer).await, None, "three comparisons ask for 0.5");
+    let found: Duplicate = look(0.55, newcomer).await.expect("0.55 is enough for three");
+    assert_eq!((found.person, found.threshold, found.compared), (first, 0.5, 3));
+    assert_eq!(look(0.99, first).await.map(|found| found.person), Some(newcomer), "nobody is their own duplicate");
+
+    let allowed = NewTemplate { duplicate: Some(found), ..template(0) };
+    let id = hub.custody.enrol(place.tenant, newcomer, None, allowed, "test").await.unwrap();
+    let detail: serde_json::Value = hub
+        .superuser()
+        .await
+        .fetch_one("SELECT detail FROM audit_entry WHERE detail ? 'duplicate_allowed'")
+        .await
+        .unwrap()
+        .get(0);
+    assert_eq!(detail["template"], serde_json::json!(id.0));
+    assert_eq!(detail["duplicate_allowed"]["person"], serde_json::json!(first.0));
+    assert_eq!(detail["duplicate_allowed"]["compared"], 3);
+}
