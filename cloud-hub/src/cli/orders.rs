@@ -82,7 +82,7 @@ pub(super) struct ToDoor {
 }
 
 #[derive(Debug, Args)]
-struct How {
+pub(super) struct How {
     /// Wait for the device's last word; fails unless it succeeded
     #[arg(long)]
     wait: bool,

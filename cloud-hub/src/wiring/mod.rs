@@ -353,7 +353,7 @@ async fn forward_notices(db: &Database, feed: &Feed, wake: &Notify) -> Result<()
         match notices.next().await? {
             Notice::Event(tenant) => feed.wake(Some(tenant)),
             Notice::Reconnected => feed.wake(None),
-            Notice::Gallery(..) | Notice::Command(..) => continue,
+            Notice::Gallery(..) | Notice::Command(..) | Notice::Twin(..) => continue,
         }
         wake.notify_one();
     }

@@ -4,6 +4,7 @@ use cloud_hub::domain::anchor::{MOST, Objection};
 use cloud_hub::domain::ids::{AnchorId, PersonId, TenantId};
 use cloud_hub::keys::{Anchored, KeysError, NotThem};
 use cloud_hub::store::{StoreError, anchors, galleries};
+use face_core::{Embedding, Space};
 use gallery_log::{Body, Kind, Op};
 use sqlx::{Executor as _, Row as _};
 use uuid::Uuid;
@@ -69,7 +70,8 @@ async fn an_anchor_is_in_the_log_until_it_is_taken_back_and_nobody_is_found_by_i
     let Anchored::Made { id, score } = add(&hub, place.tenant, person, picture(3, 0.5)).await else { panic!("made") };
     assert_eq!(score, Some(0.5), "how much it resembles the person is told");
     assert_eq!(in_log(&hub, place.tenant, person).await, [(3, Op::Put, Some(0.5))]);
-    let near = hub.custody.nearest(place.tenant, SPACE, picture(3, 0.5).embedding, 5).await.unwrap();
+    let probe = Embedding::from_slice(picture(3, 0.5).embedding.as_slice()).unwrap();
+    let near = hub.custody.nearest(place.tenant, &Space::plain(SPACE), probe, 5).await.unwrap();
     assert_eq!(near.len(), 1, "the template alone is searched");
     assert!((near[0].similarity - 0.5).abs() < 1e-6);
 

@@ -3,7 +3,7 @@
 use cloud_hub::domain::duplicate::Duplicate;
 use cloud_hub::domain::ids::PersonId;
 use cloud_hub::keys::NewTemplate;
-use face_core::{Similarity, ThresholdLadder, ThresholdStep};
+use face_core::{Embedding, Similarity, Space, ThresholdLadder, ThresholdStep};
 use sqlx::{Executor as _, Row as _};
 
 use crate::support::{SPACE, TestHub, skipped, template};
@@ -30,7 +30,8 @@ async fn the_threshold_rises_with_the_templates_of_the_others_and_the_override_i
     let place = hub.place().await;
     let (first, newcomer) = (hub.person(place.tenant, "first").await, hub.person(place.tenant, "new").await);
     let look = async |cosine: f32, person: PersonId| {
-        hub.custody.duplicate(place.tenant, person, SPACE, towards(0, cosine), ladder()).await.unwrap()
+        let probe = Embedding::from_slice(towards(0, cosine).as_slice()).unwrap();
+        hub.custody.duplicate(place.tenant, person, &Space::plain(SPACE), probe, ladder()).await.unwrap()
     };
     assert_eq!(look(0.99, newcomer).await, None, "nobody has a template");
     hub.enrol(place.tenant, first, 0).await;

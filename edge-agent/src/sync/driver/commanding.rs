@@ -295,7 +295,13 @@ impl<C: Connect> Driver<C> {
         let hands = &self.orders.hands;
         let left = match leaving.target {
             // Full means that somebody asked already.
-            RebootTarget::Agent => hands.restart.as_ref().map(|restart| drop(restart.try_send(()))).is_some(),
+            RebootTarget::Agent => match &hands.restart {
+                None => false,
+                Some(restart) => {
+                    let _already_asked = restart.try_send(());
+                    true
+                }
+            },
             _ => {
                 let command = hands.reboot_command.clone();
                 blocking(move || reboot_machine(&command)).await

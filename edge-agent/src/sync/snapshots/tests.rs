@@ -12,7 +12,7 @@ use super::super::testkit::{
 use super::*;
 use crate::sync::healing::Parts;
 use crate::sync::link;
-use face_core::{Gallery as _, PersonId};
+use face_core::{Gallery as _, PersonId, Space};
 use wire_contract::GalleryDown;
 
 const ID: Uuid = Uuid::from_u128(0x5a);
@@ -171,7 +171,8 @@ fn what_the_hub_did_not_sign_is_refused_and_the_old_state_stays() {
         // Nor after a restart.
         let (keys, galleries_dir) = (device.keys.clone(), device.dir.path().join("galleries"));
         drop(device.galleries);
-        let (galleries, rebuilt) = Galleries::open(&galleries_dir, keys, super::super::testkit::SPACE).unwrap();
+        let (galleries, rebuilt) =
+            Galleries::open(&galleries_dir, keys, &Space::plain(super::super::testkit::SPACE)).unwrap();
         assert!(rebuilt.is_empty(), "{what}");
         let line = galleries.roster().load().lines()[0].clone();
         assert_eq!((line.version, line.root), (before.0, before.1), "{what}");

@@ -29,8 +29,10 @@ impl Decider {
             return None;
         }
         // None says that it is alive, or that the door asks for no life.
-        let alive =
-            self.rules.liveness.is_none_or(|rules| case.liveness_judgement(report, search.shot_at, rules).is_none());
+        let rules = &self.rules;
+        let alive = rules
+            .liveness
+            .is_none_or(|liveness| case.liveness_judgement(report, search.shot_at, rules, liveness).is_none());
         if !alive {
             return None;
         }
