@@ -99,7 +99,8 @@ async fn nothing_but_the_dates_is_overlooked() {
         assert!(matches!(refused, Err(TellError::Hub(HttpsError::NoAnswer { .. }))), "{name}: {:?}", refused.err());
     }
     let (ours, theirs) = (Pki::new(), Pki::new());
-    let hub = HttpsHub::showing(&theirs, theirs.served(|_| {}), |_| panic!("another root was asked")).await;
+    let asked = |_: Asked| -> (u16, serde_json::Value) { panic!("another root was asked") };
+    let hub = HttpsHub::showing(&theirs, theirs.served(|_| {}), asked).await;
     let refused = learn(&ours.identity(&hub.url, 1), &unvouched(), LIMIT).await;
     assert!(matches!(refused, Err(TellError::Hub(HttpsError::NoAnswer { .. }))), "another root: {refused:?}");
 }
