@@ -29,10 +29,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-pub use stores::{credentials_dir, prepare_dirs};
+pub use stores::{credentials_dir, open_clock, prepare_dirs};
 
 use anyhow::{Context, Result, bail};
-use edge_store::{DeviceKeys, Identity, Outbox};
+use edge_store::{ClockStore, DeviceKeys, Identity, Outbox};
 use face_runtime::ModelPack;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -42,7 +42,7 @@ use uuid::Uuid;
 
 use self::desk::Desk;
 use self::live::Live;
-use crate::clock::{Clock, SharedClock, SystemClock};
+use crate::clock::{Clock, SharedClock, SystemClock, keeper};
 use crate::config::{Config, Sources};
 use crate::control::{self, control_socket};
 use crate::door::{Displays, bind_unix};
@@ -120,8 +120,7 @@ pub async fn run(start: Start) -> Result<After> {
         move || stores::open(&config)
     });
     let opened = opening_stores.await.context("opening the stores panicked")??;
-    let clock: SharedClock =
-        Arc::new(SystemClock::not_before(opened.identity.as_ref().map_or(0, |identity| identity.signed_time)));
+    let clock: SharedClock = Arc::new(opened.clock.clone());
     let lease_ended = stores::enforce_lease(&config, &opened, &clock);
     let (mut sockets, relays) = (Vec::new(), doors::open_relays(&config, &clock)?);
     let pack = watchdog::waiting_for_models(opening_models).await.context("opening the models panicked")??;
@@ -222,6 +221,7 @@ struct Agent {
     keys: DeviceKeys,
     outbox: Arc<Outbox>,
     galleries: Arc<Galleries>,
+    clock_keeping: Option<(SystemClock, ClockStore)>,
     recorder: Recorder,
     messages: Option<mpsc::Receiver<record::Message>>,
     recorded: watch::Sender<u64>,
@@ -258,6 +258,7 @@ impl Agent {
             space_id: pack.manifest().space_id.clone(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         };
+        let clock_keeping = (opened.clock, opened.clock_store);
         for rebuilt in opened.rebuilt {
             recorder.try_record(Happening::GalleryRebuilt {
                 gallery: rebuilt.gallery.0,
@@ -284,6 +285,7 @@ impl Agent {
             keys: opened.keys,
             outbox: opened.outbox,
             galleries: opened.galleries,
+            clock_keeping: Some(clock_keeping),
             recorder,
             messages: Some(messages),
             recorded: watch::channel(0).0,
@@ -446,7 +448,7 @@ impl Agent {
         self.spawn(Part::Sync, sync::run(sync, status, stop));
     }
 
-    /// Control socket, door sockets, watchdog.
+    /// Control socket, door sockets, what is known of the time, watchdog.
     fn servers(
         &mut self,
         config: &Config,
@@ -481,6 +483,9 @@ impl Agent {
             self.spawn(Part::Server, async move {
                 watch.serve(stop).await;
             });
+        }
+        if let Some((clock, store)) = self.clock_keeping.take() {
+            self.spawn(Part::Server, keeper::run(clock, store, self.stop_servers.clone()));
         }
         let (beats, stop) = (std::mem::take(&mut self.beats), self.stop_servers.clone());
         self.spawn(Part::Server, async move {

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
+use serde::Deserialize;
 use uuid::Uuid;
 use wire_contract::claim::{BrokerAddress, ClaimRequest};
 use wire_contract::encoding::{SecretBytes, V1};
@@ -80,10 +81,18 @@ pub(super) fn answer(api: &Api, tenant: TenantId, device: DeviceId, chain_pem: S
     }
 }
 
+/// What may be in the query of the link.
+#[derive(Debug, Deserialize)]
+pub(super) struct LinkQuery {
+    /// What the time in the answer is signed for ([`wire_contract::paths::NONCE`]); the device id without it.
+    nonce: Option<Uuid>,
+}
+
 /// `GET /v1/device/link`: the present link key, the galleries of the device with their keys, the hub's time.
 pub(super) async fn link(
     State(api): State<Arc<Api>>,
     caller: CallingDevice,
+    Query(query): Query<LinkQuery>,
 ) -> Result<axum::Json<LinkAnswer>, ApiError> {
     let material = api.custody.link(caller.tenant, caller.device).await?;
     let gallery = |held: &LinkGallery| wire_contract::link::LinkGallery {
@@ -98,6 +107,6 @@ pub(super) async fn link(
         link_key: SecretBytes::new(*material.link_key),
         hub_epoch: material.hub_epoch,
         galleries: material.galleries.iter().map(gallery).collect(),
-        server_time: api.custody.keyring().signing().sign_time(caller.device.0, api.clock.now()),
+        server_time: api.custody.keyring().signing().sign_time(query.nonce.unwrap_or(caller.device.0), api.clock.now()),
     }))
 }

@@ -155,7 +155,7 @@ impl Drop for AddressPlace {
 }
 
 /// An IPv6 client owns at least its /64, so that is what is counted.
-fn group(address: IpAddr) -> IpAddr {
+pub(super) fn group(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(v6) => match v6.to_ipv4_mapped() {

@@ -19,6 +19,7 @@ mod events;
 pub mod feed;
 mod galleries;
 pub mod health;
+mod hub_time;
 pub mod listener;
 mod observe;
 mod page;
@@ -116,6 +117,7 @@ fn ordinary() -> Router<Arc<Api>> {
         .route("/v1/webhooks", post(webhooks::create).get(webhooks::list))
         .route("/v1/webhooks/{id}", delete(webhooks::delete))
         .route(paths::CLAIMS, post(claims::claim))
+        .route(paths::TIME, post(hub_time::tell).layer(axum::Extension(hub_time::Askers::default())))
         .route(paths::DEVICE_LINK, get(claims::link))
         .route(paths::DEVICE_RENEWAL, post(renewals::renew))
         .route(paths::DEVICE_ENROLMENTS, post(answers::enrol))

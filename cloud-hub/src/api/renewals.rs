@@ -17,8 +17,8 @@ use super::state::Api;
 use crate::pki::DeviceRequest;
 
 impl Fields for RenewalRequest {
-    const KNOWN: &'static [&'static str] = &["v", "csr"];
-    const REQUIRED: &'static [&'static str] = Self::KNOWN;
+    const KNOWN: &'static [&'static str] = &["v", "csr", "nonce"];
+    const REQUIRED: &'static [&'static str] = &["v", "csr"];
 }
 
 pub(super) async fn renew(
@@ -41,5 +41,6 @@ pub(super) async fn renew(
         ));
     }
     tracing::info!(event = "certificate_offered", client_id = %caller.tenant, device = %caller.device, %expires_at, "a device renews its certificate");
-    Ok(axum::Json(claims::answer(&api, caller.tenant, caller.device, issued.chain_pem, caller.device.0)))
+    let nonce = request.nonce.unwrap_or(caller.device.0);
+    Ok(axum::Json(claims::answer(&api, caller.tenant, caller.device, issued.chain_pem, nonce)))
 }

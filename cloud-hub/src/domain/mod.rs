@@ -12,6 +12,7 @@
 pub mod anchor;
 pub mod api_key;
 pub mod broker_password;
+pub mod budget;
 pub mod certificate;
 pub mod claim;
 pub mod command;

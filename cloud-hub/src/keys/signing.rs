@@ -8,7 +8,7 @@ use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use time::OffsetDateTime;
 use uuid::Uuid;
 use wire_contract::claim::{HubKey, SignedTime};
-use wire_contract::{Bytes, SnapshotManifest};
+use wire_contract::{Bytes, HubTime, Nonce, SnapshotManifest};
 use zeroize::Zeroizing;
 
 use super::KeysError;
@@ -45,6 +45,12 @@ impl SigningKey {
     #[must_use]
     pub fn sign_time(&self, nonce: Uuid, now: OffsetDateTime) -> SignedTime {
         SignedTime::sign(&self.pair, self.id, nonce, now.into())
+    }
+
+    /// The time, signed for one question.
+    #[must_use]
+    pub fn tell_time(&self, nonce: Nonce, now: OffsetDateTime) -> HubTime {
+        HubTime::sign(&self.pair, self.id, nonce, now.into())
     }
 
     /// A snapshot's manifest, signed.

@@ -61,7 +61,10 @@ async fn the_next_certificate_works_at_once_and_ends_the_one_before_at_its_first
     let next = Device::new();
     let answer: ClaimAnswer = serde_json::from_value(renew(&hub, &device, &chain, &next).await.1).unwrap();
     assert_eq!(answer.device.to_string(), id);
-    assert!(answer.server_time.verify(&answer.hub_keys, id.parse().unwrap()).is_ok());
+    assert!(
+        answer.server_time.verify(&answer.hub_keys, id.parse().unwrap()).is_ok(),
+        "without a nonce, for the device"
+    );
     // Whichever of the two the device has after a power cut works.
     assert_eq!(link_epoch(&hub, &device, &chain).await, before);
     assert!(device.is_let_in(&hub, &chain, &id).await);

@@ -196,3 +196,44 @@ async fn a_dead_database_is_told_and_comes_back() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
+
+#[tokio::test]
+async fn the_time_is_told_signed_to_whoever_asks_and_not_without_end() {
+    if skipped("the_time_is_told_signed_to_whoever_asks_and_not_without_end") {
+        return;
+    }
+    let dir = data_dir();
+    let hub = Hub::start(dir.path());
+    let tenant = hub.tenant("Acme");
+    let (_, token) = super::devices::made(&hub, &tenant, "entrance").await;
+    let (_, claimed) = super::devices::Device::new().claim(&hub, &token).await;
+    let pinned: wire_contract::ClaimAnswer = serde_json::from_value(claimed).unwrap();
+    let client = hub.client();
+    let ask = async |body: serde_json::Value| {
+        read(client.post(format!("{}/v1/time", hub.https())).json(&body).send().await.unwrap()).await
+    };
+    let nonce = wire_contract::Nonce([9; 32]);
+    let (status, answer) = ask(serde_json::json!({ "v": 1, "nonce": nonce })).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    let answer: wire_contract::HubTime = serde_json::from_value(answer).unwrap();
+    let told = answer.verify(&pinned.hub_keys, &nonce).unwrap().to_offset_date_time();
+    let now = cloud_hub::clock::Clock::system().now();
+    assert!((now - told).unsigned_abs() < Duration::from_secs(30), "{told} is not now");
+
+    for bad in [serde_json::json!({ "v": 1 }), serde_json::json!({ "v": 1, "nonce": "00" })] {
+        assert_eq!(ask(bad).await.0, StatusCode::UNPROCESSABLE_ENTITY);
+    }
+    let mut refused = None;
+    for _ in 0..2_000 {
+        let asked = client.post(format!("{}/v1/time", hub.https()));
+        let answer = asked.json(&serde_json::json!({ "v": 1, "nonce": nonce })).send().await.unwrap();
+        if answer.status() == StatusCode::TOO_MANY_REQUESTS {
+            refused = Some(answer);
+            break;
+        }
+    }
+    let refused = refused.expect("one address asks as often as it likes");
+    assert!(refused.headers().contains_key("retry-after"));
+    let (status, problem) = read(refused).await;
+    assert_eq!((status.as_u16(), problem["code"].as_str()), (429, Some("rate_limited")));
+}

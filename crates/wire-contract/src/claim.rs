@@ -157,6 +157,9 @@ pub struct RenewalRequest {
     pub v: V1,
     /// PKCS#10 in PEM, P-256, self-signed, for a new key. Its subject is ignored.
     pub csr: String,
+    /// Random: what the time in the answer is to be signed for. Without one it is signed for the device id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nonce: Option<Uuid>,
 }
 
 impl RenewalRequest {
@@ -215,7 +218,7 @@ pub struct ClaimAnswer {
     pub hub_url: Url,
     /// Where the broker is.
     pub broker: BrokerAddress,
-    /// The hub's time, signed for this claim (nonce = claim id), or for this device's renewal (nonce = device id).
+    /// The hub's time, signed for this claim (nonce = claim id), or for this device's renewal (its own nonce).
     pub server_time: SignedTime,
 }
 
@@ -224,7 +227,8 @@ pub struct ClaimAnswer {
 pub struct SignedTime {
     /// The time.
     pub at: Timestamp,
-    /// What it was signed for: the claim id, or the device id for a link answer.
+    /// What it was signed for: the claim id, or the nonce of the device that fetches a link or renews its certificate
+    /// (without one, the device id).
     pub nonce: Uuid,
     /// The HSK.
     pub key_id: Uuid,

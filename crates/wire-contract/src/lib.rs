@@ -5,7 +5,7 @@
 //! Where to start: [`topic`] (every topic string is made here and nowhere else), [`envelope`] and [`link`] (how payloads
 //! are authenticated), [`event`] and [`batch`] and [`evtack`] (events on their way to the hub), [`gallery`] (people on
 //! their way to doors), [`snapshot`] (all of them at once), [`command`] and [`twin`] (orders, and how a device is set up),
-//! [`status`], [`claim`] (how a device gets its identity), [`codes`] and [`texts`] (every reason
+//! [`status`], [`claim`] (how a device gets its identity), [`hub_time`] (what time it is), [`codes`] and [`texts`] (every reason
 //! and error, once), [`problem`] and [`webhook`] (what integrators see). Examples of each are in `golden/v1`, JSON
 //! Schemas in `schemas/v1`, the whole as an AsyncAPI document ([`asyncapi`]) in `schemas/asyncapi.json`; tests keep them
 //! equal to the code, and an old golden file never changes.
@@ -33,6 +33,7 @@ pub mod gallery;
 pub mod guidance;
 pub mod healing;
 pub mod home;
+pub mod hub_time;
 pub mod ids;
 pub mod link;
 pub mod paths;
@@ -55,6 +56,7 @@ pub use enrol::{EnrolAnswer, EnrolRequest};
 pub use event::{CloudEvent, EventData};
 pub use evtack::{EvtAck, EvtRefusal, Verdict};
 pub use gallery::{GalleryDown, GalleryUp};
+pub use hub_time::{HubTime, HubTimeRequest, Nonce};
 pub use ids::{ClaimId, CommandId, DeviceId, EventId, GalleryId, PersonId, Sequence, StreamId, TenantId};
 pub use link::{LinkAnswer, LinkKeys};
 pub use problem::Problem;

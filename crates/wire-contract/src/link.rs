@@ -116,7 +116,7 @@ pub struct LinkAnswer {
     pub hub_epoch: u32,
     /// The galleries that the device serves; it drops all others.
     pub galleries: Vec<LinkGallery>,
-    /// The hub's time, signed.
+    /// The hub's time, signed for the nonce in the query, or for the device id without one.
     pub server_time: SignedTime,
 }
 

@@ -4,8 +4,9 @@ use schemars::{Schema, schema_for};
 
 use crate::{
     Batch, ClaimAnswer, ClaimRequest, ClaimToken, CloudEvent, CommandDown, CommandUp, EnrolAnswer, EnrolRequest,
-    EventData, EvtAck, EvtRefusal, GalleryDown, GalleryUp, LinkAnswer, Problem, RenewalRequest, Status, TwinDown,
-    TwinSettings, TwinUp, guidance::DoorGuidance, snapshot::SnapshotAnswer, webhook::WebhookBody,
+    EventData, EvtAck, EvtRefusal, GalleryDown, GalleryUp, HubTime, HubTimeRequest, LinkAnswer, Problem,
+    RenewalRequest, Status, TwinDown, TwinSettings, TwinUp, guidance::DoorGuidance, snapshot::SnapshotAnswer,
+    webhook::WebhookBody,
 };
 
 /// Every schema with the name of its file (without `.json`).
@@ -26,6 +27,8 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("gallery_down", schema_for!(GalleryDown)),
         ("gallery_up", schema_for!(GalleryUp)),
         ("guidance", schema_for!(DoorGuidance)),
+        ("hub_time", schema_for!(HubTime)),
+        ("hub_time_request", schema_for!(HubTimeRequest)),
         ("link_answer", schema_for!(LinkAnswer)),
         ("problem", schema_for!(Problem)),
         ("renewal_request", schema_for!(RenewalRequest)),

@@ -407,7 +407,9 @@ fn claim_and_link_are_as_in_the_golden_files() {
         csr: "-----BEGIN CERTIFICATE REQUEST-----\n…\n-----END CERTIFICATE REQUEST-----\n".into(),
     };
     check("claim_request", &request);
-    check("renewal_request", &RenewalRequest { v: V1, csr: request.csr.clone() });
+    check("renewal_request", &RenewalRequest { v: V1, csr: request.csr.clone(), nonce: None });
+    let nonce = Some(uuid(62));
+    check("renewal_request_nonce", &RenewalRequest { v: V1, csr: request.csr.clone(), nonce });
     let answer = ClaimAnswer {
         v: V1,
         tenant: TenantId(uuid(1)),
@@ -435,6 +437,10 @@ fn claim_and_link_are_as_in_the_golden_files() {
         server_time: server_time(),
     };
     check("link_answer", &link);
+    let nonce = Nonce([0x77; 32]);
+    check("hub_time_request", &HubTimeRequest { v: V1, nonce });
+    let pair = ring::signature::Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
+    check("hub_time", &HubTime::sign(&pair, uuid(40), nonce, at(0)));
 }
 
 #[test]

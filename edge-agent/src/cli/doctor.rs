@@ -99,7 +99,7 @@ fn examine(config: &Config) -> Vec<Finding> {
         findings.push(Finding::mind("configuration", "usable", warning));
     }
     findings.extend(identity(config));
-    findings.push(clock());
+    findings.push(clock(config));
     findings
 }
 
@@ -226,7 +226,7 @@ fn identity(config: &Config) -> Vec<Finding> {
         }
         Err(error) => return vec![Finding::bad(subject, chain(&error), "claim the device again")],
     };
-    let mut findings = vec![certificate(&identity)];
+    let mut findings = vec![certificate(&identity, agents_clock(config).wall().utc.unix_timestamp())];
     findings.push(match DeviceKeys::open(&config.agent.keys_dir(), wiring::credentials_dir().as_deref()) {
         Ok(keys) => Finding::good("device store key", keys.source().to_string()),
         Err(error) => Finding::bad("device store key", chain(&error), "claim the device again if the key is gone"),
@@ -240,13 +240,12 @@ fn identity(config: &Config) -> Vec<Finding> {
     findings
 }
 
-fn certificate(identity: &Identity) -> Finding {
+fn certificate(identity: &Identity, now: i64) -> Finding {
     let subject = "certificate";
     let chain = identity.chain();
     let Some((_, leaf)) = chain.first().and_then(|der| X509Certificate::from_der(der).ok()) else {
         return Finding::bad(subject, "cannot be read", "claim the device again");
     };
-    let now = SystemClock::default().wall().utc.unix_timestamp();
     let (from, until) = (leaf.validity().not_before, leaf.validity().not_after);
     let found = format!("device {}, valid {from} to {until}", identity.device);
     if now < from.timestamp() {
@@ -285,17 +284,36 @@ fn reachable(subject: &str, host: &str, port: u16) -> Finding {
     }
 }
 
-fn clock() -> Finding {
-    let wall = SystemClock::default().wall();
+/// What the agent would believe of the clock if it started now.
+fn agents_clock(config: &Config) -> SystemClock {
+    let (state_dir, credentials) = (&config.agent.state_dir, wiring::credentials_dir());
+    let identity = Identity::load(state_dir).ok().flatten();
+    let known = identity.and_then(|identity| {
+        let keys = DeviceKeys::open(&config.agent.keys_dir(), credentials.as_deref()).ok()?;
+        Some(wiring::open_clock(config, &keys, Some(&identity)).ok()?.0)
+    });
+    known.unwrap_or_else(|| SystemClock::resumed(config.clock, 0, None))
+}
+
+fn clock(config: &Config) -> Finding {
+    let clock = agents_clock(config);
+    let (wall, shown, past) = (clock.wall(), SystemClock::utc(), clock.known_past());
     let now = rfc3339_ms(wall.utc);
     match wall.quality {
         ClockQuality::Synchronised => Finding::good("clock", format!("{now}, synchronised")),
         ClockQuality::Holdover => {
-            Finding::mind("clock", format!("{now}, not synchronised"), "start a time service such as systemd-timesyncd")
+            let found = format!("{now}, not synchronised; the agent carries on what it was told in this boot");
+            Finding::mind("clock", found, "start a time service such as systemd-timesyncd")
+        }
+        ClockQuality::Untrusted if shown < past => {
+            let advice =
+                "set it: people with a limited validity are denied until it is right or the hub has told the time";
+            let found = format!("{} cannot be right: it is {} at least", rfc3339_ms(shown), rfc3339_ms(past));
+            Finding::bad("clock", found, advice)
         }
         ClockQuality::Untrusted => {
-            let advice = "set it: time-limited permissions deny until it is right";
-            Finding::bad("clock", format!("{now} cannot be right"), advice)
+            let advice = "people with a limited validity are denied until the hub has told the time; a time service such as systemd-timesyncd does without the hub";
+            Finding::mind("clock", format!("{now}, and nothing has vouched for it since the boot"), advice)
         }
     }
 }

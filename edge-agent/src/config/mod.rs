@@ -27,6 +27,7 @@ use layers::{Layers, Place, SyntaxError, Value};
 pub use show::Format;
 pub use twin::TwinLayer;
 
+use crate::clock::ClockConfig;
 use crate::door::DoorConfig;
 use crate::logging::LogConfig;
 use crate::models::ModelsConfig;
@@ -96,6 +97,8 @@ impl SyncConfig {
 pub struct Config {
     /// `[agent]`
     pub agent: AgentConfig,
+    /// `[clock]`
+    pub clock: ClockConfig,
     /// `[log]`
     pub log: LogConfig,
     /// `[models]`
@@ -343,6 +346,7 @@ impl<'t> Reader<'_, 't> {
         self.check_top_keys();
         let effective = self.effective();
         let agent = self.section::<AgentConfig>(&effective, "agent");
+        let clock = self.section::<ClockConfig>(&effective, "clock");
         let log = self.section::<LogConfig>(&effective, "log");
         let models = self.section::<ModelsConfig>(&effective, "models");
         let perceive = self.section::<PerceiveConfig>(&effective, "perceive");
@@ -350,12 +354,12 @@ impl<'t> Reader<'_, 't> {
         let cameras = self.list::<CameraConfig>(&effective, "camera");
         let doors = self.list::<DoorConfig>(&effective, "door");
         let policies = self.list::<PolicyConfig>(&effective, "policy");
-        let (Some(agent), Some(log), Some(models), Some(perceive), Some(sync), true) =
-            (agent, log, models, perceive, sync, self.errors.is_empty())
+        let (Some(agent), Some(clock), Some(log), Some(models), Some(perceive), Some(sync), true) =
+            (agent, clock, log, models, perceive, sync, self.errors.is_empty())
         else {
             return Err(ConfigErrors(self.errors));
         };
-        let config = Config { agent, log, models, perceive, sync, cameras, doors, policies };
+        let config = Config { agent, clock, log, models, perceive, sync, cameras, doors, policies };
         let problems = check::problems(&config);
         if !problems.is_empty() {
             return Err(ConfigErrors(problems));
@@ -408,7 +412,8 @@ impl<'t> Reader<'_, 't> {
     }
 
     fn check_top_keys(&mut self) {
-        let valid = ["schema_version", "agent", "log", "models", "perceive", "sync", "camera", "door", "policy"];
+        let valid =
+            ["schema_version", "agent", "clock", "log", "models", "perceive", "sync", "camera", "door", "policy"];
         let unknown: Vec<_> = self
             .layers
             .merged()

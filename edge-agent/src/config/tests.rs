@@ -214,8 +214,9 @@ fn what_is_shown_is_what_is_in_effect_without_passwords() {
 #[test]
 fn every_key_of_the_defaults_is_one_that_the_structs_know() {
     let defaults: toml::Table = toml::from_str(DEFAULTS).unwrap();
-    let known: [(&str, &[&str]); 7] = [
+    let known: [(&str, &[&str]); 8] = [
         ("agent", schema::fields_of::<AgentConfig>()),
+        ("clock", schema::fields_of::<ClockConfig>()),
         ("log", schema::fields_of::<LogConfig>()),
         ("models", schema::fields_of::<ModelsConfig>()),
         ("perceive", schema::fields_of::<PerceiveConfig>()),

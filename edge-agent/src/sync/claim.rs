@@ -5,15 +5,15 @@
 //! sent; the answer is checked against that root and our key; the link is fetched over mutual TLS with the new
 //! certificate; only then anything on this device is replaced, the identity as a whole.
 //!
-//! A re-claim keeps the device id but nothing else: galleries, link keys and the old stream go.
+//! A re-claim keeps the device id but nothing else: galleries, link keys, the old stream and the floor of the clock go.
 //! Deliberately absent: how the token gets here, and the running agent (it must be stopped meanwhile).
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use edge_store::{
-    Broker, DeviceKeys, GalleryError, GalleryStore, HubKey, Identity, IdentityError, KeysError, Outbox, OutboxError,
-    OutboxOptions,
+    Broker, ClockStore, DeviceKeys, FileError, GalleryError, GalleryStore, HubKey, Identity, IdentityError, KeysError,
+    Outbox, OutboxError, OutboxOptions,
 };
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::pki_types::CertificateDer;
@@ -26,7 +26,7 @@ use zeroize::Zeroizing;
 
 use super::https::{HttpsError, Hub};
 use super::link;
-use super::tls::{self, PinError, TlsError};
+use super::tls::{self, Now, PinError, TlsError};
 use crate::clock::Clock;
 
 /// How long each of the two calls may take.
@@ -99,6 +99,9 @@ pub enum CommitError {
     /// Keys.
     #[error("the keys were not written")]
     Keys(#[from] KeysError),
+    /// What was known of the time.
+    #[error("what was known of the time could not be forgotten")]
+    Clock(#[from] FileError),
     /// An old gallery.
     #[error("an old gallery could not be destroyed")]
     Gallery(#[from] GalleryError),
@@ -122,7 +125,10 @@ pub struct Claimed {
 /// See [`ClaimError`]. The same token may be tried again until its time is over, but only with the same key, which
 /// lives as long as this call: a claim that failed after the hub had bound the token needs a new one.
 pub async fn claim(token: &ClaimToken, serial: &str, clock: &dyn Clock) -> Result<Claimed, ClaimError> {
-    let now = Timestamp::from(clock.wall().utc).max(Timestamp::from_unix_ms(token.iat.saturating_mul(1000)));
+    let made = Timestamp::from_unix_ms(token.iat.saturating_mul(1000));
+    // A clock that nothing vouches for says neither that the token has ended nor that the hub's certificate has: the token
+    // says what time it is at least, and the hub whether it still counts.
+    let now = clock.wall().trusted().map_or(made, |utc| Timestamp::from(utc).max(made));
     token.check_time(now)?;
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(ClaimError::Key)?;
     let request = ClaimRequest {
@@ -133,7 +139,7 @@ pub async fn claim(token: &ClaimToken, serial: &str, clock: &dyn Clock) -> Resul
         csr: request_pem(&key, serial).map_err(ClaimError::Key)?,
     };
     request.check()?;
-    let (config, pin) = tls::pinned(token.root_spki_sha256, token.iat);
+    let (config, pin) = tls::pinned(token.root_spki_sha256, token.iat, Now::At(now.to_offset_date_time()));
     let hub = Hub::new(config, token.hub_url.clone(), CALL_TIMEOUT)?;
     let answer =
         patiently(|| hub.claim(&request), || pin.problem().is_none()).await.map_err(|error| match pin.problem() {
@@ -141,9 +147,11 @@ pub async fn claim(token: &ClaimToken, serial: &str, clock: &dyn Clock) -> Resul
             None => ClaimError::Hub(error),
         })?;
     let identity = identity_of(&answer, token, &key)?;
-    let hub = Hub::new(tls::mutual(&identity)?, answer.hub_url, CALL_TIMEOUT)?;
-    let link = patiently(|| hub.link(), || true).await?;
-    link.server_time.verify(&answer.hub_keys, identity.device)?;
+    let told = Now::At(answer.server_time.at.to_offset_date_time());
+    let hub = Hub::new(tls::mutual(&identity, told)?, answer.hub_url, CALL_TIMEOUT)?;
+    let nonce = Uuid::new_v4();
+    let link = patiently(|| hub.link(nonce), || true).await?;
+    link.server_time.verify(&answer.hub_keys, nonce)?;
     Ok(Claimed { identity, link })
 }
 
@@ -269,6 +277,7 @@ impl Claimed {
             GalleryStore::destroy_unopened(&galleries_dir.join(gallery.to_string()), keys, gallery)?;
         }
         keys.forget_link_and_galleries()?;
+        ClockStore::forget(state_dir)?;
         renew_stream(outbox_dir, keys, now)?;
         self.identity.store(state_dir)?;
         link::store(&self.link, keys)?;

@@ -165,9 +165,9 @@ impl Commands {
         TimeRequest { v: V1, nonce }
     }
 
-    /// Whether this is the nonce of a question that is not answered yet.
-    pub(super) fn asked(&self, nonce: Uuid) -> bool {
-        self.asked.is_some_and(|(asked, _)| asked == nonce)
+    /// When the question was asked that has this nonce, if it is the last one and unanswered.
+    pub(super) fn asked_at(&self, nonce: Uuid) -> Option<MonoTime> {
+        self.asked.filter(|(asked, _)| *asked == nonce).map(|(_, at)| at)
     }
 
     /// The hub's answer. One to another question is old, or somebody else's.

@@ -11,6 +11,7 @@ mod leasing;
 mod linking;
 mod renewing;
 mod snapshots;
+mod telling;
 mod twinning;
 
 use std::collections::HashSet;
@@ -22,28 +23,27 @@ use edge_store::{Identity, Outbox};
 use face_core::MonoTime;
 use gallery_log::GalleryId;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
-use url::Url;
 use wire_contract::batch::MAX_BATCH_BYTES;
 use wire_contract::envelope::UP_OVERHEAD;
 use wire_contract::status::Presence;
-use wire_contract::{DownChannel, EvtAck, GalleryDown, LinkAnswer, Timestamp, UpChannel};
+use wire_contract::{DownChannel, EvtAck, GalleryDown, Timestamp, UpChannel};
 
 use self::commanding::Commanding;
+use self::linking::{FetchError, Linking, hub_of};
 use self::renewing::Renewing;
 use self::snapshots::Fetching;
+use self::telling::Telling;
 use super::backoff::Backoff;
 use super::commands::Commands;
-use super::https::{HttpsError, Hub};
 use super::lease::Lease;
-use super::link::{LinkError, LinkRing, OpenError};
+use super::link::{LinkRing, OpenError};
 use super::presence::ConnectionCounter;
 use super::reports::{RebuildPace, Reports};
 use super::sender::Sender;
 use super::transport::{Connect, Line, LineError, LineEvent, Parcel, Shipment, Will};
-use super::{Orders, Sync, SyncStatus, TlsError, tls};
+use super::{Orders, Sync, SyncStatus};
 use crate::logging::chain;
 use crate::stages::record::Happening;
 
@@ -52,35 +52,6 @@ const TICK: Duration = Duration::from_millis(250);
 /// Gallery messages that wait to be applied. Full means that the disk is behind: the message is dropped, and the hub
 /// sends again after the next report.
 const GALLERY_MESSAGES: usize = 64;
-/// Between two fetches of the link that the hub's own messages ask for.
-const LINK_SPACING: Duration = Duration::from_secs(10);
-
-/// Why the link could not be fetched or taken in.
-#[derive(Debug, thiserror::Error)]
-enum FetchError {
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    #[error("hub address {found} is not a URL; claim the device again")]
-    Address {
-        found: String,
-        #[source]
-        source: url::ParseError,
-    },
-    #[error(transparent)]
-    Https(#[from] HttpsError),
-    #[error(transparent)]
-    Link(#[from] LinkError),
-}
-
-impl FetchError {
-    /// The hub's own code, when it refused.
-    fn code(&self) -> Option<wire_contract::Code> {
-        match self {
-            Self::Https(HttpsError::Refused { code, .. }) => Some(*code),
-            _ => None,
-        }
-    }
-}
 
 /// The line as the driver sees it.
 enum Connection {
@@ -97,6 +68,7 @@ pub(super) struct Driver<C> {
     /// Who this device is now.
     identity: Arc<Identity>,
     renewing: Renewing,
+    telling: Telling,
     commands: Commands,
     commanding: Commanding,
     orders: Orders,
@@ -109,10 +81,7 @@ pub(super) struct Driver<C> {
     backoff: Backoff,
     counter: ConnectionCounter,
     ring: Option<LinkRing>,
-    fetching: Option<JoinHandle<Result<LinkAnswer, FetchError>>>,
-    fetch_at: Option<MonoTime>,
-    fetch_backoff: Backoff,
-    fetched_at: Option<MonoTime>,
+    linking: Linking,
     sender: Sender,
     stream: Option<edge_store::StreamId>,
     reports: Reports,
@@ -148,6 +117,7 @@ impl<C: Connect> Driver<C> {
         Self {
             identity,
             renewing,
+            telling: Telling::new(timing),
             commands: Commands::new(now),
             commanding: Commanding::new(&sync.state_dir),
             orders,
@@ -156,13 +126,10 @@ impl<C: Connect> Driver<C> {
             status,
             connector,
             connection: Connection::Down(now),
-            fetch_backoff: backoff.clone(),
             backoff,
             counter: ConnectionCounter::new(&sync.state_dir),
             ring: None,
-            fetching: None,
-            fetch_at: Some(now),
-            fetched_at: None,
+            linking: Linking::new(timing, now),
             sender: Sender::new(0, timing.evtack_timeout),
             stream: None,
             reports: Reports::new(timing.report_interval),
@@ -187,10 +154,11 @@ impl<C: Connect> Driver<C> {
             self.sync.turns.fetch_add(1, Ordering::Relaxed);
             tokio::select! {
                 event = next_event(&mut self.connection) => self.on_line(event, &messages).await,
-                answer = next_answer(&mut self.fetching) => self.on_link(answer).await,
+                fetched = self.linking.done() => self.on_link(fetched).await,
                 told = self.orders.answer() => self.on_order_told(told).await,
                 Some(done) = self.commanding.errands.join_next() => self.on_errand(done).await,
                 renewed = self.renewing.done() => self.on_renewed(renewed),
+                told = self.telling.done() => self.on_told(told),
                 (offered, fetched) = self.snapshots.done() => self.on_fetched(offered, fetched),
                 Some(outcome) = decided.recv() => self.on_outcome(outcome),
                 Ok(()) = changes.changed() => self.on_galleries(),
@@ -202,10 +170,9 @@ impl<C: Connect> Driver<C> {
             self.send_report();
         }
         self.farewell().await;
-        if let Some(fetching) = self.fetching.take() {
-            fetching.abort();
-        }
+        self.linking.abandon();
         self.renewing.abandon();
+        self.telling.abandon();
         self.snapshots.abandon();
         self.commanding.errands.abort_all();
         // What was handed over is applied before the stores are closed.
@@ -229,10 +196,11 @@ impl<C: Connect> Driver<C> {
         if let Some(why) = self.sender.tick(now) {
             self.resending(why);
         }
-        if self.fetching.is_none() && self.fetch_at.is_some_and(|at| at <= now) {
-            self.fetch_at = None;
-            self.fetching = Some(tokio::spawn(fetch(Arc::clone(&self.identity), self.sync.timing.connect_timeout)));
+        self.ask_when_untrusted();
+        if self.telling.first_is_under_way() {
+            return;
         }
+        self.fetch_link_when_due();
         self.renew_when_due();
         self.ask_the_time_again();
         self.show_snapshots();
@@ -448,17 +416,6 @@ impl<C: Connect> Driver<C> {
     }
 }
 
-async fn fetch(identity: Arc<Identity>, timeout: Duration) -> Result<LinkAnswer, FetchError> {
-    Ok(hub_of(&identity, timeout)?.link().await?)
-}
-
-/// The hub's HTTPS calls, with this device's certificate.
-fn hub_of(identity: &Identity, timeout: Duration) -> Result<Hub, FetchError> {
-    let found = &identity.hub_url;
-    let base: Url = found.parse().map_err(|source| FetchError::Address { found: found.clone(), source })?;
-    Ok(Hub::new(tls::mutual(identity)?, base, timeout)?)
-}
-
 /// The next event of the line; never, while there is none.
 async fn next_event(connection: &mut Connection) -> LineEvent {
     match connection {
@@ -466,16 +423,6 @@ async fn next_event(connection: &mut Connection) -> LineEvent {
             line.events.recv().await.unwrap_or(LineEvent::Lost(LineError::Congested))
         }
         Connection::Down(_) => std::future::pending().await,
-    }
-}
-
-/// The link answer on its way; never, while there is none.
-async fn next_answer(
-    fetching: &mut Option<JoinHandle<Result<LinkAnswer, FetchError>>>,
-) -> Result<LinkAnswer, FetchError> {
-    match fetching {
-        Some(handle) => handle.await.expect("fetching does not panic, and is aborted only after the loop"),
-        None => std::future::pending().await,
     }
 }
 

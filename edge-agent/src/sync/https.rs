@@ -1,5 +1,5 @@
-//! The HTTPS calls of a device: the claim, the link, the renewal, snapshots, and what commands ask it to send. TLS 1.3, no
-//! redirects, no proxy, bounded answers.
+//! The HTTPS calls of a device: the claim, the link, the renewal, the question for the time, snapshots, and what commands ask it
+//! to send. TLS 1.3, no redirects, no proxy, bounded answers.
 //!
 //! In: a rustls configuration and the hub's address. Out: a typed answer, or an error that carries the hub's own code.
 
@@ -14,7 +14,9 @@ use url::Url;
 use uuid::Uuid;
 use wire_contract::claim::{ClaimAnswer, ClaimRequest};
 use wire_contract::snapshot::SnapshotAnswer;
-use wire_contract::{Code, CommandId, EnrolAnswer, EnrolRequest, LinkAnswer, Problem, RenewalRequest, paths};
+use wire_contract::{
+    Code, CommandId, EnrolAnswer, EnrolRequest, HubTime, HubTimeRequest, LinkAnswer, Problem, RenewalRequest, paths,
+};
 
 /// Longest answer, in bytes: a link with a thousand galleries has about 200 KiB.
 const MAX_ANSWER: usize = 1024 * 1024;
@@ -121,9 +123,17 @@ impl Hub {
         answer(call.send().await, url).await
     }
 
-    /// `GET /v1/device/link`.
-    pub(super) async fn link(&self) -> Result<LinkAnswer, HttpsError> {
-        let url = self.url(paths::DEVICE_LINK)?;
+    /// `POST /v1/time`.
+    pub(super) async fn time(&self, request: &HubTimeRequest) -> Result<HubTime, HttpsError> {
+        let url = self.url(paths::TIME)?;
+        let call = self.client.post(url.clone()).json(request);
+        answer(call.send().await, url).await
+    }
+
+    /// `GET /v1/device/link`; the time in the answer is signed for `nonce`.
+    pub(super) async fn link(&self, nonce: Uuid) -> Result<LinkAnswer, HttpsError> {
+        let mut url = self.url(paths::DEVICE_LINK)?;
+        url.query_pairs_mut().append_pair(paths::NONCE, &nonce.to_string());
         answer(self.client.get(url.clone()).send().await, url).await
     }
 

@@ -6,6 +6,7 @@
 use edge_store::{DeviceKeys, GalleryKeys, Identity, KeysError};
 use gallery_log::keys::KeyBytes;
 use gallery_log::{DigestKey, GalleryId, Purpose, SealContext, SealError, SealKey, TenantId};
+use uuid::Uuid;
 use wire_contract::claim::{HubKey, SignedTimeError};
 use wire_contract::envelope;
 use wire_contract::link::UpKey;
@@ -109,15 +110,16 @@ fn down_context(tenant: TenantId, device: DeviceId, epoch: u32, topic: &str) -> 
 
 /// Stores the keys of an answer and gives each gallery its store; galleries that are not in it are destroyed.
 ///
-/// The answer came over mutual TLS from the hub's own certificate; its time is checked besides, so that a hub whose
-/// signing key was exchanged is noticed. Blocking: it writes and fsyncs.
+/// The answer came over mutual TLS from the hub's own certificate; its time must be signed for `nonce` besides, so that a hub
+/// whose signing key was exchanged is noticed. Blocking: it writes and fsyncs.
 pub(super) fn take_in(
     answer: &LinkAnswer,
+    nonce: Uuid,
     identity: &Identity,
     keys: &DeviceKeys,
     galleries: &Galleries,
 ) -> Result<(), LinkError> {
-    answer.server_time.verify(&pinned_keys(identity), identity.device)?;
+    answer.server_time.verify(&pinned_keys(identity), nonce)?;
     store(answer, keys)?;
     // Each on its own: trouble with one must neither keep another one's people out nor, worse, let them in.
     let mut first_error = Ok(());
@@ -162,7 +164,7 @@ mod tests {
     use wire_contract::{DownChannel, LinkKeys, Topic, UpChannel};
 
     use super::*;
-    use crate::sync::testkit::{Device, GALLERY, link_answer, now};
+    use crate::sync::testkit::{Device, GALLERY, NONCE, link_answer, now};
 
     fn down_topic(device: &Device, channel: DownChannel) -> String {
         let tenant = wire_contract::TenantId(device.identity.tenant);
@@ -205,18 +207,18 @@ mod tests {
     #[test]
     fn a_link_gives_galleries_and_takes_them_away() {
         let device = Device::new();
-        let mut answer = link_answer(&device, 1, &[(GALLERY, 1)]);
-        take_in(&answer, &device.identity, &device.keys, &device.galleries).unwrap();
+        let mut answer = link_answer(1, &[(GALLERY, 1)]);
+        take_in(&answer, NONCE, &device.identity, &device.keys, &device.galleries).unwrap();
         let line = device.galleries.roster().load().lines()[0].clone();
         assert_eq!((line.gallery, line.epoch, line.version), (GALLERY, 1, 0));
         assert!(device.keys.gallery(GALLERY).unwrap().is_some());
 
-        answer = link_answer(&device, 2, &[(GALLERY, 3)]);
-        take_in(&answer, &device.identity, &device.keys, &device.galleries).unwrap();
+        answer = link_answer(2, &[(GALLERY, 3)]);
+        take_in(&answer, NONCE, &device.identity, &device.keys, &device.galleries).unwrap();
         assert_eq!(device.galleries.roster().load().lines()[0].epoch, 3);
 
-        answer = link_answer(&device, 3, &[]);
-        take_in(&answer, &device.identity, &device.keys, &device.galleries).unwrap();
+        answer = link_answer(3, &[]);
+        take_in(&answer, NONCE, &device.identity, &device.keys, &device.galleries).unwrap();
         assert!(device.galleries.roster().load().lines().is_empty());
         assert!(device.keys.gallery(GALLERY).unwrap().is_none());
     }
@@ -224,15 +226,15 @@ mod tests {
     #[test]
     fn a_link_with_another_hubs_time_or_an_older_epoch_is_refused() {
         let device = Device::new();
-        let mut forged = link_answer(&device, 1, &[(GALLERY, 1)]);
+        let mut forged = link_answer(1, &[(GALLERY, 1)]);
         forged.server_time.at = now();
-        let refused = take_in(&forged, &device.identity, &device.keys, &device.galleries);
+        let refused = take_in(&forged, NONCE, &device.identity, &device.keys, &device.galleries);
         assert!(matches!(refused, Err(LinkError::Time(_))));
         assert!(device.keys.link().unwrap().is_none(), "nothing was stored");
-        let good = link_answer(&device, 4, &[(GALLERY, 2)]);
-        take_in(&good, &device.identity, &device.keys, &device.galleries).unwrap();
-        let older = link_answer(&device, 3, &[(GALLERY, 2)]);
-        let refused = take_in(&older, &device.identity, &device.keys, &device.galleries);
+        let good = link_answer(4, &[(GALLERY, 2)]);
+        take_in(&good, NONCE, &device.identity, &device.keys, &device.galleries).unwrap();
+        let older = link_answer(3, &[(GALLERY, 2)]);
+        let refused = take_in(&older, NONCE, &device.identity, &device.keys, &device.galleries);
         assert!(matches!(refused, Err(LinkError::Keys(KeysError::OlderEpoch { what: "link", .. }))));
     }
 }

@@ -14,14 +14,15 @@ use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use ring::digest::{SHA256, digest};
 use time::OffsetDateTime;
 use url::Url;
-use wire_contract::claim::HubKey as WireHubKey;
-use wire_contract::{Bytes, RenewalRequest, Timestamp, V1};
+use uuid::Uuid;
+use wire_contract::{RenewalRequest, Timestamp, V1};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 use zeroize::Zeroizing;
 
 use super::claim::{self, ClaimError};
 use super::https::{HttpsError, Hub};
-use super::tls::{self, TlsError};
+use super::link::pinned_keys;
+use super::tls::{self, Now, TlsError};
 use super::{Timing, tls::spki_sha256};
 
 /// The share of its life after which a certificate is renewed.
@@ -108,14 +109,20 @@ impl Term {
 }
 
 /// Asks for the next certificate under the present one, checks it and stores the identity with it.
-pub(super) async fn renew(identity: &Identity, state_dir: &Path, timing: Timing) -> Result<Identity, RenewalError> {
+pub(super) async fn renew(
+    identity: &Identity,
+    state_dir: &Path,
+    now: Now,
+    timing: Timing,
+) -> Result<Identity, RenewalError> {
     let found = &identity.hub_url;
     let base: Url = found.parse().map_err(|source| RenewalError::Address { found: found.clone(), source })?;
-    let hub = Hub::new(tls::mutual(identity)?, base, timing.connect_timeout)?;
+    let hub = Hub::new(tls::mutual(identity, now)?, base, timing.connect_timeout)?;
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(ClaimError::Key)?;
     let csr = claim::request_pem(&key, &identity.device.to_string()).map_err(ClaimError::Key)?;
-    let answer = hub.renew(&RenewalRequest { v: V1, csr }).await?;
-    let next = accept(identity, &key, &answer)?;
+    let nonce = Uuid::new_v4();
+    let answer = hub.renew(&RenewalRequest { v: V1, csr, nonce: Some(nonce) }).await?;
+    let next = accept(identity, &key, &answer, nonce)?;
     let (stored, state_dir) = (next.clone(), state_dir.to_owned());
     tokio::task::spawn_blocking(move || stored.store(&state_dir)).await.expect("storing does not panic")?;
     Ok(next)
@@ -123,12 +130,16 @@ pub(super) async fn renew(identity: &Identity, state_dir: &Path, timing: Timing)
 
 /// Checks that the answer is for this device and key under the root that was pinned at the claim. The signing keys that
 /// were pinned then stay: an answer is no way to bring in others.
-fn accept(present: &Identity, key: &KeyPair, answer: &wire_contract::ClaimAnswer) -> Result<Identity, ClaimError> {
+fn accept(
+    present: &Identity,
+    key: &KeyPair,
+    answer: &wire_contract::ClaimAnswer,
+    nonce: Uuid,
+) -> Result<Identity, ClaimError> {
     let root = present.root().first().and_then(|root| spki_sha256(root));
     claim::check_certificates(answer, root, key)?;
     claim::check_owner(answer, present.tenant, present.device)?;
-    let pinned: Vec<WireHubKey> = present.hub_keys.iter().filter_map(wire_key).collect();
-    let time = answer.server_time.verify(&pinned, present.device)?;
+    let time = answer.server_time.verify(&pinned_keys(present), nonce)?;
     Ok(Identity {
         hub_url: answer.hub_url.to_string(),
         broker: edge_store::Broker { host: answer.broker.host.clone(), port: answer.broker.port },
@@ -137,10 +148,6 @@ fn accept(present: &Identity, key: &KeyPair, answer: &wire_contract::ClaimAnswer
         chain_pem: answer.certificate_chain.clone(),
         ..present.clone()
     })
-}
-
-fn wire_key(pinned: &edge_store::HubKey) -> Option<WireHubKey> {
-    Some(WireHubKey { key_id: pinned.key_id.parse().ok()?, public_key: Bytes(pinned.public_key.to_vec()) })
 }
 
 /// As [`Term::end`] and [`Term::due`], for people.

@@ -1,5 +1,7 @@
 //! What the tests of sync share: a device with stores in a temporary folder, certificates, a real broker, a small hub.
 
+mod https;
+
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
@@ -7,23 +9,15 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use edge_store::{Broker as BrokerAddress, DeviceKeys, HubKey, Identity, Outbox, OutboxOptions};
+use edge_store::{DeviceKeys, Identity, Outbox, OutboxOptions};
 use gallery_log::body::{Body, PersonBody, PersonState, TemplateBody};
 use gallery_log::digest::{Bucket, bucket_of, differing};
 use gallery_log::snapshot::ChunkBuilder;
 use gallery_log::{
     DigestKey, GalleryId, Kind, Log, Op, Purpose, Record, RecordId, Root, SealContext, SealKey, SnapshotPlace,
 };
-use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
-    IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
-};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
-use rustls::ServerConfig;
-use rustls::pki_types::PrivateKeyDer;
-use rustls::server::WebPkiClientVerifier;
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use uuid::Uuid;
 use wire_contract::claim::SignedTime;
 use wire_contract::gallery::{GalleryRecord, GalleryRecords, RecordKind, RecordOp, records_that_fit};
@@ -31,13 +25,15 @@ use wire_contract::healing::{GalleryBuckets, GalleryHashes};
 use wire_contract::link::LinkGallery;
 use wire_contract::snapshot::{SnapshotAnswer, SnapshotChunk, SnapshotManifest};
 use wire_contract::{Bytes, Hash32, LinkAnswer, SecretBytes, Timestamp, V1};
-use zeroize::Zeroizing;
 
+pub(super) use self::https::{Answer, Asked, HttpsHub, Pki};
 use crate::gallery::Galleries;
 
 pub(super) const TENANT: Uuid = Uuid::from_u128(0x7e);
 pub(super) const DEVICE: Uuid = Uuid::from_u128(0xde);
 pub(super) const GALLERY: GalleryId = GalleryId(Uuid::from_u128(0x6a));
+/// What the time in [`link_answer`] is signed for.
+pub(super) const NONCE: Uuid = Uuid::from_u128(0x4e);
 pub(super) const SPACE: &str = "test-space";
 const HSK_ID: Uuid = Uuid::from_u128(0x45);
 
@@ -68,11 +64,11 @@ pub(super) fn link_key(epoch: u32) -> [u8; 32] {
     [u8::try_from(epoch).unwrap(); 32]
 }
 
-pub(super) fn link_answer(device: &Device, link_epoch: u32, galleries: &[(GalleryId, u32)]) -> LinkAnswer {
-    link_answer_for(device.identity.device, link_epoch, galleries)
+pub(super) fn link_answer(link_epoch: u32, galleries: &[(GalleryId, u32)]) -> LinkAnswer {
+    link_answer_for(NONCE, link_epoch, galleries)
 }
 
-pub(super) fn link_answer_for(device: Uuid, link_epoch: u32, galleries: &[(GalleryId, u32)]) -> LinkAnswer {
+pub(super) fn link_answer_for(nonce: Uuid, link_epoch: u32, galleries: &[(GalleryId, u32)]) -> LinkAnswer {
     let gallery = |(gallery, epoch): &(GalleryId, u32)| LinkGallery {
         gallery: wire_contract::GalleryId(gallery.0),
         epoch: *epoch,
@@ -85,7 +81,7 @@ pub(super) fn link_answer_for(device: Uuid, link_epoch: u32, galleries: &[(Galle
         link_key: SecretBytes::new(link_key(link_epoch)),
         hub_epoch: 1,
         galleries: galleries.iter().map(gallery).collect(),
-        server_time: signed_time(device),
+        server_time: signed_time(nonce),
     }
 }
 
@@ -116,8 +112,8 @@ impl Device {
 
     /// With link keys of epoch 1 and the gallery of epoch 1, as after a first link.
     pub(super) fn linked(self) -> Self {
-        let answer = link_answer(&self, 1, &[(GALLERY, 1)]);
-        super::link::take_in(&answer, &self.identity, &self.keys, &self.galleries).unwrap();
+        let answer = link_answer(1, &[(GALLERY, 1)]);
+        super::link::take_in(&answer, NONCE, &self.identity, &self.keys, &self.galleries).unwrap();
         self
     }
 
@@ -318,215 +314,6 @@ fn wire_record(record: &Record) -> GalleryRecord {
         rev: record.rev,
         body: Bytes(record.body.clone()),
     }
-}
-
-/// Root, service CA and device CA, as the hub has them.
-pub(super) struct Pki {
-    pub(super) root: Certificate,
-    service: (Certificate, Issuer<'static, KeyPair>),
-    device: (Certificate, Issuer<'static, KeyPair>),
-}
-
-fn key() -> KeyPair {
-    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap()
-}
-
-fn ca(name: &str, depth: u8) -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(depth));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params
-}
-
-fn leaf(name: &str, usage: ExtendedKeyUsagePurpose) -> CertificateParams {
-    let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.extended_key_usages = vec![usage];
-    params
-}
-
-impl Pki {
-    pub(super) fn new() -> Self {
-        let root_key = key();
-        let params = ca("test root", 1);
-        let root = params.self_signed(&root_key).unwrap();
-        let root_issuer = Issuer::new(params, root_key);
-        let make = |name: &str| {
-            let (key, params) = (key(), ca(name, 0));
-            let certificate = params.signed_by(&key, &root_issuer).unwrap();
-            (certificate, Issuer::new(params, key))
-        };
-        let (service, device) = (make("test service CA"), make("test device CA"));
-        Self { root, service, device }
-    }
-
-    pub(super) fn root_hash(&self) -> Hash32 {
-        super::tls::spki_sha256(self.root.der()).unwrap()
-    }
-
-    /// Leaf and device CA for a request, as PEM.
-    pub(super) fn certify(&self, csr_pem: &str, name: &str) -> String {
-        let mut request = CertificateSigningRequestParams::from_pem(csr_pem).unwrap();
-        request.params = leaf(name, ExtendedKeyUsagePurpose::ClientAuth);
-        request.signed_by(&self.device.1).unwrap().pem() + &self.device.0.pem()
-    }
-
-    pub(super) fn identity(&self, hub_url: &str, broker_port: u16) -> Identity {
-        let key = key();
-        let certificate =
-            leaf(&DEVICE.to_string(), ExtendedKeyUsagePurpose::ClientAuth).signed_by(&key, &self.device.1).unwrap();
-        Identity {
-            tenant: TENANT,
-            device: DEVICE,
-            hub_url: hub_url.to_owned(),
-            broker: BrokerAddress { host: "127.0.0.1".to_owned(), port: broker_port },
-            hub_keys: vec![HubKey {
-                key_id: HSK_ID.to_string(),
-                public_key: hsk().public_key().as_ref().try_into().unwrap(),
-            }],
-            signed_time: now().unix_seconds() - 1000,
-            key_pem: Zeroizing::new(key.serialize_pem()),
-            chain_pem: certificate.pem() + &self.device.0.pem(),
-            root_pem: self.root.pem(),
-        }
-    }
-
-    /// Server key and leaf for 127.0.0.1.
-    fn server(&self) -> (KeyPair, Certificate) {
-        let key = key();
-        let certificate = leaf("hub", ExtendedKeyUsagePurpose::ServerAuth).signed_by(&key, &self.service.1).unwrap();
-        (key, certificate)
-    }
-
-    fn https(&self, with_root: bool) -> ServerConfig {
-        let (key, certificate) = self.server();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(self.root.der().clone()).unwrap();
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-            .allow_unauthenticated()
-            .build()
-            .unwrap();
-        let mut chain = vec![certificate.der().clone(), self.service.0.der().clone()];
-        if with_root {
-            chain.push(self.root.der().clone());
-        }
-        ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(chain, PrivateKeyDer::try_from(key.serialize_der()).unwrap())
-            .unwrap()
-    }
-}
-
-/// One request as the small hub sees it.
-pub(super) struct Asked {
-    pub(super) line: String,
-    pub(super) body: Vec<u8>,
-    pub(super) with_certificate: bool,
-    /// Of `Range: bytes=N-`.
-    pub(super) from: Option<usize>,
-}
-
-/// What the small hub answers.
-pub(super) enum Answer {
-    /// Status and JSON.
-    Json(u16, serde_json::Value),
-    /// All of this is announced from byte `from` of `total` on, and only so much of it is sent before the line breaks.
-    Content { from: usize, total: usize, sent: Vec<u8> },
-}
-
-impl From<(u16, serde_json::Value)> for Answer {
-    fn from((status, json): (u16, serde_json::Value)) -> Self {
-        Self::Json(status, json)
-    }
-}
-
-/// An HTTPS server of the test's own answers: status and JSON.
-pub(super) struct HttpsHub {
-    pub(super) url: String,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl HttpsHub {
-    pub(super) async fn start<A: Into<Answer>>(
-        pki: &Pki,
-        with_root: bool,
-        answer: impl Fn(Asked) -> A + Send + Sync + 'static,
-    ) -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("https://{}/", listener.local_addr().unwrap());
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(pki.https(with_root)));
-        let task = tokio::spawn(async move {
-            loop {
-                let (tcp, _) = listener.accept().await.unwrap();
-                // A client that does not trust this server ends the handshake; that is for its own test to see.
-                let Ok(tls) = acceptor.accept(tcp).await else { continue };
-                serve_one(tls, &|asked| answer(asked).into()).await;
-            }
-        });
-        Self { url, task }
-    }
-}
-
-impl Drop for HttpsHub {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-async fn serve_one(
-    mut tls: tokio_rustls::server::TlsStream<tokio::net::TcpStream>,
-    answer: &(dyn Fn(Asked) -> Answer + Sync),
-) {
-    let with_certificate = tls.get_ref().1.peer_certificates().is_some();
-    let mut bytes = Vec::new();
-    let (head, length) = loop {
-        if tls.read_buf(&mut bytes).await.unwrap_or(0) == 0 {
-            return;
-        }
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        if let Some((head, _)) = text.split_once("\r\n\r\n") {
-            let length = head
-                .lines()
-                .filter_map(|line| line.split_once(':'))
-                .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-                .map_or(0, |(_, value)| value.trim().parse::<usize>().unwrap());
-            break (head.to_owned(), length);
-        }
-    };
-    while bytes.len() < head.len() + 4 + length {
-        tls.read_buf(&mut bytes).await.unwrap();
-    }
-    let line = head.lines().next().unwrap().to_owned();
-    let field = |wanted: &str| {
-        let mut fields = head.lines().filter_map(|line| line.split_once(':'));
-        fields.find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value.trim().to_owned())
-    };
-    let from = field("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
-    let response = match answer(Asked { line, body: bytes[head.len() + 4..].to_vec(), with_certificate, from }) {
-        Answer::Json(status, value) => {
-            let json = value.to_string();
-            let length = json.len();
-            format!(
-                "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{json}"
-            )
-            .into_bytes()
-        }
-        Answer::Content { from, total, sent } => {
-            let head = format!(
-                "HTTP/1.1 206 X\r\nContent-Range: bytes {from}-{}/{total}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-                total - 1,
-                total - from
-            );
-            [head.into_bytes(), sent].concat()
-        }
-    };
-    // The client may have seen enough and be gone.
-    let _ = tls.write_all(&response).await;
-    let _ = tls.shutdown().await;
 }
 
 /// A private Mosquitto with two listeners: one for devices (mutual TLS 1.3, access lines), one for the test's hub.

@@ -3,6 +3,7 @@
 mod commands;
 mod renewal;
 mod snapshots;
+mod telling;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -569,9 +570,13 @@ async fn with_a_real_broker_the_link_is_fetched_people_arrive_and_no_event_is_lo
     let pki = Pki::new();
     let mut broker = Broker::start(&pki, &acl::device(wire_contract::TenantId(TENANT), DeviceId(DEVICE)));
     let https = HttpsHub::start(&pki, true, |asked| {
-        assert_eq!(asked.line, "GET /v1/device/link HTTP/1.1");
+        if asked.line.starts_with("POST /v1/time ") {
+            assert!(!asked.with_certificate, "whoever asks for the time is nobody");
+            return (200, asked.hub_time(testkit::now()));
+        }
+        assert!(asked.line.starts_with("GET /v1/device/link?"), "{}", asked.line);
         assert!(asked.with_certificate, "the link is given to a device with its certificate only");
-        (200, serde_json::to_value(link_answer_for(DEVICE, 1, &[(GALLERY, 1)])).unwrap())
+        (200, serde_json::to_value(link_answer_for(asked.nonce(), 1, &[(GALLERY, 1)])).unwrap())
     })
     .await;
     let mut gallery = HubGallery::new(1);

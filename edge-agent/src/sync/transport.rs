@@ -27,7 +27,8 @@ use tokio::task::JoinHandle;
 use wire_contract::{DeviceId, MAX_PAYLOAD_BYTES, TenantId, topic};
 
 use super::Timing;
-use super::tls::{self, TlsError};
+use super::tls::{self, Now, TlsError};
+use crate::clock::SharedClock;
 
 /// Topic, packet id and properties come on top of the payload; ours have less than 300 bytes of them.
 const PACKET_OVERHEAD: usize = 1024;
@@ -217,17 +218,18 @@ impl Drop for Line {
 /// Connects to the identity's broker.
 pub(super) struct Mqtt {
     timing: Timing,
+    clock: SharedClock,
 }
 
 impl Mqtt {
-    pub(super) fn new(timing: Timing) -> Self {
-        Self { timing }
+    pub(super) fn new(timing: Timing, clock: SharedClock) -> Self {
+        Self { timing, clock }
     }
 
     fn options(&self, identity: &Identity, will: Will) -> Result<MqttOptions, TlsError> {
         let Identity { broker, device, .. } = identity;
         let mut options = MqttOptions::new(device.to_string(), broker.host.clone(), broker.port);
-        let tls = tls::mutual(identity)?;
+        let tls = tls::mutual(identity, Now::Of(SharedClock::clone(&self.clock)))?;
         let mut properties = ConnectProperties::new();
         properties.session_expiry_interval = Some(SESSION_EXPIRY_SECONDS);
         properties.receive_maximum = Some(IN_FLIGHT);
@@ -323,8 +325,11 @@ impl Pump {
     async fn poll(&self, socket: &mut EventLoop) -> LineError {
         let mut greeting = None;
         loop {
+            // What is owed has been owed for a while already: the client's own pings must not put the end of the wait off.
+            let owed_for = self.accounts.lock().idle_since.map_or(Duration::ZERO, |since| since.elapsed());
             // The timeout cancels a poll, which is safe only because the socket is dropped then.
-            let Ok(polled) = tokio::time::timeout(self.stall_after, socket.poll()).await else {
+            let Ok(polled) = tokio::time::timeout(self.stall_after.saturating_sub(owed_for), socket.poll()).await
+            else {
                 return LineError::Stalled(self.stall_after);
             };
             let event = match polled {

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
-use edge_store::{DeviceKeys, Identity, Outbox, OutboxOpened, OutboxOptions, OutboxRenewal};
+use edge_store::{
+    ClockStore, ClockStoreError, DeviceKeys, Identity, Outbox, OutboxOpened, OutboxOptions, OutboxRenewal,
+};
 use face_core::Space;
 use face_runtime::Manifest;
 
@@ -22,6 +24,8 @@ use crate::sync::lease::{self, Lease};
 pub(super) struct Opened {
     pub(super) keys: DeviceKeys,
     pub(super) identity: Option<Identity>,
+    pub(super) clock: SystemClock,
+    pub(super) clock_store: ClockStore,
     pub(super) galleries: Arc<Galleries>,
     pub(super) rebuilt: Vec<Rebuilt>,
     pub(super) outbox: Arc<Outbox>,
@@ -67,7 +71,8 @@ pub(super) fn open(config: &Config) -> Result<Opened> {
         // A device that belongs to nobody lets nobody in, even if an old gallery lies in its folder.
         None => (Galleries::none(&dir, keys.clone(), &space), Vec::new()),
     };
-    let now = SystemTime::from(SystemClock::default().wall().utc);
+    let (clock, clock_store) = open_clock(config, &keys, identity.as_ref())?;
+    let now = SystemTime::from(clock.wall().utc);
     let (outbox, opened) = Outbox::open(&config.agent.outbox_dir(), &keys.outbox()?, OutboxOptions::default(), now)?;
     let renewal = match opened {
         OutboxOpened::Renewed(renewal) => {
@@ -76,7 +81,38 @@ pub(super) fn open(config: &Config) -> Result<Opened> {
         }
         OutboxOpened::Intact | OutboxOpened::New => None,
     };
-    Ok(Opened { keys, identity, galleries: Arc::new(galleries), rebuilt, outbox: Arc::new(outbox), renewal })
+    Ok(Opened {
+        keys,
+        identity,
+        clock,
+        clock_store,
+        galleries: Arc::new(galleries),
+        rebuilt,
+        outbox: Arc::new(outbox),
+        renewal,
+    })
+}
+
+/// The clock, with what earlier runs and the claim knew of the time.
+///
+/// # Errors
+/// When the key or the file cannot be read.
+pub fn open_clock(
+    config: &Config,
+    keys: &DeviceKeys,
+    identity: Option<&Identity>,
+) -> Result<(SystemClock, ClockStore), ClockStoreError> {
+    let (store, doubt) = ClockStore::open(&config.agent.state_dir, keys)?;
+    if let Some(doubt) = doubt {
+        tracing::error!(
+            event = "clock_mark_forged",
+            alarm = true,
+            error = crate::logging::chain(&doubt),
+            "what earlier runs knew of the time cannot be believed; it is learned anew from the hub"
+        );
+    }
+    let claimed = identity.map_or(0, |identity| identity.signed_time);
+    Ok((SystemClock::resumed(config.clock, claimed, store.last().as_ref()), store))
 }
 
 /// Ends the lease, if it is over, before the first door decides; the galleries that went with it.

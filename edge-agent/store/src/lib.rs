@@ -5,6 +5,7 @@
 //!
 //! - [`DeviceKeys`]: one device store key, and every other key wrapped under it.
 //! - [`Identity`]: certificate, key, root and addresses from the claim, replaced as a whole.
+//! - [`ClockStore`]: what time it is at least, over restarts.
 //! - [`GalleryStore`]: the people and templates of one gallery: a sealed sled cache. On any doubt its key is destroyed
 //!   and it starts empty; the hub fills it again.
 //! - [`PartialSnapshot`]: what has come of a whole gallery that is being fetched.
@@ -16,6 +17,7 @@
 //! is noticed by a watermark outside it. Deliberately absent: the network, the clock (times are arguments), what an event
 //! or a decision means.
 
+mod clock_mark;
 mod contact;
 mod files;
 mod gallery;
@@ -27,6 +29,7 @@ mod snapshot;
 mod state_file;
 mod watermark;
 
+pub use clock_mark::{ClockMark, ClockStore, ClockStoreError, ProvenTime};
 pub use contact::{Contact, ContactError, ContactFile, ContactFound};
 pub use files::FileError;
 pub use gallery::{

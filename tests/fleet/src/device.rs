@@ -36,6 +36,8 @@ pub struct Device {
 pub struct Running {
     /// How its line is.
     pub status: watch::Receiver<SyncStatus>,
+    /// Whatever is told to it goes into the device's outbox.
+    pub recorder: Recorder,
     /// Ends when sync has said goodbye.
     pub task: tokio::task::JoinHandle<()>,
 }
@@ -112,10 +114,20 @@ impl Device {
         self.recorded.send_replace(last);
     }
 
+    /// The device's keys.
+    #[must_use]
+    pub fn keys(&self) -> &DeviceKeys {
+        &self.keys
+    }
+
     /// Starts sync, and the record thread for what sync itself has to tell.
     pub fn start(&self, stop: CancellationToken) -> Running {
+        self.start_by(Arc::new(SystemClock::not_before(self.identity.signed_time)), stop)
+    }
+
+    /// The same, by a clock of the caller's.
+    pub fn start_by(&self, clock: SharedClock, stop: CancellationToken) -> Running {
         let (recorder, messages) = Recorder::channel();
-        let clock: SharedClock = Arc::new(SystemClock::not_before(self.identity.signed_time));
         let origin = Origin {
             pack: "none".to_owned(),
             space_id: "none".to_owned(),
@@ -136,7 +148,7 @@ impl Device {
             turns: Arc::default(),
             give_up: stop.clone(),
         };
-        // Ends with the last recorder, which sync holds. Not one of tokio's blocking threads: these are 512, and sync wants
+        // Ends with the last recorder, which sync and whoever started it hold. Not one of tokio's blocking threads: these are 512, and sync wants
         // some of them too.
         let recording = std::thread::Builder::new().name("record".to_owned());
         recording.spawn(move || record::run(&record, messages)).expect("the machine has threads left");
@@ -148,7 +160,7 @@ impl Device {
             outbox: Arc::clone(&self.outbox),
             galleries: Arc::clone(&self.galleries),
             recorded: self.recorded.subscribe(),
-            recorder,
+            recorder: recorder.clone(),
             orders: Orders::none(),
             gallery_lease: None,
             about: About { boot: self.run, agent_version: origin.agent_version, pack: None, space: None },
@@ -156,6 +168,6 @@ impl Device {
             turns: Arc::default(),
             timing: Timing::default(),
         };
-        Running { status: shown, task: tokio::spawn(sync::run(sync, status, stop)) }
+        Running { status: shown, recorder, task: tokio::spawn(sync::run(sync, status, stop)) }
     }
 }

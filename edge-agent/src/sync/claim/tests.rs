@@ -65,9 +65,9 @@ async fn hub(pki: Arc<Pki>, change: impl Fn(&mut ClaimAnswer) + Send + Sync + 's
     let (own_url, pki_inside) = (Arc::clone(&url), Arc::clone(&pki));
     let server = HttpsHub::start(&pki, true, move |asked: Asked| {
         counter.fetch_add(1, Ordering::SeqCst);
-        if asked.line.starts_with("GET /v1/device/link ") {
+        if asked.line.starts_with("GET /v1/device/link?") {
             assert!(asked.with_certificate);
-            return (200, serde_json::to_value(link_answer_for(DEVICE, 1, &[(GALLERY, 1)])).unwrap());
+            return (200, serde_json::to_value(link_answer_for(asked.nonce(), 1, &[(GALLERY, 1)])).unwrap());
         }
         assert_eq!(asked.line, "POST /v1/claims HTTP/1.1");
         let request: ClaimRequest = serde_json::from_slice(&asked.body).unwrap();
@@ -219,7 +219,7 @@ async fn a_call_that_nobody_answered_is_made_again_with_the_same_key() {
     let (seen, own_url, pki_inside) = (Arc::clone(&keys_seen), Arc::clone(&url), Arc::clone(&pki));
     let server = HttpsHub::start(&pki, true, move |asked: Asked| {
         if asked.line.starts_with("GET ") {
-            return (200, serde_json::to_value(link_answer_for(DEVICE, 1, &[])).unwrap());
+            return (200, serde_json::to_value(link_answer_for(asked.nonce(), 1, &[])).unwrap());
         }
         let request: ClaimRequest = serde_json::from_slice(&asked.body).unwrap();
         seen.lock().push(request.csr.clone());

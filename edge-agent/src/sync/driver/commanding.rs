@@ -109,9 +109,11 @@ impl<C: Connect> Driver<C> {
                 self.commands.take(command, now)
             }
             Ok(CommandDown::Time(answer)) => {
-                let (fresh, at) = (self.commands.asked(answer.nonce), answer.at);
+                let (asked, at) = (self.commands.asked_at(answer.nonce), answer.at);
                 let steps = self.commands.on_time(answer, now);
-                if fresh {
+                // Sealed for this device under the link key: as good as signed.
+                if let Some(asked) = asked {
+                    self.hub_said(at, asked);
                     self.in_contact(at);
                 }
                 steps
@@ -237,7 +239,7 @@ impl<C: Connect> Driver<C> {
             Deed::CollectLogs { max_bytes } => {
                 let bytes = usize::try_from(max_bytes).unwrap_or(usize::MAX);
                 let lines = self.orders.hands.log.ring().newest(bytes);
-                let hub = hub_of(&self.identity, self.sync.timing.connect_timeout);
+                let hub = hub_of(&self.identity, &self.sync.clock, self.sync.timing.connect_timeout);
                 self.commanding.errands.spawn(async move {
                     let sent: Result<(), FetchError> = async { Ok(hub?.put_logs(id, lines).await?) }.await;
                     (id, sent)
@@ -327,7 +329,7 @@ impl<C: Connect> Driver<C> {
             quality: Score::from(quality),
             template: Template::of(face.embedding.as_slice()),
         };
-        let hub = hub_of(&self.identity, self.sync.timing.connect_timeout);
+        let hub = hub_of(&self.identity, &self.sync.clock, self.sync.timing.connect_timeout);
         self.commanding.errands.spawn(async move {
             let sent: Result<(), FetchError> = async { Ok(hub?.enrol(&request).await.map(drop)?) }.await;
             (command, sent)

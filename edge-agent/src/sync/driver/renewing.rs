@@ -12,6 +12,7 @@ use super::super::{SyncStatus, Timing};
 use super::Driver;
 use crate::logging::chain;
 use crate::sync::backoff::Backoff;
+use crate::sync::tls::Now;
 use crate::sync::transport::Connect;
 
 /// Where the renewal of the certificate stands.
@@ -61,19 +62,21 @@ impl Renewing {
 }
 
 impl<C: Connect> Driver<C> {
-    /// Starts the renewal when the certificate's time has come. The clock may be behind, but never before the hub's time
-    /// of the last answer.
+    /// Starts the renewal when the certificate's time has come, by a clock that is trusted or by what is known to be past: a
+    /// clock that was set years ahead must not make a device ask for certificates.
     pub(super) fn renew_when_due(&mut self) {
-        let (now, wall) = (self.now(), self.sync.clock.wall().utc.max(self.known_past()));
+        let (now, clock) = (self.now(), &self.sync.clock);
+        let wall = clock.wall().trusted().unwrap_or(clock.known_past()).max(self.known_past());
         let due = self.renewing.term.is_some_and(|term| term.due() <= wall);
         let waits = self.renewing.not_before.is_some_and(|at| now < at);
         if !due || waits || self.renewing.task.is_some() {
             return;
         }
         let (identity, state_dir) = (Arc::clone(&self.identity), self.sync.state_dir.clone());
-        let timing = self.sync.timing;
+        let (timing, judged) = (self.sync.timing, Now::Of(Arc::clone(&self.sync.clock)));
         tracing::info!(event = "certificate_renewal", "this device asks for its next certificate");
-        self.renewing.task = Some(tokio::spawn(async move { renewal::renew(&identity, &state_dir, timing).await }));
+        self.renewing.task =
+            Some(tokio::spawn(async move { renewal::renew(&identity, &state_dir, judged, timing).await }));
     }
 
     fn known_past(&self) -> time::OffsetDateTime {
@@ -97,12 +100,13 @@ impl<C: Connect> Driver<C> {
                 );
                 // The first call under the new certificate ends the old one at the hub and brings new link keys, with
                 // which the line is opened anew.
-                self.fetch_at = Some(now);
+                self.linking.plan(now);
             }
             Err(error) => {
                 let wait = self.renewing.backoff.next(rand::random());
                 self.renewing.not_before = Some(now + wait);
-                let wall = self.sync.clock.wall().utc;
+                let clock = &self.sync.clock;
+                let wall = clock.wall().trusted().unwrap_or(clock.known_past());
                 if self.renewing.term.is_some_and(|term| term.is_late(wall)) {
                     let end = self.renewing.term.map(|term| term.end().to_string());
                     tracing::error!(

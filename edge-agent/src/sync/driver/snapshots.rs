@@ -93,7 +93,7 @@ impl<C: Connect> Driver<C> {
         let identity = &self.identity;
         let hub_keys = link::pinned_keys(identity);
         Ok(Task {
-            hub: hub_of(identity, self.sync.timing.connect_timeout)?,
+            hub: hub_of(identity, &self.sync.clock, self.sync.timing.connect_timeout)?,
             dir: dir_of(&self.sync.state_dir, offered.gallery),
             keys: self.sync.keys.clone(),
             galleries: Arc::clone(&self.sync.galleries),

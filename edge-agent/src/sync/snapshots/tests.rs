@@ -6,7 +6,9 @@ use wire_contract::V1;
 use wire_contract::encoding::SecretBytes;
 
 use super::super::receiver;
-use super::super::testkit::{DEVICE, Device, GALLERY, HubGallery, SnapshotParts, TENANT, hub_key, link_answer, now};
+use super::super::testkit::{
+    DEVICE, Device, GALLERY, HubGallery, NONCE, SnapshotParts, TENANT, hub_key, link_answer, now,
+};
 use super::*;
 use crate::sync::healing::Parts;
 use crate::sync::link;
@@ -193,8 +195,8 @@ fn a_snapshot_of_another_epoch_or_hub_left_on_disk_is_not_gone_on_with() {
     assert!(resume(Offered { id: Uuid::nil(), ..offered }, &addressee()).is_none());
     assert!(resume(Offered { epoch: 2, ..offered }, &addressee()).is_none());
     assert!(resume(offered, &Addressee { hub_keys: Vec::new(), ..addressee() }).is_none(), "no longer pinned");
-    let answer = link_answer(&device, 2, &[]);
-    link::take_in(&answer, &device.identity, &device.keys, &device.galleries).unwrap();
+    let answer = link_answer(2, &[]);
+    link::take_in(&answer, NONCE, &device.identity, &device.keys, &device.galleries).unwrap();
     assert!(resume(offered, &addressee()).is_none(), "the gallery is no longer this device's, and its key is gone");
 }
 

@@ -19,29 +19,29 @@ async fn hub(
     let counter = Arc::clone(&renewals);
     let server = HttpsHub::start(pki, true, move |asked: Asked| {
         assert!(asked.with_certificate);
-        if asked.line.starts_with("GET /v1/device/link ") {
-            return (200, serde_json::to_value(link_answer_for(DEVICE, 1 + *counter.lock(), &[])).unwrap());
+        if asked.line.starts_with("GET /v1/device/link?") {
+            return (200, serde_json::to_value(link_answer_for(asked.nonce(), 1 + *counter.lock(), &[])).unwrap());
         }
         assert_eq!(asked.line, "POST /v1/device/renewal HTTP/1.1");
         *counter.lock() += 1;
         let request: RenewalRequest = serde_json::from_slice(&asked.body).unwrap();
-        (200, answer(&inside, &request.csr, &change))
+        (200, answer(&inside, &request, &change))
     })
     .await;
     (server, renewals)
 }
 
-fn answer(pki: &Pki, csr: &str, change: &impl Fn(&mut ClaimAnswer)) -> Value {
+fn answer(pki: &Pki, request: &RenewalRequest, change: &impl Fn(&mut ClaimAnswer)) -> Value {
     let mut answer = ClaimAnswer {
         v: V1,
         tenant: wire_contract::TenantId(TENANT),
         device: DeviceId(DEVICE),
-        certificate_chain: pki.certify(csr, &DEVICE.to_string()),
+        certificate_chain: pki.certify(&request.csr, &DEVICE.to_string()),
         root: pki.root.pem(),
         hub_keys: vec![hub_key()],
         hub_url: "https://moved.example/".parse().unwrap(),
         broker: BrokerAddress { host: "moved.example".into(), port: 8884 },
-        server_time: signed_time(DEVICE),
+        server_time: signed_time(request.nonce.unwrap()),
     };
     change(&mut answer);
     json!(answer)

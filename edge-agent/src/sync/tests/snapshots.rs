@@ -33,8 +33,8 @@ async fn hub(pki: &Pki, parts: &SnapshotParts, served: &Arc<Served>) -> HttpsHub
     let total = parts.content.len();
     HttpsHub::start(pki, true, move |asked: Asked| -> Answer {
         assert!(asked.with_certificate);
-        if asked.line.starts_with("GET /v1/device/link ") {
-            return (200, serde_json::to_value(link_answer_for(DEVICE, 1, &[(GALLERY, 1)])).unwrap()).into();
+        if asked.line.starts_with("GET /v1/device/link?") {
+            return (200, serde_json::to_value(link_answer_for(asked.nonce(), 1, &[(GALLERY, 1)])).unwrap()).into();
         }
         if asked.line.starts_with(&format!("GET /v1/device/snapshots/{ID}/manifest ")) {
             return (200, serde_json::to_value(&parts.answer).unwrap()).into();

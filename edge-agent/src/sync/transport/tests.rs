@@ -40,7 +40,10 @@ impl Caller {
 }
 
 fn mqtt(pki: &Pki, port: u16) -> Caller {
-    Caller { mqtt: Mqtt::new(Timing::default()), identity: pki.identity("https://127.0.0.1:1/", port) }
+    Caller {
+        mqtt: Mqtt::new(Timing::default(), Arc::new(crate::clock::SystemClock::default())),
+        identity: pki.identity("https://127.0.0.1:1/", port),
+    }
 }
 
 async fn next(line: &mut Line) -> LineEvent {
@@ -181,7 +184,9 @@ async fn a_refused_certificate_is_told_with_what_to_do() {
     let (ours, theirs) = (pki.identity("https://127.0.0.1:1/", 1), foreign.identity("https://127.0.0.1:1/", 1));
     let identity = Identity { root_pem: ours.root_pem, ..theirs };
     let identity = Identity { broker: BrokerAddress { port: broker.device_port, ..identity.broker }, ..identity };
-    let mut line = Mqtt::new(Timing::default()).connect(&identity, will()).unwrap();
+    let mut line = Mqtt::new(Timing::default(), Arc::new(crate::clock::SystemClock::default()))
+        .connect(&identity, will())
+        .unwrap();
     let LineEvent::Lost(error) = next(&mut line).await else { panic!("a stranger was let in") };
     assert!(matches!(error, LineError::CertificateRefused { .. }), "{error:?}");
     assert!(error.to_string().contains("edge-agent claim"), "{error}");

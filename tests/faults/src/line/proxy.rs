@@ -31,6 +31,9 @@ pub enum Fault {
     SilentUp,
     /// Nothing passes to the device.
     SilentDown,
+    /// What comes down is lost for good, and the device is not told when the broker's end closes: acknowledgements never
+    /// come, on this connection, after the fault too.
+    Deaf,
     /// The broker's end is closed and the device is never told: its packets go nowhere, after the fault too.
     HalfOpen,
     /// Half a piece passes, then both ends are reset.
@@ -68,6 +71,15 @@ struct Link {
     cut: CancellationToken,
     /// The device's end is kept open although the broker's is not.
     half_open: Arc<AtomicBool>,
+    /// Nothing comes down any more.
+    deaf: Arc<AtomicBool>,
+}
+
+impl Link {
+    /// Whether the device is not to learn that the broker's end has closed.
+    fn keeps_the_end_from_the_device(&self) -> bool {
+        self.half_open.load(Ordering::SeqCst) || self.deaf.load(Ordering::SeqCst)
+    }
 }
 
 impl Proxy {
@@ -133,6 +145,7 @@ async fn accept(
             met: Arc::clone(&met),
             cut: ended.child_token(),
             half_open: Arc::new(AtomicBool::new(false)),
+            deaf: Arc::new(AtomicBool::new(false)),
         };
         tokio::spawn(connection(device, upstream, link));
     }
@@ -174,7 +187,10 @@ async fn refuse(mut link: Link) {
 enum Fate {
     Pass,
     PassHalfAndCut,
+    /// It and whatever comes after it.
     Swallow,
+    /// It alone.
+    Lose,
 }
 
 async fn pass(way: Way, mut from: OwnedReadHalf, to: OwnedWriteHalf, mut link: Link) {
@@ -186,7 +202,7 @@ async fn pass(way: Way, mut from: OwnedReadHalf, to: OwnedWriteHalf, mut link: L
             () = cut.cancelled() => break,
         };
         if read == 0 {
-            if way == Way::Down && link.half_open.load(Ordering::SeqCst) {
+            if way == Way::Down && link.keeps_the_end_from_the_device() {
                 // The broker is gone, and the device must not learn it from us.
                 cut.cancelled().await;
             }
@@ -198,9 +214,12 @@ async fn pass(way: Way, mut from: OwnedReadHalf, to: OwnedWriteHalf, mut link: L
         };
         match (fate, &mut to) {
             (Fate::Swallow, _) => to = None,
-            (_, None) => {}
+            (Fate::Lose, _) | (_, None) => {}
             (Fate::Pass, Some(to)) => {
                 if to.write_all(&piece[..read]).await.is_err() {
+                    if way == Way::Up && link.deaf.load(Ordering::SeqCst) {
+                        continue;
+                    }
                     break;
                 }
             }
@@ -223,10 +242,14 @@ async fn suffer(way: Way, piece: &mut [u8], link: &mut Link) -> Fate {
         if way == Way::Up && link.half_open.load(Ordering::SeqCst) {
             return Fate::Swallow;
         }
+        if way == Way::Down && link.deaf.load(Ordering::SeqCst) {
+            return Fate::Lose;
+        }
         let Some(fault) = *link.fault.borrow_and_update() else { return Fate::Pass };
         let silent =
             matches!((fault, way), (Fault::Silent, _) | (Fault::SilentUp, Way::Up) | (Fault::SilentDown, Way::Down));
-        let untouched = matches!((fault, way), (Fault::SilentUp, Way::Down) | (Fault::SilentDown, Way::Up));
+        let untouched =
+            matches!((fault, way), (Fault::SilentUp, Way::Down) | (Fault::SilentDown | Fault::Deaf, Way::Up));
         if !counted && !untouched {
             link.met.fetch_add(1, Ordering::SeqCst);
             counted = true;
@@ -250,11 +273,15 @@ async fn suffer(way: Way, piece: &mut [u8], link: &mut Link) -> Fate {
                 // What comes down is lost too: the next piece up closes the broker's end.
                 return if way == Way::Up { Fate::Swallow } else { Fate::Pass };
             }
+            Fault::Deaf if way == Way::Down => {
+                link.deaf.store(true, Ordering::SeqCst);
+                return Fate::Lose;
+            }
             Fault::Refused => {
                 link.cut.cancel();
                 return Fate::Swallow;
             }
-            Fault::Silent | Fault::SilentUp | Fault::SilentDown => {}
+            Fault::Silent | Fault::SilentUp | Fault::SilentDown | Fault::Deaf => {}
         }
         return Fate::Pass;
     }
@@ -310,6 +337,13 @@ mod tests {
         assert_eq!(answer(&mut line, b"lost").await, None);
         proxy.heal();
         assert_eq!(answer(&mut line, b"lost for ever").await, None);
+        let mut line = connect().await.unwrap();
+        assert!(answer(&mut line, b"again").await.is_some());
+        proxy.inject(Fault::Deaf);
+        assert_eq!(answer(&mut line, b"acknowledged?").await, None);
+        assert_eq!(proxy.heal(), 1, "it went up, and what came down is lost");
+        assert_eq!(answer(&mut line, b"still?").await, None);
+        assert_eq!(answer(&mut connect().await.unwrap(), b"anew").await.unwrap(), b"anew");
         proxy.inject(Fault::Refused);
         let mut refused = connect().await.unwrap();
         assert_eq!(answer(&mut refused, b"x").await, None);

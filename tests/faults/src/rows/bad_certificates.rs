@@ -353,8 +353,11 @@ fn requests(site: &Site, doors: &Doors, tally: &mut Tally) -> Result<()> {
     let good = CertificateParams::default().serialize_request(&KeyPair::generate()?)?.pem()?;
     for (name, csr) in bad_requests(&good, &identity.chain_pem)? {
         let claimed = ask(&nobody, wire_contract::paths::CLAIMS, claim(csr.clone())?)?;
-        let renewed =
-            ask(&own, wire_contract::paths::DEVICE_RENEWAL, serde_json::to_string(&RenewalRequest { v: V1, csr })?)?;
+        let renewed = ask(
+            &own,
+            wire_contract::paths::DEVICE_RENEWAL,
+            serde_json::to_string(&RenewalRequest { v: V1, csr, nonce: None })?,
+        )?;
         for (at, did) in [("claim", claimed), ("renewal", renewed)] {
             let refused = matches!(&did, Did::Code(code) if ["csr_invalid", "invalid_field", "validation_failed", "payload_too_large"].contains(&code.as_str()));
             tally.require(refused, || format!("{name} at the {at}: {did:?}"));
@@ -367,14 +370,17 @@ fn requests(site: &Site, doors: &Doors, tally: &mut Tally) -> Result<()> {
     let renewed = ask(
         &own,
         wire_contract::paths::DEVICE_RENEWAL,
-        serde_json::to_string(&RenewalRequest { v: V1, csr: same_key })?,
+        serde_json::to_string(&RenewalRequest { v: V1, csr: same_key, nonce: None })?,
     )?;
     tally.require(renewed == Did::Code("csr_invalid".to_owned()), || {
         format!("a renewal that keeps its key: {renewed:?}")
     });
     let claimed = ask(&nobody, wire_contract::paths::CLAIMS, claim(good.clone())?)?;
-    let renewed =
-        ask(&own, wire_contract::paths::DEVICE_RENEWAL, serde_json::to_string(&RenewalRequest { v: V1, csr: good })?)?;
+    let renewed = ask(
+        &own,
+        wire_contract::paths::DEVICE_RENEWAL,
+        serde_json::to_string(&RenewalRequest { v: V1, csr: good, nonce: None })?,
+    )?;
     let pass = [&claimed, &renewed].into_iter().filter(|did| **did == Did::Accepted).count() as u64;
     tally.require(pass == 2, || format!("good requests: {claimed:?} and {renewed:?}"));
     tally.add("control_good_requests_pass", pass);

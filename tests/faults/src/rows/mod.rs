@@ -8,6 +8,7 @@ mod bad_packets;
 mod broker_kills;
 mod camera_restarts;
 mod claim_races;
+mod clock_jumps;
 mod damages;
 mod each_call;
 mod fleet_load;
@@ -17,6 +18,7 @@ mod herd;
 mod hub_kills;
 mod id_theft;
 mod kills;
+mod lost_sessions;
 mod modelled_cuts;
 mod nemesis;
 mod out_of_memory;
@@ -46,6 +48,7 @@ pub static ALL: &[&Row] = &[
     &out_of_memory::D9,
     &nemesis::M1,
     &broker_kills::M2,
+    &lost_sessions::M3,
     &replays::M4,
     &tombstones::M5,
     &backlog::M6,
@@ -54,6 +57,7 @@ pub static ALL: &[&Row] = &[
     &stopped_consumers::M9,
     &id_theft::M10,
     &simulation::M11,
+    &clock_jumps::C1,
     &renewals::C2,
     &bad_certificates::I1,
     &revocations::I2,

@@ -47,18 +47,23 @@ pub enum Relay {
     AfterTheRecord,
 }
 
-/// A door at work.
-pub struct Site {
+/// A door at work, with whoever its galleries know.
+pub struct Door {
     inputs: mpsc::Sender<DoorInput>,
     moves: Receiver<(RelayState, Instant)>,
-    recorder: Recorder,
-    outbox: Arc<Outbox>,
     galleries: Galleries,
     clock: SharedClock,
     visits: u64,
+    runtime: tokio::runtime::Runtime,
+}
+
+/// A door with an outbox on a disk of its own.
+pub struct Site {
+    door: Door,
+    recorder: Recorder,
+    outbox: Arc<Outbox>,
     record_thread: Option<JoinHandle<()>>,
     give_up: CancellationToken,
-    runtime: tokio::runtime::Runtime,
 }
 
 /// What the outbox has told since the last time.
@@ -114,27 +119,17 @@ impl DoorActuator for Notebook {
     }
 }
 
-impl Site {
-    /// A door whose state lies in `dir`, with one person in its gallery.
-    pub fn open(dir: &Path, relay: Relay) -> Result<Self> {
-        let keys = DeviceKeys::open(&dir.join("keys"), None)?;
-        keys.set_gallery(gallery::id(), &gallery::keys())?;
-        let (galleries, _) = open_galleries(dir, &keys)?;
-        let mut people = People::new();
-        let records = people.enrol(1)?;
-        galleries.apply(gallery::id(), &records, people.root())?;
-        let clock: SharedClock = Arc::new(SystemClock::default());
-        let options =
-            OutboxOptions { low_space_bytes: LOW_SPACE, retention: Duration::ZERO, ..OutboxOptions::default() };
-        let at = SystemTime::from(clock.wall().utc);
-        let outbox = Arc::new(Outbox::open(&dir.join("outbox"), &keys.outbox()?, options, at)?.0);
-        let (recorder, messages) = Recorder::channel();
-        let give_up = CancellationToken::new();
-        let record_thread = start_recording(&outbox, &recorder, messages, &clock, &give_up);
+impl Door {
+    /// A door over these galleries that goes by this clock. With `first_record` its relay moves when the opening is on disk.
+    pub fn open(
+        galleries: Galleries,
+        clock: SharedClock,
+        recorder: Recorder,
+        first_record: Option<Arc<Outbox>>,
+    ) -> Result<Self> {
         let (inputs, inputs_at_door) = mpsc::channel(edge_agent::stages::decide::DOOR_INPUTS);
         // Two moves a visit, read after each: more than enough.
         let (said, moves) = sync_channel(64);
-        let first_record = (relay == Relay::AfterTheRecord).then(|| Arc::clone(&outbox));
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         runtime.spawn(run_door(Decide {
             door: "main".into(),
@@ -150,19 +145,18 @@ impl Site {
             lockdown: watch::channel(false).1,
             rules: watch::channel(Arc::new(rules()?)).1,
             orders_told: mpsc::channel(1).0,
-            recorder: recorder.clone(),
+            recorder,
             clock: Arc::clone(&clock),
             turns: Arc::default(),
         }));
-        let record_thread = Some(record_thread);
-        Ok(Self { inputs, moves, recorder, outbox, galleries, clock, visits: 0, record_thread, give_up, runtime })
+        Ok(Self { inputs, moves, galleries, clock, visits: 0, runtime })
     }
 
-    /// The person comes to the door and goes again; how long it took from being known to the open door. `None` when the
+    /// Person `number` comes to the door and goes again; how long it took from being known to the open door. `None` when the
     /// relay did not move in time.
-    pub fn visit(&mut self) -> Result<Option<Duration>> {
+    pub fn visit(&mut self, number: u64) -> Result<Option<Duration>> {
         self.visits += 1;
-        let (report, found) = self.sighting(TrackId(self.visits))?;
+        let (report, found) = self.sighting(TrackId(self.visits), number)?;
         while self.moves.try_recv().is_ok() {}
         self.inputs.blocking_send(DoorInput::Face(report))?;
         let begun = now();
@@ -180,9 +174,68 @@ impl Site {
         Ok(opened)
     }
 
+    fn sighting(&self, track: TrackId, number: u64) -> Result<(FaceReport, Identified)> {
+        let (at, roster) = (self.clock.now(), self.galleries.roster().load_full());
+        let probe = Embedding::from_slice(&face(number))?;
+        let report = FaceReport {
+            track,
+            captured_at: at,
+            first_seen: at,
+            height_px: 120.0,
+            liveness: Findings::over(12),
+            liveness_at: Some(at),
+            vouched_shots: vec![at],
+            doubtful_shots: Vec::new(),
+            look: None,
+            reasons: Vec::new(),
+            models_answered: true,
+        };
+        let found = Identified {
+            track,
+            shot_at: at,
+            quality: 0.9,
+            height_px: 120.0,
+            generation: roster.generation(),
+            n_templates: roster.snapshot().len(),
+            ranked: roster.snapshot().candidates(&probe),
+            embedding: Arc::new(probe),
+            anchors: Vec::new(),
+            same_face: true,
+        };
+        Ok((report, found))
+    }
+}
+
+impl Site {
+    /// A door whose state lies in `dir`, with one person in its gallery.
+    pub fn open(dir: &Path, relay: Relay) -> Result<Self> {
+        let keys = DeviceKeys::open(&dir.join("keys"), None)?;
+        keys.set_gallery(gallery::id(), &gallery::keys())?;
+        let (galleries, _) = open_galleries(dir, &keys)?;
+        let mut people = People::new();
+        let records = people.enrol(1)?;
+        galleries.apply(gallery::id(), &records, people.root())?;
+        let clock: SharedClock = Arc::new(SystemClock::default());
+        let options =
+            OutboxOptions { low_space_bytes: LOW_SPACE, retention: Duration::ZERO, ..OutboxOptions::default() };
+        let at = SystemTime::from(clock.wall().utc);
+        let outbox = Arc::new(Outbox::open(&dir.join("outbox"), &keys.outbox()?, options, at)?.0);
+        let (recorder, messages) = Recorder::channel();
+        let give_up = CancellationToken::new();
+        let record_thread = start_recording(&outbox, &recorder, messages, &clock, &give_up);
+        let first_record = (relay == Relay::AfterTheRecord).then(|| Arc::clone(&outbox));
+        let door = Door::open(galleries, clock, recorder.clone(), first_record)?;
+        Ok(Self { door, recorder, outbox, record_thread: Some(record_thread), give_up })
+    }
+
+    /// The person comes to the door and goes again: see [`Door::visit`].
+    pub fn visit(&mut self) -> Result<Option<Duration>> {
+        self.door.visit(1)
+    }
+
     /// A face appears before the camera: an event that may be shed.
     pub fn face_appears(&self) {
-        let at = self.clock.now();
+        let at = self.door.clock.now();
         self.recorder.try_record(Happening::FaceAppeared { camera: "front".into(), track: TrackId(0), at });
     }
 
@@ -229,39 +282,8 @@ impl Site {
                 }
             }
         }
-        self.outbox.acknowledge(stats.stream, after, SystemTime::from(self.clock.wall().utc))?;
+        self.outbox.acknowledge(stats.stream, after, SystemTime::from(self.door.clock.wall().utc))?;
         Ok(told)
-    }
-
-    fn sighting(&self, track: TrackId) -> Result<(FaceReport, Identified)> {
-        let (at, roster) = (self.clock.now(), self.galleries.roster().load_full());
-        let probe = Embedding::from_slice(&face(1))?;
-        let report = FaceReport {
-            track,
-            captured_at: at,
-            first_seen: at,
-            height_px: 120.0,
-            liveness: Findings::over(12),
-            liveness_at: Some(at),
-            vouched_shots: vec![at],
-            doubtful_shots: Vec::new(),
-            look: None,
-            reasons: Vec::new(),
-            models_answered: true,
-        };
-        let found = Identified {
-            track,
-            shot_at: at,
-            quality: 0.9,
-            height_px: 120.0,
-            generation: roster.generation(),
-            n_templates: roster.snapshot().len(),
-            ranked: roster.snapshot().candidates(&probe),
-            embedding: Arc::new(probe),
-            anchors: Vec::new(),
-            same_face: true,
-        };
-        Ok((report, found))
     }
 }
 
@@ -269,7 +291,7 @@ impl Drop for Site {
     fn drop(&mut self) {
         // The record thread may still be at a disk that refuses.
         self.give_up.cancel();
-        self.runtime.block_on(self.recorder.close());
+        self.door.runtime.block_on(self.recorder.close());
         if let Some(thread) = self.record_thread.take() {
             let _ = thread.join();
         }

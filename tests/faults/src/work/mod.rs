@@ -7,6 +7,7 @@ mod despite;
 pub mod door;
 pub mod gallery;
 pub mod jobs;
+pub mod limits;
 pub mod outbox;
 pub mod state;
 

@@ -38,7 +38,12 @@ impl People {
 
     /// Person `number` and their template.
     pub fn enrol(&mut self, number: u64) -> Result<Vec<Record>> {
-        let person = Body::Person(PersonBody::new(PersonState::Active, None, None, Vec::new()));
+        self.enrol_within(number, None, None)
+    }
+
+    /// The same, for somebody who may be let in from and until a time, in Unix seconds.
+    pub fn enrol_within(&mut self, number: u64, from: Option<i64>, until: Option<i64>) -> Result<Vec<Record>> {
+        let person = Body::Person(PersonBody::new(PersonState::Active, from, until, Vec::new()));
         let template = Body::Template(TemplateBody {
             person: person_id(number).0,
             space_id: SPACE.to_owned(),
