@@ -61,6 +61,16 @@ fn the_threshold_rises_with_the_gallery_and_as_the_rate_falls() {
 }
 
 #[test]
+fn a_pack_without_a_scale_goes_by_the_cosine() {
+    let text = manifest_text();
+    let space = Manifest::parse(&text).expect("parses").space();
+    assert!(space.handicap(1.0) > 0.04 && space.handicap(0.0) < -0.04, "{space:?}");
+    let (from, to) = (text.find("[embedding.clarity]").expect("there"), text.find("[[thresholds]]").expect("there"));
+    let bare = Manifest::parse(&(text[..from].to_owned() + &text[to..])).expect("parses").space();
+    assert_eq!((bare.clarity, bare.handicap(1.0)), (None, 0.0));
+}
+
+#[test]
 fn nonsense_is_no_rate() {
     for text in ["", "0", "1", "-1e-4", "NaN", "inf", "1e-4%"] {
         assert!(text.parse::<FalseAcceptRate>().is_err(), "{text}");
@@ -96,11 +106,14 @@ fn values_that_cannot_be_right_are_named() {
         ("far = \"1e-4\"", "far = \"1e-3\"", "thresholds.far"),
         ("score = 0.442\n", "score = 0.2\n", "must rise as the false accept rate falls"),
         ("score = 0.442\n", "score = 1.5\n", "cosine"),
+        ("weight = 0.09\n", "weight = 0.3\n", "weight must be between"),
+        ("clear_norm = 4.95\n", "clear_norm = 2.0\n", "below clear_norm"),
+        ("normalised = false\n", "normalised = true\n", "unit length"),
         ("up_to = 3,", "up_to = 1,", "rise with the size"),
         ("up_to = 3,", "up_to = 4,", "same sizes"),
-        ("score = 0.485", "score = 0.3", "rise with the size"),
-        ("up_to = 100000, score = 0.635", "up_to = 100000, score = 0.69", "rise as the false accept rate falls"),
-        ("score = 0.535", "score = 2.0", "cosine"),
+        ("score = 0.525", "score = 0.3", "rise with the size"),
+        ("up_to = 100000, score = 0.65", "up_to = 100000, score = 0.71", "rise as the false accept rate falls"),
+        ("score = 0.55 ", "score = 2.0 ", "cosine"),
         ("up_to = 3,", "upto = 3,", "upto"),
         ("scale = [255.0]", "scale = [0.0]", "files[eye].input"),
         ("mean = [123.675, 116.28, 103.53]", "mean = [0.0]", "files[pose].input"),
