@@ -197,15 +197,16 @@ impl<C: Connect> Driver<C> {
             self.resending(why);
         }
         self.ask_when_untrusted();
+        self.ask_the_time_again();
+        self.show_snapshots();
+        self.tick_lease().await;
+        self.orders_that_are_due().await;
+        // Certificates are judged by the time that is asked for.
         if self.telling.first_is_under_way() {
             return;
         }
         self.fetch_link_when_due();
         self.renew_when_due();
-        self.ask_the_time_again();
-        self.show_snapshots();
-        self.tick_lease().await;
-        self.orders_that_are_due().await;
         if let Connection::Down(at) = self.connection
             && at <= now
             && self.ring.is_some()
