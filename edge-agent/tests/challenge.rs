@@ -2,6 +2,7 @@
 //! built program asks, shows and refuses.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "these are tests")]
+#![allow(clippy::disallowed_methods, reason = "what is watched here is a process of its own, in its own time")]
 
 mod support;
 

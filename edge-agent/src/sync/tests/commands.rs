@@ -116,9 +116,9 @@ async fn an_order_from_before_this_run_or_forged_reaches_no_door() {
 async fn recorded(rig: &mut Rig) -> (Order, CommandState) {
     let next = async {
         loop {
-            match rig.happenings.recv().await.expect("the recorder lives") {
-                Message::Happened(Happening::CommandSettled { order, state, .. }) => return (order, state),
-                _ => {}
+            let message = rig.happenings.recv().await.expect("the recorder lives");
+            if let Message::Happened(Happening::CommandSettled { order, state, .. }) = message {
+                return (order, state);
             }
         }
     };
