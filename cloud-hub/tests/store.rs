@@ -189,7 +189,8 @@ async fn history_cannot_be_rewritten_by_the_application() {
         "DELETE FROM audit_entry",
         "UPDATE event SET body = '{}'",
         "DELETE FROM event",
-        "DELETE FROM gallery_version",
+        // Rows of it go when a log is compacted; what they say never changes.
+        "UPDATE gallery_version SET version = version + 1",
         "UPDATE schema_version SET version = 9",
     ] {
         let mut tx = app.begin().await.unwrap();

@@ -9,7 +9,6 @@ use uuid::Uuid;
 
 use super::values::{HumanDuration, MaybeAddress, MaybePath, Secret};
 use super::{ConfigError, SCHEMA_VERSION};
-use crate::domain::compaction::KeepRule;
 use crate::outbound::network::Network;
 
 /// The whole configuration. Field meanings and defaults stand in `defaults.toml`.
@@ -325,12 +324,6 @@ impl Config {
             return unfit("log.level", "must be error, warn, info, debug, trace or a filter of these");
         }
         Ok(())
-    }
-
-    /// What stays in the logs of galleries.
-    #[must_use]
-    pub fn keep_rule(&self) -> KeepRule {
-        KeepRule { log: self.galleries.keep_log.0, device_lease: self.galleries.device_lease.0 }
     }
 
     /// What clients and devices are told: `server.public_url`, or the listen address by https.

@@ -38,6 +38,7 @@ use crate::api::{self, Api, EnrolmentLimits, Settings, control, listener};
 use crate::cli::control_socket;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::domain::compaction::KeepRule;
 use crate::domain::ids::TenantId;
 use crate::embedded::mosquitto::{AccessFile, BrokerCertificates};
 use crate::embedded::{Layout, lock_dir, ports};
@@ -248,7 +249,7 @@ fn make_api(
             home_assistant: home_settings(config).tenants,
             enrolment: EnrolmentLimits { max_photos: limits.max_photos, max_photo_bytes: limits.max_photo_bytes },
             webhook_policy: AddressPolicy::new(config.webhooks.allow_networks.clone()),
-            keep: config.keep_rule(),
+            keep: keep_rule(config),
         },
     }
 }
@@ -300,7 +301,7 @@ fn start_back(
         custody: custody.clone(),
         clock: clock.clone(),
         delivery_retention: settings.retention.0,
-        keep: config.keep_rule(),
+        keep: keep_rule(config),
     };
     tasks.spawn("jobs", jobs.run(stop.clone()));
     tasks.spawn("database notices", listen_for_notices(db.clone(), api.feed.clone(), wake, stop.clone()));
@@ -342,6 +343,11 @@ impl Running {
 }
 
 /// Whose devices Home Assistants hear of.
+/// What stays in the logs of galleries.
+fn keep_rule(config: &Config) -> KeepRule {
+    KeepRule { log: config.galleries.keep_log.0, device_lease: config.galleries.device_lease.0 }
+}
+
 fn home_settings(config: &Config) -> HomeSettings {
     let set = |ids: &[uuid::Uuid]| ids.iter().map(|id| TenantId(*id)).collect();
     HomeSettings { tenants: set(&config.home_assistant.tenants), unlock: set(&config.home_assistant.unlock) }

@@ -88,13 +88,7 @@ async fn what_was_under_way_when_the_hubs_session_ended_goes_out_again() {
     }
     let line = Line::start().await;
     let tenant = line.place.tenant;
-    let witness = line.hub.device(tenant, line.place.site).await;
-    let link = line.hub.custody.link(tenant, witness).await.unwrap();
-    let keys = LinkKeys::derive(&link.link_key, wire_contract::DeviceId(witness.0), link.link_epoch);
-    let witness = Place { tenant, site: line.place.site, device: witness, link, keys };
-    let access = access_lines(&line.hub.db).await.unwrap();
-    line.mosquitto.access().replace(&access).unwrap();
-    let mut witness = Device::connect(&line, &witness).await;
+    let mut witness = line.another_device().await;
     let mut device = line.device().await;
     device.report().await;
     witness.report().await;

@@ -154,6 +154,17 @@ impl Line {
         Device::connect(self, &self.place).await
     }
 
+    /// A further device at the same site.
+    pub(crate) async fn another_device(&self) -> Device {
+        let Place { tenant, site, .. } = self.place;
+        let device = self.hub.device(tenant, site).await;
+        let link = self.hub.custody.link(tenant, device).await.unwrap();
+        let keys = LinkKeys::derive(&link.link_key, wire_contract::DeviceId(device.0), link.link_epoch);
+        let access = access_lines(&self.hub.db).await.unwrap();
+        self.mosquitto.access().replace(&access).unwrap();
+        Device::connect(self, &Place { tenant, site, device, link, keys }).await
+    }
+
     pub(crate) async fn event_count(&self, kind: &'static str) -> i64 {
         let mut superuser = self.hub.superuser().await;
         sqlx::query_scalar("SELECT count(*) FROM event WHERE type = $1")
