@@ -165,7 +165,7 @@ async fn what_the_hub_cannot_take_in_yet_waits_at_the_broker() {
     const BATCHES: u64 = 600;
     let line = Line::start().await;
     let mut device = line.device().await;
-    let mut other = line.another_device().await;
+    let other = line.another_device().await;
     let mut holding = line.hub.superuser().await;
     holding.execute("BEGIN").await.unwrap();
     holding.execute("LOCK TABLE event IN EXCLUSIVE MODE").await.unwrap();
