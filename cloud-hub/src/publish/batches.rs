@@ -2,9 +2,11 @@
 //!
 //! A fleet that was cut off sends all that it has at once. What the hub cannot take in yet must wait somewhere: here it waits at
 //! the broker, for a message is read only when `ingest` has room for it, and the broker sends no more than the line takes. So
-//! nothing is dropped here, and the hub holds a few megabytes. That nothing is carried twice is the aim and not yet so: see the FIXME
-//! in `tests/publish/events.rs`. Status, reports and commands come on the other connection ([`super::connection`]) and wait for none
-//! of it.
+//! nothing is dropped here, nothing is carried twice, and the hub holds a few megabytes. Status, reports and commands come on the
+//! other connection ([`super::connection`]) and wait for none of it.
+//!
+//! While nothing is read nothing is said either, so a database that is away for longer than one and a half keep-alives ends the
+//! session and what waited at the broker with it. The devices hear at the next one how far they are stored and send from there.
 //!
 //! Not by the receive maximum: Mosquitto 2.0.11 sends a window more with each acknowledgement, whatever is still under way.
 
@@ -19,8 +21,8 @@ use wire_contract::UpChannel;
 use super::connection::{Broker, SessionEnd, Subscribed, filter_of, refused};
 use crate::domain::message::Incoming;
 
-/// Longer than on the other connection, which notices a dead broker for both: while `ingest` waits for the database nothing is
-/// read here and nothing said, and a broker ends a session that says nothing for one and a half times as long.
+/// Longer than on the other connection, which notices a dead broker for both, so that batches wait while a database starts again
+/// or is taken over. Not for minutes: for as long the broker would go on giving a dead host's share of the batches to nobody.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 /// Keeps a session until something about it is in doubt.
