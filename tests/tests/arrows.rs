@@ -45,6 +45,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("fleet-sim", &["edge-agent", "edge-store", "face-core", "wire-contract"]),
     // It calls the parsers of both programs, so it must link them.
     ("fuzz-targets", &["cloud-hub", "edge-agent", "edge-capture", "face-runtime", "gallery-log", "wire-contract"]),
+    ("controls", &[]),
 ];
 
 /// What a pure crate may never reach for: the outside world and its clock.

@@ -1,0 +1,110 @@
+//! Each control names a test that exists: `run` finds out only after minutes of building.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The first line of a control: `# test: PACKAGE KIND TEST`.
+struct Header {
+    package: String,
+    /// `--lib` or `--test=NAME`.
+    kind: String,
+    /// The last part of the test's path.
+    function: String,
+}
+
+fn header(patch: &str) -> Result<Header, String> {
+    let line = patch.lines().next().unwrap_or_default();
+    let words: Vec<&str> = line.strip_prefix("# test: ").ok_or("does not begin with '# test: '")?.split(' ').collect();
+    let [package, kind, test] = words.as_slice() else {
+        return Err(format!("'{line}' should be '# test: PACKAGE KIND TEST'"));
+    };
+    let function = test.rsplit("::").next().unwrap_or_default();
+    Ok(Header { package: (*package).into(), kind: (*kind).into(), function: function.into() })
+}
+
+/// What is wrong with a control, if anything is.
+fn fault_of(patch: &str, folders: &[(String, PathBuf)], root: &Path) -> Result<(), String> {
+    let header = header(patch)?;
+    let folder = folders.iter().find(|(name, _)| *name == header.package).map(|(_, folder)| folder);
+    let folder = folder.ok_or_else(|| format!("there is no package '{}'", header.package))?;
+    let sources = match header.kind.strip_prefix("--test=") {
+        Some(name) => {
+            let tests = folder.join("tests");
+            vec![tests.join(name), tests.join(format!("{name}.rs"))]
+        }
+        None if header.kind == "--lib" => vec![folder.join("src")],
+        None => return Err(format!("'{}' should be --lib or --test=NAME", header.kind)),
+    };
+    // Not `fn NAME(`: the rows of the fault lab are made by a macro.
+    if !sources.iter().any(|source| says(source, &header.function)) {
+        return Err(format!("no test {} in {sources:?}", header.function));
+    }
+    let mut changed = patch.lines().filter_map(|line| line.strip_prefix("--- a/")).peekable();
+    changed.peek().ok_or("changes no file")?;
+    match changed.find(|file| !root.join(file).is_file()) {
+        Some(gone) => Err(format!("changes {gone}, which is not there")),
+        None => Ok(()),
+    }
+}
+
+/// Whether the file, or a file of the folder, has this text.
+fn says(place: &Path, wanted: &str) -> bool {
+    match fs::read_dir(place) {
+        Ok(entries) => entries.flatten().any(|entry| says(&entry.path(), wanted)),
+        Err(_) => fs::read_to_string(place).is_ok_and(|text| text.contains(wanted)),
+    }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned()
+}
+
+/// The packages of the workspace and their folders.
+fn packages() -> Vec<(String, PathBuf)> {
+    let arguments = ["metadata", "--no-deps", "--locked", "--format-version", "1"];
+    let output = Command::new(env!("CARGO")).args(arguments).current_dir(root()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap().iter().map(|package| {
+        let manifest = Path::new(package["manifest_path"].as_str().unwrap());
+        (package["name"].as_str().unwrap().to_owned(), manifest.parent().unwrap().to_owned())
+    });
+    packages.collect()
+}
+
+#[test]
+fn each_control_names_a_test_and_changes_files_that_are_there() {
+    let (packages, folder) = (packages(), root().join("tests/controls"));
+    let mut seen = 0;
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        if entry.path().extension().is_some_and(|extension| extension == "patch") {
+            let fault = fault_of(&fs::read_to_string(entry.path()).unwrap(), &packages, &root());
+            assert_eq!(fault, Ok(()), "{}", entry.path().display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 0, "there are controls");
+}
+
+#[test]
+fn a_control_that_names_nothing_is_caught() {
+    let packages = packages();
+    let change = "\n--- a/tests/controls/headers.rs\n";
+    for (patch, said) in [
+        ("", "does not begin"),
+        ("# test: face-core --lib", "PACKAGE KIND TEST"),
+        ("# test: no-such --lib a::b", "no package"),
+        ("# test: face-core --bench a::b", "--lib or --test=NAME"),
+        ("# test: face-core --lib door::tests::there_is_no_such_test", "there_is_no_such_test"),
+    ] {
+        let fault = fault_of(&format!("{patch}{change}"), &packages, &root()).unwrap_err();
+        assert!(fault.contains(said), "{fault}");
+    }
+    let named = "# test: face-core --lib door::tests::a_stale_frame_never_opens\n";
+    assert!(fault_of(named, &packages, &root()).unwrap_err().contains("changes no file"));
+    let gone = format!("{named}--- a/no/such/file.rs\n");
+    assert!(fault_of(&gone, &packages, &root()).unwrap_err().contains("no/such/file.rs"));
+}
