@@ -46,6 +46,7 @@ pub use connection::{Broker, BrokerTls};
 pub use consumers::{ConsumerFiles, consumer_files, end_consumer};
 pub use galleries::{Desk, SNAPSHOT_FROM};
 pub use home::HomeSettings;
+pub use presence::SAID_WITHIN;
 
 use crate::clock::Clock;
 use crate::domain::message::{Incoming, Outgoing};
@@ -75,6 +76,8 @@ pub struct Publisher {
     pub broker: Broker,
     /// From how many missing versions on a device takes a snapshot and not records.
     pub snapshot_from: u64,
+    /// How long after a new session at the broker a device may be silent before it counts as gone; [`SAID_WITHIN`].
+    pub said_within: Duration,
     /// Whose devices are announced to Home Assistant.
     pub home: HomeSettings,
 }
@@ -125,6 +128,7 @@ impl Publisher {
         tasks.spawn(forward(acks, outbox.clone()));
         tasks.spawn(announce::run(self.clone(), outbox.clone(), connected.subscribe()));
         tasks.spawn(presence::run(self.clone(), presence_inbox));
+        tasks.spawn(presence::end(self.clone(), connected.subscribe()));
         tasks.spawn(galleries::run(self.clone(), gallery_inbox, report_inbox, outbox.clone(), works.clone()));
         tasks.spawn(commands::run(self.clone(), command_inbox, outbox.clone(), works.clone()));
         tasks.spawn(twins::run(self.clone(), twin_inbox, outbox.clone(), works.clone()));

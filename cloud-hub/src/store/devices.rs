@@ -370,6 +370,22 @@ pub async fn present(
     Ok(done.rows_affected() == 1)
 }
 
+/// Ends the presence of all devices that were not heard of since then; returns how many.
+pub async fn end_presence(tx: &mut TenantTx, unheard_since: OffsetDateTime) -> Result<u64, StoreError> {
+    let tenant = tx.tenant_uuid();
+    let done = sqlx::query(
+        "WITH gone AS (
+             SELECT id FROM device WHERE tenant_id = $1 AND online AND (last_seen_at IS NULL OR last_seen_at < $2)
+             ORDER BY id FOR NO KEY UPDATE)
+         UPDATE device d SET online = false FROM gone WHERE d.tenant_id = $1 AND d.id = gone.id",
+    )
+    .bind(tenant)
+    .bind(unheard_since)
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected())
+}
+
 /// Notes that devices were heard of. In the order of their ids, so that no two transactions wait for each other.
 pub async fn seen_all(tx: &mut TenantTx, ids: &[DeviceId], now: OffsetDateTime) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();

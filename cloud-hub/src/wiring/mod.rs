@@ -275,6 +275,7 @@ fn start_back(
         clock: clock.clone(),
         broker: base.broker.hub.clone(),
         snapshot_from: config.galleries.snapshot_from,
+        said_within: publish::SAID_WITHIN,
         home: home_settings(config),
     };
     tasks.spawn("publisher", publisher.run(Seams { batches, acks: ack_outbox, connected }, stop.clone()));

@@ -8,7 +8,7 @@ use cloud_hub::domain::gallery::Change;
 use cloud_hub::domain::ids::{GalleryId, PersonId, SnapshotId};
 use cloud_hub::domain::message::{Incoming, Outgoing};
 use cloud_hub::keys::Snapshots;
-use cloud_hub::publish::{Broker, Desk, HomeSettings, Publisher};
+use cloud_hub::publish::{Broker, Desk, HomeSettings, Publisher, SAID_WITHIN};
 use cloud_hub::store::galleries::{self, Pending, compaction, epochs};
 use cloud_hub::store::{StoreError, devices};
 use gallery_log::snapshot::decode_chunk;
@@ -39,8 +39,15 @@ impl Line {
         // Nobody speaks to it.
         let broker = Broker { host: String::new(), port: 0, client_id: String::new(), credentials: None, tls: None };
         let (db, links, clock) = (hub.db.clone(), hub.links.clone(), hub.clock.clone());
-        let desk =
-            Desk::new(Publisher { db, links, clock, broker, snapshot_from: FROM, home: HomeSettings::default() });
+        let desk = Desk::new(Publisher {
+            db,
+            links,
+            clock,
+            broker,
+            snapshot_from: FROM,
+            said_within: SAID_WITHIN,
+            home: HomeSettings::default(),
+        });
         let snapshots = Snapshots::new(hub.custody.clone());
         Self { hub, place, desk, snapshots }
     }

@@ -8,14 +8,14 @@ use cloud_hub::store::devices;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Packet, PubAckReason};
 use rumqttc::v5::{AsyncClient, Event};
-use sqlx::{Executor as _, PgConnection, Row as _};
+use sqlx::{Executor as _, Row as _};
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 use wire_contract::event::{ClockQuality, FaceAppearedData, Meta};
-use wire_contract::status::{Presence, Status};
 use wire_contract::{Batch, CloudEvent, EventData, EventId, Sequence, Timestamp, Topic, UpChannel, V1, Verdict, topic};
 
 use crate::line::{Line, PATIENCE, STREAM, options};
+use crate::presence::{online, wait_online};
 use crate::support::skipped;
 
 fn batch(range: std::ops::RangeInclusive<u64>) -> Vec<u8> {
@@ -79,28 +79,6 @@ async fn events_come_in_acks_go_out_and_a_restarted_hub_tells_what_it_has() {
 }
 
 /// A device's status: it is there.
-fn online() -> Vec<u8> {
-    let status = Status {
-        v: V1,
-        state: Presence::Online,
-        boot: Uuid::from_u128(1),
-        connection_epoch: 1,
-        since: Timestamp::from_unix_ms(0),
-        agent_version: "1".to_owned(),
-        pack: None,
-        space_id: None,
-    };
-    serde_json::to_vec(&status).unwrap()
-}
-
-async fn wait_online(superuser: &mut PgConnection) {
-    let deadline = Instant::now() + PATIENCE;
-    while !superuser.fetch_one("SELECT bool_or(online) FROM device").await.unwrap().get::<bool, _>(0) {
-        assert!(Instant::now() < deadline, "presence is noted");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 /// A consumer that may read the tenant's feed and nothing else.
 pub(crate) async fn consume(line: &Line) -> mpsc::Receiver<(String, Vec<u8>)> {
     let id = DeviceId(Uuid::new_v4());

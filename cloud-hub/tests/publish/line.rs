@@ -41,6 +41,8 @@ pub(crate) struct Line {
     pub(crate) mosquitto: EmbeddedMosquitto,
     /// See [`Publisher::snapshot_from`].
     pub(crate) snapshot_from: u64,
+    /// See [`Publisher::said_within`].
+    pub(crate) said_within: Duration,
     /// Of the hubs that are started from now on.
     pub(crate) home: HomeSettings,
     running: Option<Running>,
@@ -82,7 +84,9 @@ impl Line {
         let options = MosquittoOptions::for_data_dir(hub.dir.path(), listen, certificates, access).unwrap();
         let mosquitto = start_mosquitto(&options).await;
         let snapshot_from = cloud_hub::publish::SNAPSHOT_FROM;
-        let mut line = Self { hub, place, pki, mosquitto, snapshot_from, home: HomeSettings::default(), running: None };
+        let said_within = cloud_hub::publish::SAID_WITHIN;
+        let home = HomeSettings::default();
+        let mut line = Self { hub, place, pki, mosquitto, snapshot_from, said_within, home, running: None };
         line.start_hub().await;
         line
     }
@@ -120,6 +124,7 @@ impl Line {
             clock: self.hub.clock.clone(),
             broker: Broker { client_id: client_id.to_owned(), ..self.broker() },
             snapshot_from: self.snapshot_from,
+            said_within: self.said_within,
             home: self.home.clone(),
         };
         let (batches, batch_inbox) = mpsc::channel(64);

@@ -11,6 +11,7 @@ mod galleries;
 mod healing;
 mod home;
 mod line;
+mod presence;
 mod replicas;
 mod twins;
 

@@ -18,6 +18,8 @@ pub struct Ready {
     pub https: String,
     /// `host:port` of the device listener of the broker.
     pub mqtt: String,
+    /// `host:port` of the listener for consumers, where there is one.
+    pub mqtt_consumers: Option<String>,
     /// Connection URL of the embedded Postgres, for looking at rows.
     pub postgres: String,
     /// The root certificate that signs the API's certificate.
@@ -44,6 +46,17 @@ pub struct Tenant {
 impl Hub {
     /// Starts `cloud-hub serve --embedded` and waits for the line that says it is ready.
     pub async fn start(places: &Places, data_dir: &Path, https_port: u16, mqtt_port: u16) -> Result<Self> {
+        Self::start_with(places, data_dir, https_port, mqtt_port, &[]).await
+    }
+
+    /// The same with further options of `serve`.
+    pub async fn start_with(
+        places: &Places,
+        data_dir: &Path,
+        https_port: u16,
+        mqtt_port: u16,
+        options: &[&str],
+    ) -> Result<Self> {
         let config = data_dir.with_extension("toml");
         std::fs::write(&config, hub_config(places))?;
         let program = places.programs.join("cloud-hub");
@@ -55,6 +68,7 @@ impl Hub {
             .arg(data_dir)
             .args(["--listen", &format!("127.0.0.1:{https_port}")])
             .args(["--mqtt-listen", &format!("127.0.0.1:{mqtt_port}")])
+            .args(options)
             .env("LINTEL_PARTS", &places.parts)
             .stdout(Stdio::piped());
         let mut process = Process::spawn("cloud-hub", command, &data_dir.with_extension("log"))?;

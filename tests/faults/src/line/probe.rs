@@ -1,5 +1,5 @@
-//! A bare MQTT client with a device's certificate, or with the hub's password: tries what it may not, and hears what it should
-//! not. Deliberately absent: everything that Lintel is; it speaks MQTT and remembers.
+//! A bare MQTT client with a device's certificate, or with the password of the hub or a consumer: tries what it may not, and hears
+//! what it should not. Deliberately absent: everything that Lintel is; it speaks MQTT and remembers.
 
 use std::sync::Arc;
 use std::sync::{Mutex, MutexGuard};
@@ -12,6 +12,9 @@ use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{LastWill, Packet, PubAckReason};
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
 use rumqttc::{TlsConfiguration, Transport};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
 use tokio::task::JoinHandle;
 
 use crate::lab::now;
@@ -56,6 +59,28 @@ impl Probe {
     pub async fn hub(port: u16, password: &str) -> Result<Self> {
         let mut options = MqttOptions::new(format!("probe-{}", uuid::Uuid::new_v4()), "127.0.0.1", port);
         options.set_credentials("hub", password);
+        Self::open(options).await
+    }
+
+    /// Connects to the consumers' listener, whose certificate this authority has signed, with a will if one is given.
+    pub async fn consumer(
+        at: (String, u16),
+        root_pem: &[u8],
+        (user, password): (&str, &str),
+        will: Option<(String, Vec<u8>)>,
+    ) -> Result<Self> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(root_pem)?)?;
+        let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let mut options = MqttOptions::new(user, at.0, at.1);
+        options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(Arc::new(tls))));
+        options.set_credentials(user, password);
+        if let Some((topic, payload)) = will {
+            options.set_last_will(LastWill::new(topic, payload, QoS::AtLeastOnce, false, None));
+        }
         Self::open(options).await
     }
 

@@ -31,6 +31,8 @@ pub struct Site {
     tenant: Tenant,
     site: String,
     ports: (u16, u16),
+    /// Further options of the hub.
+    options: &'static [&'static str],
     places: Places,
     runtime: Runtime,
     dir: tempfile::TempDir,
@@ -50,7 +52,12 @@ pub enum Part {
 impl Site {
     /// Starts a hub with a tenant, a site, a webhook that nobody answers, and `devices` claimed devices.
     pub fn open(devices: usize) -> Result<Self> {
-        let site = Self::without_devices(None)?;
+        Self::open_with(devices, &[])
+    }
+
+    /// The same, and the hub has further options.
+    pub fn open_with(devices: usize, options: &'static [&'static str]) -> Result<Self> {
+        let site = Self::without_devices(None, options)?;
         site.populate(devices)?;
         Ok(site)
     }
@@ -59,19 +66,19 @@ impl Site {
     /// has one, which the hub's tables need for themselves.
     pub fn open_with_devices_in_memory(devices: usize) -> Result<Self> {
         let memory = tempfile::Builder::new().prefix("lintel-fleet-").tempdir_in(MEMORY)?;
-        let site = Self::without_devices(Some(memory))?;
+        let site = Self::without_devices(Some(memory), &[])?;
         site.populate(devices)?;
         Ok(site)
     }
 
-    fn without_devices(memory: Option<tempfile::TempDir>) -> Result<Self> {
+    fn without_devices(memory: Option<tempfile::TempDir>, options: &'static [&'static str]) -> Result<Self> {
         // Of this process; another row may have been first.
         let _installed = rustls::crypto::ring::default_provider().install_default();
         let runtime = Runtime::new()?;
         let (dir, places) = (run_dir()?, Places::find()?);
         let ports = (free_port()?, free_port()?);
         let opened = runtime.block_on(async {
-            let hub = Hub::start(&places, &dir.path().join("hub"), ports.0, ports.1).await?;
+            let hub = Hub::start_with(&places, &dir.path().join("hub"), ports.0, ports.1, options).await?;
             let tenant = hub.create_tenant("fleet")?;
             let site = hub.create_site(&tenant, "Plant").await?;
             // Nobody listens: what counts is the row in the queue, which stays there while it is tried again.
@@ -81,7 +88,7 @@ impl Site {
             anyhow::Ok((hub, tenant, site, proxy))
         });
         let (hub, tenant, site, proxy) = opened?;
-        let made = Self { proxy, hub: Some(hub), tenant, site, ports, places, runtime, dir, memory };
+        let made = Self { proxy, hub: Some(hub), tenant, site, ports, options, places, runtime, dir, memory };
         if let Some(memory) = &made.memory {
             std::os::unix::fs::symlink(memory.path(), made.fleet_dir())?;
         }
@@ -106,8 +113,8 @@ impl Site {
         }
     }
 
-    /// A second tenant with claimed devices of its own; returns their folders.
-    pub fn neighbour(&self, devices: usize) -> Result<Vec<PathBuf>> {
+    /// A second tenant with claimed devices of its own; returns it and their folders.
+    pub fn neighbour(&self, devices: usize) -> Result<(Tenant, Vec<PathBuf>)> {
         let (hub, dir) = (self.hub()?, self.dir.path().join("neighbour"));
         let tenant = hub.create_tenant("neighbour")?;
         let ready = hub.ready();
@@ -116,7 +123,7 @@ impl Site {
             let site = hub.create_site(&tenant, "Next door").await?;
             admin.populate(&dir, &site, devices, |_| {}).await
         })?;
-        Ok((0..devices).map(|index| dir.join(folder_name(index))).collect())
+        Ok((tenant, (0..devices).map(|index| dir.join(folder_name(index))).collect()))
     }
 
     /// Makes and claims one more device of the tenant, in a folder of its own.
@@ -226,7 +233,7 @@ impl Site {
     pub fn start_hub(&mut self) -> Result<Duration> {
         let begun = now();
         let data_dir = self.dir.path().join("hub");
-        let started = Hub::start(&self.places, &data_dir, self.ports.0, self.ports.1);
+        let started = Hub::start_with(&self.places, &data_dir, self.ports.0, self.ports.1, self.options);
         self.hub = Some(self.runtime.block_on(started)?);
         Ok(begun.elapsed())
     }
@@ -288,9 +295,18 @@ impl Site {
     pub fn broker_as_hub(&self) -> Result<(u16, String)> {
         let conf = std::fs::read_to_string(self.dir.path().join("hub/broker/mosquitto.conf"))?;
         let listeners = conf.lines().filter_map(|line| line.strip_prefix("listener ")?.split(' ').next()?.parse().ok());
-        let port = listeners.filter(|port: &u16| *port != self.ports.1).last().context("no listener for the hub")?;
+        let consumers = self.consumers_at().ok().map(|(_, port)| port);
+        let mut listeners = listeners.filter(|port: &u16| *port != self.ports.1 && Some(*port) != consumers);
+        let port = listeners.next().context("no listener for the hub")?;
         let password = std::fs::read_to_string(self.dir.path().join("hub/secrets/mqtt-hub.password"))?;
         Ok((port, password.trim().to_owned()))
+    }
+
+    /// Where consumers connect.
+    pub fn consumers_at(&self) -> Result<(String, u16)> {
+        let address = self.hub()?.ready().mqtt_consumers.as_ref().context("the hub has no listener for consumers")?;
+        let (host, port) = address.rsplit_once(':').with_context(|| format!("no port in {address}"))?;
+        Ok((host.to_owned(), port.parse()?))
     }
 
     /// Whether the broker has anything on its disk that a message could survive in.

@@ -16,7 +16,7 @@ use cloud_hub::embedded::postgres::{EmbeddedPostgres, PostgresOptions};
 use cloud_hub::keys::{
     Claimed, Custody, DeviceLinks, Keyring, KeysError, LinkMaterial, NewSite, NewTemplate, Snapshots,
 };
-use cloud_hub::publish::{Broker, Desk, HomeSettings, Publisher};
+use cloud_hub::publish::{Broker, Desk, HomeSettings, Publisher, SAID_WITHIN};
 use cloud_hub::store::galleries::{self, Pending, compaction};
 use cloud_hub::store::{Database, StoreError, devices, migrate, people};
 use gallery_log::{Kind, RecordId, Root};
@@ -86,8 +86,8 @@ impl Hub {
         let links = DeviceLinks::new(custody.clone());
         // Nobody speaks to it: the game carries the messages.
         let broker = Broker { host: String::new(), port: 0, client_id: String::new(), credentials: None, tls: None };
-        let (snapshot_from, home) = (SNAPSHOT_FROM, HomeSettings::default());
-        let desk = Desk::new(Publisher { db: db.clone(), links, clock, broker, snapshot_from, home });
+        let (snapshot_from, said_within, home) = (SNAPSHOT_FROM, SAID_WITHIN, HomeSettings::default());
+        let desk = Desk::new(Publisher { db: db.clone(), links, clock, broker, snapshot_from, said_within, home });
         let snapshots = Snapshots::new(custody.clone());
         Ok(Self { custody, db, desk, snapshots, seconds, _postgres: postgres })
     }

@@ -1,18 +1,21 @@
-//! I3: what one device may write and read, no other may, of its own tenant or another's: publishes, retained ones, wills
-//! and subscriptions of every shape. Each topic is first shown to work for its owner.
+//! I3: what one device may write and read, no other may, of its own tenant or another's, nor any consumer of the feed: publishes,
+//! retained ones, wills and subscriptions of every shape. Each topic is first shown to work for its owner.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use edge_store::Identity;
 use fleet_sim::device::{Device, SPACE_ID};
 use fleet_sim::trusting::{Trusting, capture};
 use ring::hmac;
+use serde_json::json;
+use system_tests::launcher::Tenant;
+use uuid::Uuid;
 use wire_contract::topic::{self, EventClass};
 use wire_contract::{DeviceId, DownChannel, TenantId, Topic, UpChannel};
 
-use crate::lab::Lab;
+use crate::lab::{Lab, now};
 use crate::line::{Probe, Site};
 use crate::outcome::{Control, Tally, Verdict};
 use crate::rig::random::Random;
@@ -21,7 +24,7 @@ use crate::row::{Need, Row};
 /// The row. Its count is that of the attempts.
 pub(super) static I3: Row = Row {
     id: "I3",
-    title: "every device against every foreign topic: no write, no read, no will",
+    title: "every device and consumer against every foreign topic: no write, no read, no will",
     count: 100_000,
     small: 400,
     needs: &[Need::Part("postgres"), Need::Program("mosquitto", "mosquitto")],
@@ -34,15 +37,18 @@ const OWNERS: &[u8] = b"from the owner";
 const INTRUDERS: &[u8] = b"from somebody else";
 /// Batches that are sent while somebody has joined the hub's group.
 const BATCHES: u64 = 20;
+/// The broker may need a second telling of a new consumer, two seconds later.
+const KNOWN_WITHIN: Duration = Duration::from_secs(10);
 /// Time for what is on its way to be heard where it must not be.
 const SETTLE: Duration = Duration::from_millis(300);
 
 fn attempts(lab: &mut Lab) -> Result<Verdict> {
     let count = lab.count();
     let tally = lab.phase("attempts", 1, |_, tally| {
-        let site = Site::open(2)?;
+        let site = Site::open_with(2, &["--consumer-listen", "127.0.0.1:0"])?;
         let mut devices = vec![site.device_dir(0), site.device_dir(1)];
-        devices.extend(site.neighbour(1)?);
+        let (neighbour, theirs) = site.neighbour(1)?;
+        devices.extend(theirs);
         let identities: Vec<Identity> =
             devices.iter().map(|dir| Ok(Device::open(dir, SPACE_ID, None)?.identity)).collect::<Result<_>>()?;
         let (port, password) = site.broker_as_hub()?;
@@ -52,11 +58,18 @@ fn attempts(lab: &mut Lab) -> Result<Verdict> {
             for owner in &identities {
                 owner_may(&hub, owner, tally).await?;
             }
+            let consumers = [Consumer::make(&site, site.tenant()).await?, Consumer::make(&site, &neighbour).await?];
+            for consumer in &consumers {
+                consumer_may(&hub, consumer, tally).await?;
+            }
             let mut random = Random::new(count);
             while tally.injected < count {
                 let intruder = index(&mut random, identities.len());
                 let owner = (intruder + 1 + index(&mut random, identities.len() - 1)) % identities.len();
-                intrude(&hub, &identities[intruder], &identities[owner], random.chance(50), tally).await?;
+                let retain = random.chance(50);
+                intrude(&hub, &identities[intruder], &identities[owner], retain, tally).await?;
+                let consumer = &consumers[index(&mut random, consumers.len())];
+                consumer_intrudes(&hub, consumer, &identities[owner], retain, tally).await?;
             }
             anyhow::Ok(())
         })?;
@@ -76,7 +89,8 @@ fn attempts(lab: &mut Lab) -> Result<Verdict> {
     let control = Control::of("taken_from_the_group", tally.count_of("taken_from_the_group"))
         .and("own_writes", tally.count_of("own_writes"))
         .and("own_reads", tally.count_of("own_reads"))
-        .and("own_wills", tally.count_of("own_wills"));
+        .and("own_wills", tally.count_of("own_wills"))
+        .and("own_feeds", tally.count_of("own_feeds"));
     Ok(Verdict { tally, control })
 }
 
@@ -117,8 +131,8 @@ fn downs(identity: &Identity) -> Vec<String> {
     DownChannel::ALL.iter().map(|channel| Topic::Down { tenant, device, channel: *channel }.to_string()).collect()
 }
 
-fn feeds(identity: &Identity) -> Vec<String> {
-    let tenant = TenantId(identity.tenant);
+fn feeds(tenant: Uuid) -> Vec<String> {
+    let tenant = TenantId(tenant);
     EventClass::ALL.iter().map(|class| Topic::Feed { tenant, class: *class }.to_string()).collect()
 }
 
@@ -151,7 +165,8 @@ async fn intrude(hub: &Probe, intruder: &Identity, owner: &Identity, retain: boo
     let asked = shapes(owner);
     line.subscribe(&asked).await?;
     // Its own down topics, too, are the hub's to write.
-    let forbidden: Vec<String> = [up, downs(owner), feeds(owner), feeds(intruder), downs(intruder)].concat();
+    let forbidden: Vec<String> =
+        [up, downs(owner), feeds(owner.tenant), feeds(intruder.tenant), downs(intruder)].concat();
     let taken = line.publish(&forbidden, INTRUDERS, retain).await?;
     hub.publish(&downs(owner), HUBS, false).await?;
     victim.publish(&ups(owner), OWNERS, retain).await?;
@@ -177,10 +192,96 @@ async fn intrude(hub: &Probe, intruder: &Identity, owner: &Identity, retain: boo
     Ok(())
 }
 
+/// A back end that may read its tenant's feed.
+struct Consumer {
+    tenant: Uuid,
+    user: String,
+    password: String,
+    at: (String, u16),
+    root_pem: Vec<u8>,
+}
+
+impl Consumer {
+    async fn make(site: &Site, tenant: &Tenant) -> Result<Self> {
+        let made = site.hub()?.post(tenant, "/v1/consumers", json!({ "name": "time sheet" })).await?;
+        let text = |name: &str| made[name].as_str().map(str::to_owned).with_context(|| format!("no {name} in {made}"));
+        Ok(Self {
+            tenant: tenant.id.parse()?,
+            user: text("username")?,
+            password: text("password")?,
+            at: site.consumers_at()?,
+            root_pem: std::fs::read(&site.hub()?.ready().root_certificate)?,
+        })
+    }
+
+    /// Logs in; the broker may not have read its files yet.
+    async fn connect(&self, will: Option<&str>) -> Result<Probe> {
+        let begun = now();
+        loop {
+            let will = will.map(|topic| (topic.to_owned(), INTRUDERS.to_vec()));
+            let credentials = (self.user.as_str(), self.password.as_str());
+            match Probe::consumer(self.at.clone(), &self.root_pem, credentials, will).await {
+                Err(_) if begun.elapsed() < KNOWN_WITHIN => tokio::time::sleep(SETTLE).await,
+                answer => return answer,
+            }
+        }
+    }
+}
+
+/// The control of a consumer's attempts: it hears its own tenant's feed.
+async fn consumer_may(hub: &Probe, consumer: &Consumer, tally: &mut Tally) -> Result<()> {
+    let (line, own) = (consumer.connect(None).await?, feeds(consumer.tenant));
+    line.subscribe(&own).await?;
+    hub.publish(&own, HUBS, false).await?;
+    let heard = line.hears(HUBS, own.len() as u64).await;
+    tally.require(heard, || format!("{} did not hear its own feed", consumer.user));
+    tally.add("own_feeds", line.heard(HUBS, |_| true));
+    Ok(())
+}
+
+/// A consumer tries everything on a device's topics and on all feeds; its own tenant's it may hear, and no more.
+async fn consumer_intrudes(
+    hub: &Probe,
+    consumer: &Consumer,
+    owner: &Identity,
+    retain: bool,
+    tally: &mut Tally,
+) -> Result<()> {
+    let (up, down) = (ups(owner), downs(owner));
+    let line = consumer.connect(Some(&up[usize::from(retain)])).await?;
+    let victim = Probe::device(owner, &owner.device.to_string(), None).await?;
+    victim.subscribe(&down).await?;
+    let asked = shapes(owner);
+    line.subscribe(&asked).await?;
+    let forbidden = [up.clone(), down.clone(), feeds(owner.tenant), feeds(consumer.tenant)].concat();
+    let taken = line.publish(&forbidden, INTRUDERS, retain).await?;
+    hub.publish(&[down.clone(), feeds(owner.tenant)].concat(), HUBS, false).await?;
+    victim.publish(&up, OWNERS, retain).await?;
+    let reached = victim.hears(HUBS, down.len() as u64).await;
+    tally.require(reached, || "the owner did not hear the hub while a consumer intruded".to_owned());
+    tokio::time::sleep(SETTLE).await;
+    let own = feeds(consumer.tenant);
+    let foreign = |topic: &str| !own.iter().any(|own| own == topic);
+    let leaked = line.heard(HUBS, foreign) + line.heard(OWNERS, |_| true);
+    drop(line);
+    tokio::time::sleep(SETTLE).await;
+    let heard = hub.heard(INTRUDERS, |_| true) + victim.heard(INTRUDERS, |_| true);
+    tally.injected += (forbidden.len() + asked.len() + 1) as u64;
+    tally.add("consumers_attempts", (forbidden.len() + asked.len() + 1) as u64);
+    tally.add("leaks", taken + leaked + heard);
+    tally.require(taken + leaked + heard == 0, || {
+        format!(
+            "{} on {}'s topics: {taken} writes taken, {leaked} messages read, {heard} heard",
+            consumer.user, owner.device
+        )
+    });
+    Ok(())
+}
+
 /// Subscriptions that would reach the owner's topics, or those of all.
 fn shapes(owner: &Identity) -> Vec<String> {
     let (tenant, device) = (owner.tenant, owner.device);
-    let mut shapes = [ups(owner), downs(owner), feeds(owner)].concat();
+    let mut shapes = [ups(owner), downs(owner), feeds(owner.tenant)].concat();
     shapes.extend(
         [
             "#",

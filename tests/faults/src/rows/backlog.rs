@@ -1,13 +1,14 @@
-//! M6: what a device recorded while it was cut off arrives, in order and at once: 100,000 events within 60 s.
+//! M6: what a device recorded while it was cut off arrives, in order and at once: 100,000 events within 60 s. And whoever falls silent
+//! is shown as gone after one and a half of its keep-alives, as there again when the line is whole.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use crate::lab::Lab;
+use crate::lab::{Lab, now};
 use crate::line::trust::{Blow, lost_by_trusting};
 use crate::line::{Crowd, Fault, Site, judge};
-use crate::outcome::{Control, Verdict};
+use crate::outcome::{Control, Tally, Verdict};
 use crate::row::{Need, Row};
 
 /// The row. Its count is that of the events.
@@ -24,6 +25,10 @@ pub(super) static M6: Row = Row {
 const RATE: f64 = 50_000.0;
 /// The figure, for the row's whole count.
 const UPLOADED_WITHIN: Duration = Duration::from_secs(60);
+/// One and a half of the agent's keep-alives, and what the broker's clock and the way to the table add.
+const GONE_WITHIN: Duration = Duration::from_millis(15_000 + 2_000);
+/// The matrix's figure for a fleet after a restart of the broker.
+const BACK_WITHIN: Duration = Duration::from_secs(30);
 /// How long recording may take: it is not what is measured.
 const RECORDED_WITHIN: Duration = Duration::from_secs(600);
 
@@ -49,6 +54,7 @@ fn partition(lab: &mut Lab) -> Result<Verdict> {
         tally.require(took.is_some_and(|took| took <= UPLOADED_WITHIN), || {
             format!("{} events were not uploaded within {UPLOADED_WITHIN:?} but {took:?}", buffered.recorded)
         });
+        presence(&site, tally)?;
         let told = crowd.end(&site)?;
         judge::judge(&site, &told)?.count_in(tally, &told);
         let doctored = judge::doctored(&site, &told)?;
@@ -59,4 +65,34 @@ fn partition(lab: &mut Lab) -> Result<Verdict> {
     let control =
         Control::of("lost", tally.count_of("control_lost")).and("disordered", tally.count_of("control_disordered"));
     Ok(Verdict { tally, control })
+}
+
+/// Cuts the line without a word, and waits for what a person sees.
+fn presence(site: &Site, tally: &mut Tally) -> Result<()> {
+    site.proxy.inject(Fault::Silent);
+    let gone = until_online(site, false, GONE_WITHIN * 2)?;
+    site.proxy.heal();
+    let back = until_online(site, true, BACK_WITHIN * 2)?;
+    for (what, took, within) in [("gone", gone, GONE_WITHIN), ("back", back, BACK_WITHIN)] {
+        let millis = took.map_or(u64::MAX, |took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+        tally.figure(&format!("{what}_after_ms"), millis);
+        tally.require(took.is_some_and(|took| took <= within), || {
+            format!("the device was not shown as {what} within {within:?} but {took:?}")
+        });
+    }
+    Ok(())
+}
+
+/// How long it takes until the table says so of the only device.
+fn until_online(site: &Site, online: bool, patience: Duration) -> Result<Option<Duration>> {
+    site.block_on(async {
+        let (mut database, begun) = (site.database().await?, now());
+        while sqlx::query_scalar::<_, bool>("SELECT online FROM device").fetch_one(&mut database).await? != online {
+            if begun.elapsed() >= patience {
+                return Ok(None);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(Some(begun.elapsed()))
+    })
 }

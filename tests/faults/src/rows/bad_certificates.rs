@@ -111,7 +111,7 @@ fn all(site: &Site, forger: &Forger) -> Result<Vec<(&'static str, Shown)>> {
     let (replaced, identity) = own(site, 2)?;
     site.block_on(site.claim_again(identity.device, &site.file("successor")))?;
     all.push(("replaced", replaced));
-    let foreign = Device::open(site.neighbour(1)?.first().context("a neighbour")?, SPACE_ID, None)?.identity;
+    let foreign = Device::open(site.neighbour(1)?.1.first().context("a neighbour")?, SPACE_ID, None)?.identity;
     all.push(("another tenant's", shown_of(&foreign)?));
     Ok(all)
 }
