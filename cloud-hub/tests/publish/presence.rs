@@ -3,9 +3,8 @@
 use std::time::{Duration, Instant};
 
 use cloud_hub::domain::ids::DeviceId;
-use rumqttc::v5::Event;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::Packet;
+use rumqttc::v5::mqttbytes::v5::PubAckReason;
 use sqlx::{Executor as _, PgConnection, Row as _};
 use uuid::Uuid;
 use wire_contract::status::{Presence, Status};
@@ -50,7 +49,7 @@ async fn who_does_not_come_back_to_a_broker_that_forgot_is_gone() {
     }
     let mut line = Line::start().await;
     line.said_within = Duration::from_secs(1);
-    let (gone, stays) = (line.device().await, line.another_device().await);
+    let (mut gone, stays) = (line.device().await, line.another_device().await);
     let mut superuser = line.hub.superuser().await;
     for device in [&gone, &stays] {
         device.say(UpChannel::Status, &online()).await;
@@ -60,12 +59,12 @@ async fn who_does_not_come_back_to_a_broker_that_forgot_is_gone() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+    assert_eq!(gone.reasons.recv().await, Some(PubAckReason::Success));
     line.kill_hub().await;
     // The broker forgets one of them, as if it had been killed too.
-    let (client, mut events) = line.broker_client("forgetting");
-    client.publish(gone.up(UpChannel::Status), QoS::AtLeastOnce, true, "").await.unwrap();
-    let forgotten = async { while !matches!(events.poll().await.unwrap(), Event::Incoming(Packet::PubAck(_))) {} };
-    tokio::time::timeout(PATIENCE, forgotten).await.unwrap();
+    gone.client.publish(gone.up(UpChannel::Status), QoS::AtLeastOnce, true, "").await.unwrap();
+    let forgotten = tokio::time::timeout(PATIENCE, gone.reasons.recv()).await.unwrap();
+    assert_eq!(forgotten, Some(PubAckReason::NoMatchingSubscribers));
     line.start_hub().await;
     let deadline = Instant::now() + PATIENCE;
     while is_online(&mut superuser, gone.id).await {
