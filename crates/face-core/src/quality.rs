@@ -126,8 +126,9 @@ const SHARPNESS: Line = Line { worst: -1.824, best: -0.824 };
 const DARK_LUMA: Line = Line { worst: 10.0, best: 60.0 };
 /// Share of blown-out pixels. At 0.24 the similarity is 0.95, at 0.60 it is 0.79, at 0.83 it is 0.41.
 const BRIGHT_SHARE: Line = Line { worst: 0.75, best: 0.15 };
-/// Degrees from frontal. 95 % of LFW's pictures are within 29°, 99 % within 44°.
-const POSE_DEG: Line = Line { worst: 60.0, best: 10.0 };
+/// Degrees from frontal. 95 % of LFW's pictures are within 29°, 99 % within 44°; the most turned one, at 66°, is still known by all six
+/// others of its person (docs/measurements/accuracy.md).
+const POSE_DEG: Line = Line { worst: 80.0, best: 10.0 };
 /// Least relative structure of eyes and mouth. Bare faces have 0.67 (first percentile) to 1.3; a mask or a hand before
 /// the mouth leaves 0.0, a cover over one half of the face 0.25.
 const STRUCTURE: Line = Line { worst: 0.1, best: 0.6 };
@@ -269,16 +270,17 @@ impl QualityGate {
     /// luma from 40 on and at most 40 % blown out; within 25° of frontal; eyes and mouth half as structured as bare ones.
     #[must_use]
     pub fn enrol() -> Self {
-        Self { min_face_height_px: 96.0, min_sharpness: 0.7, min_brightness: 0.6, min_pose: 0.7, min_visibility: 0.8 }
+        Self { min_face_height_px: 96.0, min_sharpness: 0.7, min_brightness: 0.6, min_pose: 0.78, min_visibility: 0.8 }
     }
 
     /// The gate for matching before a door: 40 px, where a false rejection is as likely as it was at 48 px with the plain
     /// template (5 to 7 % at 0.415, against 3.3 % at 64 px), a false acceptance no likelier than at any size above
     /// (docs/measurements/accuracy.md), and the next frame is better anyway; blur to 2 % of the height; luma from 25 on and at most 57 %
-    /// blown out; within 55° of frontal; something to see of both eyes and the mouth.
+    /// blown out; within 68° of frontal, as far as there are pictures that show that a stranger is not taken for somebody else more often;
+    /// something to see of both eyes and the mouth.
     #[must_use]
     pub fn matching() -> Self {
-        Self { min_face_height_px: 40.0, min_sharpness: 0.35, min_brightness: 0.3, min_pose: 0.1, min_visibility: 0.3 }
+        Self { min_face_height_px: 40.0, min_sharpness: 0.35, min_brightness: 0.3, min_pose: 0.17, min_visibility: 0.3 }
     }
 
     /// All reasons for which this quality does not pass, the most helpful one first; empty means that it passes.
@@ -385,7 +387,8 @@ mod tests {
         use QualityReason::Turned;
         let turned = |yaw_deg| measured(&drawn(1.0, 0, None), 150.0, Some(HeadPose { yaw_deg, ..FRONTAL }));
         assert_reasons(&turned(35.0), &[Turned], &[]);
-        assert_reasons(&turned(-58.0), &[Turned], &[Turned]);
+        assert_reasons(&turned(-60.0), &[Turned], &[]);
+        assert_reasons(&turned(-70.0), &[Turned], &[Turned]);
         assert_reasons(&measured(&drawn(1.0, 0, None), 150.0, None), &[Turned], &[Turned]);
         let broken = HeadPose { yaw_deg: f32::NAN, ..FRONTAL };
         assert_reasons(&measured(&drawn(1.0, 0, None), 150.0, Some(broken)), &[Turned], &[Turned]);
