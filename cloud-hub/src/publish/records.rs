@@ -22,8 +22,8 @@ use crate::domain::ids::{DeviceId, GalleryId};
 use crate::domain::message::Outgoing;
 use crate::domain::vault::TenantKeys;
 use crate::keys::{DeviceLinks, KeysError, Opener, stand_in_leaf};
-use crate::store::TenantTx;
 use crate::store::galleries::{self, Gallery, StoredRecord};
+use crate::store::{StoreError, TenantTx};
 
 /// Records read at once: more than fit a message (about 22 templates) unless they are all small.
 const READ_AHEAD: u32 = 64;
@@ -100,9 +100,11 @@ pub(super) async fn next(
     });
     let json = serde_json::to_vec(&down).expect("records are plain structs");
     let mut messages = Vec::with_capacity(devices.len());
+    let accepted = links.accepted_of(tx, devices).await?;
     for device in devices {
-        let accepted = links.accepted(tx, *device).await?;
-        messages.push(links.seal(tx.tenant(), &accepted, DownChannel::Gallery, &json)?);
+        // Revoked meanwhile, or never claimed.
+        let accepted = accepted.get(device).ok_or(StoreError::NotFound { what: "link key of device", id: device.0 })?;
+        messages.push(links.seal(tx.tenant(), accepted, DownChannel::Gallery, &json)?);
     }
     let position = Position { version: last, genuine_through, ..from };
     Ok(Next::Records(NextMessages { messages, position, more: last < gallery.version }))

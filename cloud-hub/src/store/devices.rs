@@ -12,7 +12,9 @@ use uuid::Uuid;
 use super::{StoreError, TenantTx, certificates, routes};
 use crate::domain::ids::{DeviceId, SiteId};
 
-pub use held::{Agreement, DeviceGallery, Reported, SnapshotProgress, Standing, galleries, report_gallery, standings};
+pub use held::{
+    Agreement, DeviceGallery, Reported, SnapshotProgress, Standing, galleries, galleries_of, report_gallery, standings,
+};
 
 /// How long the link key before the present one is still accepted, by protocol.md.
 pub const PREVIOUS_LINK_ACCEPTED: Duration = Duration::hours(24);

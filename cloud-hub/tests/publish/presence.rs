@@ -64,7 +64,8 @@ async fn who_does_not_come_back_to_a_broker_that_forgot_is_gone() {
     // The broker forgets one of them, as if it had been killed too.
     gone.client.publish(gone.up(UpChannel::Status), QoS::AtLeastOnce, true, "").await.unwrap();
     let forgotten = tokio::time::timeout(PATIENCE, gone.reasons.recv()).await.unwrap();
-    assert_eq!(forgotten, Some(PubAckReason::NoMatchingSubscribers));
+    // The broker may not have noticed yet that the hub is gone.
+    assert!(matches!(forgotten, Some(PubAckReason::NoMatchingSubscribers | PubAckReason::Success)), "{forgotten:?}");
     line.start_hub().await;
     let deadline = Instant::now() + PATIENCE;
     while is_online(&mut superuser, gone.id).await {

@@ -26,7 +26,7 @@ impl Desk {
     /// Takes a message of `up/gallery`; what goes out because of it.
     pub async fn hear(&mut self, message: Incoming) -> Vec<Outgoing> {
         let Self { galleries, parcels } = self;
-        gather(galleries.hear(message), parcels).await
+        gather(galleries.hear(vec![message]), parcels).await
     }
 
     /// Takes the announcement that a gallery has new records.

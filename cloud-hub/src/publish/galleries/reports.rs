@@ -2,6 +2,9 @@
 //!
 //! In: messages. Out: a [`Judgement`] for each gallery. Nothing is sent from here.
 
+use std::collections::{BTreeSet, HashMap};
+
+use gallery_log::Root;
 use time::OffsetDateTime;
 use wire_contract::envelope::EnvelopeError;
 use wire_contract::event::GalleryPoint;
@@ -11,7 +14,7 @@ use wire_contract::{Code, GalleryDown, GalleryUp, Hash32, V1};
 
 use crate::domain::ids::{DeviceId, GalleryId};
 use crate::domain::message::Incoming;
-use crate::keys::{DeviceLinks, KeysError};
+use crate::keys::{Accepted, DeviceLinks, KeysError};
 use crate::publish::records::Position;
 use crate::store::devices::{DeviceGallery, Reported};
 use crate::store::galleries::snapshots;
@@ -98,35 +101,76 @@ pub(super) fn rebuild(gallery: GalleryId, epoch: u32, reason: Code, answers: Opt
     GalleryDown::Rebuild(GalleryRebuild { v: V1, gallery: wire_contract::GalleryId(gallery.0), epoch, reason, answers })
 }
 
-/// Verifies a message; a report is stored, and compared with what the hub has.
-pub(super) async fn judge(
+/// Judges and stores what devices of one tenant say. What is not the device's word, or no report, is an error of its own; where the
+/// database or a key fails nothing is stored at all.
+pub(super) async fn judge_all(
     tx: &mut TenantTx,
     links: &DeviceLinks,
-    message: &Incoming,
+    messages: &[Incoming],
     now: OffsetDateTime,
-) -> Result<Said, ReportError> {
-    let accepted = links.accepted(tx, message.device).await?;
-    let said: GalleryUp = serde_json::from_slice(links.verify(&accepted, &message.topic(), &message.payload)?)?;
-    let held = devices::galleries(tx, message.device).await?;
-    devices::seen(tx, message.device, now).await?;
-    // A gallery that is not among these is no longer assigned: the device drops it when it next fetches its link.
-    let own = |gallery: wire_contract::GalleryId| held.iter().find(|own| own.gallery.0 == gallery.0);
-    match said {
-        GalleryUp::State { galleries: states, .. } => {
-            let mut judgements = Vec::new();
-            for state in states {
-                let Some(own) = own(state.gallery) else { continue };
-                let judgement = find(tx, own, &state).await?;
-                store(tx, message.device, own, &state, &judgement, now).await?;
-                judgements.push((own.gallery, judgement));
+) -> Result<Vec<Result<Said, ReportError>>, ReportError> {
+    let devices: BTreeSet<DeviceId> = messages.iter().map(|message| message.device).collect();
+    let devices: Vec<DeviceId> = devices.into_iter().collect();
+    let accepted = links.accepted_of(tx, &devices).await?;
+    let held = devices::galleries_of(tx, &devices).await?;
+    let (mut roots, mut heard, mut judged) = (Roots::default(), BTreeSet::new(), Vec::with_capacity(messages.len()));
+    for message in messages {
+        let said = match read(links, &accepted, message) {
+            Ok(said) => said,
+            Err(error) => {
+                judged.push(Err(error));
+                continue;
             }
-            Ok(Said::Stands(judgements))
+        };
+        heard.insert(message.device);
+        // A gallery that is not among these is no longer assigned: the device drops it when it next fetches its link.
+        let held = held.get(&message.device).map_or(&[][..], Vec::as_slice);
+        let own = |gallery: wire_contract::GalleryId| held.iter().find(|own| own.gallery.0 == gallery.0);
+        judged.push(Ok(match said {
+            GalleryUp::State { galleries: states, .. } => {
+                let mut judgements = Vec::new();
+                for state in states {
+                    let Some(own) = own(state.gallery) else { continue };
+                    let judgement = find(tx, &mut roots, own, &state).await?;
+                    store(tx, message.device, own, &state, &judgement, now).await?;
+                    judgements.push((own.gallery, judgement));
+                }
+                Said::Stands(judgements)
+            }
+            GalleryUp::Hashes(hashes) => match own(hashes.gallery) {
+                Some(own) if own.epoch == hashes.epoch => Said::Hashes(hashes),
+                _ => Said::Nothing,
+            },
+            GalleryUp::Unknown => Said::Nothing,
+        }));
+    }
+    // Last, because batches of the same devices wait for these rows.
+    devices::seen_all(tx, &heard.into_iter().collect::<Vec<_>>(), now).await?;
+    Ok(judged)
+}
+
+fn read(
+    links: &DeviceLinks,
+    accepted: &HashMap<DeviceId, Accepted>,
+    message: &Incoming,
+) -> Result<GalleryUp, ReportError> {
+    let accepted = accepted.get(&message.device).ok_or(ReportError::NotRegistered)?;
+    Ok(serde_json::from_slice(links.verify(accepted, &message.topic(), &message.payload)?)?)
+}
+
+/// The log's roots that were looked up: a fleet that has been told of a change reports one and the same version.
+#[derive(Default)]
+struct Roots(HashMap<(GalleryId, u32, u64), Option<Root>>);
+
+impl Roots {
+    async fn at(&mut self, tx: &mut TenantTx, own: &DeviceGallery, version: u64) -> Result<Option<Root>, StoreError> {
+        let place = (own.gallery, own.epoch, version);
+        if let Some(known) = self.0.get(&place) {
+            return Ok(*known);
         }
-        GalleryUp::Hashes(hashes) => Ok(match own(hashes.gallery) {
-            Some(own) if own.epoch == hashes.epoch => Said::Hashes(hashes),
-            _ => Said::Nothing,
-        }),
-        GalleryUp::Unknown => Ok(Said::Nothing),
+        let found = galleries::root_at(tx, own.gallery, own.epoch, version).await?;
+        self.0.insert(place, found);
+        Ok(found)
     }
 }
 
@@ -148,7 +192,12 @@ async fn store(
     devices::report_gallery(tx, device, own.gallery, &reported, equal).await
 }
 
-async fn find(tx: &mut TenantTx, own: &DeviceGallery, state: &GalleryState) -> Result<Judgement, StoreError> {
+async fn find(
+    tx: &mut TenantTx,
+    roots: &mut Roots,
+    own: &DeviceGallery,
+    state: &GalleryState,
+) -> Result<Judgement, StoreError> {
     let at = |genuine_through| Judgement::At(Position { epoch: own.epoch, version: state.version, genuine_through });
     let divergence = Divergence::of(own, state);
     if state.epoch != own.epoch {
@@ -162,7 +211,7 @@ async fn find(tx: &mut TenantTx, own: &DeviceGallery, state: &GalleryState) -> R
     if state.version > own.version {
         return Ok(Judgement::Ahead(divergence));
     }
-    let expected = galleries::root_at(tx, own.gallery, own.epoch, state.version).await?;
+    let expected = roots.at(tx, own, state.version).await?;
     if expected.is_some_and(|root| Hash32(root.0) == state.root) {
         return Ok(at(state.version));
     }

@@ -4,6 +4,8 @@
 //! In: judged reports. Out: [`DeviceGallery`]s for the publisher and for people. A time here is the hub's: of the transaction
 //! that made a change, and of the report that told of it.
 
+use std::collections::HashMap;
+
 use sqlx::FromRow;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
@@ -118,6 +120,7 @@ impl DeviceGallery {
 
 #[derive(FromRow)]
 struct DeviceGalleryRow {
+    device_id: Uuid,
     id: Uuid,
     epoch: i64,
     version: i64,
@@ -175,9 +178,17 @@ impl TryFrom<DeviceGalleryRow> for DeviceGallery {
 
 /// The galleries that a device is to hold (its site's), with what it reported of them.
 pub async fn galleries(tx: &mut TenantTx, id: DeviceId) -> Result<Vec<DeviceGallery>, StoreError> {
+    Ok(galleries_of(tx, &[id]).await?.remove(&id).unwrap_or_default())
+}
+
+/// The same for several devices.
+pub async fn galleries_of(
+    tx: &mut TenantTx,
+    ids: &[DeviceId],
+) -> Result<HashMap<DeviceId, Vec<DeviceGallery>>, StoreError> {
     let tenant = tx.tenant_uuid();
     let rows: Vec<DeviceGalleryRow> = sqlx::query_as(
-        "SELECT g.id, g.epoch, g.version, g.root, g.compacted_to, s.version AS snapshot_version,
+        "SELECT d.id AS device_id, g.id, g.epoch, g.version, g.root, g.compacted_to, s.version AS snapshot_version,
                 s.fetched AS snapshot_fetched, s.bytes AS snapshot_bytes, r.epoch AS reported_epoch, r.version AS reported_version,
                 r.root AS reported_root, r.reported_at, r.differs, r.since, r.propagation_ms, n.at AS outdated_at
          FROM device d
@@ -187,13 +198,17 @@ pub async fn galleries(tx: &mut TenantTx, id: DeviceId) -> Result<Vec<DeviceGall
               AND s.epoch = g.epoch
          LEFT JOIN gallery_record n ON n.tenant_id = g.tenant_id AND n.gallery_id = g.id AND n.epoch = g.epoch
               AND r.epoch = g.epoch AND n.version = r.version + 1
-         WHERE d.tenant_id = $1 AND d.id = $2 ORDER BY g.id",
+         WHERE d.tenant_id = $1 AND d.id = ANY ($2) ORDER BY d.id, g.id",
     )
     .bind(tenant)
-    .bind(id.0)
+    .bind(ids.iter().map(|id| id.0).collect::<Vec<_>>())
     .fetch_all(tx.conn())
     .await?;
-    rows.into_iter().map(DeviceGallery::try_from).collect()
+    let mut held: HashMap<DeviceId, Vec<DeviceGallery>> = HashMap::new();
+    for row in rows {
+        held.entry(DeviceId(row.device_id)).or_default().push(row.try_into()?);
+    }
+    Ok(held)
 }
 
 /// Stores a device's report. `equal` says whether it matches the hub's present head.
