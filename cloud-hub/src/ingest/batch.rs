@@ -72,13 +72,10 @@ impl Refused {
         }
     }
 
-    /// Whether a transaction of several batches failed for what may be the matter with one of them, and not because the
-    /// database is away or too busy, which it would be for each of them too.
+    /// Whether a transaction of several batches failed for what may be the matter with one of them.
     pub(super) fn may_be_one_batch_alone(&self) -> bool {
         match self {
-            // A transaction that panicked over a batch would do so each time that the batch comes.
-            Self::Store(StoreError::Aborted) => true,
-            Self::Store(error) | Self::Keys(KeysError::Store(error)) => error.is_about_rows(),
+            Self::Store(error) | Self::Keys(KeysError::Store(error)) => error.may_be_one_alone(),
             _ => true,
         }
     }

@@ -127,7 +127,14 @@ impl Galleries {
         }
         for (tenant, messages) in tenants {
             let devices: Vec<DeviceId> = messages.iter().map(|message| message.device).collect();
-            for (device, judged) in devices.into_iter().zip(self.judge(tenant, messages).await) {
+            let judged = match self.judge(tenant, messages).await {
+                Ok(judged) => judged,
+                Err(error) => {
+                    tracing::error!(%tenant, reports = devices.len(), %error, "gallery reports not dealt with; the devices report again");
+                    continue;
+                }
+            };
+            for (device, judged) in devices.into_iter().zip(judged) {
                 let dealt_with = match judged {
                     Ok(said) => self.answer_to(tenant, device, said).await,
                     Err(error) => Err(error),
@@ -143,21 +150,26 @@ impl Galleries {
         }
     }
 
-    /// Judges reports in one transaction; where that fails each in its own, so that one does not stand in the others' way.
-    async fn judge(&self, tenant: TenantId, messages: Vec<Incoming>) -> Vec<Result<Said, ReportError>> {
-        match self.judge_together(tenant, messages.clone()).await {
-            Ok(judged) => judged,
-            Err(error) if messages.len() == 1 => vec![Err(error)],
-            Err(error) => {
+    /// Judges reports in one transaction; where one of them may be in the way of the others, each in its own. A database that is away
+    /// is not asked once for each: deletions wait behind this.
+    async fn judge(
+        &self,
+        tenant: TenantId,
+        messages: Vec<Incoming>,
+    ) -> Result<Vec<Result<Said, ReportError>>, ReportError> {
+        let together = self.judge_together(tenant, messages.clone()).await;
+        match together {
+            Err(error) if messages.len() > 1 && error.may_be_one_report_alone() => {
                 tracing::debug!(%error, reports = messages.len(), "reports cannot be stored together; one by one");
-                let mut judged = Vec::with_capacity(messages.len());
-                for message in messages {
-                    let alone = self.judge_together(tenant, vec![message]).await;
-                    judged.push(alone.and_then(|mut one| one.pop().expect("one report has one judgement")));
-                }
-                judged
             }
+            together => return together,
         }
+        let mut judged = Vec::with_capacity(messages.len());
+        for message in messages {
+            let alone = self.judge_together(tenant, vec![message]).await;
+            judged.push(alone.and_then(|mut one| one.pop().expect("one report has one judgement")));
+        }
+        Ok(judged)
     }
 
     async fn judge_together(
@@ -315,7 +327,11 @@ impl Galleries {
                 }
             }
             // The device was revoked, or the gallery is no more.
-            Err(KeysError::Store(StoreError::NotFound { .. })) => self.forget(places[0]),
+            Err(KeysError::Store(error @ StoreError::NotFound { .. })) => {
+                let place = places[0];
+                tracing::info!(device = %place.1, gallery = %place.2, %error, "no records are sent any more");
+                self.forget(place);
+            }
             Err(error) => {
                 let place = places[0];
                 tracing::error!(device = %place.1, gallery = %place.2, %error, "cannot send records; the device's next report starts again");

@@ -111,6 +111,14 @@ impl StoreError {
             _ => false,
         }
     }
+
+    /// Whether work for several failed for what may be the matter with one of them, so that each alone is worth a try; not so when
+    /// the database is away or too busy, which it would be for each of them too.
+    #[must_use]
+    pub fn may_be_one_alone(&self) -> bool {
+        // A transaction that panicked over one thing would do so each time that the thing comes.
+        matches!(self, Self::Aborted) || self.is_about_rows()
+    }
 }
 
 impl From<sqlx::Error> for StoreError {

@@ -9,6 +9,7 @@ mod anchors;
 mod devices;
 mod duplicates;
 mod people;
+mod reports;
 mod restored;
 mod snapshots;
 #[path = "../support/mod.rs"]

@@ -25,6 +25,29 @@ use crate::support::{Place, TestHub, skipped};
 /// Small, so that twenty people are enough.
 const FROM: u64 = 10;
 
+/// The publisher's desk of a hub that has no broker.
+pub(crate) fn desk(hub: &TestHub, snapshot_from: u64) -> Desk {
+    let (db, links, clock) = (hub.db.clone(), hub.links.clone(), hub.clock.clone());
+    let broker = Broker { host: String::new(), port: 0, client_id: String::new(), credentials: None, tls: None };
+    let (said_within, home) = (SAID_WITHIN, HomeSettings::default());
+    Desk::new(Publisher { db, links, clock, broker, snapshot_from, said_within, home })
+}
+
+/// A device's report on its gallery, as it comes from the broker.
+pub(crate) fn report(place: &Place, epoch: u32, version: u64, root: Root) -> Incoming {
+    let state = GalleryState {
+        gallery: wire_contract::GalleryId(place.link.galleries[0].gallery.0),
+        epoch,
+        version,
+        root: Hash32(root.0),
+        condition: GalleryCondition::Ready,
+    };
+    let json = serde_json::to_vec(&GalleryUp::State { v: V1, galleries: vec![state] }).unwrap();
+    let (tenant, device) = (wire_contract::TenantId(place.tenant.0), wire_contract::DeviceId(place.device.0));
+    let topic = Topic::Up { tenant, device, channel: UpChannel::Gallery }.to_string();
+    Incoming::on(&topic, envelope::wrap_up(place.keys.up(), &topic, &json)).unwrap()
+}
+
 struct Line {
     hub: TestHub,
     place: Place,
@@ -36,18 +59,7 @@ impl Line {
     async fn start() -> Self {
         let hub = TestHub::start().await;
         let place = hub.place().await;
-        // Nobody speaks to it.
-        let broker = Broker { host: String::new(), port: 0, client_id: String::new(), credentials: None, tls: None };
-        let (db, links, clock) = (hub.db.clone(), hub.links.clone(), hub.clock.clone());
-        let desk = Desk::new(Publisher {
-            db,
-            links,
-            clock,
-            broker,
-            snapshot_from: FROM,
-            said_within: SAID_WITHIN,
-            home: HomeSettings::default(),
-        });
+        let desk = desk(&hub, FROM);
         let snapshots = Snapshots::new(hub.custody.clone());
         Self { hub, place, desk, snapshots }
     }
@@ -78,18 +90,7 @@ impl Line {
     }
 
     async fn report_of(&mut self, epoch: u32, version: u64, root: Root) -> Vec<GalleryDown> {
-        let state = GalleryState {
-            gallery: wire_contract::GalleryId(self.gallery().0),
-            epoch,
-            version,
-            root: Hash32(root.0),
-            condition: GalleryCondition::Ready,
-        };
-        let json = serde_json::to_vec(&GalleryUp::State { v: V1, galleries: vec![state] }).unwrap();
-        let (tenant, device) = (self.tenant(), wire_contract::DeviceId(self.place.device.0));
-        let topic = Topic::Up { tenant, device, channel: UpChannel::Gallery }.to_string();
-        let sealed = envelope::wrap_up(self.place.keys.up(), &topic, &json);
-        let mut out = self.desk.hear(Incoming::on(&topic, sealed).unwrap()).await;
+        let mut out = self.desk.hear(vec![report(&self.place, epoch, version, root)]).await;
         out.extend(self.work().await);
         out.iter().map(|message| self.open(message)).collect()
     }

@@ -15,7 +15,7 @@ use wire_contract::event::{ClockQuality, FaceAppearedData, Meta};
 use wire_contract::{Batch, CloudEvent, EventData, EventId, Sequence, Timestamp, Topic, UpChannel, V1, Verdict, topic};
 
 use crate::line::{Line, PATIENCE, STREAM, options};
-use crate::presence::{online, wait_online};
+use crate::presence::online;
 use crate::support::skipped;
 
 fn batch(range: std::ops::RangeInclusive<u64>) -> Vec<u8> {
@@ -121,8 +121,8 @@ async fn a_device_may_write_its_own_topics_only_and_a_revoked_one_is_cut_off() {
     };
     device.client.publish(foreign.to_string(), QoS::AtLeastOnce, false, "x").await.unwrap();
     assert_eq!(device.reasons.recv().await, Some(PubAckReason::NotAuthorized));
-    device.say(UpChannel::Status, &online()).await;
-    wait_online(&mut line.hub.superuser().await).await;
+    device.say(UpChannel::Status, &online("1")).await;
+    line.wait_for("SELECT online FROM device").await;
     let (tenant, id) = (line.place.tenant, line.place.device);
     line.hub.db.tenant(tenant, move |tx| Box::pin(devices::revoke(tx, id))).await.unwrap();
     let access = access_lines(&line.hub.db).await.unwrap();
@@ -151,9 +151,9 @@ async fn what_the_hub_cannot_take_in_yet_waits_at_the_broker() {
         device.say(UpChannel::Evt, &batch(sequence..=sequence)).await;
     }
     // A device's own row waits with its batches; nobody else does.
-    other.say(UpChannel::Status, &online()).await;
+    other.say(UpChannel::Status, &online("1")).await;
     let mut superuser = line.hub.superuser().await;
-    wait_online(&mut superuser).await;
+    line.wait_for("SELECT bool_or(online) FROM device").await;
     assert_eq!(superuser.fetch_one("SELECT count(*) FROM stream").await.unwrap().get::<i64, _>(0), 0);
     holding.execute("COMMIT").await.unwrap();
     let (mut through, deadline) = (0, Instant::now() + 6 * PATIENCE);

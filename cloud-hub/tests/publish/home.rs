@@ -13,13 +13,13 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 use wire_contract::event::{AccessData, ClockQuality, DoorCause, DoorData, Meta, Reason, Timing};
-use wire_contract::status::{Presence, Status};
 use wire_contract::{
     Batch, CloudEvent, Code, CommandDown, DownChannel, EventData, EventId, Order, Sequence, Timestamp, UpChannel, V1,
     topic,
 };
 
 use crate::line::{Device, Line, PATIENCE, STREAM, options};
+use crate::presence::online;
 use crate::support::skipped;
 
 /// What did not come by then does not come.
@@ -113,20 +113,6 @@ fn settings(line: &Line, unlock: bool) -> HomeSettings {
     HomeSettings { unlock: if unlock { tenants.clone() } else { BTreeSet::new() }, tenants }
 }
 
-async fn online(device: &Device) {
-    let status = Status {
-        v: V1,
-        state: Presence::Online,
-        boot: Uuid::from_u128(1),
-        connection_epoch: 1,
-        since: Timestamp::from_unix_ms(0),
-        agent_version: "9.9".to_owned(),
-        pack: None,
-        space_id: None,
-    };
-    device.say(UpChannel::Status, &serde_json::to_vec(&status).unwrap()).await;
-}
-
 async fn say(device: &Device, first: u64, happened: Vec<EventData>) {
     let events = happened.iter().zip(first..).map(|(data, sequence)| {
         let meta = Meta {
@@ -188,7 +174,7 @@ async fn a_device_its_states_and_its_end_are_told() {
     assert_eq!(config["components"][format!("unlocked_{door}")]["platform"], "binary_sensor");
 
     let device = line.device().await;
-    online(&device).await;
+    device.say(UpChannel::Status, &online("9.9")).await;
     before.hears("/availability", "online").await;
     let (person, other) =
         (line.hub.person(line.place.tenant, "p").await, line.hub.person(line.place.tenant, "o").await);
@@ -259,7 +245,7 @@ async fn a_door_is_opened_from_there_only_where_that_is_allowed() {
     line.home = settings(&line, false);
     line.start_hub().await;
     let mut device = line.device().await;
-    online(&device).await;
+    device.say(UpChannel::Status, &online("9.9")).await;
     let mut reader = Listener::start(&line, &mut lines, false).await;
     reader.hears("/availability", "online").await;
     let wish = async |listener: &mut Listener, word: &str| {

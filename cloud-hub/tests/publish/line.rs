@@ -185,6 +185,15 @@ impl Line {
         self.hub.db.tenant(tenant, move |tx| Box::pin(devices::galleries(tx, device))).await.unwrap().remove(0)
     }
 
+    /// Waits until a query for one truth value says so.
+    pub(crate) async fn wait_for(&self, query: &str) {
+        let (begun, mut rows) = (Instant::now(), self.hub.superuser().await);
+        while !sqlx::query_scalar::<_, bool>(sqlx::AssertSqlSafe(query)).fetch_one(&mut rows).await.unwrap() {
+            assert!(begun.elapsed() < PATIENCE, "{query}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     async fn equal(&self) -> bool {
         self.held().await.equal()
     }

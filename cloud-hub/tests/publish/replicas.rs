@@ -6,11 +6,9 @@ use std::time::{Duration, Instant};
 use cloud_hub::domain::command::Kind;
 use cloud_hub::domain::ids::CommandId;
 use cloud_hub::store::orders::{self, NewOrder};
-use sqlx::Row as _;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 use wire_contract::event::{ClockQuality, FaceAppearedData, Meta};
-use wire_contract::status::{Presence, Status};
 use wire_contract::{
     Batch, CloudEvent, CommandDown, DownChannel, EventData, EventId, GalleryDown, Sequence, Timestamp, UpChannel, V1,
     Verdict,
@@ -18,6 +16,7 @@ use wire_contract::{
 
 use crate::events::consume;
 use crate::line::{Device, Line, PATIENCE, STREAM};
+use crate::presence::online;
 use crate::support::skipped;
 
 const BATCH: u64 = 5;
@@ -118,19 +117,9 @@ struct Load {
 impl Load {
     async fn start(line: &Line) -> Self {
         let mut device = line.device().await;
-        let status = Status {
-            v: V1,
-            state: Presence::Online,
-            boot: Uuid::from_u128(1),
-            connection_epoch: 1,
-            since: Timestamp::from_unix_ms(0),
-            agent_version: "1".to_owned(),
-            pack: None,
-            space_id: None,
-        };
-        device.say(UpChannel::Status, &serde_json::to_vec(&status).unwrap()).await;
+        device.say(UpChannel::Status, &online("1")).await;
         device.report().await;
-        wait_for(line, "SELECT online FROM device").await;
+        line.wait_for("SELECT online FROM device").await;
         Self { device, told: Told::default(), sent: 0, people: 0, commands: HashSet::new() }
     }
 
@@ -175,15 +164,6 @@ impl Load {
             self.device.say(UpChannel::Evt, &batch(first)).await;
             first += BATCH;
         }
-    }
-}
-
-async fn wait_for(line: &Line, query: &'static str) {
-    let begun = Instant::now();
-    let mut rows = line.hub.superuser().await;
-    while !sqlx::query(query).fetch_one(&mut rows).await.unwrap().get::<bool, _>(0) {
-        assert!(begun.elapsed() < PATIENCE, "{query}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 

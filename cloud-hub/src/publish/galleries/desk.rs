@@ -23,10 +23,10 @@ impl Desk {
         Self { galleries: Galleries::new(publisher, outbox), parcels }
     }
 
-    /// Takes a message of `up/gallery`; what goes out because of it.
-    pub async fn hear(&mut self, message: Incoming) -> Vec<Outgoing> {
+    /// Takes messages of `up/gallery` that came together; what goes out because of them.
+    pub async fn hear(&mut self, messages: Vec<Incoming>) -> Vec<Outgoing> {
         let Self { galleries, parcels } = self;
-        gather(galleries.hear(vec![message]), parcels).await
+        gather(galleries.hear(messages), parcels).await
     }
 
     /// Takes the announcement that a gallery has new records.

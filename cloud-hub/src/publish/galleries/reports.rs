@@ -37,6 +37,16 @@ pub(super) enum ReportError {
     Store(#[from] StoreError),
 }
 
+impl ReportError {
+    /// Whether reports that were judged together failed for what may be the matter with one of them.
+    pub(super) fn may_be_one_report_alone(&self) -> bool {
+        match self {
+            Self::Store(error) | Self::Keys(KeysError::Store(error)) => error.may_be_one_alone(),
+            _ => true,
+        }
+    }
+}
+
 /// What a device said.
 pub(super) enum Said {
     /// Where its galleries stand, and what that means.

@@ -218,7 +218,7 @@ impl Hub {
 
     /// A message of a device; what the hub answers at once.
     pub async fn hear(&mut self, message: Incoming) -> Vec<Outgoing> {
-        self.desk.hear(message).await
+        self.desk.hear(vec![message]).await
     }
 
     /// Sends what is new in a gallery, as at the announcement of a commit.

@@ -179,17 +179,29 @@ async fn intrude(hub: &Probe, intruder: &Identity, owner: &Identity, retain: boo
     drop(line);
     tokio::time::sleep(SETTLE).await;
     let heard = hub.heard(INTRUDERS, |_| true) + victim.heard(INTRUDERS, |_| true);
-    tally.injected += (forbidden.len() + asked.len() + 1) as u64;
-    tally.add("wills_tried", 1);
-    tally.add("subscriptions_tried", asked.len() as u64);
-    tally.add("leaks", taken + leaked + heard);
-    tally.require(taken + leaked + heard == 0, || {
-        format!(
-            "{} on {}'s topics: {taken} writes taken, {leaked} messages read, {heard} heard",
-            intruder.device, owner.device
-        )
-    });
+    let tried = Tried { writes: forbidden.len(), subscriptions: asked.len() };
+    tried.count_in(tally, &intruder.device.to_string(), owner, [taken, leaked, heard]);
     Ok(())
+}
+
+/// What somebody tried at once, beside one will.
+struct Tried {
+    writes: usize,
+    subscriptions: usize,
+}
+
+impl Tried {
+    /// Counts the attempts, and what came of them: writes taken, messages read, and messages that others heard.
+    fn count_in(&self, tally: &mut Tally, who: &str, owner: &Identity, [taken, leaked, heard]: [u64; 3]) {
+        tally.injected += (self.writes + self.subscriptions + 1) as u64;
+        tally.add("wills_tried", 1);
+        tally.add("subscriptions_tried", self.subscriptions as u64);
+        tally.add("leaks", taken + leaked + heard);
+        tally.require(taken + leaked + heard == 0, || {
+            let device = owner.device;
+            format!("{who} on {device}'s topics: {taken} writes taken, {leaked} messages read, {heard} heard")
+        });
+    }
 }
 
 /// A back end that may read its tenant's feed.
@@ -266,15 +278,9 @@ async fn consumer_intrudes(
     drop(line);
     tokio::time::sleep(SETTLE).await;
     let heard = hub.heard(INTRUDERS, |_| true) + victim.heard(INTRUDERS, |_| true);
-    tally.injected += (forbidden.len() + asked.len() + 1) as u64;
-    tally.add("consumers_attempts", (forbidden.len() + asked.len() + 1) as u64);
-    tally.add("leaks", taken + leaked + heard);
-    tally.require(taken + leaked + heard == 0, || {
-        format!(
-            "{} on {}'s topics: {taken} writes taken, {leaked} messages read, {heard} heard",
-            consumer.user, owner.device
-        )
-    });
+    let tried = Tried { writes: forbidden.len(), subscriptions: asked.len() };
+    tally.add("consumers_attempts", (tried.writes + tried.subscriptions + 1) as u64);
+    tried.count_in(tally, &consumer.user, owner, [taken, leaked, heard]);
     Ok(())
 }
 
