@@ -9,6 +9,7 @@
 //!
 //! Start with [`ModelPack::open`], then [`photograph::enrol_photograph`].
 
+mod denormals;
 mod jpeg;
 pub mod manifest;
 mod models;

@@ -15,6 +15,8 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use crate::denormals::DenormalsAreZero;
+
 /// Why ONNX Runtime could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
@@ -108,6 +110,8 @@ impl Runtime {
             // Idle threads of ONNX Runtime spin by default: a door that nobody stands at would cost a whole core.
             .with_intra_op_spinning(false)?
             .with_inter_op_spinning(false)?
+            // For its worker threads; the calling one is seen to at each run.
+            .with_flush_to_zero()?
             // All shapes are fixed, so one planned block serves every run and the arena cannot grow.
             .with_memory_pattern(true)?
             // A model from memory has no folder; one that refers to outside data must fail, not read our files.
@@ -138,6 +142,8 @@ impl Runtime {
         }
         let mut builder = self.session_builder(options).map_err(|error| error.to_string())?;
         provider.register(&mut builder, options).map_err(|error| format!("cannot be started: {error}"))?;
+        // ONNX Runtime sets the control word of whoever makes its first session, and never puts it back.
+        let _put_back = DenormalsAreZero::here();
         builder.commit_from_memory(model).map_err(|error| format!("refuses the model: {error}"))
     }
 }

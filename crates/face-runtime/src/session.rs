@@ -14,6 +14,7 @@ use ort::session::{Session, SessionOutputs};
 use ort::value::Tensor;
 use parking_lot::{Condvar, Mutex};
 
+use crate::denormals::DenormalsAreZero;
 use crate::manifest::ModelFile;
 use crate::runtime::{Provider, Runtime, SessionOptions};
 
@@ -199,7 +200,11 @@ impl SessionPool {
         fill(sampler, input.extract_tensor_mut().1)
             .map_err(|source| InferenceError::Input { file: self.name(), source })?;
         let started = now();
-        let outputs = session.run(ort::inputs![&*input]).map_err(|source| self.run_error(&source))?;
+        let outputs = {
+            let _fast = DenormalsAreZero::here();
+            session.run(ort::inputs![&*input])
+        };
+        let outputs = outputs.map_err(|source| self.run_error(&source))?;
         add_duration(&self.running_ns, started.elapsed());
         self.runs.fetch_add(1, Ordering::Relaxed);
         self.check_outputs(&outputs)?;

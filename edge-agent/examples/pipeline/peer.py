@@ -1,6 +1,7 @@
 """The Python side of the `pipeline` example: the same model calls on the same picture, as OpenCV users write them.
 
-In: the folder of the models, threads, whether ONNX Runtime's threads spin ("1" or "0"), and how often Lintel runs the
+In: the folder of the models, threads, whether ONNX Runtime's threads spin ("1" or "0"), whether it takes denormal numbers for
+zero (not unless it is told to), and how often Lintel runs the
 landmark and the feature model for a face (twice each means: again on the framed box, and on the mirror image); on standard input a line
 "<width> <height>", the picture as RGB bytes, then empty lines. Out: one line with the versions, then for each empty line
 "<nanoseconds> <JSON of the answers>". The answers are compared with Lintel's, so that both do the same work.
@@ -17,7 +18,8 @@ import cv2
 import numpy as np
 import onnxruntime as ort
 
-FOLDER, THREADS, SPINS, LANDMARK_RUNS, FEATURE_RUNS = sys.argv[1], int(sys.argv[2]), sys.argv[3], *map(int, sys.argv[4:])
+FOLDER, THREADS, SPINS, FLUSHES = sys.argv[1], int(sys.argv[2]), *sys.argv[3:5]
+LANDMARK_RUNS, FEATURE_RUNS = map(int, sys.argv[5:])
 TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
@@ -33,6 +35,7 @@ def session(name):
     options.intra_op_num_threads = THREADS
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", SPINS)
+    options.add_session_config_entry("session.set_denormal_as_zero", FLUSHES)
     opened = ort.InferenceSession(f"{FOLDER}/fr_{name}.onnx", options, providers=["CPUExecutionProvider"])
     inputs, outputs = opened.get_inputs()[0].name, [output.name for output in opened.get_outputs()]
     return lambda tensor: dict(zip(outputs, opened.run(None, {inputs: tensor})))

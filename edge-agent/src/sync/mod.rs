@@ -159,9 +159,9 @@ impl Orders {
 /// How long to wait for what. The defaults are for real devices; tests shorten them.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
-    /// MQTT keep-alive. 10 s: a dead line is noticed by the broker after 15 s and by the device after 20 s, so that what
-    /// waited is gone within 30 s of a heal; a mobile network's address translation (30 s at the worst) is kept open. The
-    /// client takes no less than 5 s.
+    /// A device that falls silent is shown as gone after one and a half of this. 10 s: a dead line is noticed by the hub within
+    /// 15 s and by the device within 20 s, so that what waited is gone within 30 s of a heal; a mobile network's address
+    /// translation (30 s at the worst) is kept open. The connection itself asks the broker for less, since that looks seldom.
     pub keep_alive: Duration,
     /// No evtack for this long while batches are on their way: send them again (protocol.md).
     pub evtack_timeout: Duration,

@@ -102,6 +102,16 @@ fn shipment(channel: &str, payload: Vec<u8>, parcel: Parcel) -> Shipment {
     Shipment { topic: up(channel), payload, retain: false, parcel }
 }
 
+#[test]
+fn a_silent_device_is_gone_after_one_and_a_half_of_what_was_promised() {
+    for promised in (10..=120).map(Duration::from_secs) {
+        let asked = asked_of_the_broker(promised);
+        assert!(asked * 3 / 2 + BROKER_NOTICES_AFTER <= promised * 3 / 2, "{asked:?} of {promised:?}");
+        assert!(asked >= SHORTEST_KEEP_ALIVE, "the client library would refuse {asked:?}");
+    }
+    assert_eq!(asked_of_the_broker(Duration::from_secs(1)), SHORTEST_KEEP_ALIVE);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_go_both_ways_over_mutual_tls_and_the_will_speaks_when_the_line_dies() {
     if !mosquitto_or_skip("messages_go_both_ways_over_mutual_tls_and_the_will_speaks_when_the_line_dies") {
