@@ -1,4 +1,5 @@
-//! Who calls: an API key (`Authorization: ApiKey id:secret`) or a device (its certificate). Checked here and nowhere else.
+//! Who calls: an API key (`Authorization: ApiKey id:secret`) or a device (its certificate). Checked here and nowhere else; what a
+//! key may then do is [`access`](super::access)'s.
 //!
 //! An API key is looked up by its id, and its secret's MAC under the hub's pepper is compared in constant time. A device's certificate was verified by the handshake; here its
 //! serial must be the registry's present one, or the one that a renewal offered, on every request, so that a replaced or
@@ -7,8 +8,8 @@
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
-use axum::http::header;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
 use wire_contract::Code;
 
 use super::peer::Peer;
@@ -17,6 +18,7 @@ use super::state::Api;
 use crate::domain::api_key::ApiKey;
 use crate::domain::certificate::{Held, Shown, Standing, standing};
 use crate::domain::ids::{ApiKeyId, DeviceId, TenantId};
+use crate::domain::permission::Permissions;
 use crate::store::devices::DeviceState;
 use crate::store::{devices, routes};
 
@@ -27,6 +29,8 @@ pub(super) struct Caller {
     pub(super) tenant: TenantId,
     /// Which key.
     pub(super) key: ApiKeyId,
+    /// What it may do.
+    pub(super) permissions: Permissions,
 }
 
 /// A caller with a device's certificate.
@@ -48,13 +52,9 @@ impl Caller {
 impl FromRequestParts<Arc<Api>> for Caller {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, ApiError> {
-        let unauthorized = || ApiError::of(Code::Unauthorized);
-        let header = parts.headers.get(header::AUTHORIZATION).ok_or_else(unauthorized)?;
-        let header = header.to_str().map_err(|_| unauthorized())?;
-        let key =
-            ApiKey::from_header(header).map_err(|error| ApiError::because(Code::Unauthorized, error.to_string()))?;
-        api.authenticate(&key).await?.ok_or_else(unauthorized)
+    /// Whoever [`access`](super::access) has let in; nobody on a route that takes no API key.
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<Api>) -> Result<Self, ApiError> {
+        parts.extensions.get::<Self>().copied().ok_or_else(|| ApiError::of(Code::Unauthorized))
     }
 }
 
@@ -125,12 +125,21 @@ async fn take_up(api: &Arc<Api>, caller: CallingDevice, serial: String) -> Resul
 }
 
 impl Api {
-    /// The caller behind a key; `None` if it is unknown, wrong or revoked, which nobody is told apart.
-    pub(super) async fn authenticate(&self, key: &ApiKey) -> Result<Option<Caller>, ApiError> {
-        let tenant = self.custody.authenticate(key).await?;
-        if tenant.is_none() {
+    /// The caller behind the request's API key. Unknown, wrong, revoked and expired keys are told nothing of what they are.
+    pub(super) async fn caller(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
+        let unauthorized = || ApiError::of(Code::Unauthorized);
+        let header = headers.get(header::AUTHORIZATION).ok_or_else(unauthorized)?;
+        let header = header.to_str().map_err(|_| unauthorized())?;
+        let key =
+            ApiKey::from_header(header).map_err(|error| ApiError::because(Code::Unauthorized, error.to_string()))?;
+        let Some(found) = self.custody.recognise(&key).await? else {
             tracing::warn!(event = "authentication_failed", key = %key.id, "an API key was refused");
+            return Err(unauthorized());
+        };
+        if found.suspended {
+            tracing::info!(event = "tenant_suspended", client_id = %found.tenant, key = %key.id, "a key of a suspended tenant was refused");
+            return Err(ApiError::of(Code::TenantSuspended));
         }
-        Ok(tenant.map(|tenant| Caller { tenant, key: key.id }))
+        Ok(Caller { tenant: found.tenant, key: key.id, permissions: found.permissions })
     }
 }

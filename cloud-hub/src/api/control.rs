@@ -15,11 +15,11 @@ use axum::http::StatusCode;
 use axum::middleware;
 use axum::routing::{delete, get, post};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-use wire_contract::Timestamp;
+use wire_contract::Code;
 
 use super::anchors::{self, AnchorQuery};
 use super::body::{Checks, Fields, Json};
@@ -27,10 +27,12 @@ use super::commands::{Giver, NewCommand};
 use super::problem::ApiError;
 use super::sites::MAX_NAME;
 use super::state::Api;
-use super::{commands, consumers, devices, galleries, observe, twins};
+use super::{api_keys, commands, consumers, devices, galleries, observe, tenants, twins};
 use crate::domain::command::Command;
 use crate::domain::ids::{AnchorId, ApiKeyId, CommandId, ConsumerId, DeviceId, DoorId, GalleryId, PersonId, TenantId};
-use crate::store::{audit, commands as store_commands, credentials, devices as store_devices, places, routes};
+use crate::domain::permission::{Grant, Role};
+use crate::domain::tenant::{Resource, Tier};
+use crate::store::{audit, commands as store_commands, devices as store_devices, routes, tenants as store_tenants};
 
 /// As audit entries name the command line's user.
 const OPERATOR: &str = "operator";
@@ -54,8 +56,12 @@ pub async fn serve(listener: UnixListener, api: Arc<Api>, stop: CancellationToke
     let clock = api.clock.clone();
     let routes = Router::new()
         .route("/tenants", post(create_tenant).get(list_tenants))
+        .route("/tenants/{tenant}", get(show_tenant).patch(agree_with_tenant))
+        .route("/tenants/{tenant}/suspend", post(suspend_tenant))
+        .route("/tenants/{tenant}/resume", post(resume_tenant))
         .route("/tenants/{tenant}/api-keys", post(create_key).get(list_keys))
         .route("/tenants/{tenant}/api-keys/{key}", delete(revoke_key))
+        .route("/tenants/{tenant}/api-keys/{key}/rotate", post(rotate_key))
         .route("/tenants/{tenant}/consumers", post(create_consumer).get(list_consumers))
         .route("/tenants/{tenant}/consumers/{consumer}", delete(delete_consumer))
         .route("/tenants/{tenant}/consumers/{consumer}/password", post(rotate_consumer))
@@ -81,13 +87,28 @@ pub async fn serve(listener: UnixListener, api: Arc<Api>, stop: CancellationToke
 }
 
 #[derive(Debug, Deserialize)]
-struct Named {
+struct NewTenant {
     name: String,
+    #[serde(default)]
+    tier: Option<String>,
 }
 
-impl Fields for Named {
-    const KNOWN: &'static [&'static str] = &["name"];
-    const REQUIRED: &'static [&'static str] = Self::KNOWN;
+impl Fields for NewTenant {
+    const KNOWN: &'static [&'static str] = &["name", "tier"];
+    const REQUIRED: &'static [&'static str] = &["name"];
+}
+
+#[derive(Debug, Deserialize)]
+struct Agreement {
+    #[serde(default)]
+    tier: Option<String>,
+    #[serde(default)]
+    quotas: Option<Map<String, Value>>,
+}
+
+impl Fields for Agreement {
+    const KNOWN: &'static [&'static str] = &["tier", "quotas"];
+    const REQUIRED: &'static [&'static str] = &[];
 }
 
 type Answer = Result<(StatusCode, axum::Json<Value>), ApiError>;
@@ -96,48 +117,124 @@ fn ok(value: Value) -> Answer {
     Ok((StatusCode::OK, axum::Json(value)))
 }
 
-async fn create_tenant(State(api): State<Arc<Api>>, Json(named): Json<Named>) -> Answer {
-    Checks::default().text("/name", &named.name, MAX_NAME).done()?;
-    let tenant = api.custody.create_tenant(&named.name, OPERATOR).await?;
-    let key = api.custody.create_api_key(tenant, "first key", OPERATOR).await?;
+async fn create_tenant(State(api): State<Arc<Api>>, Json(new): Json<NewTenant>) -> Answer {
+    Checks::default().text("/name", &new.name, MAX_NAME).done()?;
+    let tier = new.tier.as_deref().map_or(Ok(Tier::Enterprise), tier)?;
+    let tenant = api.custody.create_tenant(&new.name, tier, OPERATOR).await?;
+    let grant = Grant::all_of(Role::Owner);
+    let key = api.custody.create_api_key(tenant, "first key", grant, None, OPERATOR).await?;
     let secret = key.secret_text();
     let answer = json!({
-        "tenant": { "id": tenant.0, "name": named.name },
+        "tenant": { "id": tenant.0, "name": new.name, "tier": tier.as_str() },
         "api_key": { "id": key.id.0, "secret": secret.as_str() },
     });
     Ok((StatusCode::CREATED, axum::Json(answer)))
 }
 
-async fn list_tenants(State(api): State<Arc<Api>>) -> Answer {
-    let mut tenants = Vec::new();
-    for tenant in routes::tenants(&api.db).await? {
-        let tenant = api.db.tenant(tenant, |tx| Box::pin(places::tenant(tx))).await?;
-        let created_at = Timestamp::from(tenant.created_at);
-        tenants.push(json!({ "id": tenant.id.0, "name": tenant.name, "created_at": created_at }));
-    }
-    ok(json!({ "tenants": tenants }))
+fn tier(word: &str) -> Result<Tier, ApiError> {
+    word.parse().map_err(|error| ApiError::field("/tier", Code::InvalidField, format!("{error}")))
 }
 
-async fn create_key(State(api): State<Arc<Api>>, UrlPath(tenant): UrlPath<Uuid>, Json(named): Json<Named>) -> Answer {
-    Checks::default().text("/name", &named.name, MAX_NAME).done()?;
+async fn list_tenants(State(api): State<Arc<Api>>) -> Answer {
+    let mut all = Vec::new();
+    for tenant in routes::tenants(&api.db).await? {
+        all.push(tenants::show(&api, tenant).await?);
+    }
+    ok(json!({ "tenants": all }))
+}
+
+async fn show_tenant(State(api): State<Arc<Api>>, UrlPath(tenant): UrlPath<Uuid>) -> Answer {
     let tenant = existing(&api, tenant).await?;
-    let key = api.custody.create_api_key(tenant, &named.name, OPERATOR).await?;
-    let secret = key.secret_text();
-    Ok((StatusCode::CREATED, axum::Json(json!({ "id": key.id.0, "secret": secret.as_str() }))))
+    ok(json!(tenants::show(&api, tenant).await?))
+}
+
+/// What was agreed upon anew. A quota that is left out stays; `null` ends it, and `"tier"` goes back to the tier's.
+async fn agree_with_tenant(
+    State(api): State<Arc<Api>>,
+    UrlPath(tenant): UrlPath<Uuid>,
+    Json(new): Json<Agreement>,
+) -> Answer {
+    let tenant = existing(&api, tenant).await?;
+    let asked = new.tier.as_deref().map(tier).transpose()?;
+    let mut changes = Vec::new();
+    for (name, quota) in new.quotas.into_iter().flatten() {
+        let invalid = |message: &str| ApiError::field(format!("/quotas/{name}"), Code::InvalidField, message);
+        let resource = Resource::ALL.iter().find(|resource| resource.as_str() == name);
+        let resource = *resource.ok_or_else(|| invalid("there is no quota of this: people, templates or devices"))?;
+        let quota = match quota {
+            Value::Null => Some(None),
+            Value::String(word) if word == "tier" => None,
+            count => Some(Some(count.as_u64().ok_or_else(|| invalid("must be a count, null or \"tier\""))?)),
+        };
+        changes.push((resource, quota));
+    }
+    api.db
+        .tenant(tenant, move |tx| {
+            Box::pin(async move {
+                let present = store_tenants::get(tx).await?;
+                let quotas = changes.iter().fold(present.quotas, |all, (resource, quota)| all.with(*resource, *quota));
+                let tier = asked.unwrap_or(present.tier);
+                store_tenants::agree(tx, tier, &quotas).await?;
+                let detail = json!({ "tier": tier.as_str(), "was": present.tier.as_str(), "quotas": changes.len() });
+                Ok::<_, ApiError>(audit::write(tx, of_tenant(tenant, "tenant.agree", detail)).await?)
+            })
+        })
+        .await?;
+    ok(json!(tenants::show(&api, tenant).await?))
+}
+
+async fn suspend_tenant(State(api): State<Arc<Api>>, UrlPath(tenant): UrlPath<Uuid>) -> Answer {
+    serve_tenant(&api, tenant, false).await
+}
+
+async fn resume_tenant(State(api): State<Arc<Api>>, UrlPath(tenant): UrlPath<Uuid>) -> Answer {
+    serve_tenant(&api, tenant, true).await
+}
+
+/// Its keys are refused or let in again. Doors go on as they were: nobody is locked in or out over a bill.
+async fn serve_tenant(api: &Api, tenant: Uuid, serve: bool) -> Answer {
+    let tenant = existing(api, tenant).await?;
+    let since = (!serve).then(|| api.clock.now());
+    let action = if serve { "tenant.resume" } else { "tenant.suspend" };
+    api.db
+        .tenant(tenant, move |tx| {
+            Box::pin(async move {
+                if store_tenants::suspend(tx, since).await? {
+                    audit::write(tx, of_tenant(tenant, action, json!({}))).await?;
+                }
+                Ok::<_, ApiError>(())
+            })
+        })
+        .await?;
+    ok(json!(tenants::show(api, tenant).await?))
+}
+
+fn of_tenant(tenant: TenantId, action: &'static str, detail: Value) -> audit::Entry<'static> {
+    audit::Entry { actor: OPERATOR, action, object_kind: "tenant", object_id: Some(tenant.0), detail }
+}
+
+async fn create_key(
+    State(api): State<Arc<Api>>,
+    UrlPath(tenant): UrlPath<Uuid>,
+    Json(new): Json<api_keys::NewApiKey>,
+) -> Answer {
+    let tenant = existing(&api, tenant).await?;
+    Ok((StatusCode::CREATED, axum::Json(json!(api_keys::make(&api, tenant, &new, None, OPERATOR).await?))))
 }
 
 async fn list_keys(State(api): State<Arc<Api>>, UrlPath(tenant): UrlPath<Uuid>) -> Answer {
     let tenant = existing(&api, tenant).await?;
-    let keys = api.db.tenant(tenant, |tx| Box::pin(credentials::list(tx))).await?;
-    let view = |key: credentials::ApiKeyRow| {
-        json!({
-            "id": key.id.0,
-            "name": key.name,
-            "created_at": Timestamp::from(key.created_at),
-            "revoked_at": key.revoked_at.map(Timestamp::from),
-        })
-    };
-    ok(json!({ "api_keys": keys.into_iter().map(view).collect::<Vec<_>>() }))
+    ok(json!({ "api_keys": api_keys::all(&api, tenant).await? }))
+}
+
+async fn rotate_key(
+    State(api): State<Arc<Api>>,
+    UrlPath((tenant, key)): UrlPath<(Uuid, Uuid)>,
+    Json(rotation): Json<api_keys::Rotation>,
+) -> Answer {
+    let tenant = existing(&api, tenant).await?;
+    let made = api_keys::renew(&api, tenant, ApiKeyId(key), &rotation, None, OPERATOR).await?;
+    Ok((StatusCode::CREATED, axum::Json(json!(made))))
 }
 
 async fn revoke_key(
@@ -145,22 +242,7 @@ async fn revoke_key(
     UrlPath((tenant, key)): UrlPath<(Uuid, Uuid)>,
 ) -> Result<StatusCode, ApiError> {
     let tenant = existing(&api, tenant).await?;
-    let (key, now) = (ApiKeyId(key), api.clock.now());
-    api.db
-        .tenant(tenant, move |tx| {
-            Box::pin(async move {
-                credentials::revoke(tx, key, now).await?;
-                let entry = audit::Entry {
-                    actor: OPERATOR,
-                    action: "api_key.revoke",
-                    object_kind: "api_key",
-                    object_id: Some(key.0),
-                    detail: json!({}),
-                };
-                Ok::<_, ApiError>(audit::write(tx, entry).await?)
-            })
-        })
-        .await?;
+    api.custody.revoke_api_key(tenant, ApiKeyId(key), OPERATOR).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -350,6 +432,6 @@ async fn doctor(State(api): State<Arc<Api>>) -> Answer {
 /// The tenant, if there is one: an unknown id must not look like a tenant without devices.
 async fn existing(api: &Api, tenant: Uuid) -> Result<TenantId, ApiError> {
     let tenant = TenantId(tenant);
-    api.db.tenant(tenant, |tx| Box::pin(places::tenant(tx))).await?;
+    api.db.tenant(tenant, |tx| Box::pin(store_tenants::get(tx))).await?;
     Ok(tenant)
 }

@@ -17,8 +17,9 @@ use super::problem::ApiError;
 use super::sites::MAX_NAME;
 use super::state::Api;
 use crate::domain::ids::{DeviceId, DoorId, SiteId, TenantId};
+use crate::domain::tenant::Resource;
 use crate::store::devices::{Agreement, Device, DeviceGallery, DeviceState, SnapshotProgress};
-use crate::store::{TenantTx, audit, devices, places};
+use crate::store::{TenantTx, audit, devices, places, tenants};
 
 /// Doors of one device: more than any door controller drives.
 const MAX_DOORS: usize = 64;
@@ -216,6 +217,7 @@ pub(super) async fn create(
         .db
         .tenant(caller.tenant, move |tx| {
             Box::pin(async move {
+                tenants::admit(tx, Resource::Devices).await?;
                 places::site(tx, site_id).await?;
                 devices::create(tx, id, site_id, &name).await?;
                 for door in &doors {

@@ -147,10 +147,10 @@ impl Reader {
     /// The next page; `None` once the caller's key is revoked. Asked for each page: a stream that has much to catch up
     /// with must end as soon as a silent one.
     async fn read(&self) -> Result<Option<Vec<FeedEvent>>, ApiError> {
-        let (after, classes, key) = (self.after, self.classes.clone(), self.caller.key);
+        let (after, classes, key, now) = (self.after, self.classes.clone(), self.caller.key, self.api.clock.now());
         let page = self.api.db.tenant(self.caller.tenant, move |tx| {
             Box::pin(async move {
-                if credentials::mac(tx, key).await?.is_none() {
+                if credentials::admission(tx, key, now).await?.is_none_or(|found| found.suspended) {
                     return Ok(None);
                 }
                 events::page(tx, after, STREAM_PAGE, classes.as_deref()).await.map(Some)

@@ -4,8 +4,10 @@
 //! seen is decided by the database, since every handler works inside one tenant's transaction. Imports `domain`,
 //! `store`, `keys` and `pki`. Deliberately absent: state between requests, and SQL.
 
+pub mod access;
 mod anchors;
 mod answers;
+mod api_keys;
 mod auth;
 mod body;
 mod claims;
@@ -30,6 +32,7 @@ mod renewals;
 mod sites;
 mod snapshots;
 mod state;
+mod tenants;
 mod twins;
 mod webhooks;
 
@@ -73,9 +76,11 @@ pub fn routes(api: Arc<Api>, request_timeout: Duration) -> Router {
             .and(NotForContentType::const_new("application/octet-stream"))
             .and(tower_http::compression::predicate::SizeAbove::new(MIN_COMPRESSED_BYTES.into())),
     );
+    let guarded = middleware::from_fn_with_state(Arc::clone(&api), access::guard);
     ordinary()
+        .route_layer(guarded.clone())
         .layer(timed)
-        .merge(long())
+        .merge(long().route_layer(guarded))
         .fallback(|| async { ApiError::of(Code::NotFound) })
         .method_not_allowed_fallback(|| async { ApiError::of(Code::MethodNotAllowed) })
         .layer(compressed)
@@ -94,6 +99,10 @@ fn long() -> Router<Arc<Api>> {
 
 fn ordinary() -> Router<Arc<Api>> {
     let v1 = Router::new()
+        .route("/v1/tenant", get(tenants::get))
+        .route("/v1/api-keys", post(api_keys::create).get(api_keys::list))
+        .route("/v1/api-keys/{id}", get(api_keys::get).delete(api_keys::revoke))
+        .route("/v1/api-keys/{id}/rotate", post(api_keys::rotate))
         .route("/v1/sites", post(sites::create_site).get(sites::list_sites))
         .route("/v1/sites/{id}", get(sites::get_site))
         .route("/v1/doors", post(sites::create_door).get(sites::list_doors))

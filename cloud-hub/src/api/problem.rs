@@ -74,6 +74,9 @@ impl From<StoreError> for ApiError {
         match error {
             StoreError::NotFound { what, .. } => Self::because(Code::NotFound, format!("there is no such {what}")),
             StoreError::Deleted { .. } => Self::because(Code::Conflict, "this was deleted; its id is never used again"),
+            StoreError::QuotaReached { what, quota } => {
+                Self::because(Code::QuotaReached, format!("this tenant has all {quota} {what} that it may have"))
+            }
             StoreError::Clash(Clash::Other) => Self::of(Code::Conflict),
             StoreError::Clash(clash) => Self::because(Code::Conflict, format!("this {clash} is already taken")),
             StoreError::Database(sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_)) => {

@@ -7,6 +7,7 @@
 mod client;
 mod orders;
 mod table;
+mod tenants;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use crate::embedded::Layout;
 pub use client::ClientError;
 use client::Sent;
 use orders::{CommandsCommand, TwinCommand};
+use tenants::{ApiKeysCommand, TenantsCommand};
 
 /// Between two questions about a command that is waited for.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
@@ -130,44 +132,6 @@ enum ConfigCommand {
     Show,
     /// Print all settings with their defaults and what they mean
     Defaults,
-}
-
-#[derive(Debug, Subcommand)]
-enum TenantsCommand {
-    /// Make a tenant and its first API key, which is shown once
-    Create {
-        /// Its name
-        name: String,
-    },
-    /// List tenants
-    List,
-}
-
-#[derive(Debug, Subcommand)]
-enum ApiKeysCommand {
-    /// Make a key, which is shown once
-    Create {
-        /// Whose
-        #[arg(long)]
-        tenant: Uuid,
-        /// What it is for
-        #[arg(long, default_value = "api key")]
-        name: String,
-    },
-    /// List keys (never their secrets)
-    List {
-        /// Whose
-        #[arg(long)]
-        tenant: Uuid,
-    },
-    /// End a key
-    Revoke {
-        /// Whose
-        #[arg(long)]
-        tenant: Uuid,
-        /// Which
-        key: Uuid,
-    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -373,22 +337,8 @@ fn completions(shell: clap_complete::Shell) -> String {
 fn question(command: &Command, socket: PathBuf, output: Output) -> Question {
     let mut then = Then::Show;
     let (method, path, sent, list, columns): (_, _, _, _, &'static [table::Column]) = match command {
-        Command::Tenants(TenantsCommand::Create { name }) => {
-            ("POST", String::from("/tenants"), Sent::Json(json!({ "name": name })), "", table::NEW_TENANT)
-        }
-        Command::Tenants(TenantsCommand::List) => {
-            ("GET", String::from("/tenants"), Sent::Nothing, "tenants", table::TENANTS)
-        }
-        Command::ApiKeys(ApiKeysCommand::Create { tenant, name }) => {
-            let path = format!("/tenants/{tenant}/api-keys");
-            ("POST", path, Sent::Json(json!({ "name": name })), "", table::NEW_API_KEY)
-        }
-        Command::ApiKeys(ApiKeysCommand::List { tenant }) => {
-            ("GET", format!("/tenants/{tenant}/api-keys"), Sent::Nothing, "api_keys", table::API_KEYS)
-        }
-        Command::ApiKeys(ApiKeysCommand::Revoke { tenant, key }) => {
-            ("DELETE", format!("/tenants/{tenant}/api-keys/{key}"), Sent::Nothing, "", &[])
-        }
+        Command::Tenants(command) => command.asked(),
+        Command::ApiKeys(command) => command.asked(),
         Command::Consumers(ConsumersCommand::Create { tenant, name, home_assistant }) => {
             let path = format!("/tenants/{tenant}/consumers");
             let body = json!({ "name": name, "home_assistant": home_assistant });
@@ -448,6 +398,7 @@ fn question(command: &Command, socket: PathBuf, output: Output) -> Question {
     Question { socket, method, path, sent, output, columns, list, then }
 }
 
+/// Method, path, what is sent, the list of the answer, and the columns of its table.
 type Asked = (&'static str, String, Sent, &'static str, &'static [table::Column]);
 
 fn anchors(command: &AnchorsCommand) -> Asked {
@@ -575,7 +526,7 @@ mod tests {
         };
         assert_eq!(question.socket, Path::new("/x/run/control.sock"));
         assert_eq!((question.method, question.path.as_str()), ("POST", "/tenants"));
-        assert_eq!(question.sent, Sent::Json(json!({ "name": "Acme" })));
+        assert_eq!(question.sent, Sent::Json(json!({ "name": "Acme", "tier": "enterprise" })));
     }
 
     #[test]

@@ -11,10 +11,33 @@ pub(super) const NEW_TENANT: &[Column] = &[
     ("API KEY", "/api_key/id"),
     ("SECRET (shown once)", "/api_key/secret"),
 ];
-pub(super) const TENANTS: &[Column] = &[("TENANT", "/id"), ("NAME", "/name"), ("CREATED", "/created_at")];
+pub(super) const TENANTS: &[Column] = &[
+    ("TENANT", "/id"),
+    ("NAME", "/name"),
+    ("TIER", "/tier"),
+    ("STATE", "/state"),
+    ("PEOPLE", "/usage/people/used"),
+    ("OF", "/usage/people/quota"),
+    ("TEMPLATES", "/usage/templates/used"),
+    ("OF", "/usage/templates/quota"),
+    ("DEVICES", "/usage/devices/used"),
+    ("OF", "/usage/devices/quota"),
+    ("CREATED", "/created_at"),
+];
 pub(super) const NEW_API_KEY: &[Column] = &[("API KEY", "/id"), ("SECRET (shown once)", "/secret")];
-pub(super) const API_KEYS: &[Column] =
-    &[("API KEY", "/id"), ("NAME", "/name"), ("CREATED", "/created_at"), ("REVOKED", "/revoked_at")];
+pub(super) const ROTATED_API_KEY: &[Column] =
+    &[("API KEY", "/id"), ("SECRET (shown once)", "/secret"), ("THE OLD ONE ENDS", "/old_ends_at")];
+pub(super) const API_KEYS: &[Column] = &[
+    ("API KEY", "/id"),
+    ("NAME", "/name"),
+    ("ROLE", "/role"),
+    ("PERMISSIONS", "/permissions"),
+    ("CREATED", "/created_at"),
+    ("LAST USED", "/last_used_at"),
+    ("EXPIRES", "/expires_at"),
+    ("REVOKED", "/revoked_at"),
+    ("REPLACED BY", "/replaced_by"),
+];
 pub(super) const NEW_CONSUMER: &[Column] =
     &[("CONSUMER", "/id"), ("NAME", "/name"), ("USER", "/username"), ("PASSWORD (shown once)", "/password")];
 pub(super) const CONSUMERS: &[Column] = &[
@@ -146,6 +169,9 @@ fn cell(entry: &Value, pointer: &str) -> String {
             text[..SHORT_HASH].to_owned()
         }
         Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(words)) if words.iter().all(Value::is_string) => {
+            words.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" ")
+        }
         Some(other) => other.to_string(),
     }
 }

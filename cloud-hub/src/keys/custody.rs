@@ -16,17 +16,17 @@ use zeroize::Zeroizing;
 
 use super::{Keyring, KeysError};
 use crate::clock::Clock;
-use crate::domain::api_key::ApiKey;
 use crate::domain::certificate::DeviceCertificate;
 use crate::domain::claim::{self, Ruling};
 use crate::domain::event::NewEvent;
-use crate::domain::ids::{ApiKeyId, ClaimId, DeviceId, EndpointId, EventId, GalleryId, PersonId, SiteId, TenantId};
+use crate::domain::ids::{ClaimId, DeviceId, EndpointId, EventId, GalleryId, PersonId, SiteId, TenantId};
 use crate::domain::people::Profile;
+use crate::domain::tenant::{Resource, Tier};
 use crate::domain::vault::{PersonKey, TenantKeys};
 use crate::store::audit::Entry;
 use crate::store::{
-    Database, StoreError, TenantTx, audit, certificates, claims, credentials, devices, events, galleries, people,
-    places, routes, webhooks,
+    Database, StoreError, TenantTx, audit, certificates, claims, devices, events, galleries, people, places, routes,
+    tenants, webhooks,
 };
 
 /// The keyring and the database, together. Cheap to clone.
@@ -131,43 +131,19 @@ impl Custody {
     }
 
     /// Makes a tenant with its keys.
-    pub async fn create_tenant(&self, name: &str, actor: &str) -> Result<TenantId, KeysError> {
+    pub async fn create_tenant(&self, name: &str, tier: Tier, actor: &str) -> Result<TenantId, KeysError> {
         let (keyring, name, actor) = (Arc::clone(&self.keyring), name.to_owned(), actor.to_owned());
         let tenant = TenantId(self.clock.new_id());
         self.db
             .tenant(tenant, move |tx| {
                 Box::pin(async move {
-                    places::create_tenant(tx, &name).await?;
+                    tenants::create(tx, &name, tier).await?;
                     keyring.make_tenant(tx).await?;
-                    log(tx, &actor, "tenant.create", "tenant", tenant.0, json!({})).await?;
+                    log(tx, &actor, "tenant.create", "tenant", tenant.0, json!({ "tier": tier.as_str() })).await?;
                     Ok::<_, KeysError>(tenant)
                 })
             })
             .await
-    }
-
-    /// Makes an API key; its secret is in the answer and nowhere else.
-    pub async fn create_api_key(&self, tenant: TenantId, name: &str, actor: &str) -> Result<ApiKey, KeysError> {
-        let key = ApiKey { id: ApiKeyId(self.clock.new_id()), secret: random_key()? };
-        let (id, mac) = (key.id, self.keyring.api_key_mac(&key.secret));
-        let (name, actor) = (name.to_owned(), actor.to_owned());
-        self.db
-            .tenant(tenant, move |tx| {
-                Box::pin(async move {
-                    credentials::create(tx, id, &name, &mac).await?;
-                    log(tx, &actor, "api_key.create", "api_key", id.0, json!({})).await
-                })
-            })
-            .await?;
-        Ok(key)
-    }
-
-    /// Whose key this is; `None` if it is unknown, wrong or revoked, which callers must not tell apart.
-    pub async fn authenticate(&self, key: &ApiKey) -> Result<Option<TenantId>, KeysError> {
-        let id = key.id;
-        let Some(tenant) = routes::tenant_of_api_key(&self.db, id).await? else { return Ok(None) };
-        let mac = self.db.tenant(tenant, move |tx| Box::pin(async move { credentials::mac(tx, id).await })).await?;
-        Ok(mac.filter(|mac| self.keyring.is_api_key(&key.secret, mac)).map(|_| tenant))
     }
 
     /// Makes a site with its gallery. Whoever belongs to all sites joins this one too.
@@ -217,14 +193,19 @@ impl Custody {
             .db
             .tenant(tenant, move |tx| {
                 Box::pin(async move {
+                    tenants::admit(tx, Resource::People).await?;
                     let members = people::create(tx, &keys, &key, &profile, sites.as_deref()).await?;
                     log(tx, &actor, "person.create", "person", id.0, json!({ "galleries": members.len() })).await?;
                     Ok::<_, KeysError>(people::get(tx, id).await?)
                 })
             })
             .await;
-        if let Err(KeysError::Store(StoreError::Clash(_) | StoreError::NotFound { .. } | StoreError::Deleted { .. })) =
-            made
+        if let Err(KeysError::Store(
+            StoreError::Clash(_)
+            | StoreError::NotFound { .. }
+            | StoreError::Deleted { .. }
+            | StoreError::QuotaReached { .. },
+        )) = made
         {
             // Certainly not committed: the key belongs to nobody.
             let keyring = Arc::clone(&self.keyring);

@@ -15,11 +15,12 @@ use crate::domain::enrolment::State;
 use crate::domain::event::NewEvent;
 use crate::domain::ids::{CommandId, EventId, PersonId, SessionId, TemplateId, TenantId};
 use crate::domain::rotation::DIM;
+use crate::domain::tenant::Resource;
 use crate::domain::vault::TenantKeys;
 use crate::store::audit::Entry;
 use crate::store::people::{self, Enrolled};
 use crate::store::templates::Template;
-use crate::store::{TenantTx, audit, commands, events, sessions, templates};
+use crate::store::{TenantTx, audit, commands, events, sessions, templates, tenants};
 
 /// What an enrolment's photographs gave.
 #[derive(Clone)]
@@ -106,6 +107,7 @@ impl Custody {
                         }
                         commands::answered(tx, command, template).await?;
                     }
+                    tenants::admit(tx, Resource::Templates).await?;
                     // Whoever was deleted has no key either; that they are gone is the better answer.
                     people::get(tx, person).await?;
                     let keys = keyring.tenant(tx).await?;

@@ -14,6 +14,7 @@
 //! (`domain::vault`), and certificates (`pki`).
 
 mod anchors;
+mod api_keys;
 mod consumers;
 mod custody;
 mod enrolment;
@@ -29,6 +30,7 @@ mod signing;
 mod snapshots;
 
 pub use anchors::{Anchored, NotThem};
+pub use api_keys::{Recognised, Rotated};
 pub use consumers::Password;
 pub use custody::{Claimed, Custody, IssuedClaim, LinkGallery, LinkMaterial, NewSite, Redeemed};
 pub use enrolment::{Candidate, NewTemplate, told as duplicate_told};

@@ -1,10 +1,30 @@
-//! API keys: their MACs and their end.
+//! API keys: their MACs, what they may do, and their end.
 
-use time::OffsetDateTime;
+use sqlx::FromRow;
+use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::{StoreError, TenantTx, routes};
 use crate::domain::ids::ApiKeyId;
+use crate::domain::permission::{Grant, Permission, Permissions, Role};
+
+/// How exactly it is known when a key was last used: a key that is used all the time is not written all the time.
+pub const LAST_USED_WITHIN: Duration = Duration::MINUTE;
+
+/// A key to be stored.
+#[derive(Clone, Debug)]
+pub struct NewApiKey {
+    /// The public half.
+    pub id: ApiKeyId,
+    /// What it is for.
+    pub name: String,
+    /// The MAC of the secret half under the hub's pepper.
+    pub mac: [u8; 32],
+    /// What it may do.
+    pub grant: Grant,
+    /// When it ends by itself, if it does.
+    pub expires_at: Option<OffsetDateTime>,
+}
 
 /// An API key as its owner may see it afterwards.
 #[derive(Clone, Debug)]
@@ -13,50 +33,182 @@ pub struct ApiKeyRow {
     pub id: ApiKeyId,
     /// What its owner called it.
     pub name: String,
+    /// What it may do.
+    pub grant: Grant,
     /// When it was made.
     pub created_at: OffsetDateTime,
+    /// When it ends by itself, if it does.
+    pub expires_at: Option<OffsetDateTime>,
+    /// When it was last used, to [`LAST_USED_WITHIN`].
+    pub last_used_at: Option<OffsetDateTime>,
     /// When it was revoked, if it was.
     pub revoked_at: Option<OffsetDateTime>,
+    /// The key that took its place, if one did.
+    pub replaced_by: Option<ApiKeyId>,
 }
 
-/// Stores a new key by the MAC of its secret.
-pub async fn create(tx: &mut TenantTx, id: ApiKeyId, name: &str, mac: &[u8; 32]) -> Result<(), StoreError> {
+/// What decides whether a key is let in.
+#[derive(Clone, Debug)]
+pub struct Admission {
+    /// The MAC of its secret half.
+    pub mac: [u8; 32],
+    /// What it may do.
+    pub grant: Grant,
+    /// When it was last used, to [`LAST_USED_WITHIN`].
+    pub last_used_at: Option<OffsetDateTime>,
+    /// Whether its tenant is not served at present.
+    pub suspended: bool,
+}
+
+/// Stores a new key.
+pub async fn create(tx: &mut TenantTx, key: &NewApiKey) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();
-    sqlx::query("INSERT INTO api_key (tenant_id, id, name, mac) VALUES ($1, $2, $3, $4)")
+    sqlx::query(
+        "INSERT INTO api_key (tenant_id, id, name, mac, role, scopes, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+    )
+    .bind(tenant)
+    .bind(key.id.0)
+    .bind(&key.name)
+    .bind(key.mac.as_slice())
+    .bind(key.grant.role.as_str())
+    .bind(key.grant.scopes.map(words))
+    .bind(key.expires_at)
+    .execute(tx.conn())
+    .await?;
+    routes::add(tx, "api_key", key.id.0).await
+}
+
+fn words(scopes: Permissions) -> Vec<String> {
+    scopes.iter().map(|permission| permission.as_str().to_owned()).collect()
+}
+
+fn grant(role: &str, scopes: Option<Vec<String>>) -> Result<Grant, StoreError> {
+    let role =
+        role.parse::<Role>().map_err(|_| StoreError::Unreadable { what: "api_key.role", reason: "no such role" })?;
+    // A permission that this program does not know is of a newer one, and allows nothing here.
+    let known = |scopes: Vec<String>| scopes.iter().filter_map(|word| word.parse::<Permission>().ok()).collect();
+    Ok(Grant { role, scopes: scopes.map(known) })
+}
+
+#[derive(FromRow)]
+struct AdmissionRow {
+    mac: Vec<u8>,
+    role: String,
+    scopes: Option<Vec<String>>,
+    last_used_at: Option<OffsetDateTime>,
+    suspended: bool,
+}
+
+/// What decides about a key that is neither revoked nor expired at `now`.
+pub async fn admission(tx: &mut TenantTx, id: ApiKeyId, now: OffsetDateTime) -> Result<Option<Admission>, StoreError> {
+    let tenant = tx.tenant_uuid();
+    let row: Option<AdmissionRow> = sqlx::query_as(
+        "SELECT k.mac, k.role, k.scopes, k.last_used_at, t.suspended_at IS NOT NULL AS suspended
+         FROM api_key k JOIN tenant t USING (tenant_id)
+         WHERE k.tenant_id = $1 AND k.id = $2 AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > $3)",
+    )
+    .bind(tenant)
+    .bind(id.0)
+    .bind(now)
+    .fetch_optional(tx.conn())
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let mac = row.mac.try_into().map_err(|_| StoreError::Unreadable { what: "api_key.mac", reason: "not 32 bytes" })?;
+    let (last_used_at, suspended) = (row.last_used_at, row.suspended);
+    Ok(Some(Admission { mac, grant: grant(&row.role, row.scopes)?, last_used_at, suspended }))
+}
+
+/// Notes that a key was used.
+pub async fn used(tx: &mut TenantTx, id: ApiKeyId, now: OffsetDateTime) -> Result<(), StoreError> {
+    let tenant = tx.tenant_uuid();
+    sqlx::query("UPDATE api_key SET last_used_at = $3 WHERE tenant_id = $1 AND id = $2")
         .bind(tenant)
         .bind(id.0)
-        .bind(name)
-        .bind(mac.as_slice())
+        .bind(now)
         .execute(tx.conn())
         .await?;
-    routes::add(tx, "api_key", id.0).await
+    Ok(())
 }
 
-/// The MAC of a key that is not revoked.
-pub async fn mac(tx: &mut TenantTx, id: ApiKeyId) -> Result<Option<[u8; 32]>, StoreError> {
+#[derive(FromRow)]
+struct KeyRow {
+    id: Uuid,
+    name: String,
+    role: String,
+    scopes: Option<Vec<String>>,
+    created_at: OffsetDateTime,
+    expires_at: Option<OffsetDateTime>,
+    last_used_at: Option<OffsetDateTime>,
+    revoked_at: Option<OffsetDateTime>,
+    replaced_by: Option<Uuid>,
+}
+
+impl TryFrom<KeyRow> for ApiKeyRow {
+    type Error = StoreError;
+
+    fn try_from(row: KeyRow) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: ApiKeyId(row.id),
+            name: row.name,
+            grant: grant(&row.role, row.scopes)?,
+            created_at: row.created_at,
+            expires_at: row.expires_at,
+            last_used_at: row.last_used_at,
+            revoked_at: row.revoked_at,
+            replaced_by: row.replaced_by.map(ApiKeyId),
+        })
+    }
+}
+
+/// One key of the tenant.
+pub async fn get(tx: &mut TenantTx, id: ApiKeyId) -> Result<ApiKeyRow, StoreError> {
     let tenant = tx.tenant_uuid();
-    let mac: Option<Vec<u8>> =
-        sqlx::query_scalar("SELECT mac FROM api_key WHERE tenant_id = $1 AND id = $2 AND revoked_at IS NULL")
-            .bind(tenant)
-            .bind(id.0)
-            .fetch_optional(tx.conn())
-            .await?;
-    mac.map(|mac| mac.try_into().map_err(|_| StoreError::Unreadable { what: "api_key.mac", reason: "not 32 bytes" }))
-        .transpose()
+    let row: Option<KeyRow> = sqlx::query_as(
+        "SELECT id, name, role, scopes, created_at, expires_at, last_used_at, revoked_at, replaced_by
+         FROM api_key WHERE tenant_id = $1 AND id = $2",
+    )
+    .bind(tenant)
+    .bind(id.0)
+    .fetch_optional(tx.conn())
+    .await?;
+    row.ok_or(StoreError::NotFound { what: "api key", id: id.0 })?.try_into()
 }
 
 /// All keys of the tenant, oldest first.
 pub async fn list(tx: &mut TenantTx) -> Result<Vec<ApiKeyRow>, StoreError> {
     let tenant = tx.tenant_uuid();
-    let rows: Vec<(Uuid, String, OffsetDateTime, Option<OffsetDateTime>)> =
-        sqlx::query_as("SELECT id, name, created_at, revoked_at FROM api_key WHERE tenant_id = $1 ORDER BY id")
-            .bind(tenant)
-            .fetch_all(tx.conn())
-            .await?;
-    Ok(rows
-        .into_iter()
-        .map(|(id, name, created_at, revoked_at)| ApiKeyRow { id: ApiKeyId(id), name, created_at, revoked_at })
-        .collect())
+    let rows: Vec<KeyRow> = sqlx::query_as(
+        "SELECT id, name, role, scopes, created_at, expires_at, last_used_at, revoked_at, replaced_by
+         FROM api_key WHERE tenant_id = $1 ORDER BY id",
+    )
+    .bind(tenant)
+    .fetch_all(tx.conn())
+    .await?;
+    rows.into_iter().map(TryInto::try_into).collect()
+}
+
+/// Lets a key end at `at`, since `by` takes its place; whether there was a living one that nothing had replaced.
+pub async fn replace(
+    tx: &mut TenantTx,
+    id: ApiKeyId,
+    by: ApiKeyId,
+    at: OffsetDateTime,
+    now: OffsetDateTime,
+) -> Result<bool, StoreError> {
+    let tenant = tx.tenant_uuid();
+    let done = sqlx::query(
+        "UPDATE api_key SET replaced_by = $3, expires_at = least(expires_at, $4)
+         WHERE tenant_id = $1 AND id = $2 AND revoked_at IS NULL AND replaced_by IS NULL
+             AND (expires_at IS NULL OR expires_at > $5)",
+    )
+    .bind(tenant)
+    .bind(id.0)
+    .bind(by.0)
+    .bind(at)
+    .bind(now)
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected() == 1)
 }
 
 /// Ends a key. Requests that are already past their authentication finish.

@@ -19,6 +19,14 @@ pub enum StoreError {
         /// Its id.
         id: Uuid,
     },
+    /// The tenant has as many of something as it may have.
+    #[error("the tenant has all {quota} {what} that it may have")]
+    QuotaReached {
+        /// Of what, in the plural.
+        what: &'static str,
+        /// How many.
+        quota: u64,
+    },
     /// A change is about something that was deleted.
     #[error("entry {id} was deleted; ids are never used again")]
     Deleted {

@@ -1,22 +1,11 @@
-//! Tenants, sites and doors.
+//! Sites and doors.
 
 use sqlx::FromRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{StoreError, TenantTx, routes};
-use crate::domain::ids::{DeviceId, DoorId, GalleryId, SiteId, TenantId};
-
-/// A tenant.
-#[derive(Clone, Debug)]
-pub struct Tenant {
-    /// Its id.
-    pub id: TenantId,
-    /// Its name.
-    pub name: String,
-    /// When it was made.
-    pub created_at: OffsetDateTime,
-}
+use super::{StoreError, TenantTx};
+use crate::domain::ids::{DeviceId, DoorId, GalleryId, SiteId};
 
 /// A site and its gallery.
 #[derive(Clone, Debug)]
@@ -48,30 +37,6 @@ pub struct Door {
     pub name: String,
     /// When it was made.
     pub created_at: OffsetDateTime,
-}
-
-/// Writes the tenant of the transaction, its feed counter and its route.
-pub async fn create_tenant(tx: &mut TenantTx, name: &str) -> Result<(), StoreError> {
-    let tenant = tx.tenant_uuid();
-    sqlx::query("INSERT INTO tenant (tenant_id, name) VALUES ($1, $2)")
-        .bind(tenant)
-        .bind(name)
-        .execute(tx.conn())
-        .await?;
-    sqlx::query("INSERT INTO feed_counter (tenant_id) VALUES ($1)").bind(tenant).execute(tx.conn()).await?;
-    routes::add(tx, "tenant", tenant).await
-}
-
-/// The tenant of the transaction.
-pub async fn tenant(tx: &mut TenantTx) -> Result<Tenant, StoreError> {
-    let id = tx.tenant();
-    let row: Option<(String, OffsetDateTime)> =
-        sqlx::query_as("SELECT name, created_at FROM tenant WHERE tenant_id = $1")
-            .bind(id.0)
-            .fetch_optional(tx.conn())
-            .await?;
-    let (name, created_at) = row.ok_or(StoreError::NotFound { what: "tenant", id: id.0 })?;
-    Ok(Tenant { id, name, created_at })
 }
 
 /// Keeps the tenant's sites to this transaction: of two that make one, the second waits, as does whoever reads the

@@ -7,7 +7,7 @@ use cloud_hub::domain::certificate::DeviceCertificate;
 use cloud_hub::domain::claim::LIFETIME;
 use cloud_hub::domain::ids::ClaimId;
 use cloud_hub::keys::{Custody, Redeemed};
-use cloud_hub::store::{claims, credentials, devices, routes};
+use cloud_hub::store::{claims, devices, routes};
 use parking_lot::Mutex;
 use sqlx::{Executor as _, Row as _};
 use time::{Duration, OffsetDateTime};
@@ -15,23 +15,6 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use crate::support::{TestHub, skipped};
-
-#[tokio::test]
-async fn an_api_key_opens_its_own_tenant_until_it_is_revoked() {
-    if skipped("an_api_key_opens_its_own_tenant_until_it_is_revoked") {
-        return;
-    }
-    let hub = TestHub::start().await;
-    let (tenant, now) = (hub.tenant().await, hub.clock.now());
-    let key = hub.custody.create_api_key(tenant, "key", "test").await.unwrap();
-    assert_eq!(hub.custody.authenticate(&key).await.unwrap(), Some(tenant));
-    let mut wrong = cloud_hub::domain::api_key::ApiKey { id: key.id, secret: key.secret.clone() };
-    wrong.secret[31] ^= 1;
-    assert_eq!(hub.custody.authenticate(&wrong).await.unwrap(), None);
-    let id = key.id;
-    hub.db.tenant(tenant, move |tx| Box::pin(credentials::revoke(tx, id, now))).await.unwrap();
-    assert_eq!(hub.custody.authenticate(&key).await.unwrap(), None);
-}
 
 #[tokio::test]
 async fn of_two_devices_with_one_claim_exactly_one_wins() {

@@ -6,6 +6,7 @@
 )]
 
 mod anchors;
+mod api_keys;
 mod devices;
 mod duplicates;
 mod people;
@@ -14,4 +15,5 @@ mod restored;
 mod snapshots;
 #[path = "../support/mod.rs"]
 mod support;
+mod tenants;
 mod tombstones;

@@ -15,6 +15,7 @@ mod events;
 mod life;
 mod process;
 mod renewals;
+mod roles;
 mod snapshots;
 mod transport;
 mod twins;

@@ -7,6 +7,7 @@ use cloud_hub::clock::Clock;
 use cloud_hub::domain::certificate::DeviceCertificate;
 use cloud_hub::domain::ids::{DeviceId, PersonId, SiteId, TemplateId, TenantId};
 use cloud_hub::domain::people::Profile;
+use cloud_hub::domain::tenant::Tier;
 use cloud_hub::embedded::parts;
 use cloud_hub::embedded::postgres::{EmbeddedPostgres, PostgresOptions};
 use cloud_hub::keys::{Claimed, Custody, DeviceLinks, Keyring, LinkMaterial, NewSite, NewTemplate};
@@ -79,7 +80,7 @@ impl TestHub {
     }
 
     pub async fn tenant(&self) -> TenantId {
-        self.custody.create_tenant("tenant", "test").await.unwrap()
+        self.custody.create_tenant("tenant", Tier::Enterprise, "test").await.unwrap()
     }
 
     pub async fn site(&self, tenant: TenantId, name: &str) -> SiteId {

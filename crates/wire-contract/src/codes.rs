@@ -177,6 +177,10 @@ register! {
     Unauthorized, "unauthorized", Api, "hint.check_credential", Some(401);
     /// The credential does not allow this.
     Forbidden, "forbidden", Api, "hint.check_credential", Some(403);
+    /// The tenant is not served at present.
+    TenantSuspended, "tenant_suspended", Api, "hint.ask_operator", Some(403);
+    /// The tenant has as many of something as it may have.
+    QuotaReached, "quota_reached", Api, "hint.ask_operator", Some(403);
     /// There is no such thing, or it belongs to another tenant.
     NotFound, "not_found", Api, "hint.check_address", Some(404);
     /// The path exists, the method does not.

@@ -12,6 +12,7 @@ use cloud_hub::domain::gallery::Change;
 use cloud_hub::domain::ids::{DeviceId, GalleryId, PersonId, SiteId, SnapshotId, TenantId};
 use cloud_hub::domain::message::{Incoming, Outgoing};
 use cloud_hub::domain::people::Profile;
+use cloud_hub::domain::tenant::Tier;
 use cloud_hub::embedded::postgres::{EmbeddedPostgres, PostgresOptions};
 use cloud_hub::keys::{
     Claimed, Custody, DeviceLinks, Keyring, KeysError, LinkMaterial, NewSite, NewTemplate, Snapshots,
@@ -99,7 +100,7 @@ impl Hub {
 
     /// A tenant of its own with a site and a claimed device.
     pub async fn place(&self) -> Result<Place> {
-        let tenant = self.custody.create_tenant("race", ACTOR).await?;
+        let tenant = self.custody.create_tenant("race", Tier::Enterprise, ACTOR).await?;
         let new = NewSite { id: SiteId(Uuid::new_v4()), name: "Plant".to_owned(), time_zone: "UTC".to_owned() };
         let site = self.custody.create_site(tenant, new, ACTOR).await?.id;
         let device = DeviceId(Uuid::new_v4());

@@ -16,6 +16,7 @@ use anyhow::{Context as _, Result, ensure};
 use cloud_hub::clock::Clock;
 use cloud_hub::domain::certificate::{Held, Shown, Standing, standing};
 use cloud_hub::domain::ids::{DeviceId, SiteId, TenantId};
+use cloud_hub::domain::tenant::Tier;
 use cloud_hub::embedded::postgres::{EmbeddedPostgres, PostgresOptions};
 use cloud_hub::keys::{Claimed, Custody, Keyring, NewSite};
 use cloud_hub::pki::{DeviceRequest, Pki};
@@ -126,7 +127,7 @@ impl Hub {
         let pki_dir = dir.path().join("pki");
         std::fs::create_dir_all(&pki_dir)?;
         let pki = Arc::new(Pki::load_or_make(&pki_dir, Clock::system().now())?);
-        let tenant = custody.create_tenant("years", "lab").await?;
+        let tenant = custody.create_tenant("years", Tier::Enterprise, "lab").await?;
         let site =
             NewSite { id: SiteId(Uuid::new_v4()), name: "site".to_owned(), time_zone: "Asia/Jakarta".to_owned() };
         let site = custody.create_site(tenant, site, "lab").await?.id;

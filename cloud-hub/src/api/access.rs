@@ -1,0 +1,161 @@
+//! Who may call what: one table of all routes, and one place where it is asked.
+//!
+//! In: the method and the pattern of a matched route. Out: the handler is called, or a refusal that says which permission the key
+//! lacks. A route that is not in the table is open to nobody: whoever adds one must say here whom it is for.
+
+use std::sync::Arc;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::Method;
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use wire_contract::{Code, paths};
+
+use super::problem::ApiError;
+use super::state::Api;
+use crate::domain::permission::Permission;
+
+/// Whom a route is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// Anybody: it tells nothing of a tenant, or what is sent is its own proof.
+    Open,
+    /// A device with its certificate, which the handler asks for.
+    Device,
+    /// A key with this permission.
+    Key(Permission),
+}
+
+/// Every route of the API, by method and pattern.
+pub const ROUTES: &[(&str, &str, Door)] = {
+    use Door::{Device, Key, Open};
+    use Permission as P;
+    &[
+        ("GET", "/v1/tenant", Key(P::TenantRead)),
+        ("GET", "/v1/api-keys", Key(P::ApiKeysRead)),
+        ("POST", "/v1/api-keys", Key(P::ApiKeysWrite)),
+        ("GET", "/v1/api-keys/{id}", Key(P::ApiKeysRead)),
+        ("DELETE", "/v1/api-keys/{id}", Key(P::ApiKeysWrite)),
+        ("POST", "/v1/api-keys/{id}/rotate", Key(P::ApiKeysWrite)),
+        ("GET", "/v1/sites", Key(P::SitesRead)),
+        ("POST", "/v1/sites", Key(P::SitesWrite)),
+        ("GET", "/v1/sites/{id}", Key(P::SitesRead)),
+        ("GET", "/v1/doors", Key(P::SitesRead)),
+        ("POST", "/v1/doors", Key(P::SitesWrite)),
+        ("GET", "/v1/devices", Key(P::DevicesRead)),
+        ("POST", "/v1/devices", Key(P::DevicesWrite)),
+        ("GET", "/v1/devices/{id}", Key(P::DevicesRead)),
+        ("DELETE", "/v1/devices/{id}", Key(P::DevicesWrite)),
+        ("POST", "/v1/devices/{id}/claim-tokens", Key(P::DevicesWrite)),
+        ("GET", "/v1/devices/{id}/commands", Key(P::DevicesRead)),
+        ("POST", "/v1/devices/{id}/commands", Key(P::DoorsCommand)),
+        ("GET", "/v1/devices/{id}/twin", Key(P::DevicesRead)),
+        ("PUT", "/v1/devices/{id}/twin", Key(P::DevicesWrite)),
+        ("GET", "/v1/devices/{id}/twin/versions", Key(P::DevicesRead)),
+        ("POST", "/v1/doors/{id}/unlock", Key(P::DoorsCommand)),
+        ("POST", "/v1/doors/{id}/commands", Key(P::DoorsCommand)),
+        ("GET", "/v1/commands/{id}", Key(P::DevicesRead)),
+        ("GET", "/v1/commands/{id}/logs", Key(P::LogsRead)),
+        ("GET", "/v1/people", Key(P::PeopleRead)),
+        ("POST", "/v1/people", Key(P::PeopleWrite)),
+        ("GET", "/v1/people/{id}", Key(P::PeopleRead)),
+        ("DELETE", "/v1/people/{id}", Key(P::PeopleWrite)),
+        ("POST", "/v1/people/{id}/enrolments", Key(P::PeopleEnrol)),
+        ("GET", "/v1/people/{id}/negative-anchors", Key(P::PeopleRead)),
+        ("POST", "/v1/people/{id}/negative-anchors", Key(P::PeopleEnrol)),
+        ("DELETE", "/v1/people/{id}/negative-anchors/{anchor}", Key(P::PeopleEnrol)),
+        ("GET", "/v1/events", Key(P::EventsRead)),
+        ("GET", "/v1/events/stream", Key(P::EventsRead)),
+        ("GET", "/v1/consumers", Key(P::ConsumersRead)),
+        ("POST", "/v1/consumers", Key(P::ConsumersWrite)),
+        ("DELETE", "/v1/consumers/{id}", Key(P::ConsumersWrite)),
+        ("POST", "/v1/consumers/{id}/password", Key(P::ConsumersWrite)),
+        ("GET", "/v1/webhooks", Key(P::WebhooksRead)),
+        ("POST", "/v1/webhooks", Key(P::WebhooksWrite)),
+        ("DELETE", "/v1/webhooks/{id}", Key(P::WebhooksWrite)),
+        // The token is the proof.
+        ("POST", paths::CLAIMS, Open),
+        ("POST", paths::TIME, Open),
+        ("GET", paths::DEVICE_LINK, Device),
+        ("POST", paths::DEVICE_RENEWAL, Device),
+        ("POST", paths::DEVICE_ENROLMENTS, Device),
+        ("PUT", "/v1/device/logs/{command}", Device),
+        ("GET", "/v1/device/snapshots/{id}", Device),
+        ("GET", "/v1/device/snapshots/{id}/manifest", Device),
+        ("GET", "/health", Open),
+        ("GET", "/health/ready", Open),
+        ("GET", "/health/live", Open),
+        ("GET", "/health/detailed", Open),
+        ("GET", "/readyz", Open),
+        ("GET", "/livez", Open),
+    ]
+};
+
+/// Whom a route is for; `None` if the table does not say.
+pub(super) fn door(method: &Method, pattern: &str) -> Option<Door> {
+    // What answers GET answers HEAD; probes' paths work with a slash at their end too.
+    let method = if method == Method::HEAD { &Method::GET } else { method };
+    let pattern = pattern.strip_suffix('/').unwrap_or(pattern);
+    let found = ROUTES.iter().find(|(verb, path, _)| method == *verb && pattern == *path);
+    found.map(|(_, _, door)| *door)
+}
+
+/// Stands before every route.
+pub(super) async fn guard(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
+    let pattern = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let needed = match door(request.method(), pattern) {
+        Some(Door::Open | Door::Device) => return next.run(request).await,
+        Some(Door::Key(needed)) => needed,
+        None => {
+            tracing::error!(event = "route_for_nobody", method = %request.method(), pattern, "a route is not in the table of access");
+            return ApiError::of(Code::Forbidden).into_response();
+        }
+    };
+    let caller = match api.caller(request.headers()).await {
+        Ok(caller) => caller,
+        Err(refused) => return refused.into_response(),
+    };
+    if !caller.permissions.allow(needed) {
+        tracing::info!(event = "permission_missing", client_id = %caller.tenant, key = %caller.key, permission = %needed, "a key may not do what it asked for");
+        return ApiError::because(Code::Forbidden, format!("this key does not have the permission {needed}"))
+            .into_response();
+    }
+    request.extensions_mut().insert(caller);
+    next.run(request).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_route_is_there_twice() {
+        for (index, (method, path, _)) in ROUTES.iter().enumerate() {
+            let again = ROUTES.iter().skip(index + 1).find(|(verb, pattern, _)| (verb, pattern) == (method, path));
+            assert!(again.is_none(), "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn whoever_only_reads_changes_nothing() {
+        for (method, path, door) in ROUTES {
+            let Door::Key(permission) = door else { continue };
+            assert_eq!(*method == "GET", permission.as_str().ends_with(":read"), "{method} {path} needs {permission}");
+        }
+    }
+
+    #[test]
+    fn every_permission_opens_a_route() {
+        for permission in Permission::ALL {
+            assert!(ROUTES.iter().any(|(_, _, door)| *door == Door::Key(*permission)), "{permission} opens nothing");
+        }
+    }
+
+    #[test]
+    fn what_is_not_in_the_table_is_for_nobody() {
+        assert_eq!(door(&Method::GET, "/v1/secrets"), None);
+        assert_eq!(door(&Method::PATCH, "/v1/people"), None);
+        assert_eq!(door(&Method::HEAD, "/v1/people"), Some(Door::Key(Permission::PeopleRead)));
+        assert_eq!(door(&Method::GET, "/health/"), Some(Door::Open));
+    }
+}

@@ -1,0 +1,162 @@
+//! A tenant's tier, and how much of what it may have.
+//!
+//! In: a tier and where the tenant differs from it. Out: quotas, and whether one more is within them. Deliberately absent:
+//! counting (`store::tenants`), and limits of requests an hour, which are a limiter's.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// What was agreed upon with the tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tier {
+    /// A shop with a few doors.
+    Basic,
+    /// A company with several sites.
+    Professional,
+    /// No quotas but those that are set by hand. Who runs a hub for themselves has this one.
+    Enterprise,
+}
+
+impl Tier {
+    /// All there are, the smallest first.
+    pub const ALL: &[Self] = &[Self::Basic, Self::Professional, Self::Enterprise];
+
+    /// As documents and the command line name it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Basic => "basic",
+            Self::Professional => "professional",
+            Self::Enterprise => "enterprise",
+        }
+    }
+
+    fn quota(self, resource: Resource) -> Option<u64> {
+        match (self, resource) {
+            (Self::Basic, Resource::People) => Some(500),
+            (Self::Basic, Resource::Templates) => Some(2_500),
+            (Self::Basic, Resource::Devices) => Some(10),
+            (Self::Professional, Resource::People) => Some(10_000),
+            (Self::Professional, Resource::Templates) => Some(50_000),
+            (Self::Professional, Resource::Devices) => Some(200),
+            (Self::Enterprise, _) => None,
+        }
+    }
+}
+
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A word that is no tier.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no tier: basic, professional or enterprise")]
+pub struct UnknownTier(String);
+
+impl FromStr for Tier {
+    type Err = UnknownTier;
+
+    fn from_str(word: &str) -> Result<Self, UnknownTier> {
+        let found = Self::ALL.iter().copied().find(|tier| tier.as_str() == word);
+        found.ok_or_else(|| UnknownTier(word.chars().take(40).collect()))
+    }
+}
+
+/// What there is a quota of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resource {
+    /// People who are not deleted.
+    People,
+    /// Their templates, of every embedding space.
+    Templates,
+    /// Devices that are not revoked.
+    Devices,
+}
+
+impl Resource {
+    /// All there are.
+    pub const ALL: &[Self] = &[Self::People, Self::Templates, Self::Devices];
+
+    /// As documents name it, in the plural.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::People => "people",
+            Self::Templates => "templates",
+            Self::Devices => "devices",
+        }
+    }
+}
+
+/// Where a tenant differs from its tier: for each resource nothing, another quota, or none at all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Overrides([Option<Option<u64>>; Resource::ALL.len()]);
+
+impl Overrides {
+    /// What is said of a resource; the outer `None`: nothing, the tier's holds.
+    #[must_use]
+    pub fn of(&self, resource: Resource) -> Option<Option<u64>> {
+        self.0[resource as usize]
+    }
+
+    /// The same with this one said otherwise.
+    #[must_use]
+    pub fn with(mut self, resource: Resource, quota: Option<Option<u64>>) -> Self {
+        self.0[resource as usize] = quota;
+        self
+    }
+}
+
+/// How many of a resource a tenant may have; `None`: as many as it likes.
+#[must_use]
+pub fn quota(tier: Tier, overrides: &Overrides, resource: Resource) -> Option<u64> {
+    overrides.of(resource).unwrap_or_else(|| tier.quota(resource))
+}
+
+/// Whether one more is within `quota` where there are `present` already. A quota that was lowered below what is there takes
+/// nothing away.
+#[must_use]
+pub fn admits_one_more(quota: Option<u64>, present: u64) -> bool {
+    quota.is_none_or(|quota| present < quota)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_larger_tier_has_no_smaller_quota() {
+        for resource in Resource::ALL {
+            for pair in Tier::ALL.windows(2) {
+                let of = |tier| quota(tier, &Overrides::default(), *resource).unwrap_or(u64::MAX);
+                assert!(of(pair[0]) <= of(pair[1]), "{resource:?} of {pair:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_the_tenant_wins_over_its_tier() {
+        let own = Overrides::default().with(Resource::People, Some(Some(3))).with(Resource::Devices, Some(None));
+        assert_eq!(quota(Tier::Basic, &own, Resource::People), Some(3));
+        assert_eq!(quota(Tier::Basic, &own, Resource::Devices), None);
+        assert_eq!(quota(Tier::Basic, &own, Resource::Templates), Some(2_500));
+        assert_eq!(quota(Tier::Basic, &own.with(Resource::People, None), Resource::People), Some(500));
+        assert_eq!(quota(Tier::Enterprise, &own, Resource::People), Some(3));
+    }
+
+    #[test]
+    fn the_last_one_fits_and_the_next_does_not() {
+        assert!(admits_one_more(Some(3), 2) && !admits_one_more(Some(3), 3) && !admits_one_more(Some(3), 9));
+        assert!(!admits_one_more(Some(0), 0) && admits_one_more(None, u64::MAX));
+    }
+
+    #[test]
+    fn tiers_read_back() {
+        for tier in Tier::ALL {
+            assert_eq!(tier.as_str().parse(), Ok(*tier));
+        }
+        assert!("gold".parse::<Tier>().unwrap_err().to_string().contains("`gold`"));
+    }
+}

@@ -1,0 +1,125 @@
+//! API keys: made, rotated, and recognised by the MAC of their secrets. A secret is in the answer that made it and nowhere else.
+
+use gallery_log::keys::random_key;
+use serde_json::json;
+use time::OffsetDateTime;
+
+use super::custody::log;
+use super::{Custody, KeysError};
+use crate::domain::api_key::ApiKey;
+use crate::domain::ids::{ApiKeyId, TenantId};
+use crate::domain::permission::{Grant, Permissions};
+use crate::store::credentials::{self, NewApiKey};
+use crate::store::{StoreError, routes};
+
+/// A key that was recognised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recognised {
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// What it may do.
+    pub permissions: Permissions,
+    /// Whether its tenant is not served at present.
+    pub suspended: bool,
+}
+
+/// A key in place of another one.
+pub struct Rotated {
+    /// The new one.
+    pub key: ApiKey,
+    /// When the old one ends.
+    pub old_ends_at: OffsetDateTime,
+}
+
+impl Custody {
+    /// Makes an API key; its secret is in the answer and nowhere else.
+    pub async fn create_api_key(
+        &self,
+        tenant: TenantId,
+        name: &str,
+        grant: Grant,
+        expires_at: Option<OffsetDateTime>,
+        actor: &str,
+    ) -> Result<ApiKey, KeysError> {
+        let (key, row) = self.new_key(name.to_owned(), grant, expires_at)?;
+        let actor = actor.to_owned();
+        self.db
+            .tenant(tenant, move |tx| {
+                Box::pin(async move {
+                    credentials::create(tx, &row).await?;
+                    let detail = json!({ "role": row.grant.role.as_str() });
+                    log(tx, &actor, "api_key.create", "api_key", row.id.0, detail).await
+                })
+            })
+            .await?;
+        Ok(key)
+    }
+
+    /// Makes a key with the same name and rights; the old one works until `old_ends_at`, so that whoever uses it can change over.
+    /// [`StoreError::NotFound`] for a key that has ended or was replaced already: a chain has one living end.
+    pub async fn rotate_api_key(
+        &self,
+        tenant: TenantId,
+        old: ApiKeyId,
+        old_ends_at: OffsetDateTime,
+        actor: &str,
+    ) -> Result<Rotated, KeysError> {
+        let now = self.clock.now();
+        let gone = move || StoreError::NotFound { what: "api key", id: old.0 };
+        let found = self.db.tenant(tenant, move |tx| Box::pin(credentials::get(tx, old))).await?;
+        let (key, row) = self.new_key(found.name, found.grant, found.expires_at)?;
+        let old_ends_at = found.expires_at.map_or(old_ends_at, |end| end.min(old_ends_at));
+        let (new, actor) = (key.id, actor.to_owned());
+        self.db
+            .tenant(tenant, move |tx| {
+                Box::pin(async move {
+                    credentials::create(tx, &row).await?;
+                    if !credentials::replace(tx, old, new, old_ends_at, now).await? {
+                        return Err(KeysError::from(gone()));
+                    }
+                    log(tx, &actor, "api_key.rotate", "api_key", old.0, json!({ "replaced_by": new.0 })).await
+                })
+            })
+            .await?;
+        Ok(Rotated { key, old_ends_at })
+    }
+
+    /// Ends a key at once.
+    pub async fn revoke_api_key(&self, tenant: TenantId, key: ApiKeyId, actor: &str) -> Result<(), KeysError> {
+        let (now, actor) = (self.clock.now(), actor.to_owned());
+        self.db
+            .tenant(tenant, move |tx| {
+                Box::pin(async move {
+                    credentials::revoke(tx, key, now).await?;
+                    log(tx, &actor, "api_key.revoke", "api_key", key.0, json!({})).await
+                })
+            })
+            .await
+    }
+
+    /// Whose key this is; `None` if it is unknown, wrong, revoked or expired, which callers must not tell apart.
+    pub async fn recognise(&self, key: &ApiKey) -> Result<Option<Recognised>, KeysError> {
+        let (id, now) = (key.id, self.clock.now());
+        let Some(tenant) = routes::tenant_of_api_key(&self.db, id).await? else { return Ok(None) };
+        let found = self.db.tenant(tenant, move |tx| Box::pin(credentials::admission(tx, id, now))).await?;
+        let Some(found) = found.filter(|found| self.keyring.is_api_key(&key.secret, &found.mac)) else {
+            return Ok(None);
+        };
+        if found.last_used_at.is_none_or(|last| now - last >= credentials::LAST_USED_WITHIN) {
+            self.db.tenant(tenant, move |tx| Box::pin(credentials::used(tx, id, now))).await?;
+        }
+        Ok(Some(Recognised { tenant, permissions: found.grant.permissions(), suspended: found.suspended }))
+    }
+
+    fn new_key(
+        &self,
+        name: String,
+        grant: Grant,
+        expires_at: Option<OffsetDateTime>,
+    ) -> Result<(ApiKey, NewApiKey), KeysError> {
+        let key = ApiKey { id: ApiKeyId(self.clock.new_id()), secret: random_key()? };
+        let mac = self.keyring.api_key_mac(&key.secret);
+        let row = NewApiKey { id: key.id, name, mac, grant, expires_at };
+        Ok((key, row))
+    }
+}
