@@ -127,6 +127,7 @@ pub(super) async fn guard(State(api): State<Arc<Api>>, mut request: Request, nex
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::permission::Role;
 
     #[test]
     fn no_route_is_there_twice() {
@@ -157,5 +158,23 @@ mod tests {
         assert_eq!(door(&Method::PATCH, "/v1/people"), None);
         assert_eq!(door(&Method::HEAD, "/v1/people"), Some(Door::Key(Permission::PeopleRead)));
         assert_eq!(door(&Method::GET, "/health/"), Some(Door::Open));
+    }
+
+    #[test]
+    fn the_guide_has_the_roles_that_the_program_has() {
+        let guide = include_str!("../../../docs/guides/access.md");
+        let mut told = 0;
+        for row in guide.lines().filter(|row| row.starts_with("| `")) {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            for word in cells[1].split(", ") {
+                let permission: Permission = word.trim_matches('`').parse().expect("a permission");
+                told += 1;
+                for (role, cell) in Role::ALL.iter().zip(&cells[2..]) {
+                    let may = *cell == "x" || (*cell == "read" && permission.as_str().ends_with(":read"));
+                    assert_eq!(may, role.permissions().allow(permission), "{role}: {permission}");
+                }
+            }
+        }
+        assert_eq!(told, Permission::ALL.len());
     }
 }
