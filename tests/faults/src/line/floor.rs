@@ -51,8 +51,8 @@ pub struct Delivered {
     /// Messages that the subscriber got.
     pub heard: usize,
     /// Messages that the broker took from a device and did not deliver. With five hundred devices and more these are 795 of
-    /// 50,000 or 100,000, nearly all that were under way at one moment, probably when it read its lists again
-    /// (`docs/measurements/faults-line.md`); a rate is that of what was heard.
+    /// 50,000 or 100,000, nearly all that were under way at one moment (`docs/measurements/faults-line.md`); a rate is that of
+    /// what was heard.
     pub missing: usize,
     /// From the first publish to the last delivery.
     pub took: Duration,
