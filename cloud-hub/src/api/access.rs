@@ -17,7 +17,7 @@ use crate::domain::permission::Permission;
 
 /// Whom a route is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Door {
+pub enum Audience {
     /// Anybody: it tells nothing of a tenant, or what is sent is its own proof.
     Open,
     /// A device with its certificate, which the handler asks for.
@@ -27,8 +27,8 @@ pub enum Door {
 }
 
 /// Every route of the API, by method and pattern.
-pub const ROUTES: &[(&str, &str, Door)] = {
-    use Door::{Device, Key, Open};
+pub const ROUTES: &[(&str, &str, Audience)] = {
+    use Audience::{Device, Key, Open};
     use Permission as P;
     &[
         ("GET", "/v1/tenant", Key(P::TenantRead)),
@@ -92,20 +92,20 @@ pub const ROUTES: &[(&str, &str, Door)] = {
 };
 
 /// Whom a route is for; `None` if the table does not say.
-pub(super) fn door(method: &Method, pattern: &str) -> Option<Door> {
+pub(super) fn audience(method: &Method, pattern: &str) -> Option<Audience> {
     // What answers GET answers HEAD; probes' paths work with a slash at their end too.
     let method = if method == Method::HEAD { &Method::GET } else { method };
     let pattern = pattern.strip_suffix('/').unwrap_or(pattern);
     let found = ROUTES.iter().find(|(verb, path, _)| method == *verb && pattern == *path);
-    found.map(|(_, _, door)| *door)
+    found.map(|(_, _, audience)| *audience)
 }
 
 /// Stands before every route.
 pub(super) async fn guard(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
     let pattern = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    let needed = match door(request.method(), pattern) {
-        Some(Door::Open | Door::Device) => return next.run(request).await,
-        Some(Door::Key(needed)) => needed,
+    let needed = match audience(request.method(), pattern) {
+        Some(Audience::Open | Audience::Device) => return next.run(request).await,
+        Some(Audience::Key(needed)) => needed,
         None => {
             tracing::error!(event = "route_for_nobody", method = %request.method(), pattern, "a route is not in the table of access");
             return ApiError::of(Code::Forbidden).into_response();
@@ -139,8 +139,8 @@ mod tests {
 
     #[test]
     fn whoever_only_reads_changes_nothing() {
-        for (method, path, door) in ROUTES {
-            let Door::Key(permission) = door else { continue };
+        for (method, path, audience) in ROUTES {
+            let Audience::Key(permission) = audience else { continue };
             assert_eq!(*method == "GET", permission.as_str().ends_with(":read"), "{method} {path} needs {permission}");
         }
     }
@@ -148,16 +148,19 @@ mod tests {
     #[test]
     fn every_permission_opens_a_route() {
         for permission in Permission::ALL {
-            assert!(ROUTES.iter().any(|(_, _, door)| *door == Door::Key(*permission)), "{permission} opens nothing");
+            assert!(
+                ROUTES.iter().any(|(_, _, audience)| *audience == Audience::Key(*permission)),
+                "{permission} opens nothing"
+            );
         }
     }
 
     #[test]
     fn what_is_not_in_the_table_is_for_nobody() {
-        assert_eq!(door(&Method::GET, "/v1/secrets"), None);
-        assert_eq!(door(&Method::PATCH, "/v1/people"), None);
-        assert_eq!(door(&Method::HEAD, "/v1/people"), Some(Door::Key(Permission::PeopleRead)));
-        assert_eq!(door(&Method::GET, "/health/"), Some(Door::Open));
+        assert_eq!(audience(&Method::GET, "/v1/secrets"), None);
+        assert_eq!(audience(&Method::PATCH, "/v1/people"), None);
+        assert_eq!(audience(&Method::HEAD, "/v1/people"), Some(Audience::Key(Permission::PeopleRead)));
+        assert_eq!(audience(&Method::GET, "/health/"), Some(Audience::Open));
     }
 
     #[test]

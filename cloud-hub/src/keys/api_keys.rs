@@ -65,7 +65,6 @@ impl Custody {
         actor: &str,
     ) -> Result<Rotated, KeysError> {
         let now = self.clock.now();
-        let gone = move || StoreError::NotFound { what: "api key", id: old.0 };
         let found = self.db.tenant(tenant, move |tx| Box::pin(credentials::get(tx, old))).await?;
         let (key, row) = self.new_key(found.name, found.grant, found.expires_at)?;
         let old_ends_at = found.expires_at.map_or(old_ends_at, |end| end.min(old_ends_at));
@@ -75,7 +74,7 @@ impl Custody {
                 Box::pin(async move {
                     credentials::create(tx, &row).await?;
                     if !credentials::replace(tx, old, new, old_ends_at, now).await? {
-                        return Err(KeysError::from(gone()));
+                        return Err(StoreError::NotFound { what: "api key", id: old.0 }.into());
                     }
                     log(tx, &actor, "api_key.rotate", "api_key", old.0, json!({ "replaced_by": new.0 })).await
                 })

@@ -1,6 +1,6 @@
 //! Who may call what: every route with a key of every role, keys that make keys, and tenants that are not served.
 
-use cloud_hub::api::access::{Door, ROUTES};
+use cloud_hub::api::access::{Audience, ROUTES};
 use cloud_hub::domain::permission::Role;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -38,8 +38,8 @@ async fn every_role_may_do_what_it_is_there_for_and_nothing_else() {
     for role in Role::ALL {
         let name = role.as_str();
         let caller = key(&hub, &owner, json!({ "name": name, "role": name })).await;
-        for (method, pattern, door) in ROUTES {
-            let Door::Key(permission) = door else { continue };
+        for (method, pattern, audience) in ROUTES {
+            let Audience::Key(permission) = audience else { continue };
             let found = status(&hub, Some(&caller.authorization), method, pattern).await;
             assert_ne!(found, StatusCode::UNAUTHORIZED, "{name}: {method} {pattern}");
             let may = role.permissions().allow(*permission);
@@ -49,11 +49,11 @@ async fn every_role_may_do_what_it_is_there_for_and_nothing_else() {
     }
     assert!(allowed > 100 && refused > 50, "{allowed} allowed, {refused} refused");
     // Nobody at all without a key, and no key opens what is a device's.
-    for (method, pattern, door) in ROUTES {
-        let expected = match door {
-            Door::Open => continue,
-            Door::Key(_) => status(&hub, None, method, pattern).await,
-            Door::Device => status(&hub, Some(&owner.authorization), method, pattern).await,
+    for (method, pattern, audience) in ROUTES {
+        let expected = match audience {
+            Audience::Open => continue,
+            Audience::Key(_) => status(&hub, None, method, pattern).await,
+            Audience::Device => status(&hub, Some(&owner.authorization), method, pattern).await,
         };
         assert_eq!(expected, StatusCode::UNAUTHORIZED, "{method} {pattern}");
     }
