@@ -14,6 +14,7 @@ pub mod embedded;
 pub mod ingest;
 pub mod jobs;
 pub mod keys;
+pub mod limit;
 pub mod notify;
 pub mod outbound;
 pub mod pki;

@@ -3,6 +3,7 @@
 //! In: the method and the pattern of a matched route. Out: the handler is called, or a refusal that says which permission the key
 //! lacks. A route that is not in the table is open to nobody: whoever adds one must say here whom it is for.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Request, State};
@@ -11,9 +12,12 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use wire_contract::{Code, paths};
 
-use super::problem::ApiError;
+use super::limits;
+use super::peer::Peer;
+use super::problem::{ApiError, Unwritten};
 use super::state::Api;
 use crate::domain::permission::Permission;
+use crate::domain::tenant::Feature;
 
 /// Whom a route is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +115,10 @@ pub(super) async fn guard(State(api): State<Arc<Api>>, mut request: Request, nex
             return ApiError::of(Code::Forbidden).into_response();
         }
     };
-    let caller = match api.caller(request.headers()).await {
+    // Every connection has one; whoever forgets it in a new listener shares one address with everybody.
+    let address =
+        request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.address.ip());
+    let caller = match api.caller(request.headers(), address).await {
         Ok(caller) => caller,
         Err(refused) => return refused.into_response(),
     };
@@ -120,8 +127,27 @@ pub(super) async fn guard(State(api): State<Arc<Api>>, mut request: Request, nex
         return ApiError::because(Code::Forbidden, format!("this key does not have the permission {needed}"))
             .into_response();
     }
+    // What is there can be looked at and taken down without its feature.
+    if let Some(feature) = Feature::of(needed).filter(|_| request.method() != Method::DELETE)
+        && !caller.agreement.has(feature)
+    {
+        return ApiError::because(Code::FeatureOff, format!("this tenant does not have {feature}")).into_response();
+    }
+    let told = match limits::take(&api, &caller, request.method(), needed).await {
+        Ok(told) => told,
+        Err((refused, told)) => {
+            let mut response = refused.into_response();
+            told.write(response.headers_mut());
+            return response;
+        }
+    };
     request.extensions_mut().insert(caller);
-    next.run(request).await
+    let mut response = next.run(request).await;
+    if response.extensions().get::<Unwritten>().is_some_and(|Unwritten(problem)| problem.code == Code::Unavailable) {
+        api.limiter.turned_away();
+    }
+    told.write(response.headers_mut());
+    response
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use super::sites::MAX_NAME;
 use super::state::Api;
 use crate::domain::ids::{ApiKeyId, TenantId};
 use crate::domain::permission::{Grant, Permission, Permissions, Role};
+use crate::keys::WantedApiKey;
 use crate::store::credentials::{self, ApiKeyRow};
 
 /// How long a rotated key goes on working when nobody says.
@@ -33,10 +34,12 @@ pub(super) struct NewApiKey {
     scopes: Option<Vec<String>>,
     #[serde(default)]
     expires_at: Option<Timestamp>,
+    #[serde(default)]
+    requests_per_hour: Option<u32>,
 }
 
 impl Fields for NewApiKey {
-    const KNOWN: &'static [&'static str] = &["name", "role", "scopes", "expires_at"];
+    const KNOWN: &'static [&'static str] = &["name", "role", "scopes", "expires_at", "requests_per_hour"];
     const REQUIRED: &'static [&'static str] = &["name"];
 }
 
@@ -61,6 +64,8 @@ pub(super) struct ApiKeyView {
     permissions: Vec<&'static str>,
     created_at: Timestamp,
     expires_at: Option<Timestamp>,
+    /// `null`: as many as its tenant.
+    requests_per_hour: Option<u32>,
     last_used_at: Option<Timestamp>,
     revoked_at: Option<Timestamp>,
     replaced_by: Option<Uuid>,
@@ -84,6 +89,7 @@ fn view(key: ApiKeyRow) -> ApiKeyView {
         permissions: key.grant.permissions().iter().map(Permission::as_str).collect(),
         created_at: key.created_at.into(),
         expires_at: key.expires_at.map(Timestamp::from),
+        requests_per_hour: key.requests_per_hour,
         last_used_at: key.last_used_at.map(Timestamp::from),
         revoked_at: key.revoked_at.map(Timestamp::from),
         replaced_by: key.replaced_by.map(|id| id.0),
@@ -91,12 +97,13 @@ fn view(key: ApiKeyRow) -> ApiKeyView {
 }
 
 /// What is asked for, read and checked.
-fn asked(new: &NewApiKey, now: OffsetDateTime) -> Result<(Grant, Option<OffsetDateTime>), ApiError> {
+fn asked(new: NewApiKey, now: OffsetDateTime) -> Result<WantedApiKey, ApiError> {
     let invalid = |pointer: &str, message: String| ApiError::field(pointer, Code::InvalidField, message);
     let expires_at = new.expires_at.map(Timestamp::to_offset_date_time);
     Checks::default()
         .text("/name", &new.name, MAX_NAME)
         .that(expires_at.is_none_or(|end| end > now), "/expires_at", "is past")
+        .that(new.requests_per_hour != Some(0), "/requests_per_hour", "must be at least 1")
         .that(
             new.scopes.as_ref().is_none_or(|scopes| !scopes.is_empty()),
             "/scopes",
@@ -114,22 +121,23 @@ fn asked(new: &NewApiKey, now: OffsetDateTime) -> Result<(Grant, Option<OffsetDa
         }
         scopes = Some(scopes.into_iter().flat_map(Permissions::iter).chain([scope]).collect());
     }
-    Ok((Grant { role, scopes }, expires_at))
+    let grant = Grant { role, scopes };
+    Ok(WantedApiKey { name: new.name, grant, expires_at, requests_per_hour: new.requests_per_hour })
 }
 
 /// Makes a key for whoever may give away at least its rights (`None`: the operator of the machine).
 pub(super) async fn make(
     api: &Api,
     tenant: TenantId,
-    new: &NewApiKey,
+    new: NewApiKey,
     giver: Option<Permissions>,
     actor: &str,
 ) -> Result<CreatedView, ApiError> {
-    let (grant, expires_at) = asked(new, api.clock.now())?;
+    let wanted = asked(new, api.clock.now())?;
     if let Some(giver) = giver {
-        within(grant.permissions(), giver)?;
+        within(wanted.grant.permissions(), giver)?;
     }
-    let key = api.custody.create_api_key(tenant, &new.name, grant, expires_at, actor).await?;
+    let key = api.custody.create_api_key(tenant, wanted, actor).await?;
     Ok(CreatedView { id: key.id.0, secret: key.secret_text().to_string(), old_ends_at: None })
 }
 
@@ -175,7 +183,7 @@ pub(super) async fn create(
     caller: Caller,
     Json(new): Json<NewApiKey>,
 ) -> Result<(StatusCode, axum::Json<CreatedView>), ApiError> {
-    let made = make(&api, caller.tenant, &new, Some(caller.permissions), &caller.actor()).await?;
+    let made = make(&api, caller.tenant, new, Some(caller.permissions), &caller.actor()).await?;
     Ok((StatusCode::CREATED, axum::Json(made)))
 }
 

@@ -5,6 +5,7 @@
 //! serial must be the registry's present one, or the one that a renewal offered, on every request, so that a replaced or
 //! revoked certificate ends at once.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
@@ -12,6 +13,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use wire_contract::Code;
 
+use super::limits;
 use super::peer::Peer;
 use super::problem::ApiError;
 use super::state::Api;
@@ -19,6 +21,7 @@ use crate::domain::api_key::ApiKey;
 use crate::domain::certificate::{Held, Shown, Standing, standing};
 use crate::domain::ids::{ApiKeyId, DeviceId, TenantId};
 use crate::domain::permission::Permissions;
+use crate::domain::tenant::Agreement;
 use crate::store::devices::DeviceState;
 use crate::store::{devices, routes};
 
@@ -31,6 +34,10 @@ pub(super) struct Caller {
     pub(super) key: ApiKeyId,
     /// What it may do.
     pub(super) permissions: Permissions,
+    /// How many requests an hour it may ask, if not as many as its tenant.
+    pub(super) requests_per_hour: Option<u32>,
+    /// What was agreed upon with its tenant.
+    pub(super) agreement: Agreement,
 }
 
 /// A caller with a device's certificate.
@@ -126,7 +133,8 @@ async fn take_up(api: &Arc<Api>, caller: CallingDevice, serial: String) -> Resul
 
 impl Api {
     /// The caller behind the request's API key. Unknown, wrong, revoked and expired keys are told nothing of what they are.
-    pub(super) async fn caller(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
+    pub(super) async fn caller(&self, headers: &HeaderMap, address: IpAddr) -> Result<Caller, ApiError> {
+        limits::admit_address(self, address)?;
         let unauthorized = || ApiError::of(Code::Unauthorized);
         let header = headers.get(header::AUTHORIZATION).ok_or_else(unauthorized)?;
         let header = header.to_str().map_err(|_| unauthorized())?;
@@ -134,12 +142,19 @@ impl Api {
             ApiKey::from_header(header).map_err(|error| ApiError::because(Code::Unauthorized, error.to_string()))?;
         let Some(found) = self.custody.recognise(&key).await? else {
             tracing::warn!(event = "authentication_failed", key = %key.id, "an API key was refused");
+            limits::note_refused(self, address);
             return Err(unauthorized());
         };
         if found.suspended {
             tracing::info!(event = "tenant_suspended", client_id = %found.tenant, key = %key.id, "a key of a suspended tenant was refused");
             return Err(ApiError::of(Code::TenantSuspended));
         }
-        Ok(Caller { tenant: found.tenant, key: key.id, permissions: found.permissions })
+        Ok(Caller {
+            tenant: found.tenant,
+            key: key.id,
+            permissions: found.permissions,
+            requests_per_hour: found.requests_per_hour,
+            agreement: found.agreement,
+        })
     }
 }

@@ -15,11 +15,10 @@ use axum::http::StatusCode;
 use axum::middleware;
 use axum::routing::{delete, get, post};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-use wire_contract::Code;
 
 use super::anchors::{self, AnchorQuery};
 use super::body::{Checks, Fields, Json};
@@ -27,11 +26,12 @@ use super::commands::{Giver, NewCommand};
 use super::problem::ApiError;
 use super::sites::MAX_NAME;
 use super::state::Api;
-use super::{api_keys, commands, consumers, devices, galleries, observe, tenants, twins};
+use super::{agreements, api_keys, commands, consumers, devices, galleries, observe, tenants, twins};
 use crate::domain::command::Command;
 use crate::domain::ids::{AnchorId, ApiKeyId, CommandId, ConsumerId, DeviceId, DoorId, GalleryId, PersonId, TenantId};
 use crate::domain::permission::{Grant, Role};
-use crate::domain::tenant::{Resource, Tier};
+use crate::domain::tenant::Tier;
+use crate::keys::WantedApiKey;
 use crate::store::{audit, commands as store_commands, devices as store_devices, routes, tenants as store_tenants};
 
 /// As audit entries name the command line's user.
@@ -98,19 +98,6 @@ impl Fields for NewTenant {
     const REQUIRED: &'static [&'static str] = &["name"];
 }
 
-#[derive(Debug, Deserialize)]
-struct Agreement {
-    #[serde(default)]
-    tier: Option<String>,
-    #[serde(default)]
-    quotas: Option<Map<String, Value>>,
-}
-
-impl Fields for Agreement {
-    const KNOWN: &'static [&'static str] = &["tier", "quotas"];
-    const REQUIRED: &'static [&'static str] = &[];
-}
-
 type Answer = Result<(StatusCode, axum::Json<Value>), ApiError>;
 
 fn ok(value: Value) -> Answer {
@@ -119,20 +106,16 @@ fn ok(value: Value) -> Answer {
 
 async fn create_tenant(State(api): State<Arc<Api>>, Json(new): Json<NewTenant>) -> Answer {
     Checks::default().text("/name", &new.name, MAX_NAME).done()?;
-    let tier = new.tier.as_deref().map_or(Ok(Tier::Enterprise), tier)?;
+    let tier = new.tier.as_deref().map_or(Ok(Tier::Enterprise), agreements::tier)?;
     let tenant = api.custody.create_tenant(&new.name, tier, OPERATOR).await?;
     let grant = Grant::all_of(Role::Owner);
-    let key = api.custody.create_api_key(tenant, "first key", grant, None, OPERATOR).await?;
+    let key = api.custody.create_api_key(tenant, WantedApiKey::of("first key", grant), OPERATOR).await?;
     let secret = key.secret_text();
     let answer = json!({
         "tenant": { "id": tenant.0, "name": new.name, "tier": tier.as_str() },
         "api_key": { "id": key.id.0, "secret": secret.as_str() },
     });
     Ok((StatusCode::CREATED, axum::Json(answer)))
-}
-
-fn tier(word: &str) -> Result<Tier, ApiError> {
-    word.parse().map_err(|error| ApiError::field("/tier", Code::InvalidField, format!("{error}")))
 }
 
 async fn list_tenants(State(api): State<Arc<Api>>) -> Answer {
@@ -148,38 +131,13 @@ async fn show_tenant(State(api): State<Arc<Api>>, UrlPath(tenant): UrlPath<Uuid>
     ok(json!(tenants::show(&api, tenant).await?))
 }
 
-/// What was agreed upon anew. A quota that is left out stays; `null` ends it, and `"tier"` goes back to the tier's.
 async fn agree_with_tenant(
     State(api): State<Arc<Api>>,
     UrlPath(tenant): UrlPath<Uuid>,
-    Json(new): Json<Agreement>,
+    Json(new): Json<agreements::Changes>,
 ) -> Answer {
     let tenant = existing(&api, tenant).await?;
-    let asked = new.tier.as_deref().map(tier).transpose()?;
-    let mut changes = Vec::new();
-    for (name, quota) in new.quotas.into_iter().flatten() {
-        let invalid = |message: &str| ApiError::field(format!("/quotas/{name}"), Code::InvalidField, message);
-        let resource = Resource::ALL.iter().find(|resource| resource.as_str() == name);
-        let resource = *resource.ok_or_else(|| invalid("there is no quota of this: people, templates or devices"))?;
-        let quota = match quota {
-            Value::Null => Some(None),
-            Value::String(word) if word == "tier" => None,
-            count => Some(Some(count.as_u64().ok_or_else(|| invalid("must be a count, null or \"tier\""))?)),
-        };
-        changes.push((resource, quota));
-    }
-    api.db
-        .tenant(tenant, move |tx| {
-            Box::pin(async move {
-                let present = store_tenants::get(tx).await?;
-                let quotas = changes.iter().fold(present.quotas, |all, (resource, quota)| all.with(*resource, *quota));
-                let tier = asked.unwrap_or(present.tier);
-                store_tenants::agree(tx, tier, &quotas).await?;
-                let detail = json!({ "tier": tier.as_str(), "was": present.tier.as_str(), "quotas": changes.len() });
-                Ok::<_, ApiError>(audit::write(tx, of_tenant(tenant, "tenant.agree", detail)).await?)
-            })
-        })
-        .await?;
+    agreements::change(&api, tenant, &new, OPERATOR).await?;
     ok(json!(tenants::show(&api, tenant).await?))
 }
 
@@ -219,7 +177,7 @@ async fn create_key(
     Json(new): Json<api_keys::NewApiKey>,
 ) -> Answer {
     let tenant = existing(&api, tenant).await?;
-    Ok((StatusCode::CREATED, axum::Json(json!(api_keys::make(&api, tenant, &new, None, OPERATOR).await?))))
+    Ok((StatusCode::CREATED, axum::Json(json!(api_keys::make(&api, tenant, new, None, OPERATOR).await?))))
 }
 
 async fn list_keys(State(api): State<Arc<Api>>, UrlPath(tenant): UrlPath<Uuid>) -> Answer {

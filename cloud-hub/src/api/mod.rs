@@ -5,6 +5,7 @@
 //! `store`, `keys` and `pki`. Deliberately absent: state between requests, and SQL.
 
 pub mod access;
+mod agreements;
 mod anchors;
 mod answers;
 mod api_keys;
@@ -22,6 +23,7 @@ pub mod feed;
 mod galleries;
 pub mod health;
 mod hub_time;
+mod limits;
 pub mod listener;
 mod observe;
 mod page;
@@ -126,7 +128,7 @@ fn ordinary() -> Router<Arc<Api>> {
         .route("/v1/webhooks", post(webhooks::create).get(webhooks::list))
         .route("/v1/webhooks/{id}", delete(webhooks::delete))
         .route(paths::CLAIMS, post(claims::claim))
-        .route(paths::TIME, post(hub_time::tell).layer(axum::Extension(hub_time::Askers::default())))
+        .route(paths::TIME, post(hub_time::tell))
         .route(paths::DEVICE_LINK, get(claims::link))
         .route(paths::DEVICE_RENEWAL, post(renewals::renew))
         .route(paths::DEVICE_ENROLMENTS, post(answers::enrol))

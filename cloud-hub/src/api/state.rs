@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::domain::compaction::KeepRule;
 use crate::domain::ids::{ConsumerId, DeviceId, TenantId};
 use crate::keys::{Custody, Snapshots};
+use crate::limit::Limiter;
 use crate::outbound::address::AddressPolicy;
 use crate::pki::Pki;
 use crate::store::Database;
@@ -31,6 +32,8 @@ pub struct Settings {
     pub consumers: Option<(String, u16)>,
     /// Tenants whose devices are announced to Home Assistant.
     pub home_assistant: BTreeSet<TenantId>,
+    /// Keys of one address that may be refused in a minute.
+    pub refused_keys_per_minute: u32,
     /// Bounds of one enrolment.
     pub enrolment: EnrolmentLimits,
     /// Which addresses webhooks may have.
@@ -77,6 +80,8 @@ pub struct Api {
     pub pki: Arc<Pki>,
     /// The time.
     pub clock: Clock,
+    /// How much everybody may ask.
+    pub limiter: Arc<Limiter>,
     /// Wakes readers of the feed.
     pub feed: Feed,
     /// Works on photographs.

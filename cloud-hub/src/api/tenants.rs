@@ -12,7 +12,8 @@ use super::auth::Caller;
 use super::problem::ApiError;
 use super::state::Api;
 use crate::domain::ids::TenantId;
-use crate::domain::tenant::{Resource, quota};
+use crate::domain::limit::Span;
+use crate::domain::tenant::{Feature, Resource};
 use crate::store::tenants::{self, Tenant};
 
 /// A tenant with what it uses.
@@ -27,6 +28,10 @@ pub(super) struct TenantView {
     created_at: Timestamp,
     /// For each resource how many there are, and how many there may be (`null`: as many as it likes).
     usage: Map<String, Value>,
+    /// Requests an hour and a day (`null`: as many as it likes).
+    requests: Map<String, Value>,
+    /// Which features it has.
+    features: Map<String, Value>,
 }
 
 /// The tenant as it is now.
@@ -36,7 +41,7 @@ pub(super) async fn show(api: &Api, tenant: TenantId) -> Result<TenantView, ApiE
             let tenant = tenants::get(tx).await?;
             let mut usage = Map::new();
             for resource in Resource::ALL {
-                let quota = quota(tenant.tier, &tenant.quotas, *resource);
+                let quota = tenant.agreement.quota(*resource);
                 let used = tenants::count(tx, *resource).await?;
                 usage.insert(resource.as_str().to_owned(), json!({ "used": used, "quota": quota }));
             }
@@ -47,10 +52,18 @@ pub(super) async fn show(api: &Api, tenant: TenantId) -> Result<TenantView, ApiE
 }
 
 fn view(tenant: Tenant, usage: Map<String, Value>) -> TenantView {
+    let agreed = &tenant.agreement;
+    let requests = [Span::Hour, Span::Day].map(|span| {
+        let count = agreed.allowance.of(agreed.tier, span);
+        (format!("per_{}", span.as_str()), json!(count))
+    });
+    let features = Feature::ALL.iter().map(|feature| (feature.as_str().to_owned(), json!(agreed.has(*feature))));
     TenantView {
         id: tenant.id.0,
         name: tenant.name,
-        tier: tenant.tier.as_str(),
+        requests: requests.into_iter().collect(),
+        features: features.collect(),
+        tier: agreed.tier.as_str(),
         state: if tenant.suspended_at.is_some() { "suspended" } else { "active" },
         suspended_at: tenant.suspended_at.map(Timestamp::from),
         created_at: tenant.created_at.into(),

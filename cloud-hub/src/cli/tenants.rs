@@ -12,9 +12,11 @@ use super::table;
 #[command(after_help = "Examples:
   cloud-hub tenants create Acme --tier professional
   cloud-hub tenants set 0192f0c1-… --quota people=800 --quota devices=none
+  cloud-hub tenants set 0192f0c1-… --requests-per-hour 20000 --feature recognition=on
   cloud-hub tenants suspend 0192f0c1-…
 
 Quotas by tier: basic 500 people, 2,500 templates, 10 devices; professional 10,000, 50,000 and 200; enterprise none.
+Requests by tier: basic 10,000 an hour and 100,000 a day; professional ten times as many; enterprise as many as it likes.
 A suspended tenant's keys are refused; its doors go on as they were.")]
 pub(super) enum TenantsCommand {
     /// Make a tenant and its first API key, which is shown once
@@ -42,6 +44,15 @@ pub(super) enum TenantsCommand {
         /// Another quota than its tier's: people=800, devices=none, templates=tier (people, templates, devices)
         #[arg(long = "quota", value_parser = quota)]
         quotas: Vec<(String, Value)>,
+        /// Requests an hour, or tier
+        #[arg(long, value_parser = count_or_tier)]
+        requests_per_hour: Option<Value>,
+        /// Requests a day, or tier
+        #[arg(long, value_parser = count_or_tier)]
+        requests_per_day: Option<Value>,
+        /// A feature: recognition=on, webhooks=off, consumers=tier (webhooks, consumers, recognition)
+        #[arg(long = "feature", value_parser = feature)]
+        features: Vec<(String, Value)>,
     },
     /// Refuse the tenant's keys until it is resumed
     Suspend {
@@ -65,6 +76,24 @@ fn quota(text: &str) -> Result<(String, Value), String> {
     Ok((name.to_owned(), value))
 }
 
+fn count_or_tier(text: &str) -> Result<Value, String> {
+    match text {
+        "tier" => Ok(json!("tier")),
+        count => Ok(json!(count.parse::<u32>().map_err(|_| format!("`{count}` is neither a count nor tier"))?)),
+    }
+}
+
+fn feature(text: &str) -> Result<(String, Value), String> {
+    let (name, value) = text.split_once('=').ok_or("write it as recognition=on")?;
+    let value = match value {
+        "on" => json!(true),
+        "off" => json!(false),
+        "tier" => json!("tier"),
+        other => return Err(format!("`{other}` is neither on, nor off, nor tier")),
+    };
+    Ok((name.to_owned(), value))
+}
+
 impl TenantsCommand {
     pub(super) fn asked(&self) -> Asked {
         let one = |tenant: &Uuid| format!("/tenants/{tenant}");
@@ -75,13 +104,21 @@ impl TenantsCommand {
             }
             Self::List => ("GET", String::from("/tenants"), Sent::Nothing, "tenants", table::TENANTS),
             Self::Show { tenant } => ("GET", one(tenant), Sent::Nothing, "", table::TENANTS),
-            Self::Set { tenant, tier, quotas } => {
+            Self::Set { tenant, tier, quotas, requests_per_hour, requests_per_day, features } => {
                 let mut body = Map::new();
                 if let Some(tier) = tier {
                     body.insert(String::from("tier"), json!(tier));
                 }
-                if !quotas.is_empty() {
-                    body.insert(String::from("quotas"), Value::Object(quotas.iter().cloned().collect()));
+                let requests = [("per_hour", requests_per_hour), ("per_day", requests_per_day)];
+                let requests = requests.into_iter().filter_map(|(name, count)| Some((name.to_owned(), count.clone()?)));
+                for (part, changes) in [
+                    ("quotas", quotas.iter().cloned().collect()),
+                    ("requests", requests.collect()),
+                    ("features", features.iter().cloned().collect::<Map<String, Value>>()),
+                ] {
+                    if !changes.is_empty() {
+                        body.insert(part.to_owned(), Value::Object(changes));
+                    }
                 }
                 ("PATCH", one(tenant), Sent::Json(Value::Object(body)), "", table::TENANTS)
             }
@@ -116,6 +153,9 @@ pub(super) enum ApiKeysCommand {
         /// When it ends by itself, as in 2027-01-31T00:00:00Z
         #[arg(long)]
         expires_at: Option<String>,
+        /// How many requests an hour it may ask; as many as its tenant unless this says otherwise
+        #[arg(long)]
+        requests_per_hour: Option<u32>,
     },
     /// List keys (never their secrets), those that have ended too
     List(Whose),
@@ -151,13 +191,16 @@ impl ApiKeysCommand {
     pub(super) fn asked(&self) -> Asked {
         let keys = |tenant: &Uuid| format!("/tenants/{tenant}/api-keys");
         match self {
-            Self::Create { tenant, name, role, scopes, expires_at } => {
+            Self::Create { tenant, name, role, scopes, expires_at, requests_per_hour } => {
                 let mut body = json!({ "name": name, "role": role });
                 if !scopes.is_empty() {
                     body["scopes"] = json!(scopes);
                 }
                 if let Some(end) = expires_at {
                     body["expires_at"] = json!(end);
+                }
+                if let Some(count) = requests_per_hour {
+                    body["requests_per_hour"] = json!(count);
                 }
                 ("POST", keys(tenant), Sent::Json(body), "", table::NEW_API_KEY)
             }
@@ -184,5 +227,15 @@ mod tests {
         for wrong in ["people", "people=", "people=-1", "people=many"] {
             assert!(quota(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn requests_are_counts_or_the_tiers_and_features_are_on_or_off() {
+        assert_eq!(count_or_tier("800"), Ok(json!(800)));
+        assert_eq!(count_or_tier("tier"), Ok(json!("tier")));
+        assert!(count_or_tier("none").is_err() && count_or_tier("-1").is_err());
+        assert_eq!(feature("recognition=on"), Ok((String::from("recognition"), json!(true))));
+        assert_eq!(feature("webhooks=off"), Ok((String::from("webhooks"), json!(false))));
+        assert!(feature("webhooks").is_err() && feature("webhooks=yes").is_err());
     }
 }

@@ -29,6 +29,8 @@ pub struct Config {
     pub broker: BrokerConfig,
     /// Embedded Postgres and broker.
     pub embedded: EmbeddedConfig,
+    /// How much callers may ask.
+    pub limits: LimitsConfig,
     /// The model pack.
     pub models: ModelsConfig,
     /// Enrolment by photograph.
@@ -164,6 +166,18 @@ section! {
 }
 
 section! {
+    /// `[limits]`
+    LimitsConfig, PartialLimits {
+        /// Where replicas count together.
+        shared_url: Secret,
+        /// A file with the URL above.
+        shared_url_file: MaybePath,
+        /// Keys of one address that may be refused in a minute.
+        refused_keys_per_minute: u32,
+    }
+}
+
+section! {
     /// `[models]`
     ModelsConfig, PartialModels {
         /// The pack's manifest.
@@ -252,6 +266,8 @@ pub(super) struct PartialConfig {
     #[serde(default)]
     embedded: PartialEmbedded,
     #[serde(default)]
+    limits: PartialLimits,
+    #[serde(default)]
     models: PartialModels,
     #[serde(default)]
     enrolment: PartialEnrolment,
@@ -291,6 +307,7 @@ impl Config {
             ("server.max_connections", self.server.max_connections),
             ("server.max_connections_per_address", self.server.max_connections_per_address),
             ("database.max_connections", usize::try_from(self.database.max_connections).unwrap_or(0)),
+            ("limits.refused_keys_per_minute", usize::try_from(self.limits.refused_keys_per_minute).unwrap_or(1)),
             ("models.sessions", self.models.sessions),
             ("models.intra_threads", self.models.intra_threads),
             ("enrolment.max_photos", self.enrolment.max_photos),

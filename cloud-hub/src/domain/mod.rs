@@ -12,7 +12,6 @@
 pub mod anchor;
 pub mod api_key;
 pub mod broker_password;
-pub mod budget;
 pub mod certificate;
 pub mod claim;
 pub mod command;
@@ -24,6 +23,7 @@ pub mod event;
 pub mod gallery;
 pub mod healing;
 pub mod ids;
+pub mod limit;
 pub mod message;
 pub mod people;
 pub mod permission;

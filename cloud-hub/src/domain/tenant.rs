@@ -1,10 +1,13 @@
-//! A tenant's tier, and how much of what it may have.
+//! What was agreed upon with a tenant: its tier, and where it differs from it in quotas, allowance and features.
 //!
-//! In: a tier and where the tenant differs from it. Out: quotas, and whether one more is within them. Deliberately absent:
-//! counting (`store::tenants`), and limits of requests an hour, which are a limiter's.
+//! In: a tier and the differences. Out: quotas, whether one more is within them, and which features there are. Deliberately
+//! absent: counting (`store::tenants`), and how requests are limited (`domain::limit`).
 
 use std::fmt;
 use std::str::FromStr;
+
+use super::limit::Allowance;
+use super::permission::Permission;
 
 /// What was agreed upon with the tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,9 +112,111 @@ impl Overrides {
     }
 }
 
+/// Something that a tenant may be without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feature {
+    /// Calls to an address of the tenant's.
+    Webhooks,
+    /// Programs that read the feed at the broker.
+    Consumers,
+    /// Photographs and templates compared over the API.
+    Recognition,
+}
+
+impl Feature {
+    /// All there are.
+    pub const ALL: &[Self] = &[Self::Webhooks, Self::Consumers, Self::Recognition];
+
+    /// As documents name it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Webhooks => "webhooks",
+            Self::Consumers => "consumers",
+            Self::Recognition => "recognition",
+        }
+    }
+
+    /// The feature that a permission is of, if it is of one that can be switched off. What is there can be looked at and taken
+    /// down without it.
+    #[must_use]
+    pub const fn of(permission: Permission) -> Option<Self> {
+        match permission {
+            Permission::WebhooksWrite => Some(Self::Webhooks),
+            Permission::ConsumersWrite => Some(Self::Consumers),
+            _ => None,
+        }
+    }
+
+    fn of_tier(self, tier: Tier) -> bool {
+        match self {
+            Self::Webhooks => true,
+            Self::Consumers | Self::Recognition => tier != Tier::Basic,
+        }
+    }
+}
+
+impl fmt::Display for Feature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Where a tenant's features differ from its tier's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Switches([Option<bool>; Feature::ALL.len()]);
+
+impl Switches {
+    /// What is said of a feature; `None`: nothing, the tier's holds.
+    #[must_use]
+    pub fn of(&self, feature: Feature) -> Option<bool> {
+        self.0[feature as usize]
+    }
+
+    /// The same with this one said otherwise.
+    #[must_use]
+    pub fn with(mut self, feature: Feature, on: Option<bool>) -> Self {
+        self.0[feature as usize] = on;
+        self
+    }
+}
+
+/// What was agreed upon with a tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Agreement {
+    /// What holds where nothing else is said.
+    pub tier: Tier,
+    /// Other quotas.
+    pub quotas: Overrides,
+    /// Another allowance of requests.
+    pub allowance: Allowance,
+    /// Other features.
+    pub features: Switches,
+}
+
+impl Agreement {
+    /// A tier as it is.
+    #[must_use]
+    pub fn of(tier: Tier) -> Self {
+        Self { tier, quotas: Overrides::default(), allowance: Allowance::default(), features: Switches::default() }
+    }
+
+    /// How many of a resource there may be; `None`: as many as the tenant likes.
+    #[must_use]
+    pub fn quota(&self, resource: Resource) -> Option<u64> {
+        quota(self.tier, &self.quotas, resource)
+    }
+
+    /// Whether the tenant has a feature.
+    #[must_use]
+    pub fn has(&self, feature: Feature) -> bool {
+        self.features.of(feature).unwrap_or_else(|| feature.of_tier(self.tier))
+    }
+}
+
 /// How many of a resource a tenant may have; `None`: as many as it likes.
 #[must_use]
-pub fn quota(tier: Tier, overrides: &Overrides, resource: Resource) -> Option<u64> {
+fn quota(tier: Tier, overrides: &Overrides, resource: Resource) -> Option<u64> {
     overrides.of(resource).unwrap_or_else(|| tier.quota(resource))
 }
 
@@ -150,6 +255,23 @@ mod tests {
     fn the_last_one_fits_and_the_next_does_not() {
         assert!(admits_one_more(Some(3), 2) && !admits_one_more(Some(3), 3) && !admits_one_more(Some(3), 9));
         assert!(!admits_one_more(Some(0), 0) && admits_one_more(None, u64::MAX));
+    }
+
+    #[test]
+    fn features_are_the_tiers_unless_something_is_said() {
+        let basic = Agreement::of(Tier::Basic);
+        assert!(basic.has(Feature::Webhooks) && !basic.has(Feature::Recognition));
+        let told = basic.features.with(Feature::Recognition, Some(true)).with(Feature::Webhooks, Some(false));
+        let told = Agreement { features: told, ..basic };
+        assert!(!told.has(Feature::Webhooks) && told.has(Feature::Recognition) && !told.has(Feature::Consumers));
+        assert!(Feature::ALL.iter().all(|feature| Agreement::of(Tier::Enterprise).has(*feature)));
+    }
+
+    #[test]
+    fn what_only_reads_needs_no_feature() {
+        for permission in Permission::ALL.iter().filter(|permission| permission.as_str().ends_with(":read")) {
+            assert_eq!(Feature::of(*permission), None, "{permission}");
+        }
     }
 
     #[test]

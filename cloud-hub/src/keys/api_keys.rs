@@ -9,6 +9,7 @@ use super::{Custody, KeysError};
 use crate::domain::api_key::ApiKey;
 use crate::domain::ids::{ApiKeyId, TenantId};
 use crate::domain::permission::{Grant, Permissions};
+use crate::domain::tenant::Agreement;
 use crate::store::credentials::{self, NewApiKey};
 use crate::store::{StoreError, routes};
 
@@ -19,8 +20,33 @@ pub struct Recognised {
     pub tenant: TenantId,
     /// What it may do.
     pub permissions: Permissions,
+    /// How many requests an hour it may ask, if not as many as its tenant.
+    pub requests_per_hour: Option<u32>,
     /// Whether its tenant is not served at present.
     pub suspended: bool,
+    /// What was agreed upon with its tenant.
+    pub agreement: Agreement,
+}
+
+/// A key to be made.
+#[derive(Clone, Debug)]
+pub struct WantedApiKey {
+    /// What it is for.
+    pub name: String,
+    /// What it may do.
+    pub grant: Grant,
+    /// When it ends by itself, if it does.
+    pub expires_at: Option<OffsetDateTime>,
+    /// How many requests an hour it may ask, if not as many as its tenant.
+    pub requests_per_hour: Option<u32>,
+}
+
+impl WantedApiKey {
+    /// A key with this name and grant that does not end by itself.
+    #[must_use]
+    pub fn of(name: &str, grant: Grant) -> Self {
+        Self { name: name.to_owned(), grant, expires_at: None, requests_per_hour: None }
+    }
 }
 
 /// A key in place of another one.
@@ -36,12 +62,10 @@ impl Custody {
     pub async fn create_api_key(
         &self,
         tenant: TenantId,
-        name: &str,
-        grant: Grant,
-        expires_at: Option<OffsetDateTime>,
+        wanted: WantedApiKey,
         actor: &str,
     ) -> Result<ApiKey, KeysError> {
-        let (key, row) = self.new_key(name.to_owned(), grant, expires_at)?;
+        let (key, row) = self.new_key(wanted)?;
         let actor = actor.to_owned();
         self.db
             .tenant(tenant, move |tx| {
@@ -66,7 +90,12 @@ impl Custody {
     ) -> Result<Rotated, KeysError> {
         let now = self.clock.now();
         let found = self.db.tenant(tenant, move |tx| Box::pin(credentials::get(tx, old))).await?;
-        let (key, row) = self.new_key(found.name, found.grant, found.expires_at)?;
+        let (key, row) = self.new_key(WantedApiKey {
+            name: found.name,
+            grant: found.grant,
+            expires_at: found.expires_at,
+            requests_per_hour: found.requests_per_hour,
+        })?;
         let old_ends_at = found.expires_at.map_or(old_ends_at, |end| end.min(old_ends_at));
         let (new, actor) = (key.id, actor.to_owned());
         self.db
@@ -107,18 +136,20 @@ impl Custody {
         if found.last_used_at.is_none_or(|last| now - last >= credentials::LAST_USED_WITHIN) {
             self.db.tenant(tenant, move |tx| Box::pin(credentials::used(tx, id, now))).await?;
         }
-        Ok(Some(Recognised { tenant, permissions: found.grant.permissions(), suspended: found.suspended }))
+        Ok(Some(Recognised {
+            tenant,
+            permissions: found.grant.permissions(),
+            requests_per_hour: found.requests_per_hour,
+            suspended: found.suspended,
+            agreement: found.agreement,
+        }))
     }
 
-    fn new_key(
-        &self,
-        name: String,
-        grant: Grant,
-        expires_at: Option<OffsetDateTime>,
-    ) -> Result<(ApiKey, NewApiKey), KeysError> {
+    fn new_key(&self, wanted: WantedApiKey) -> Result<(ApiKey, NewApiKey), KeysError> {
         let key = ApiKey { id: ApiKeyId(self.clock.new_id()), secret: random_key()? };
         let mac = self.keyring.api_key_mac(&key.secret);
-        let row = NewApiKey { id: key.id, name, mac, grant, expires_at };
+        let WantedApiKey { name, grant, expires_at, requests_per_hour } = wanted;
+        let row = NewApiKey { id: key.id, name, mac, grant, expires_at, requests_per_hour };
         Ok((key, row))
     }
 }

@@ -30,7 +30,7 @@ mod signing;
 mod snapshots;
 
 pub use anchors::{Anchored, NotThem};
-pub use api_keys::{Recognised, Rotated};
+pub use api_keys::{Recognised, Rotated, WantedApiKey};
 pub use consumers::Password;
 pub use custody::{Claimed, Custody, IssuedClaim, LinkGallery, LinkMaterial, NewSite, Redeemed};
 pub use enrolment::{Candidate, NewTemplate, told as duplicate_told};

@@ -4,9 +4,11 @@ use sqlx::FromRow;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
+use super::tenants::{AGREEMENT, AgreementRow};
 use super::{StoreError, TenantTx, routes};
 use crate::domain::ids::ApiKeyId;
 use crate::domain::permission::{Grant, Permission, Permissions, Role};
+use crate::domain::tenant::Agreement;
 
 /// How exactly it is known when a key was last used: a key that is used all the time is not written all the time.
 pub const LAST_USED_WITHIN: Duration = Duration::MINUTE;
@@ -24,6 +26,8 @@ pub struct NewApiKey {
     pub grant: Grant,
     /// When it ends by itself, if it does.
     pub expires_at: Option<OffsetDateTime>,
+    /// How many requests an hour it may ask, if not as many as its tenant.
+    pub requests_per_hour: Option<u32>,
 }
 
 /// An API key as its owner may see it afterwards.
@@ -39,6 +43,8 @@ pub struct ApiKeyRow {
     pub created_at: OffsetDateTime,
     /// When it ends by itself, if it does.
     pub expires_at: Option<OffsetDateTime>,
+    /// How many requests an hour it may ask, if not as many as its tenant.
+    pub requests_per_hour: Option<u32>,
     /// When it was last used, to [`LAST_USED_WITHIN`].
     pub last_used_at: Option<OffsetDateTime>,
     /// When it was revoked, if it was.
@@ -56,15 +62,20 @@ pub struct Admission {
     pub grant: Grant,
     /// When it was last used, to [`LAST_USED_WITHIN`].
     pub last_used_at: Option<OffsetDateTime>,
+    /// How many requests an hour it may ask, if not as many as its tenant.
+    pub requests_per_hour: Option<u32>,
     /// Whether its tenant is not served at present.
     pub suspended: bool,
+    /// What was agreed upon with its tenant.
+    pub agreement: Agreement,
 }
 
 /// Stores a new key.
 pub async fn create(tx: &mut TenantTx, key: &NewApiKey) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();
     sqlx::query(
-        "INSERT INTO api_key (tenant_id, id, name, mac, role, scopes, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        "INSERT INTO api_key (tenant_id, id, name, mac, role, scopes, expires_at, requests_per_hour)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
     )
     .bind(tenant)
     .bind(key.id.0)
@@ -73,6 +84,7 @@ pub async fn create(tx: &mut TenantTx, key: &NewApiKey) -> Result<(), StoreError
     .bind(key.grant.role.as_str())
     .bind(key.grant.scopes.map(words))
     .bind(key.expires_at)
+    .bind(key.requests_per_hour.map(i64::from))
     .execute(tx.conn())
     .await?;
     routes::add(tx, "api_key", key.id.0).await
@@ -96,26 +108,41 @@ struct AdmissionRow {
     role: String,
     scopes: Option<Vec<String>>,
     last_used_at: Option<OffsetDateTime>,
+    key_requests_per_hour: Option<i64>,
     suspended: bool,
+    #[sqlx(flatten)]
+    agreement: AgreementRow,
+}
+
+fn requests(count: Option<i64>) -> Option<u32> {
+    count.map(|count| u32::try_from(count).unwrap_or(u32::MAX))
 }
 
 /// What decides about a key that is neither revoked nor expired at `now`.
 pub async fn admission(tx: &mut TenantTx, id: ApiKeyId, now: OffsetDateTime) -> Result<Option<Admission>, StoreError> {
     let tenant = tx.tenant_uuid();
-    let row: Option<AdmissionRow> = sqlx::query_as(
-        "SELECT k.mac, k.role, k.scopes, k.last_used_at, t.suspended_at IS NOT NULL AS suspended
+    let statement = format!(
+        "SELECT k.mac, k.role, k.scopes, k.last_used_at, k.requests_per_hour AS key_requests_per_hour,
+             t.suspended_at IS NOT NULL AS suspended, {AGREEMENT}
          FROM api_key k JOIN tenant t USING (tenant_id)
-         WHERE k.tenant_id = $1 AND k.id = $2 AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > $3)",
-    )
-    .bind(tenant)
-    .bind(id.0)
-    .bind(now)
-    .fetch_optional(tx.conn())
-    .await?;
+         WHERE k.tenant_id = $1 AND k.id = $2 AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > $3)"
+    );
+    let row: Option<AdmissionRow> = sqlx::query_as(sqlx::AssertSqlSafe(statement))
+        .bind(tenant)
+        .bind(id.0)
+        .bind(now)
+        .fetch_optional(tx.conn())
+        .await?;
     let Some(row) = row else { return Ok(None) };
     let mac = row.mac.try_into().map_err(|_| StoreError::Unreadable { what: "api_key.mac", reason: "not 32 bytes" })?;
-    let (last_used_at, suspended) = (row.last_used_at, row.suspended);
-    Ok(Some(Admission { mac, grant: grant(&row.role, row.scopes)?, last_used_at, suspended }))
+    Ok(Some(Admission {
+        mac,
+        grant: grant(&row.role, row.scopes)?,
+        last_used_at: row.last_used_at,
+        requests_per_hour: requests(row.key_requests_per_hour),
+        suspended: row.suspended,
+        agreement: row.agreement.try_into()?,
+    }))
 }
 
 /// Notes that a key was used.
@@ -138,6 +165,7 @@ struct KeyRow {
     scopes: Option<Vec<String>>,
     created_at: OffsetDateTime,
     expires_at: Option<OffsetDateTime>,
+    requests_per_hour: Option<i64>,
     last_used_at: Option<OffsetDateTime>,
     revoked_at: Option<OffsetDateTime>,
     replaced_by: Option<Uuid>,
@@ -153,6 +181,7 @@ impl TryFrom<KeyRow> for ApiKeyRow {
             grant: grant(&row.role, row.scopes)?,
             created_at: row.created_at,
             expires_at: row.expires_at,
+            requests_per_hour: requests(row.requests_per_hour),
             last_used_at: row.last_used_at,
             revoked_at: row.revoked_at,
             replaced_by: row.replaced_by.map(ApiKeyId),
@@ -160,30 +189,22 @@ impl TryFrom<KeyRow> for ApiKeyRow {
     }
 }
 
+/// Keys of a tenant, the oldest first: the one of an id, or all.
+const KEYS: &str = "
+    SELECT id, name, role, scopes, created_at, expires_at, requests_per_hour, last_used_at, revoked_at, replaced_by
+    FROM api_key WHERE tenant_id = $1 AND ($2::uuid IS NULL OR id = $2) ORDER BY id";
+
 /// One key of the tenant.
 pub async fn get(tx: &mut TenantTx, id: ApiKeyId) -> Result<ApiKeyRow, StoreError> {
     let tenant = tx.tenant_uuid();
-    let row: Option<KeyRow> = sqlx::query_as(
-        "SELECT id, name, role, scopes, created_at, expires_at, last_used_at, revoked_at, replaced_by
-         FROM api_key WHERE tenant_id = $1 AND id = $2",
-    )
-    .bind(tenant)
-    .bind(id.0)
-    .fetch_optional(tx.conn())
-    .await?;
-    row.ok_or(StoreError::NotFound { what: "api key", id: id.0 })?.try_into()
+    let rows: Vec<KeyRow> = sqlx::query_as(KEYS).bind(tenant).bind(Some(id.0)).fetch_all(tx.conn()).await?;
+    rows.into_iter().next().ok_or(StoreError::NotFound { what: "api key", id: id.0 })?.try_into()
 }
 
 /// All keys of the tenant, oldest first.
 pub async fn list(tx: &mut TenantTx) -> Result<Vec<ApiKeyRow>, StoreError> {
     let tenant = tx.tenant_uuid();
-    let rows: Vec<KeyRow> = sqlx::query_as(
-        "SELECT id, name, role, scopes, created_at, expires_at, last_used_at, revoked_at, replaced_by
-         FROM api_key WHERE tenant_id = $1 ORDER BY id",
-    )
-    .bind(tenant)
-    .fetch_all(tx.conn())
-    .await?;
+    let rows: Vec<KeyRow> = sqlx::query_as(KEYS).bind(tenant).bind(None::<Uuid>).fetch_all(tx.conn()).await?;
     rows.into_iter().map(TryInto::try_into).collect()
 }
 

@@ -6,7 +6,8 @@ use time::OffsetDateTime;
 
 use super::{StoreError, TenantTx, routes};
 use crate::domain::ids::TenantId;
-use crate::domain::tenant::{Overrides, Resource, Tier, admits_one_more, quota};
+use crate::domain::limit::Allowance;
+use crate::domain::tenant::{Agreement, Feature, Overrides, Resource, Switches, Tier, admits_one_more};
 
 /// A tenant.
 #[derive(Clone, Debug)]
@@ -16,9 +17,7 @@ pub struct Tenant {
     /// Its name.
     pub name: String,
     /// What was agreed upon.
-    pub tier: Tier,
-    /// Where it differs from its tier.
-    pub quotas: Overrides,
+    pub agreement: Agreement,
     /// Since when it is not served, if it is not.
     pub suspended_at: Option<OffsetDateTime>,
     /// When it was made.
@@ -38,29 +37,66 @@ pub async fn create(tx: &mut TenantTx, name: &str, tier: Tier) -> Result<(), Sto
     routes::add(tx, "tenant", tenant).await
 }
 
+/// The columns of an agreement. Where a tenant's row is joined to another one it is `t`.
+pub(super) const AGREEMENT: &str = "t.tier, t.quotas, t.requests_per_hour, t.requests_per_day, t.features";
+
+#[derive(FromRow)]
+pub(super) struct AgreementRow {
+    tier: String,
+    quotas: Value,
+    requests_per_hour: Option<i64>,
+    requests_per_day: Option<i64>,
+    features: Value,
+}
+
+impl TryFrom<AgreementRow> for Agreement {
+    type Error = StoreError;
+
+    fn try_from(row: AgreementRow) -> Result<Self, StoreError> {
+        let requests = |count: Option<i64>| count.map(|count| u32::try_from(count).unwrap_or(u32::MAX));
+        Ok(Self {
+            tier: row
+                .tier
+                .parse()
+                .map_err(|_| StoreError::Unreadable { what: "tenant.tier", reason: "no such tier" })?,
+            quotas: read_quotas(&row.quotas)?,
+            allowance: Allowance { per_hour: requests(row.requests_per_hour), per_day: requests(row.requests_per_day) },
+            features: read_switches(&row.features)?,
+        })
+    }
+}
+
 #[derive(FromRow)]
 struct TenantRow {
     name: String,
-    tier: String,
-    quotas: Value,
+    #[sqlx(flatten)]
+    agreement: AgreementRow,
     suspended_at: Option<OffsetDateTime>,
     created_at: OffsetDateTime,
 }
 
 /// The tenant of the transaction.
 pub async fn get(tx: &mut TenantTx) -> Result<Tenant, StoreError> {
+    read(tx, "").await
+}
+
+/// The same, and nobody else changes it before the end of the transaction.
+pub async fn lock(tx: &mut TenantTx) -> Result<Tenant, StoreError> {
+    read(tx, " FOR NO KEY UPDATE").await
+}
+
+async fn read(tx: &mut TenantTx, locked: &'static str) -> Result<Tenant, StoreError> {
     let id = tx.tenant();
+    let statement = format!(
+        "SELECT t.name, {AGREEMENT}, t.suspended_at, t.created_at FROM tenant t WHERE t.tenant_id = $1{locked}"
+    );
     let row: Option<TenantRow> =
-        sqlx::query_as("SELECT name, tier, quotas, suspended_at, created_at FROM tenant WHERE tenant_id = $1")
-            .bind(id.0)
-            .fetch_optional(tx.conn())
-            .await?;
+        sqlx::query_as(sqlx::AssertSqlSafe(statement)).bind(id.0).fetch_optional(tx.conn()).await?;
     let row = row.ok_or(StoreError::NotFound { what: "tenant", id: id.0 })?;
     Ok(Tenant {
         id,
         name: row.name,
-        tier: row.tier.parse().map_err(|_| StoreError::Unreadable { what: "tenant.tier", reason: "no such tier" })?,
-        quotas: read_quotas(&row.quotas)?,
+        agreement: row.agreement.try_into()?,
         suspended_at: row.suspended_at,
         created_at: row.created_at,
     })
@@ -80,14 +116,20 @@ pub async fn suspend(tx: &mut TenantTx, since: Option<OffsetDateTime>) -> Result
 }
 
 /// Changes what was agreed upon. What is there already stays, whatever the new quotas are.
-pub async fn agree(tx: &mut TenantTx, tier: Tier, quotas: &Overrides) -> Result<(), StoreError> {
+pub async fn agree(tx: &mut TenantTx, agreement: &Agreement) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();
-    sqlx::query("UPDATE tenant SET tier = $2, quotas = $3 WHERE tenant_id = $1")
-        .bind(tenant)
-        .bind(tier.as_str())
-        .bind(written_quotas(quotas))
-        .execute(tx.conn())
-        .await?;
+    sqlx::query(
+        "UPDATE tenant SET tier = $2, quotas = $3, requests_per_hour = $4, requests_per_day = $5, features = $6
+         WHERE tenant_id = $1",
+    )
+    .bind(tenant)
+    .bind(agreement.tier.as_str())
+    .bind(written_quotas(&agreement.quotas))
+    .bind(agreement.allowance.per_hour.map(i64::from))
+    .bind(agreement.allowance.per_day.map(i64::from))
+    .bind(written_switches(&agreement.features))
+    .execute(tx.conn())
+    .await?;
     Ok(())
 }
 
@@ -106,13 +148,11 @@ pub async fn count(tx: &mut TenantTx, resource: Resource) -> Result<u64, StoreEr
 /// Fails if one more would be above the tenant's quota. Call it before anything else of the transaction: where there is a
 /// quota, the tenant's row is kept until the end, so that of two who come at once the second counts the first.
 pub async fn admit(tx: &mut TenantTx, resource: Resource) -> Result<(), StoreError> {
-    let tenant = get(tx).await?;
-    let limit = quota(tenant.tier, &tenant.quotas, resource);
+    if get(tx).await?.agreement.quota(resource).is_none() {
+        return Ok(());
+    }
+    let limit = lock(tx).await?.agreement.quota(resource);
     let Some(quota) = limit else { return Ok(()) };
-    sqlx::query("SELECT FROM tenant WHERE tenant_id = $1 FOR NO KEY UPDATE")
-        .bind(tenant.id.0)
-        .execute(tx.conn())
-        .await?;
     if admits_one_more(limit, count(tx, resource).await?) {
         Ok(())
     } else {
@@ -138,4 +178,22 @@ fn written_quotas(quotas: &Overrides) -> Value {
         quotas.of(*resource).map(|quota| (resource.as_str().to_owned(), quota.map_or(Value::Null, Value::from)))
     });
     Value::Object(said.collect::<Map<_, _>>())
+}
+
+/// Names of features that this program does not know are left alone, as with quotas.
+fn read_switches(value: &Value) -> Result<Switches, StoreError> {
+    let unreadable = || StoreError::Unreadable { what: "tenant.features", reason: "neither true nor false" };
+    let mut switches = Switches::default();
+    for feature in Feature::ALL {
+        if let Some(on) = value.get(feature.as_str()) {
+            switches = switches.with(*feature, Some(on.as_bool().ok_or_else(unreadable)?));
+        }
+    }
+    Ok(switches)
+}
+
+fn written_switches(switches: &Switches) -> Value {
+    let told =
+        Feature::ALL.iter().filter_map(|feature| Some((feature.as_str().to_owned(), switches.of(*feature)?.into())));
+    Value::Object(told.collect::<Map<String, Value>>())
 }

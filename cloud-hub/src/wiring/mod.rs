@@ -45,6 +45,7 @@ use crate::embedded::{Layout, lock_dir, ports};
 use crate::ingest::{self, Ingest};
 use crate::jobs::Jobs;
 use crate::keys::{Custody, DeviceLinks, Keyring, Snapshots};
+use crate::limit::Limiter;
 use crate::notify::client::{Lookup, SystemLookup, WebhookClient};
 use crate::notify::worker::{Notifier, NotifierOptions};
 use crate::outbound::address::AddressPolicy;
@@ -138,7 +139,10 @@ async fn start(config: &Config, clock: &Clock) -> Result<Running> {
     let (front, back) = (CancellationToken::new(), CancellationToken::new());
     let (mut front_tasks, mut back_tasks) = (Tasks::default(), Tasks::default());
     let (connected, _) = watch::channel(false);
-    let api = Arc::new(make_api(config, clock, &base, &connected, &front));
+    let limiter = Arc::new(Limiter::new(parts::shared_limits(config)?));
+    let api = Arc::new(make_api(config, clock, &base, &limiter, &connected, &front));
+    let (breathing, end) = (Arc::clone(&limiter), back.clone());
+    back_tasks.spawn("limits", async move { breathing.breathe(end).await });
     start_back(config, clock, &base, &api, connected, &back, &mut back_tasks)?;
 
     let tls: TlsConfig = Arc::new(ArcSwap::from(server_tls(&base.pki, &base.names, clock)?));
@@ -215,6 +219,7 @@ fn make_api(
     config: &Config,
     clock: &Clock,
     base: &Foundation,
+    limiter: &Arc<Limiter>,
     connected: &watch::Sender<bool>,
     front: &CancellationToken,
 ) -> Api {
@@ -235,11 +240,12 @@ fn make_api(
         snapshots: Snapshots::new(base.custody.clone()),
         pki: Arc::clone(&base.pki),
         clock: clock.clone(),
+        limiter: Arc::clone(limiter),
         feed: Feed::default(),
         enroller: Enroller::new(limits.workers, limits.queue, photographs),
         broker: Arc::new(broker),
         life: Life::default(),
-        probes: probes::all(&base.db, &base.custody, connected.subscribe()),
+        probes: probes::all(&base.db, &base.custody, connected.subscribe(), limiter),
         stop: front.clone(),
         settings: Settings {
             public_url: base.public_url.clone(),
@@ -247,6 +253,7 @@ fn make_api(
             broker_port: base.broker.device_port,
             consumers: base.broker.consumers.clone(),
             home_assistant: home_settings(config).tenants,
+            refused_keys_per_minute: config.limits.refused_keys_per_minute,
             enrolment: EnrolmentLimits { max_photos: limits.max_photos, max_photo_bytes: limits.max_photo_bytes },
             webhook_policy: AddressPolicy::new(config.webhooks.allow_networks.clone()),
             keep: keep_rule(config),

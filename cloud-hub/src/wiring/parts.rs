@@ -14,6 +14,7 @@ use crate::embedded::mosquitto::{
 };
 use crate::embedded::postgres::{EmbeddedPostgres, PostgresOptions};
 use crate::embedded::{Layout, MIN_FREE_BYTES, check_loopback, parts, ports};
+use crate::limit::Shared;
 use crate::publish::{self, BrokerTls, ConsumerFiles};
 
 /// The database's side.
@@ -128,6 +129,19 @@ pub(super) fn url(direct: &Secret, file: &MaybePath, setting: &'static str) -> R
     }
     // The driver's own error may quote the URL, which holds a password.
     PgConnectOptions::from_str(&text).map_err(|_| anyhow::anyhow!("{setting} is not a Postgres URL"))
+}
+
+/// Where replicas count together, if they do.
+pub(super) fn shared_limits(config: &Config) -> Result<Option<Shared>> {
+    let limits = &config.limits;
+    let (setting, url) = match limits.shared_url_file.get() {
+        Some(path) => ("limits.shared_url_file", read_trimmed(path)?),
+        None => ("limits.shared_url", limits.shared_url.reveal().to_owned()),
+    };
+    if url.is_empty() {
+        return Ok(None);
+    }
+    Shared::new(&url).map(Some).context(setting)
 }
 
 fn read_trimmed(path: &Path) -> Result<String> {

@@ -1,4 +1,6 @@
-//! How the parts are that the API does not know itself: broker, key store, vector table.
+//! How the parts are that the API does not know itself: broker, key store, vector table, shared limits.
+
+use std::sync::Arc;
 
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -6,16 +8,34 @@ use uuid::Uuid;
 use crate::api::health::{Component, Probe};
 use crate::domain::ids::PersonId;
 use crate::keys::{Custody, KeysError};
+use crate::limit::Limiter;
 use crate::store::{Database, StoreError, routes, templates};
 
 /// One probe for each part.
-pub(super) fn all(db: &Database, custody: &Custody, broker: watch::Receiver<bool>) -> Vec<Probe> {
-    let (for_keys, for_vectors, custody) = (db.clone(), db.clone(), custody.clone());
-    vec![
+pub(super) fn all(
+    db: &Database,
+    custody: &Custody,
+    broker: watch::Receiver<bool>,
+    limiter: &Arc<Limiter>,
+) -> Vec<Probe> {
+    let (for_keys, for_vectors, custody, limiter) = (db.clone(), db.clone(), custody.clone(), Arc::clone(limiter));
+    let mut probes: Vec<Probe> = vec![
         Box::new(move || Box::pin(std::future::ready(broker_state(*broker.borrow())))),
         Box::new(move || Box::pin(read_key_store(for_keys.clone(), custody.clone()))),
         Box::new(move || Box::pin(read_vectors(for_vectors.clone()))),
-    ]
+    ];
+    if limiter.shared_answers().is_some() {
+        probes.push(Box::new(move || Box::pin(std::future::ready(shared_limits(limiter.shared_answers())))));
+    }
+    probes
+}
+
+fn shared_limits(answers: Option<bool>) -> Component {
+    if answers == Some(false) {
+        Component::warn("shared_limits", "does not answer: each hub counts by itself")
+    } else {
+        Component::pass("shared_limits")
+    }
 }
 
 fn broker_state(connected: bool) -> Component {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use cloud_hub::clock::Clock;
 use cloud_hub::domain::api_key::ApiKey;
 use cloud_hub::domain::permission::{Grant, Permission, Role};
-use cloud_hub::keys::{Custody, KeysError, Recognised};
+use cloud_hub::domain::tenant::{Agreement, Tier};
+use cloud_hub::keys::{Custody, KeysError, Recognised, WantedApiKey};
 use cloud_hub::store::{StoreError, credentials, tenants};
 use time::{Duration, OffsetDateTime};
 
@@ -27,8 +28,14 @@ async fn an_api_key_opens_its_own_tenant_until_it_is_revoked() {
     }
     let hub = TestHub::start().await;
     let tenant = hub.tenant().await;
-    let key = hub.custody.create_api_key(tenant, "key", owner(), None, "test").await.unwrap();
-    let found = Recognised { tenant, permissions: owner().permissions(), suspended: false };
+    let key = hub.custody.create_api_key(tenant, WantedApiKey::of("key", owner()), "test").await.unwrap();
+    let found = Recognised {
+        tenant,
+        permissions: owner().permissions(),
+        requests_per_hour: None,
+        suspended: false,
+        agreement: Agreement::of(Tier::Enterprise),
+    };
     assert_eq!(hub.custody.recognise(&key).await.unwrap(), Some(found));
     let mut wrong = ApiKey { id: key.id, secret: key.secret.clone() };
     wrong.secret[31] ^= 1;
@@ -45,7 +52,11 @@ async fn a_key_ends_by_itself_and_says_when_it_was_last_used() {
     let hub = TestHub::start().await;
     let (tenant, now) = (hub.tenant().await, hub.clock.now());
     let end = now + Duration::HOUR;
-    let key = hub.custody.create_api_key(tenant, "key", owner(), Some(end), "test").await.unwrap();
+    let key = hub
+        .custody
+        .create_api_key(tenant, WantedApiKey { expires_at: Some(end), ..WantedApiKey::of("key", owner()) }, "test")
+        .await
+        .unwrap();
     let id = key.id;
     let last_used =
         || async { hub.db.tenant(tenant, move |tx| Box::pin(credentials::get(tx, id))).await.unwrap().last_used_at };
@@ -70,7 +81,15 @@ async fn a_rotated_key_works_beside_the_new_one_for_a_while() {
     let (tenant, now) = (hub.tenant().await, hub.clock.now());
     let scopes = [Permission::EventsRead].into_iter().collect();
     let grant = Grant { role: Role::Auditor, scopes: Some(scopes) };
-    let old = hub.custody.create_api_key(tenant, "time sheet", grant, None, "test").await.unwrap();
+    let old = hub
+        .custody
+        .create_api_key(
+            tenant,
+            WantedApiKey { requests_per_hour: Some(60), ..WantedApiKey::of("time sheet", grant) },
+            "test",
+        )
+        .await
+        .unwrap();
     let until = now + Duration::HOUR;
     let rotated = hub.custody.rotate_api_key(tenant, old.id, until, "test").await.unwrap();
     let new = rotated.key;
@@ -88,7 +107,11 @@ async fn a_rotated_key_works_beside_the_new_one_for_a_while() {
     assert_eq!((rows[0].replaced_by, rows[1].name.as_str()), (Some(new.id), "time sheet"));
     // An overlap never outlives the key's own end.
     let soon = now + Duration::MINUTE;
-    let short = hub.custody.create_api_key(tenant, "short", owner(), Some(soon), "test").await.unwrap();
+    let short = hub
+        .custody
+        .create_api_key(tenant, WantedApiKey { expires_at: Some(soon), ..WantedApiKey::of("short", owner()) }, "test")
+        .await
+        .unwrap();
     let rotated = hub.custody.rotate_api_key(tenant, short.id, until, "test").await.unwrap();
     assert!((rotated.old_ends_at - soon).abs() < Duration::SECOND);
 }
@@ -100,7 +123,7 @@ async fn keys_of_a_suspended_tenant_say_so() {
     }
     let hub = TestHub::start().await;
     let (tenant, now) = (hub.tenant().await, hub.clock.now());
-    let key = hub.custody.create_api_key(tenant, "key", owner(), None, "test").await.unwrap();
+    let key = hub.custody.create_api_key(tenant, WantedApiKey::of("key", owner()), "test").await.unwrap();
     let suspend = |since| hub.db.tenant(tenant, move |tx| Box::pin(tenants::suspend(tx, since)));
     assert!(suspend(Some(now)).await.unwrap());
     assert!(!suspend(Some(now)).await.unwrap(), "no change the second time");

@@ -1,8 +1,10 @@
 //! Quotas: the last one fits, the next does not, and of two who come at once only one is the last.
 
-use cloud_hub::domain::ids::{PersonId, TenantId};
+use std::time::Duration;
+
+use cloud_hub::domain::ids::{DeviceId, PersonId, TenantId};
 use cloud_hub::domain::people::Profile;
-use cloud_hub::domain::tenant::{Overrides, Resource, Tier};
+use cloud_hub::domain::tenant::{Agreement, Overrides, Resource, Tier};
 use cloud_hub::keys::KeysError;
 use cloud_hub::store::{StoreError, devices, tenants};
 use uuid::Uuid;
@@ -11,10 +13,8 @@ use crate::support::{TestHub, skipped, template};
 
 async fn allow(hub: &TestHub, tenant: TenantId, resource: Resource, quota: u64) {
     let quotas = Overrides::default().with(resource, Some(Some(quota)));
-    hub.db
-        .tenant(tenant, move |tx| Box::pin(async move { tenants::agree(tx, Tier::Basic, &quotas).await }))
-        .await
-        .unwrap();
+    let agreement = Agreement { quotas, ..Agreement::of(Tier::Basic) };
+    hub.db.tenant(tenant, move |tx| Box::pin(async move { tenants::agree(tx, &agreement).await })).await.unwrap();
 }
 
 async fn used(hub: &TestHub, tenant: TenantId, resource: Resource) -> u64 {
@@ -85,4 +85,32 @@ async fn templates_and_devices_have_quotas_too() {
     assert!(admitted().await.is_err());
     hub.db.tenant(tenant, move |tx| Box::pin(async move { devices::revoke(tx, device).await })).await.unwrap();
     admitted().await.unwrap();
+}
+
+/// What the quota's lock is for, without luck: the first has its place and has not committed when the second asks.
+#[tokio::test]
+async fn whoever_comes_second_counts_the_first() {
+    if skipped("whoever_comes_second_counts_the_first") {
+        return;
+    }
+    let hub = TestHub::start().await;
+    let tenant = hub.tenant().await;
+    let site = hub.site(tenant, "site").await;
+    allow(&hub, tenant, Resource::Devices, 1).await;
+    let db = hub.db.clone();
+    let second = hub.db.tenant(tenant, move |tx| {
+        Box::pin(async move {
+            tenants::admit(tx, Resource::Devices).await?;
+            devices::create(tx, DeviceId(Uuid::new_v4()), site, "the first").await?;
+            let second =
+                tokio::spawn(
+                    async move { db.tenant(tenant, |tx| Box::pin(tenants::admit(tx, Resource::Devices))).await },
+                );
+            // Long enough for it to be let in, if nothing made it wait.
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            Ok::<_, StoreError>(second)
+        })
+    });
+    let second = second.await.unwrap().await.unwrap();
+    assert!(matches!(second, Err(StoreError::QuotaReached { what: "devices", quota: 1 })), "{second:?}");
 }

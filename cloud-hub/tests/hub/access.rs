@@ -11,7 +11,10 @@ async fn requests_without_a_valid_key_are_refused_on_every_route() {
         return;
     }
     let dir = data_dir();
-    let hub = Hub::start(dir.path());
+    // More refusals than an address may have otherwise.
+    let mut command = serve(dir.path());
+    command.env("LINTEL__LIMITS__REFUSED_KEYS_PER_MINUTE", "10000");
+    let hub = Hub::from_command(command, dir.path());
     let tenant = hub.tenant("Acme");
     let (id, secret) = tenant.authorization.strip_prefix("ApiKey ").unwrap().split_once(':').unwrap();
     let flipped: String = secret.chars().map(|c| if c == 'A' { 'B' } else { 'A' }).collect();

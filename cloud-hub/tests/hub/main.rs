@@ -13,6 +13,7 @@ mod devices;
 mod enrolment;
 mod events;
 mod life;
+mod limits;
 mod process;
 mod renewals;
 mod roles;

@@ -181,6 +181,8 @@ register! {
     TenantSuspended, "tenant_suspended", Api, "hint.ask_operator", Some(403);
     /// The tenant has as many of something as it may have.
     QuotaReached, "quota_reached", Api, "hint.ask_operator", Some(403);
+    /// The tenant does not have this feature.
+    FeatureOff, "feature_off", Api, "hint.ask_operator", Some(403);
     /// There is no such thing, or it belongs to another tenant.
     NotFound, "not_found", Api, "hint.check_address", Some(404);
     /// The path exists, the method does not.

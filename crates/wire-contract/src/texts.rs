@@ -123,6 +123,7 @@ const TEXTS: &[(&str, &str, &str)] = &[
     ("code.forbidden", "The credential does not allow this", "Kredensial tidak mengizinkan ini"),
     ("code.tenant_suspended", "This tenant is not served at present", "Penyewa ini sedang tidak dilayani"),
     ("code.quota_reached", "This tenant has as many as it may have", "Penyewa ini sudah mencapai batas kuotanya"),
+    ("code.feature_off", "This tenant does not have this feature", "Penyewa ini tidak memiliki fitur ini"),
     ("code.not_found", "There is no such thing", "Tidak ditemukan"),
     ("code.method_not_allowed", "This method is not allowed here", "Metode ini tidak diizinkan di sini"),
     ("code.invalid_request", "The request is malformed", "Permintaan tidak sah"),

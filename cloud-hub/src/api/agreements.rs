@@ -1,0 +1,165 @@
+//! What is agreed upon with a tenant, changed by the operator: tier, quotas, requests and features.
+//!
+//! What is left out stays as it is, and `"tier"` goes back to what the tier has.
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use wire_contract::Code;
+
+use super::body::Fields;
+use super::problem::ApiError;
+use super::state::Api;
+use crate::domain::ids::TenantId;
+use crate::domain::tenant::{Agreement, Feature, Resource, Tier};
+use crate::store::{audit, tenants};
+
+/// What is to change.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Changes {
+    #[serde(default)]
+    tier: Option<String>,
+    /// For each resource a count, `null` for none, or `"tier"`.
+    #[serde(default)]
+    quotas: Map<String, Value>,
+    /// `per_hour` and `per_day`: a count or `"tier"`.
+    #[serde(default)]
+    requests: Map<String, Value>,
+    /// For each feature whether it is there, or `"tier"`.
+    #[serde(default)]
+    features: Map<String, Value>,
+}
+
+impl Fields for Changes {
+    const KNOWN: &'static [&'static str] = &["tier", "quotas", "requests", "features"];
+    const REQUIRED: &'static [&'static str] = &[];
+}
+
+/// Reads a tier's name.
+pub(super) fn tier(word: &str) -> Result<Tier, ApiError> {
+    word.parse().map_err(|error| ApiError::field("/tier", Code::InvalidField, format!("{error}")))
+}
+
+/// Changes what was agreed upon. Of two operators at once the second changes what the first has left.
+pub(super) async fn change(
+    api: &Api,
+    tenant: TenantId,
+    changes: &Changes,
+    actor: &'static str,
+) -> Result<(), ApiError> {
+    let tier = changes.tier.as_deref().map(tier).transpose()?;
+    // Read once before anything is asked, so that the transaction cannot fail by what was sent.
+    applied(Agreement::of(Tier::Basic), tier, changes)?;
+    let changes = changes.clone();
+    api.db
+        .tenant(tenant, move |tx| {
+            Box::pin(async move {
+                let present = tenants::lock(tx).await?.agreement;
+                let next = applied(present, tier, &changes)?;
+                tenants::agree(tx, &next).await?;
+                let entry = audit::Entry {
+                    actor,
+                    action: "tenant.agree",
+                    object_kind: "tenant",
+                    object_id: Some(tenant.0),
+                    detail: json!({
+                        "tier": next.tier.as_str(),
+                        "was": present.tier.as_str(),
+                        "quotas": changes.quotas,
+                        "requests": changes.requests,
+                        "features": changes.features,
+                    }),
+                };
+                Ok::<_, ApiError>(audit::write(tx, entry).await?)
+            })
+        })
+        .await
+}
+
+fn applied(mut agreed: Agreement, tier: Option<Tier>, changes: &Changes) -> Result<Agreement, ApiError> {
+    let invalid =
+        |part: &str, name: &str, message: &str| ApiError::field(format!("/{part}/{name}"), Code::InvalidField, message);
+    agreed.tier = tier.unwrap_or(agreed.tier);
+    for (name, quota) in &changes.quotas {
+        let invalid = |message| invalid("quotas", name, message);
+        let resource = Resource::ALL.iter().find(|resource| resource.as_str() == name);
+        let resource = *resource.ok_or_else(|| invalid("there is no quota of this: people, templates or devices"))?;
+        let quota = match quota {
+            Value::Null => Some(None),
+            Value::String(word) if word == "tier" => None,
+            count => Some(Some(count.as_u64().ok_or_else(|| invalid("must be a count, null or \"tier\""))?)),
+        };
+        agreed.quotas = agreed.quotas.with(resource, quota);
+    }
+    for (name, count) in &changes.requests {
+        let invalid = |message| invalid("requests", name, message);
+        let count = match count {
+            Value::String(word) if word == "tier" => None,
+            count => {
+                let count = count.as_u64().and_then(|count| u32::try_from(count).ok()).filter(|count| *count > 0);
+                Some(count.ok_or_else(|| invalid("must be a count from 1 to 4294967295, or \"tier\""))?)
+            }
+        };
+        match name.as_str() {
+            "per_hour" => agreed.allowance.per_hour = count,
+            "per_day" => agreed.allowance.per_day = count,
+            _ => return Err(invalid("there is no such limit: per_hour or per_day")),
+        }
+    }
+    for (name, on) in &changes.features {
+        let invalid = |message| invalid("features", name, message);
+        let feature = Feature::ALL.iter().find(|feature| feature.as_str() == name);
+        let feature =
+            *feature.ok_or_else(|| invalid("there is no such feature: webhooks, consumers or recognition"))?;
+        let on = match on {
+            Value::Bool(on) => Some(*on),
+            Value::String(word) if word == "tier" => None,
+            _ => return Err(invalid("must be true, false or \"tier\"")),
+        };
+        agreed.features = agreed.features.with(feature, on);
+    }
+    Ok(agreed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::limit::Span;
+
+    fn changes(value: Value) -> Changes {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn what_is_left_out_stays_and_tier_goes_back() {
+        let first = changes(json!({
+            "quotas": { "people": 3, "devices": null },
+            "requests": { "per_hour": 60 },
+            "features": { "recognition": true },
+        }));
+        let agreed = applied(Agreement::of(Tier::Basic), None, &first).unwrap();
+        assert_eq!((agreed.quota(Resource::People), agreed.quota(Resource::Devices)), (Some(3), None));
+        assert_eq!(agreed.allowance.of(agreed.tier, Span::Hour), Some(60));
+        assert!(agreed.has(Feature::Recognition));
+        let second = changes(json!({ "requests": { "per_hour": "tier" }, "features": { "recognition": "tier" } }));
+        let agreed = applied(agreed, Some(Tier::Professional), &second).unwrap();
+        assert_eq!((agreed.quota(Resource::People), agreed.quota(Resource::Devices)), (Some(3), None));
+        assert_eq!(agreed.allowance.of(agreed.tier, Span::Hour), Some(100_000));
+        assert!(agreed.has(Feature::Recognition), "the tier has it");
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_told_by_its_place() {
+        for (wrong, pointer) in [
+            (json!({ "quotas": { "cats": 3 } }), "/quotas/cats"),
+            (json!({ "quotas": { "people": -1 } }), "/quotas/people"),
+            (json!({ "requests": { "per_week": 3 } }), "/requests/per_week"),
+            (json!({ "requests": { "per_hour": 0 } }), "/requests/per_hour"),
+            (json!({ "requests": { "per_hour": null } }), "/requests/per_hour"),
+            (json!({ "features": { "magic": true } }), "/features/magic"),
+            (json!({ "features": { "webhooks": 1 } }), "/features/webhooks"),
+        ] {
+            let error = applied(Agreement::of(Tier::Basic), None, &changes(wrong)).unwrap_err();
+            assert!(format!("{error:?}").contains(pointer), "{pointer}: {error:?}");
+        }
+    }
+}
