@@ -3,7 +3,7 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::process::{Hub, Tenant, data_dir, read, skipped};
+use super::process::{Hub, Tenant, data_dir, read, serve, skipped};
 
 #[tokio::test]
 async fn requests_without_a_valid_key_are_refused_on_every_route() {
