@@ -64,8 +64,15 @@ lintel_target() {
 
 # Makes folder $2 equal to the sources in clone $1 and touches only what differs, so that cargo rebuilds only that.
 copy_sources() {
+  local files
+  files=$(git -C "$1" ls-files --cached --others --exclude-standard)
+  copy_files "$1" "$2" <<<"$files"
+}
+
+# The same for the files of any folder $1 that standard input names.
+copy_files() {
   local from="$1" to="$2" wanted file
-  wanted=$(git -C "$from" ls-files --cached --others --exclude-standard)
+  wanted=$(cat)
   while IFS= read -r file; do
     [[ -f "$from/$file" ]] || continue
     cmp -s -- "$from/$file" "$to/$file" && continue
