@@ -1,4 +1,4 @@
-//! Each control names a test that exists: `run` finds out only after minutes of building.
+//! Each control names a test that exists and has a switch: `run` finds out only after minutes of building.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -44,10 +44,12 @@ fn fault_of(patch: &str, folders: &[(String, PathBuf)], root: &Path) -> Result<(
     }
     let mut changed = patch.lines().filter_map(|line| line.strip_prefix("--- a/")).peekable();
     changed.peek().ok_or("changes no file")?;
-    match changed.find(|file| !root.join(file).is_file()) {
-        Some(gone) => Err(format!("changes {gone}, which is not there")),
-        None => Ok(()),
+    if let Some(gone) = changed.find(|file| !root.join(file).is_file()) {
+        return Err(format!("changes {gone}, which is not there"));
     }
+    // All controls are built together: one without a switch would have its guard off while the others are tried.
+    let switched = patch.lines().any(|line| line.starts_with('+') && line.contains("GUARD_OFF"));
+    if switched { Ok(()) } else { Err("has no GUARD_OFF in what it adds".into()) }
 }
 
 /// Whether the file, or a file of the folder, has this text.
@@ -76,7 +78,7 @@ fn packages() -> Vec<(String, PathBuf)> {
 }
 
 #[test]
-fn each_control_names_a_test_and_changes_files_that_are_there() {
+fn each_control_names_a_test_changes_files_that_are_there_and_has_a_switch() {
     let (packages, folder) = (packages(), root().join("tests/controls"));
     let mut seen = 0;
     for entry in fs::read_dir(folder).unwrap().flatten() {
@@ -107,4 +109,7 @@ fn a_control_that_names_nothing_is_caught() {
     assert!(fault_of(named, &packages, &root()).unwrap_err().contains("changes no file"));
     let gone = format!("{named}--- a/no/such/file.rs\n");
     assert!(fault_of(&gone, &packages, &root()).unwrap_err().contains("no/such/file.rs"));
+    let always_off = format!("{named}# Guard off: not by GUARD_OFF.\n{}-    if guard {{\n", change.trim_start());
+    assert!(fault_of(&always_off, &packages, &root()).unwrap_err().contains("no GUARD_OFF"));
+    assert_eq!(fault_of(&format!("{always_off}+    if guard && !GUARD_OFF {{\n"), &packages, &root()), Ok(()));
 }
