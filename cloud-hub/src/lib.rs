@@ -19,6 +19,7 @@ pub mod notify;
 pub mod outbound;
 pub mod pki;
 pub mod publish;
+pub mod recognition;
 pub mod secret_file;
 pub mod store;
 pub mod wiring;

@@ -102,6 +102,11 @@ impl Enroller {
         self.models.load().is_some()
     }
 
+    /// The models in use.
+    pub fn models(&self) -> Option<Arc<Models>> {
+        self.models.load_full()
+    }
+
     /// The space that the models work in, and the similarities from which two people are taken to be one.
     #[must_use]
     pub fn space(&self) -> Option<(Space, ThresholdLadder)> {
@@ -126,16 +131,34 @@ impl Enroller {
     }
 
     async fn work(&self, place: Place, photographs: Vec<Bytes>, gate: QualityGate) -> Result<NewTemplate, Refusal> {
+        self.run(place, move |models, limits| work(models, &photographs, limits, &gate)).await
+    }
+
+    /// Works on photographs with the models, off the async workers.
+    pub async fn run<T: Send + 'static, E: From<Refusal> + Send + 'static>(
+        &self,
+        place: Place,
+        work: impl FnOnce(&Models, &PhotoLimits) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E> {
+        self.run_and_keep(place, work).await.map(|(done, _)| done)
+    }
+
+    /// The same, for whoever has more work for the place.
+    pub async fn run_and_keep<T: Send + 'static, E: From<Refusal> + Send + 'static>(
+        &self,
+        place: Place,
+        work: impl FnOnce(&Models, &PhotoLimits) -> Result<T, E> + Send + 'static,
+    ) -> Result<(T, Place), E> {
         let models = self.models.load_full().ok_or(Refusal::NoModels)?;
         let worker = Arc::clone(&self.workers).acquire_owned().await.map_err(|_| Refusal::Crashed)?;
         let limits = self.limits;
         // The permits go into the task: a client that leaves does not free a place that is still being worked at.
         let work = tokio::task::spawn_blocking(move || {
-            let outcome = work(&models, &photographs, &limits, &gate);
-            drop((worker, place));
-            outcome
+            let outcome = work(&models, &limits);
+            drop(worker);
+            outcome.map(|done| (done, place))
         });
-        work.await.unwrap_or(Err(Refusal::Crashed))
+        work.await.unwrap_or_else(|_| Err(Refusal::Crashed.into()))
     }
 }
 
@@ -210,14 +233,14 @@ fn one(
     }
 }
 
-fn photo_code(error: &PhotoError) -> Code {
+pub(crate) fn photo_code(error: &PhotoError) -> Code {
     match error {
         PhotoError::TooManyBytes { .. } | PhotoError::TooLarge { .. } => Code::PhotoTooLarge,
         _ => Code::PhotoUnreadable,
     }
 }
 
-fn refusal_code(reason: RefusalReason) -> Code {
+pub(crate) fn refusal_code(reason: RefusalReason) -> Code {
     match reason {
         RefusalReason::NoFace => Code::NoFace,
         RefusalReason::SeveralFaces => Code::SeveralFaces,

@@ -122,7 +122,8 @@ pub(super) async fn read_photographs(api: &Api, mut multipart: Multipart) -> Res
             let message = format!("at most {} photographs in one request", limits.max_photos);
             return Err(ApiError::because(Code::PayloadTooLarge, message));
         }
-        photographs.push(read_field(field, photographs.len(), limits.max_photo_bytes).await?);
+        let name = format!("photograph {}", photographs.len());
+        photographs.push(read_field(field, &name, limits.max_photo_bytes).await?);
     }
     if photographs.is_empty() {
         return Err(ApiError::field("photo", Code::MissingField, "at least one photograph is needed"));
@@ -130,11 +131,12 @@ pub(super) async fn read_photographs(api: &Api, mut multipart: Multipart) -> Res
     Ok(photographs)
 }
 
-async fn read_field(mut field: Field<'_>, index: usize, max_bytes: usize) -> Result<Bytes, ApiError> {
+/// Reads one part of a form; `name` is what an error calls it.
+pub(super) async fn read_field(mut field: Field<'_>, name: &str, max_bytes: usize) -> Result<Bytes, ApiError> {
     let mut bytes = BytesMut::new();
     while let Some(chunk) = field.chunk().await.map_err(|error| multipart_error(&error))? {
         if bytes.len() + chunk.len() > max_bytes {
-            let message = format!("photograph {index} has more than {max_bytes} bytes");
+            let message = format!("{name} has more than {max_bytes} bytes");
             return Err(ApiError::because(Code::PayloadTooLarge, message));
         }
         bytes.extend_from_slice(&chunk);
@@ -150,7 +152,7 @@ pub(super) fn not_a_form(rejection: &MultipartRejection) -> ApiError {
     ApiError::because(code, "send multipart/form-data with fields named photo")
 }
 
-fn multipart_error(error: &MultipartError) -> ApiError {
+pub(super) fn multipart_error(error: &MultipartError) -> ApiError {
     let code = match error.status() {
         StatusCode::PAYLOAD_TOO_LARGE => Code::PayloadTooLarge,
         _ => Code::InvalidRequest,

@@ -37,6 +37,7 @@ fn class(method: &Method, permission: Permission) -> Class {
     match permission {
         Permission::DoorsCommand => Class::Command,
         Permission::PeopleEnrol if method == Method::POST => Class::Biometric,
+        Permission::RecognitionUse | Permission::RecognitionEmbed => Class::Biometric,
         _ if method == Method::GET || method == Method::HEAD => Class::Read,
         _ => Class::Write,
     }

@@ -30,6 +30,7 @@ mod page;
 mod peer;
 mod people;
 mod problem;
+mod recognition;
 mod renewals;
 mod sites;
 mod snapshots;
@@ -56,7 +57,7 @@ use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Pr
 use wire_contract::{Code, paths};
 
 use problem::ApiError;
-pub use state::{Api, BrokerControl, BrokerError, EnrolmentLimits, Settings};
+pub use state::{Api, BrokerControl, BrokerError, Comparisons, EnrolmentLimits, Settings};
 
 /// Bodies of JSON requests; ours are below 2 KiB.
 const MAX_JSON_BYTES: usize = 64 * 1024;
@@ -102,6 +103,7 @@ fn long() -> Router<Arc<Api>> {
 fn ordinary() -> Router<Arc<Api>> {
     let v1 = Router::new()
         .route("/v1/tenant", get(tenants::get))
+        .route("/v1/tenant/recognition", get(recognition::get_policy).put(recognition::put_policy))
         .route("/v1/api-keys", post(api_keys::create).get(api_keys::list))
         .route("/v1/api-keys/{id}", get(api_keys::get).delete(api_keys::revoke))
         .route("/v1/api-keys/{id}/rotate", post(api_keys::rotate))
@@ -136,6 +138,14 @@ fn ordinary() -> Router<Arc<Api>> {
     let photographs = Router::new()
         .route("/v1/people/{id}/enrolments", post(enrolments::create))
         .route("/v1/people/{id}/negative-anchors", post(anchors::create).get(anchors::list))
+        .route("/v1/recognition/detect", post(recognition::detect))
+        .route("/v1/recognition/quality", post(recognition::quality))
+        .route("/v1/recognition/liveness", post(recognition::liveness))
+        .route("/v1/recognition/embed", post(recognition::embed))
+        .route("/v1/recognition/compare", post(recognition::compare))
+        .route("/v1/recognition/verify", post(recognition::verify))
+        .route("/v1/recognition/identify", post(recognition::identify))
+        .route("/v1/recognition/search", post(recognition::search))
         .layer(DefaultBodyLimit::max(MAX_FORM_BYTES));
     let logs = Router::new()
         .route(&format!("{}/{{command}}", paths::DEVICE_LOGS), put(answers::put_logs))

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -17,6 +18,7 @@ use crate::keys::{Custody, Snapshots};
 use crate::limit::Limiter;
 use crate::outbound::address::AddressPolicy;
 use crate::pki::Pki;
+use crate::recognition::Galleries;
 use crate::store::Database;
 
 /// The API's share of the configuration, as final values.
@@ -86,6 +88,10 @@ pub struct Api {
     pub feed: Feed,
     /// Works on photographs.
     pub enroller: Enroller,
+    /// Tenants' galleries in memory.
+    pub galleries: Galleries,
+    /// Places for comparisons.
+    pub comparisons: Comparisons,
     /// The broker.
     pub broker: Arc<dyn BrokerControl>,
     /// Starting, ready, draining.
@@ -96,6 +102,20 @@ pub struct Api {
     pub stop: CancellationToken,
     /// The configuration.
     pub settings: Settings,
+}
+
+/// Comparisons at once, one a processor, and those that wait for one.
+pub struct Comparisons {
+    pub(super) workers: Arc<Semaphore>,
+    pub(super) places: Arc<Semaphore>,
+}
+
+impl Comparisons {
+    /// `workers` at once and `queue` more that wait.
+    #[must_use]
+    pub fn new(workers: usize, queue: usize) -> Self {
+        Self { workers: Arc::new(Semaphore::new(workers)), places: Arc::new(Semaphore::new(workers + queue)) }
+    }
 }
 
 impl Api {

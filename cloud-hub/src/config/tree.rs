@@ -35,6 +35,8 @@ pub struct Config {
     pub models: ModelsConfig,
     /// Enrolment by photograph.
     pub enrolment: EnrolmentConfig,
+    /// Recognition over the API.
+    pub recognition: RecognitionConfig,
     /// Webhook delivery.
     pub webhooks: WebhooksConfig,
     /// Galleries and their logs.
@@ -210,6 +212,16 @@ section! {
 }
 
 section! {
+    /// `[recognition]`
+    RecognitionConfig, PartialRecognition {
+        /// Memory for tenants' galleries.
+        galleries_mib: usize,
+        /// Comparisons that may wait.
+        queue: usize,
+    }
+}
+
+section! {
     /// `[webhooks]`
     WebhooksConfig, PartialWebhooks {
         /// Networks that are allowed although not public.
@@ -271,6 +283,8 @@ pub(super) struct PartialConfig {
     models: PartialModels,
     #[serde(default)]
     enrolment: PartialEnrolment,
+    #[serde(default)]
+    recognition: PartialRecognition,
     #[serde(default)]
     webhooks: PartialWebhooks,
     #[serde(default)]

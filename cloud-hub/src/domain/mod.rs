@@ -27,6 +27,7 @@ pub mod limit;
 pub mod message;
 pub mod people;
 pub mod permission;
+pub mod recognition;
 pub mod rest;
 pub mod retry;
 pub mod rotation;

@@ -31,6 +31,8 @@ macro_rules! permissions {
 permissions! {
     /// See the tenant, its limits and what it uses of them.
     TenantRead, "tenant:read";
+    /// Say how sure recognition must be.
+    TenantWrite, "tenant:write";
     /// See API keys, never their secrets.
     ApiKeysRead, "api_keys:read";
     /// Make, rotate and revoke API keys, with no more rights than one's own.
@@ -53,6 +55,10 @@ permissions! {
     PeopleWrite, "people:write";
     /// Send photographs: enrol people, and say who they are not.
     PeopleEnrol, "people:enrol";
+    /// Have photographs and templates compared: who it is, whether it is them.
+    RecognitionUse, "recognition:use";
+    /// Have photographs turned into templates and given out: whoever has one can compare it anywhere.
+    RecognitionEmbed, "recognition:embed";
     /// Read events, once or as they come.
     EventsRead, "events:read";
     /// See webhooks.
@@ -133,7 +139,9 @@ impl Role {
         let all = || P::ALL.iter().copied();
         match self {
             Self::Owner => all().collect(),
-            Self::Administrator => all().filter(|permission| *permission != P::ApiKeysWrite).collect(),
+            Self::Administrator => {
+                all().filter(|permission| !matches!(permission, P::ApiKeysWrite | P::RecognitionEmbed)).collect()
+            }
             Self::Operator => [
                 P::SitesRead,
                 P::DevicesRead,
@@ -141,6 +149,7 @@ impl Role {
                 P::PeopleRead,
                 P::PeopleWrite,
                 P::PeopleEnrol,
+                P::RecognitionUse,
                 P::EventsRead,
             ]
             .into_iter()
@@ -152,6 +161,7 @@ impl Role {
                 P::PeopleRead,
                 P::PeopleWrite,
                 P::PeopleEnrol,
+                P::RecognitionUse,
                 P::EventsRead,
                 P::WebhooksRead,
                 P::WebhooksWrite,
@@ -275,9 +285,11 @@ mod tests {
     }
 
     #[test]
-    fn only_an_owner_makes_keys_and_an_auditor_changes_nothing() {
+    fn only_an_owner_makes_keys_and_gets_templates_and_an_auditor_changes_nothing() {
         for role in Role::ALL {
-            assert_eq!(role.permissions().allow(Permission::ApiKeysWrite), *role == Role::Owner, "{role}");
+            for permission in [Permission::ApiKeysWrite, Permission::RecognitionEmbed] {
+                assert_eq!(role.permissions().allow(permission), *role == Role::Owner, "{role}: {permission}");
+            }
         }
         assert!(Role::Auditor.permissions().iter().all(|permission| permission.as_str().ends_with(":read")));
         assert_eq!(Role::Owner.permissions().iter().count(), Permission::ALL.len());
@@ -288,6 +300,6 @@ mod tests {
         let owner = Role::Owner.permissions();
         assert_eq!(owner.beyond(owner), Permissions::default());
         let beyond: Vec<Permission> = owner.beyond(Role::Administrator.permissions()).iter().collect();
-        assert_eq!(beyond, [Permission::ApiKeysWrite]);
+        assert_eq!(beyond, [Permission::ApiKeysWrite, Permission::RecognitionEmbed]);
     }
 }

@@ -144,6 +144,7 @@ impl Feature {
         match permission {
             Permission::WebhooksWrite => Some(Self::Webhooks),
             Permission::ConsumersWrite => Some(Self::Consumers),
+            Permission::RecognitionUse | Permission::RecognitionEmbed => Some(Self::Recognition),
             _ => None,
         }
     }

@@ -46,6 +46,9 @@ pub enum KeysError {
     /// A tenant without keys.
     #[error("tenant {0} has no key: restore the table tenant_secret")]
     NoTenantKey(TenantId),
+    /// Work on keys was thrown away by a panic.
+    #[error("work on keys was not finished")]
+    Crashed,
     /// Sealing or opening.
     #[error(transparent)]
     Vault(#[from] VaultError),

@@ -28,6 +28,7 @@ mod renewal;
 mod restored;
 mod signing;
 mod snapshots;
+mod unsealed;
 
 pub use anchors::{Anchored, NotThem};
 pub use api_keys::{Recognised, Rotated, WantedApiKey};
@@ -41,3 +42,4 @@ pub use opener::{Opener, stand_in_leaf};
 pub use restored::{BEAT, Raised};
 pub use signing::SigningKey;
 pub use snapshots::{Ready, Snapshots};
+pub use unsealed::{Found, Unsealed};

@@ -151,6 +151,20 @@ pub async fn of_person(tx: &mut TenantTx, person: PersonId) -> Result<Vec<Anchor
     rows.into_iter().map(Anchor::try_from).collect()
 }
 
+/// All anchors of a space.
+pub async fn of_space(tx: &mut TenantTx, space_id: &str) -> Result<Vec<Anchor>, StoreError> {
+    let tenant = tx.tenant_uuid();
+    let rows: Vec<AnchorRow> = sqlx::query_as(
+        "SELECT id, person_id, space_id, model_version, quality, revision, sealed, created_at FROM anchor
+         WHERE tenant_id = $1 AND space_id = $2",
+    )
+    .bind(tenant)
+    .bind(space_id)
+    .fetch_all(tx.conn())
+    .await?;
+    rows.into_iter().map(Anchor::try_from).collect()
+}
+
 /// Takes an anchor back: out of every gallery's log, its sealed body gone from row and records alike.
 pub async fn remove(
     tx: &mut TenantTx,

@@ -2,7 +2,7 @@
 
 use time::OffsetDateTime;
 
-use super::{StoreError, TenantTx};
+use super::{StoreError, TenantTx, template_changes};
 
 /// Rows removed by one statement: so that no lock is held long.
 const BATCH: i64 = 1_000;
@@ -45,5 +45,6 @@ pub async fn tidy(
         let done = sqlx::query(statement).bind(tenant).bind(before).bind(BATCH).execute(tx.conn()).await?;
         removed += done.rows_affected();
     }
+    template_changes::fold(tx).await?;
     Ok(removed)
 }

@@ -30,6 +30,7 @@ pub mod routes;
 pub mod secrets;
 pub mod sessions;
 pub mod streams;
+pub mod template_changes;
 pub mod templates;
 pub mod tenants;
 pub mod twins;
@@ -39,4 +40,4 @@ pub use database::{Database, Listener, Notice, TenantTx, Work, migrate};
 pub use error::{Clash, StoreError};
 
 /// The version of the schema that this program was written for: `migrations/0001_…`, `0002_…`, ...
-pub const SCHEMA_VERSION: i32 = 19;
+pub const SCHEMA_VERSION: i32 = 22;

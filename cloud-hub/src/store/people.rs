@@ -6,6 +6,8 @@
 
 use gallery_log::body::PersonState as LogState;
 use gallery_log::{Body, Kind, PersonBody, RecordId, TemplateBody};
+use std::collections::HashSet;
+
 use sqlx::FromRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -124,6 +126,20 @@ pub async fn join_new_gallery(
         galleries::append(tx, keys, gallery, &pending).await?;
     }
     Ok(person_keys.len())
+}
+
+/// Who belongs to a site.
+pub async fn ids_of_site(tx: &mut TenantTx, site: SiteId) -> Result<HashSet<Uuid>, StoreError> {
+    let tenant = tx.tenant_uuid();
+    let ids: Vec<Uuid> = sqlx::query_scalar(
+        "SELECT m.person_id FROM gallery g JOIN gallery_member m USING (tenant_id, gallery_id)
+         WHERE g.tenant_id = $1 AND g.site_id = $2",
+    )
+    .bind(tenant)
+    .bind(site.0)
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(ids.into_iter().collect())
 }
 
 /// Locks everybody who belongs to all sites: a deletion or an enrolment under way is waited for, and one that begins

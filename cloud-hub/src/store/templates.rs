@@ -110,6 +110,31 @@ pub async fn of_person(tx: &mut TenantTx, person: PersonId) -> Result<Vec<Templa
     rows.into_iter().map(Template::try_from).collect()
 }
 
+/// The ids of all templates of a space.
+pub async fn ids_of_space(tx: &mut TenantTx, space_id: &str) -> Result<Vec<TemplateId>, StoreError> {
+    let tenant = tx.tenant_uuid();
+    let ids: Vec<Uuid> = sqlx::query_scalar("SELECT id FROM template WHERE tenant_id = $1 AND space_id = $2")
+        .bind(tenant)
+        .bind(space_id)
+        .fetch_all(tx.conn())
+        .await?;
+    Ok(ids.into_iter().map(TemplateId).collect())
+}
+
+/// The templates with these ids, as far as there are such.
+pub async fn with_ids(tx: &mut TenantTx, ids: &[TemplateId]) -> Result<Vec<Template>, StoreError> {
+    let tenant = tx.tenant_uuid();
+    let rows: Vec<TemplateRow> = sqlx::query_as(
+        "SELECT id, person_id, space_id, model_version, quality, revision, sealed, created_at FROM template
+         WHERE tenant_id = $1 AND id = ANY ($2)",
+    )
+    .bind(tenant)
+    .bind(ids.iter().map(|id| id.0).collect::<Vec<_>>())
+    .fetch_all(tx.conn())
+    .await?;
+    rows.into_iter().map(Template::try_from).collect()
+}
+
 /// Removes a person's templates and, with them, their vectors.
 pub(super) async fn delete_of_person(tx: &mut TenantTx, person: PersonId) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();

@@ -133,6 +133,21 @@ pub async fn agree(tx: &mut TenantTx, agreement: &Agreement) -> Result<(), Store
     Ok(())
 }
 
+/// How sure recognition must be for the tenant: a FAR from the model pack's table of thresholds.
+pub async fn match_far(tx: &mut TenantTx) -> Result<String, StoreError> {
+    let tenant = tx.tenant_uuid();
+    let statement = "SELECT match_far FROM tenant WHERE tenant_id = $1";
+    Ok(sqlx::query_scalar(statement).bind(tenant).fetch_one(tx.conn()).await?)
+}
+
+/// Changes it.
+pub async fn set_match_far(tx: &mut TenantTx, far: &str) -> Result<(), StoreError> {
+    let tenant = tx.tenant_uuid();
+    let statement = "UPDATE tenant SET match_far = $2 WHERE tenant_id = $1";
+    sqlx::query(statement).bind(tenant).bind(far).execute(tx.conn()).await?;
+    Ok(())
+}
+
 /// How many of a resource the tenant has.
 pub async fn count(tx: &mut TenantTx, resource: Resource) -> Result<u64, StoreError> {
     let statement = match resource {

@@ -34,7 +34,7 @@ use crate::api::enroller::Enroller;
 use crate::api::feed::Feed;
 use crate::api::health::{Life, Phase};
 use crate::api::listener::{ListenerOptions, TlsConfig};
-use crate::api::{self, Api, EnrolmentLimits, Settings, control, listener};
+use crate::api::{self, Api, Comparisons, EnrolmentLimits, Settings, control, listener};
 use crate::cli::control_socket;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -51,6 +51,7 @@ use crate::notify::worker::{Notifier, NotifierOptions};
 use crate::outbound::address::AddressPolicy;
 use crate::pki::Pki;
 use crate::publish::{self, HomeSettings, Publisher, Seams};
+use crate::recognition::Galleries;
 use crate::store::{self, Database, Notice};
 use broker::Broker;
 use parts::{BrokerPart, DatabasePart, Registered};
@@ -232,6 +233,7 @@ fn make_api(
         home: home_settings(config),
         writing: tokio::sync::Mutex::default(),
     };
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let limits = &config.enrolment;
     let photographs = PhotoLimits { max_bytes: limits.max_photo_bytes, ..PhotoLimits::default() };
     Api {
@@ -243,6 +245,8 @@ fn make_api(
         limiter: Arc::clone(limiter),
         feed: Feed::default(),
         enroller: Enroller::new(limits.workers, limits.queue, photographs),
+        galleries: Galleries::new(base.custody.clone(), config.recognition.galleries_mib.saturating_mul(1 << 20)),
+        comparisons: Comparisons::new(processors, config.recognition.queue),
         broker: Arc::new(broker),
         life: Life::default(),
         probes: probes::all(&base.db, &base.custody, connected.subscribe(), limiter),

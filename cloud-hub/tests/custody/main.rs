@@ -10,6 +10,7 @@ mod api_keys;
 mod devices;
 mod duplicates;
 mod people;
+mod recognition;
 mod reports;
 mod restored;
 mod snapshots;

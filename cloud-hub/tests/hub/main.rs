@@ -15,6 +15,7 @@ mod events;
 mod life;
 mod limits;
 mod process;
+mod recognition;
 mod renewals;
 mod roles;
 mod snapshots;

@@ -1,0 +1,11 @@
+//! Recognition for callers of the API: faces in a photograph, and whose they are among a tenant's people.
+//!
+//! In: photographs or templates. Out: what is seen ([`faces`]), and who is nearest in the tenant's gallery ([`galleries`]). What
+//! follows from a score is `domain::recognition`'s to say. Deliberately absent: requests and answers (`api::recognition`).
+
+pub mod faces;
+pub mod galleries;
+mod warm;
+
+pub use galleries::Galleries;
+pub use warm::{Own, Warm};

@@ -1,0 +1,102 @@
+//! One tenant's gallery of one space, unsealed and ready to search.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use face_core::embedding::dot;
+use face_core::gallery::{PersonId, TemplateId};
+use face_core::{Embedding, Gallery as _, Similarity};
+use face_index::{BuildError, Engine, Snapshot, at_stored_precision};
+
+/// Templates and anchors as they were at a stamp, and the index over them.
+pub struct Warm {
+    /// The changes that are in it.
+    pub(super) stamp: i64,
+    pub(super) rows: Rows,
+    /// When all of it was last read, not only what had changed.
+    pub(super) read: Instant,
+    index: Snapshot,
+    of_person: HashMap<PersonId, Vec<TemplateId>>,
+    anchors_of_person: HashMap<PersonId, Vec<TemplateId>>,
+}
+
+/// One person's own templates and anchors compared with a probe.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Own {
+    /// The best of the templates.
+    pub best: Option<f32>,
+    /// The nearest of the anchors.
+    pub anchor: Option<f32>,
+    /// How many templates there are.
+    pub templates: usize,
+}
+
+/// Unsealed templates and anchors, by their ids.
+#[derive(Clone, Default)]
+pub(super) struct Rows {
+    pub(super) templates: HashMap<TemplateId, (PersonId, Embedding)>,
+    pub(super) anchors: HashMap<TemplateId, (PersonId, Embedding)>,
+}
+
+impl Rows {
+    fn in_order(rows: &HashMap<TemplateId, (PersonId, Embedding)>) -> Vec<(PersonId, TemplateId, Embedding)> {
+        let mut rows: Vec<_> = rows.iter().map(|(id, (person, embedding))| (*person, *id, embedding.clone())).collect();
+        // By id: equal scores are decided alike by every hub.
+        rows.sort_unstable_by_key(|(_, id, _)| *id);
+        rows
+    }
+}
+
+fn by_person(rows: &HashMap<TemplateId, (PersonId, Embedding)>) -> HashMap<PersonId, Vec<TemplateId>> {
+    let mut people: HashMap<PersonId, Vec<TemplateId>> = HashMap::new();
+    for (id, (person, _)) in rows {
+        people.entry(*person).or_default().push(*id);
+    }
+    people
+}
+
+impl Warm {
+    pub(super) fn build(stamp: i64, rows: Rows, read: Instant) -> Result<Self, BuildError> {
+        let index = Snapshot::build(Rows::in_order(&rows.templates), Engine::Auto)?;
+        let index = index.with_anchors(Rows::in_order(&rows.anchors));
+        let (of_person, anchors_of_person) = (by_person(&rows.templates), by_person(&rows.anchors));
+        Ok(Self { stamp, rows, read, index, of_person, anchors_of_person })
+    }
+
+    /// Compares a probe with one person alone, scored as a search scores.
+    #[must_use]
+    pub fn own(&self, person: PersonId, probe: &Embedding) -> Own {
+        let best = |of: &HashMap<PersonId, Vec<TemplateId>>, rows: &HashMap<TemplateId, (PersonId, Embedding)>| {
+            let ids = of.get(&person).into_iter().flatten();
+            let scores = ids.filter_map(|id| rows.get(id)).map(|(_, template)| {
+                let cosine = dot(&at_stored_precision(template), probe.as_slice());
+                Similarity::docked(cosine, probe.handicap(), template.handicap()).value()
+            });
+            scores.max_by(f32::total_cmp)
+        };
+        Own {
+            best: best(&self.of_person, &self.rows.templates),
+            anchor: best(&self.anchors_of_person, &self.rows.anchors),
+            templates: self.of_person.get(&person).map_or(0, Vec::len),
+        }
+    }
+
+    /// The index.
+    #[must_use]
+    pub fn index(&self) -> &Snapshot {
+        &self.index
+    }
+
+    /// Templates in it.
+    #[must_use]
+    pub fn templates(&self) -> usize {
+        self.index.len()
+    }
+
+    /// What it takes of the memory, near enough.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        const ROW: usize = size_of::<(TemplateId, PersonId, Embedding)>();
+        self.index.vector_bytes() + (self.rows.templates.len() + self.rows.anchors.len()) * ROW * 8 / 7
+    }
+}

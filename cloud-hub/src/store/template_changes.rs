@@ -1,0 +1,32 @@
+//! How often a tenant's templates and anchors have changed: what an index in memory is compared with.
+
+use super::{StoreError, TenantTx};
+
+/// From so many rows on they are folded into one.
+const FOLD_FROM: i64 = 64;
+
+/// How many changes there have been. It grows with every commit that changes a template or an anchor, and with nothing else:
+/// equal stamps are equal templates.
+pub async fn stamp(tx: &mut TenantTx) -> Result<i64, StoreError> {
+    let tenant = tx.tenant_uuid();
+    let statement = "SELECT coalesce(sum(changes), 0)::bigint FROM template_change WHERE tenant_id = $1";
+    Ok(sqlx::query_scalar(statement).bind(tenant).fetch_one(tx.conn()).await?)
+}
+
+/// Makes one row of many; the sum stays. Of two hubs at once the second waits, and finds those rows gone.
+pub async fn fold(tx: &mut TenantTx) -> Result<(), StoreError> {
+    let tenant = tx.tenant_uuid();
+    sqlx::query(
+        "WITH gone AS (
+             DELETE FROM template_change WHERE tenant_id = $1 AND id IN (
+                 SELECT id FROM template_change
+                 WHERE tenant_id = $1 AND (SELECT count(*) FROM template_change WHERE tenant_id = $1) >= $2)
+             RETURNING changes)
+         INSERT INTO template_change (tenant_id, changes) SELECT $1, sum(changes) FROM gone HAVING count(*) > 0",
+    )
+    .bind(tenant)
+    .bind(FOLD_FROM)
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
