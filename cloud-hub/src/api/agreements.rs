@@ -72,7 +72,9 @@ pub(super) async fn change(
                 Ok::<_, ApiError>(audit::write(tx, entry).await?)
             })
         })
-        .await
+        .await?;
+    api.custody.forget_keys(tenant);
+    Ok(())
 }
 
 fn applied(mut agreed: Agreement, tier: Option<Tier>, changes: &Changes) -> Result<Agreement, ApiError> {

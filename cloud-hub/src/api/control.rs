@@ -164,6 +164,7 @@ async fn serve_tenant(api: &Api, tenant: Uuid, serve: bool) -> Answer {
             })
         })
         .await?;
+    api.custody.forget_keys(tenant);
     ok(json!(tenants::show(api, tenant).await?))
 }
 

@@ -18,7 +18,7 @@ use crate::keys::{Custody, Snapshots};
 use crate::limit::Limiter;
 use crate::outbound::address::AddressPolicy;
 use crate::pki::Pki;
-use crate::recognition::Galleries;
+use crate::recognition::{Galleries, Uses};
 use crate::store::Database;
 
 /// The API's share of the configuration, as final values.
@@ -90,6 +90,8 @@ pub struct Api {
     pub enroller: Enroller,
     /// Tenants' galleries in memory.
     pub galleries: Galleries,
+    /// Notes uses of recognition.
+    pub uses: Uses,
     /// Places for comparisons.
     pub comparisons: Comparisons,
     /// The broker.

@@ -5,6 +5,7 @@ use serde_json::json;
 use time::OffsetDateTime;
 
 use super::custody::log;
+use super::recognised::Known;
 use super::{Custody, KeysError};
 use crate::domain::api_key::ApiKey;
 use crate::domain::ids::{ApiKeyId, TenantId};
@@ -109,6 +110,7 @@ impl Custody {
                 })
             })
             .await?;
+        self.forget_keys(tenant);
         Ok(Rotated { key, old_ends_at })
     }
 
@@ -122,12 +124,19 @@ impl Custody {
                     log(tx, &actor, "api_key.revoke", "api_key", key.0, json!({})).await
                 })
             })
-            .await
+            .await?;
+        self.forget_keys(tenant);
+        Ok(())
     }
 
-    /// Whose key this is; `None` if it is unknown, wrong, revoked or expired, which callers must not tell apart.
+    /// Whose key this is; `None` if it is unknown, wrong, revoked or expired, which callers must not tell apart. A key that was
+    /// recognised in the last two seconds is believed without asking.
     pub async fn recognise(&self, key: &ApiKey) -> Result<Option<Recognised>, KeysError> {
         let (id, now) = (key.id, self.clock.now());
+        if let Some(known) = self.known.get(id, now) {
+            return Ok(self.keyring.is_api_key(&key.secret, &known.mac).then_some(known.recognised));
+        }
+        let ticket = self.known.ticket();
         let Some(tenant) = routes::tenant_of_api_key(&self.db, id).await? else { return Ok(None) };
         let found = self.db.tenant(tenant, move |tx| Box::pin(credentials::admission(tx, id, now))).await?;
         let Some(found) = found.filter(|found| self.keyring.is_api_key(&key.secret, &found.mac)) else {
@@ -136,13 +145,20 @@ impl Custody {
         if found.last_used_at.is_none_or(|last| now - last >= credentials::LAST_USED_WITHIN) {
             self.db.tenant(tenant, move |tx| Box::pin(credentials::used(tx, id, now))).await?;
         }
-        Ok(Some(Recognised {
+        let recognised = Recognised {
             tenant,
             permissions: found.grant.permissions(),
             requests_per_hour: found.requests_per_hour,
             suspended: found.suspended,
             agreement: found.agreement,
-        }))
+        };
+        self.known.remember(id, Known { mac: found.mac, recognised, expires_at: found.expires_at }, ticket);
+        Ok(Some(recognised))
+    }
+
+    /// To be called when something was changed that decides what a tenant's keys may do: it holds for the next request.
+    pub fn forget_keys(&self, tenant: TenantId) {
+        self.known.forget(tenant);
     }
 
     fn new_key(&self, wanted: WantedApiKey) -> Result<(ApiKey, NewApiKey), KeysError> {

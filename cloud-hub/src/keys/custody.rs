@@ -14,6 +14,7 @@ use wire_contract::EventData;
 use wire_contract::event::{ClaimReusedData, PersonDeletedData};
 use zeroize::Zeroizing;
 
+use super::recognised::KnownKeys;
 use super::{Keyring, KeysError};
 use crate::clock::Clock;
 use crate::domain::certificate::DeviceCertificate;
@@ -35,6 +36,7 @@ pub struct Custody {
     pub(super) db: Database,
     pub(super) keyring: Arc<Keyring>,
     pub(super) clock: Clock,
+    pub(super) known: Arc<KnownKeys>,
 }
 
 /// A site to be made.
@@ -110,7 +112,7 @@ impl Custody {
     /// Puts a keyring and a database together.
     #[must_use]
     pub fn new(db: Database, keyring: Arc<Keyring>, clock: Clock) -> Self {
-        Self { db, keyring, clock }
+        Self { db, keyring, clock, known: Arc::default() }
     }
 
     /// The keyring.

@@ -24,6 +24,7 @@ mod link;
 mod opener;
 mod person_files;
 mod persons;
+mod recognised;
 mod renewal;
 mod restored;
 mod signing;

@@ -78,8 +78,13 @@ impl Galleries {
 
     /// The tenant's gallery of a space as it is now.
     pub async fn of(&self, tenant: TenantId, space: &Space) -> Result<Arc<Warm>, GalleryError> {
-        let key = (tenant, space.id.clone());
         let stamp = self.custody.template_stamp(tenant).await?;
+        self.of_stamp(tenant, space, stamp).await
+    }
+
+    /// The same for whoever has asked for the stamp in a transaction of their own: a gallery at least as new.
+    pub async fn of_stamp(&self, tenant: TenantId, space: &Space, stamp: i64) -> Result<Arc<Warm>, GalleryError> {
+        let key = (tenant, space.id.clone());
         let place = self.place(&key);
         if let Some(warm) = place.present.filter(|warm| is_current(warm, stamp)) {
             return Ok(warm);

@@ -5,7 +5,9 @@
 
 pub mod faces;
 pub mod galleries;
+pub mod uses;
 mod warm;
 
 pub use galleries::Galleries;
+pub use uses::Uses;
 pub use warm::{Own, Warm};

@@ -64,6 +64,8 @@ pub struct Admission {
     pub last_used_at: Option<OffsetDateTime>,
     /// How many requests an hour it may ask, if not as many as its tenant.
     pub requests_per_hour: Option<u32>,
+    /// When it ends by itself, if it does.
+    pub expires_at: Option<OffsetDateTime>,
     /// Whether its tenant is not served at present.
     pub suspended: bool,
     /// What was agreed upon with its tenant.
@@ -109,6 +111,7 @@ struct AdmissionRow {
     scopes: Option<Vec<String>>,
     last_used_at: Option<OffsetDateTime>,
     key_requests_per_hour: Option<i64>,
+    expires_at: Option<OffsetDateTime>,
     suspended: bool,
     #[sqlx(flatten)]
     agreement: AgreementRow,
@@ -122,7 +125,7 @@ fn requests(count: Option<i64>) -> Option<u32> {
 pub async fn admission(tx: &mut TenantTx, id: ApiKeyId, now: OffsetDateTime) -> Result<Option<Admission>, StoreError> {
     let tenant = tx.tenant_uuid();
     let statement = format!(
-        "SELECT k.mac, k.role, k.scopes, k.last_used_at, k.requests_per_hour AS key_requests_per_hour,
+        "SELECT k.mac, k.role, k.scopes, k.last_used_at, k.requests_per_hour AS key_requests_per_hour, k.expires_at,
              t.suspended_at IS NOT NULL AS suspended, {AGREEMENT}
          FROM api_key k JOIN tenant t USING (tenant_id)
          WHERE k.tenant_id = $1 AND k.id = $2 AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > $3)"
@@ -140,6 +143,7 @@ pub async fn admission(tx: &mut TenantTx, id: ApiKeyId, now: OffsetDateTime) -> 
         grant: grant(&row.role, row.scopes)?,
         last_used_at: row.last_used_at,
         requests_per_hour: requests(row.key_requests_per_hour),
+        expires_at: row.expires_at,
         suspended: row.suspended,
         agreement: row.agreement.try_into()?,
     }))

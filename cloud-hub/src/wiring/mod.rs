@@ -51,7 +51,7 @@ use crate::notify::worker::{Notifier, NotifierOptions};
 use crate::outbound::address::AddressPolicy;
 use crate::pki::Pki;
 use crate::publish::{self, HomeSettings, Publisher, Seams};
-use crate::recognition::Galleries;
+use crate::recognition::{Galleries, Uses, uses};
 use crate::store::{self, Database, Notice};
 use broker::Broker;
 use parts::{BrokerPart, DatabasePart, Registered};
@@ -141,7 +141,9 @@ async fn start(config: &Config, clock: &Clock) -> Result<Running> {
     let (mut front_tasks, mut back_tasks) = (Tasks::default(), Tasks::default());
     let (connected, _) = watch::channel(false);
     let limiter = Arc::new(Limiter::new(parts::shared_limits(config)?));
-    let api = Arc::new(make_api(config, clock, &base, &limiter, &connected, &front));
+    let (uses, writer) = uses::uses(base.db.clone());
+    back_tasks.spawn("uses of recognition", until(back.clone(), writer.run()));
+    let api = Arc::new(make_api(config, clock, &base, (&limiter, uses), &connected, &front));
     let (breathing, end) = (Arc::clone(&limiter), back.clone());
     back_tasks.spawn("limits", async move { breathing.breathe(end).await });
     start_back(config, clock, &base, &api, connected, &back, &mut back_tasks)?;
@@ -220,7 +222,7 @@ fn make_api(
     config: &Config,
     clock: &Clock,
     base: &Foundation,
-    limiter: &Arc<Limiter>,
+    (limiter, uses): (&Arc<Limiter>, Uses),
     connected: &watch::Sender<bool>,
     front: &CancellationToken,
 ) -> Api {
@@ -246,6 +248,7 @@ fn make_api(
         feed: Feed::default(),
         enroller: Enroller::new(limits.workers, limits.queue, photographs),
         galleries: Galleries::new(base.custody.clone(), config.recognition.galleries_mib.saturating_mul(1 << 20)),
+        uses,
         comparisons: Comparisons::new(processors, config.recognition.queue),
         broker: Arc::new(broker),
         life: Life::default(),
@@ -262,6 +265,14 @@ fn make_api(
             webhook_policy: AddressPolicy::new(config.webhooks.allow_networks.clone()),
             keep: keep_rule(config),
         },
+    }
+}
+
+/// Work that ends with its task's stop, whoever still waits for it.
+async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = work => {}
     }
 }
 

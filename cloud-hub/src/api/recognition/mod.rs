@@ -42,7 +42,7 @@ use crate::domain::recognition::{WhyNot, identified, verify as judge};
 use crate::recognition::Warm;
 use crate::recognition::faces::{self, StillLife};
 use crate::recognition::galleries::GalleryError;
-use crate::store::audit;
+use crate::recognition::uses::Use;
 use policy::Rules;
 
 /// People that one answer names at most.
@@ -242,7 +242,7 @@ pub(super) async fn verify(
     let probe = the_probe(&mut input, &rules.space, |options| &options.template)?;
     let with_life = input.options.refuse_attacks.unwrap_or(true);
     let (probe, _) = probed(&api, probe, input.place(), IMAGE, with_life).await?;
-    let gallery = api.galleries.of(caller.tenant, &rules.space).await?;
+    let gallery = gallery(&api, &caller, &rules, &probe).await?;
     let scored = compare_with(&api, gallery, move |gallery| {
         let own = gallery.own(face_core::gallery::PersonId(person.0), &probe.embedding);
         (own, probe.life)
@@ -278,7 +278,7 @@ pub(super) async fn identify(
     let probe = the_probe(&mut input, &rules.space, |options| &options.template)?;
     let with_life = input.options.refuse_attacks.unwrap_or(true);
     let (probe, _) = probed(&api, probe, input.place(), IMAGE, with_life).await?;
-    let gallery = api.galleries.of(caller.tenant, &rules.space).await?;
+    let gallery = gallery(&api, &caller, &rules, &probe).await?;
     let (compared, life) = (gallery.templates(), probe.life);
     let policy = OpenSetPolicy { margin: rules.margin, threshold: rules.threshold(compared) };
     let searched = compare_with(&api, gallery, move |gallery| {
@@ -340,7 +340,7 @@ pub(super) async fn search(
         None => None,
         Some(site) => Some(policy::people_of_site(&api, &caller, site).await?),
     };
-    let gallery = api.galleries.of(caller.tenant, &rules.space).await?;
+    let gallery = gallery(&api, &caller, &rules, &probe).await?;
     let compared = gallery.templates();
     let wanted = move |row: &Ranked| {
         of_site.as_ref().is_none_or(|people| people.contains(&row.person.0))
@@ -394,6 +394,16 @@ fn the_probe<T: Fields>(
 struct Probed {
     embedding: Embedding,
     life: Option<StillLife>,
+    from_photograph: bool,
+}
+
+/// The gallery as it is when the search begins: models take their time, in which somebody may be deleted.
+async fn gallery(api: &Api, caller: &Caller, rules: &Rules, probe: &Probed) -> Result<Arc<Warm>, GalleryError> {
+    if probe.from_photograph {
+        api.galleries.of(caller.tenant, &rules.space).await
+    } else {
+        api.galleries.of_stamp(caller.tenant, &rules.space, rules.stamp).await
+    }
 }
 
 /// The template behind a photograph. The place comes back for a second one.
@@ -405,13 +415,13 @@ async fn probed(
     with_life: bool,
 ) -> Result<(Probed, Option<Place>), ApiError> {
     let bytes = match probe {
-        Sought::Template(embedding) => return Ok((Probed { embedding, life: None }, place)),
+        Sought::Template(embedding) => return Ok((Probed { embedding, life: None, from_photograph: false }, place)),
         Sought::Photograph(bytes) => bytes,
     };
     let place = place.ok_or_else(|| ApiError::of(Code::Internal))?;
     let work = api.enroller.run_and_keep(place, move |models, limits| faces::probe(models, limits, &bytes, with_life));
     let (probe, place) = work.await.map_err(|why| no_face(why, name))?;
-    Ok((Probed { embedding: probe.embedding, life: probe.life }, Some(place)))
+    Ok((Probed { embedding: probe.embedding, life: probe.life, from_photograph: true }, Some(place)))
 }
 
 /// Why a photograph is refused before anybody is looked for in it.
@@ -467,7 +477,7 @@ fn best_of_each(rows: &[Ranked], limit: usize, min_score: Option<f32>) -> Vec<Ca
     first.map(view).collect()
 }
 
-/// Writes a use of recognition into the audit.
+/// Writes a use of recognition into the audit. Without it there is no answer.
 async fn note(
     api: &Api,
     caller: &Caller,
@@ -475,15 +485,8 @@ async fn note(
     person: Option<Uuid>,
     detail: Value,
 ) -> Result<(), ApiError> {
-    let actor = caller.actor();
-    api.db
-        .tenant(caller.tenant, move |tx| {
-            Box::pin(async move {
-                let object_kind = if person.is_some() { "person" } else { "tenant" };
-                let entry = audit::Entry { actor: &actor, action, object_kind, object_id: person, detail };
-                audit::write(tx, entry).await
-            })
-        })
-        .await?;
-    Ok(())
+    let noted = Use { tenant: caller.tenant, actor: caller.actor(), action, person, detail };
+    api.uses.note(noted).await.map_err(|_| {
+        ApiError::because(Code::Unavailable, "the audit cannot be written at present").retry_after(RETRY_AFTER_SECONDS)
+    })
 }

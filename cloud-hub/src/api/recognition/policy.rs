@@ -19,7 +19,7 @@ use crate::api::enrolments::refused;
 use crate::api::problem::ApiError;
 use crate::api::state::Api;
 use crate::domain::ids::SiteId;
-use crate::store::{audit, people, places, tenants};
+use crate::store::{audit, people, places, template_changes, tenants};
 
 /// How far the best person must be above the second-best one: as a door's default, which was measured with the thresholds.
 const MARGIN: f32 = 0.05;
@@ -34,18 +34,25 @@ pub(super) struct Rules {
     pub(super) ladder: ThresholdLadder,
     /// See [`MARGIN`].
     pub(super) margin: f32,
+    /// How often the tenant's templates had changed when the request came.
+    pub(super) stamp: i64,
 }
 
 impl Rules {
     /// The tenant's, with the models in use.
     pub(super) async fn of(api: &Api, caller: &Caller) -> Result<Self, ApiError> {
         let models = api.enroller.models().ok_or_else(|| refused(Refusal::NoModels))?;
-        let far = api.db.tenant(caller.tenant, |tx| Box::pin(tenants::match_far(tx))).await?;
+        let asked = api.db.tenant(caller.tenant, |tx| {
+            Box::pin(
+                async move { Ok::<_, ApiError>((tenants::match_far(tx).await?, template_changes::stamp(tx).await?)) },
+            )
+        });
+        let (far, stamp) = asked.await?;
         let ladder = ladder(&models, &far).map_err(|message| {
             // A pack of other rates took the place of the one that the tenant chose from.
             ApiError::because(Code::ModelsUnavailable, format!("{message}: PUT /v1/tenant/recognition"))
         })?;
-        Ok(Self { space: models.pack.manifest().space(), far, ladder, margin: MARGIN })
+        Ok(Self { space: models.pack.manifest().space(), far, ladder, margin: MARGIN, stamp })
     }
 
     /// What has to be reached among so many templates. Beyond what was calibrated nobody is known.

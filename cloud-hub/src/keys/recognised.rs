@@ -1,0 +1,138 @@
+//! Keys that were recognised lately, so that a busy caller does not ask the database twice a request.
+//!
+//! What is remembered holds for two seconds, and no longer than the key: a key that another hub revokes ends here within that time.
+//! Whatever this hub changes is forgotten at once.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use time::OffsetDateTime;
+
+use super::Recognised;
+use crate::domain::ids::{ApiKeyId, TenantId};
+
+/// How long a key is believed without asking.
+const BELIEVED: Duration = Duration::from_secs(2);
+/// Keys remembered at once, some 200 bytes each.
+const MAX_KEYS: usize = 10_000;
+
+/// A key as the database had it.
+#[derive(Clone, Copy)]
+pub(super) struct Known {
+    /// The MAC of its secret half.
+    pub(super) mac: [u8; 32],
+    /// What it is.
+    pub(super) recognised: Recognised,
+    /// When it ends by itself, if it does.
+    pub(super) expires_at: Option<OffsetDateTime>,
+}
+
+#[derive(Default)]
+struct Held {
+    keys: HashMap<ApiKeyId, (Known, Instant)>,
+    /// Grows with everything that is forgotten, so that what was read before is not remembered after.
+    forgotten: u64,
+}
+
+/// The keys of all tenants.
+#[derive(Default)]
+pub(super) struct KnownKeys(Mutex<Held>);
+
+impl std::fmt::Debug for KnownKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KnownKeys").field("keys", &self.0.lock().keys.len()).finish_non_exhaustive()
+    }
+}
+
+impl KnownKeys {
+    /// A key that is still believed at `now`.
+    pub(super) fn get(&self, id: ApiKeyId, now: OffsetDateTime) -> Option<Known> {
+        let held = self.0.lock();
+        let (known, read) = held.keys.get(&id)?;
+        let ended = known.expires_at.is_some_and(|end| end <= now);
+        (read.elapsed() < BELIEVED && !ended).then_some(*known)
+    }
+
+    /// To be asked before the database is, and given to [`KnownKeys::remember`].
+    pub(super) fn ticket(&self) -> u64 {
+        self.0.lock().forgotten
+    }
+
+    /// Remembers what the database said, unless something was forgotten since the ticket was taken.
+    pub(super) fn remember(&self, id: ApiKeyId, known: Known, ticket: u64) {
+        let mut held = self.0.lock();
+        if held.forgotten != ticket {
+            return;
+        }
+        if held.keys.len() >= MAX_KEYS {
+            held.keys.retain(|_, (_, read)| read.elapsed() < BELIEVED);
+            if held.keys.len() >= MAX_KEYS {
+                held.keys.clear();
+            }
+        }
+        held.keys.insert(id, (known, Instant::now()));
+    }
+
+    /// Forgets every key of a tenant: something of it has changed.
+    pub(super) fn forget(&self, tenant: TenantId) {
+        let mut held = self.0.lock();
+        held.forgotten += 1;
+        held.keys.retain(|_, (known, _)| known.recognised.tenant != tenant);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::domain::permission::Role;
+    use crate::domain::tenant::{Agreement, Tier};
+
+    fn known(tenant: u128, expires_at: Option<OffsetDateTime>) -> Known {
+        let recognised = Recognised {
+            tenant: TenantId(Uuid::from_u128(tenant)),
+            permissions: Role::Owner.permissions(),
+            requests_per_hour: None,
+            suspended: false,
+            agreement: Agreement::of(Tier::Basic),
+        };
+        Known { mac: [0; 32], recognised, expires_at }
+    }
+
+    fn id(key: u128) -> ApiKeyId {
+        ApiKeyId(Uuid::from_u128(key))
+    }
+
+    #[test]
+    fn a_key_is_believed_until_it_ends_or_its_tenant_changes() {
+        let (keys, now) = (KnownKeys::default(), OffsetDateTime::UNIX_EPOCH);
+        let end = now + time::Duration::HOUR;
+        for (key, tenant) in [(1, 1), (2, 1), (3, 2)] {
+            keys.remember(id(key), known(tenant, Some(end)), keys.ticket());
+        }
+        assert!(keys.get(id(1), now).is_some() && keys.get(id(9), now).is_none());
+        assert!(keys.get(id(1), end).is_none(), "it has ended");
+        keys.forget(TenantId(Uuid::from_u128(1)));
+        assert!(keys.get(id(1), now).is_none() && keys.get(id(2), now).is_none() && keys.get(id(3), now).is_some());
+    }
+
+    #[test]
+    fn what_was_read_before_a_change_is_not_remembered_after_it() {
+        let (keys, now) = (KnownKeys::default(), OffsetDateTime::UNIX_EPOCH);
+        let ticket = keys.ticket();
+        keys.forget(TenantId(Uuid::from_u128(7)));
+        keys.remember(id(1), known(7, None), ticket);
+        assert!(keys.get(id(1), now).is_none());
+    }
+
+    #[test]
+    fn there_are_never_more_than_fit() {
+        let keys = KnownKeys::default();
+        for key in 0..MAX_KEYS as u128 * 2 + 5 {
+            keys.remember(id(key), known(1, None), keys.ticket());
+        }
+        assert!(keys.0.lock().keys.len() <= MAX_KEYS);
+    }
+}

@@ -1,0 +1,115 @@
+//! Uses of recognition, written into the audit together: as many as came while the ones before were being written.
+//!
+//! Each caller waits until its own entry is committed, and without it gets no answer. A commit is a wait for a disk, and a thousand of
+//! them a second are more than a disk has; one for all who wait is not.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+
+use crate::domain::ids::TenantId;
+use crate::store::{Database, audit};
+
+/// Entries that wait to be written; a caller that finds no room waits for it.
+const WAITING: usize = 1_024;
+/// Entries written at once.
+const TOGETHER: usize = 256;
+
+/// A use of recognition.
+#[derive(Debug)]
+pub struct Use {
+    /// Whose people were asked about.
+    pub tenant: TenantId,
+    /// Who asked.
+    pub actor: String,
+    /// `recognition.identify`, ...
+    pub action: &'static str,
+    /// Who was recognised.
+    pub person: Option<Uuid>,
+    /// The decision. Never a vector, a picture or a name.
+    pub detail: Value,
+}
+
+/// It is not in the audit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the use could not be written into the audit")]
+pub struct NotNoted;
+
+struct Waiting {
+    noted: Use,
+    done: oneshot::Sender<()>,
+}
+
+/// Where uses are noted.
+#[derive(Clone)]
+pub struct Uses(mpsc::Sender<Waiting>);
+
+/// Writes what was noted; ends when every [`Uses`] is gone.
+pub struct Writer {
+    db: Database,
+    inbox: mpsc::Receiver<Waiting>,
+}
+
+/// A place to note uses in, and what writes them.
+#[must_use]
+pub fn uses(db: Database) -> (Uses, Writer) {
+    let (sender, inbox) = mpsc::channel(WAITING);
+    (Uses(sender), Writer { db, inbox })
+}
+
+impl Uses {
+    /// Returns once the use is committed.
+    pub async fn note(&self, noted: Use) -> Result<(), NotNoted> {
+        let (done, written) = oneshot::channel();
+        self.0.send(Waiting { noted, done }).await.map_err(|_| NotNoted)?;
+        written.await.map_err(|_| NotNoted)
+    }
+}
+
+impl Writer {
+    /// Writes until there is nobody left to note anything.
+    pub async fn run(mut self) {
+        let mut together = Vec::with_capacity(TOGETHER);
+        while self.inbox.recv_many(&mut together, TOGETHER).await > 0 {
+            let mut of_tenants: HashMap<TenantId, Vec<Waiting>> = HashMap::new();
+            for waiting in together.drain(..) {
+                of_tenants.entry(waiting.noted.tenant).or_default().push(waiting);
+            }
+            let written = of_tenants.into_iter().map(|(tenant, waiting)| write(&self.db, tenant, waiting));
+            futures::future::join_all(written).await;
+        }
+    }
+}
+
+/// Writes a tenant's entries, and tells those who wait. Whoever is not told has no entry.
+async fn write(db: &Database, tenant: TenantId, waiting: Vec<Waiting>) {
+    let (noted, done): (Vec<Use>, Vec<_>) = waiting.into_iter().map(|waiting| (waiting.noted, waiting.done)).unzip();
+    let written = db.tenant(tenant, move |tx| {
+        Box::pin(async move {
+            let entries: Vec<audit::Entry<'_>> = noted
+                .iter()
+                .map(|noted| audit::Entry {
+                    actor: &noted.actor,
+                    action: noted.action,
+                    object_kind: if noted.person.is_some() { "person" } else { "tenant" },
+                    object_id: noted.person,
+                    detail: noted.detail.clone(),
+                })
+                .collect();
+            audit::write_all(tx, &entries).await
+        })
+    });
+    match written.await {
+        Ok(()) => {
+            for done in done {
+                // Who no longer waits has left; the entry stays.
+                let _ = done.send(());
+            }
+        }
+        Err(error) => {
+            tracing::warn!(event = "uses_not_noted", client_id = %tenant, %error, "uses of recognition could not be written into the audit; they are not answered");
+        }
+    }
+}
