@@ -61,6 +61,8 @@ permissions! {
     RecognitionEmbed, "recognition:embed";
     /// Read events, once or as they come.
     EventsRead, "events:read";
+    /// Read the audit, and take copies of it.
+    AuditRead, "audit:read";
     /// See webhooks.
     WebhooksRead, "webhooks:read";
     /// Make and delete webhooks.

@@ -1,0 +1,168 @@
+//! What the audit knows of: one word for each thing that is done or looked at.
+//!
+//! The guide (docs/guides/audit.md) has the same table, and a test holds the two against each other and against the sources.
+
+macro_rules! actions {
+    ($($(#[$doc:meta])* $variant:ident, $word:literal;)+) => {
+        /// Something that is audited.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Action {
+            $($(#[$doc])* $variant,)+
+        }
+
+        impl Action {
+            /// All there are, in the order of the guide.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// `object.verb`, as entries have it.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
+
+            /// How the sources name it.
+            #[cfg(test)]
+            const fn variant(self) -> &'static str {
+                match self { $(Self::$variant => stringify!($variant),)+ }
+            }
+        }
+    };
+}
+
+actions! {
+    /// A tenant was made.
+    TenantCreate, "tenant.create";
+    /// Tier or quotas of a tenant were agreed upon anew.
+    TenantAgree, "tenant.agree";
+    /// A tenant is not served any more.
+    TenantSuspend, "tenant.suspend";
+    /// A tenant is served again.
+    TenantResume, "tenant.resume";
+    /// An API key was made.
+    ApiKeyCreate, "api_key.create";
+    /// An API key was replaced.
+    ApiKeyRotate, "api_key.rotate";
+    /// An API key was ended.
+    ApiKeyRevoke, "api_key.revoke";
+    /// A site was made.
+    SiteCreate, "site.create";
+    /// A door was made.
+    DoorCreate, "door.create";
+    /// A person was made.
+    PersonCreate, "person.create";
+    /// Somebody looked at a person and at which templates they have.
+    PersonRead, "person.read";
+    /// Somebody looked at a list of people.
+    PersonList, "person.list";
+    /// A person was deleted.
+    PersonDelete, "person.delete";
+    /// The key of a deleted person was destroyed: nothing of them can be read any more.
+    PersonErase, "person.erase";
+    /// A person got a template.
+    TemplateCreate, "template.create";
+    /// A face was compared with the templates of a tenant, in search of a duplicate.
+    TemplateCompare, "template.compare";
+    /// Photographs were looked at and refused.
+    TemplateRefuse, "template.refuse";
+    /// Searchable vectors were made anew from the sealed templates.
+    TemplateReindex, "template.reindex";
+    /// A person got a negative anchor.
+    AnchorCreate, "anchor.create";
+    /// Somebody looked at a person's negative anchors.
+    AnchorRead, "anchor.read";
+    /// A negative anchor was taken back.
+    AnchorDelete, "anchor.delete";
+    /// Templates or anchors were put together for doors.
+    GallerySend, "gallery.send";
+    /// Buckets of a gallery were put together for a door that differed.
+    GalleryHeal, "gallery.heal";
+    /// The log of a gallery was compacted by hand.
+    GalleryCompact, "gallery.compact";
+    /// A device was given the manifest of a snapshot and the key of its content.
+    SnapshotRead, "snapshot.read";
+    /// A device began, or went on, to fetch the content of a snapshot.
+    SnapshotFetch, "snapshot.fetch";
+    /// A device was made.
+    DeviceCreate, "device.create";
+    /// A device redeemed its claim.
+    DeviceClaim, "device.claim";
+    /// A device was offered its next certificate.
+    DeviceCertificateOffered, "device.certificate_offered";
+    /// A device used its next certificate.
+    DeviceCertificateRenewed, "device.certificate_renewed";
+    /// A device was revoked.
+    DeviceRevoke, "device.revoke";
+    /// A claim token was made.
+    ClaimIssue, "claim.issue";
+    /// A claim token was shown with another key than the one that has it.
+    ClaimReused, "claim.reused";
+    /// A device is wished to be set up otherwise.
+    TwinSet, "twin.set";
+    /// A command was given.
+    CommandGive, "command.give";
+    /// A command had its last word.
+    CommandSettled, "command.settled";
+    /// A device sent its log.
+    CommandLog, "command.log";
+    /// Events of a device were stored.
+    EventsCommit, "events.commit";
+    /// Two devices spoke as one.
+    StreamConflict, "stream.conflict";
+    /// The database was found to be older than it was: devices send again what it lacks.
+    HubRestored, "hub.restored";
+    /// A webhook was made.
+    WebhookCreate, "webhook.create";
+    /// A webhook was deleted.
+    WebhookDelete, "webhook.delete";
+    /// A consumer of events was made.
+    ConsumerCreate, "consumer.create";
+    /// A consumer got another password.
+    ConsumerRotate, "consumer.rotate";
+    /// A consumer was removed.
+    ConsumerDelete, "consumer.delete";
+    /// Somebody looked at the audit.
+    AuditRead, "audit.read";
+    /// Somebody took a copy of the audit.
+    AuditExport, "audit.export";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn the_guide_has_the_actions_that_the_program_has() {
+        let guide = include_str!("../../../../docs/guides/audit.md");
+        let rows = guide.lines().filter_map(|row| row.strip_prefix("| `"));
+        let told: Vec<&str> = rows.filter_map(|row| row.split_once('`').map(|(word, _)| word)).collect();
+        let known: Vec<&str> = Action::ALL.iter().map(|action| action.as_str()).collect();
+        assert_eq!(told, known);
+    }
+
+    #[test]
+    fn every_action_is_written_somewhere() {
+        let source_dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let mut sources = String::new();
+        read(&source_dir, &mut sources);
+        for action in Action::ALL {
+            let named = format!("Action::{}", action.variant());
+            let written = sources.match_indices(&named).any(|(at, _)| {
+                // Not the beginning of a longer name.
+                !sources[at + named.len()..].starts_with(|next: char| next.is_ascii_alphanumeric())
+            });
+            assert!(written, "nothing writes {}", action.as_str());
+        }
+    }
+
+    fn read(dir: &Path, into: &mut String) {
+        for entry in std::fs::read_dir(dir).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                read(&path, into);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                into.push_str(&std::fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+}
