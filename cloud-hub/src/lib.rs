@@ -5,6 +5,7 @@
 //! work (the agent's) and any state between requests that is not in Postgres or the key store.
 
 pub mod api;
+pub mod audit;
 mod chain;
 pub mod cli;
 pub mod clock;

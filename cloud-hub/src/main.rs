@@ -24,6 +24,18 @@ fn main() -> ExitCode {
             Ok(text) => print(&text),
             Err(error) => fail(&error.to_string(), error.exit_code()),
         },
+        Task::Copy(copy) => match run(copy.run()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error.to_string(), error.exit_code()),
+        },
+        Task::Verify(config, asked) => match run(wiring::verify_audit(&config, asked, Clock::system())) {
+            Ok((text, true)) => print(&text),
+            Ok((text, false)) => {
+                print(&text);
+                ExitCode::FAILURE
+            }
+            Err(error) => fail(&format!("{error:#}"), 1),
+        },
         Task::Migrate(config) => finish(&config, async |config| wiring::migrate(&config).await),
         Task::Serve(config) => finish(&config, async |config| wiring::serve(config, Clock::system()).await),
     }

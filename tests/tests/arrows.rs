@@ -68,6 +68,7 @@ const HUB_MODULES: &[(&str, &[&str])] = &[
     ("publish", &["domain", "store", "keys", "pki"]),
     ("notify", &["domain", "store", "keys", "pki", "outbound"]),
     ("jobs", &["domain", "store", "keys", "pki"]),
+    ("audit", &["domain", "store", "keys"]),
     ("api", &["domain", "store", "keys", "pki", "outbound"]),
 ];
 

@@ -80,6 +80,8 @@ pub const ROUTES: &[(&str, &str, Audience)] = {
         ("POST", "/v1/recognition/embed", Key(P::RecognitionEmbed)),
         ("GET", "/v1/events", Key(P::EventsRead)),
         ("GET", "/v1/events/stream", Key(P::EventsRead)),
+        ("GET", "/v1/audit", Key(P::AuditRead)),
+        ("GET", "/v1/audit/export", Key(P::AuditRead)),
         ("GET", "/v1/consumers", Key(P::ConsumersRead)),
         ("POST", "/v1/consumers", Key(P::ConsumersWrite)),
         ("DELETE", "/v1/consumers/{id}", Key(P::ConsumersWrite)),

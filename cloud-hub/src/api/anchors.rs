@@ -23,7 +23,7 @@ use super::state::Api;
 use crate::domain::anchor::Objection;
 use crate::domain::ids::{AnchorId, PersonId, TenantId};
 use crate::keys::{Anchored, NotThem};
-use crate::store::{anchors, people};
+use crate::store::{anchors, audit, people};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -77,7 +77,7 @@ pub(super) async fn list(
     caller: Caller,
     Path(person): Path<Uuid>,
 ) -> Result<axum::Json<Page<AnchorView>>, ApiError> {
-    let data = all(&api, caller.tenant, PersonId(person)).await?;
+    let data = all(&api, caller.tenant, PersonId(person), caller.actor()).await?;
     Ok(axum::Json(Page { data, next_cursor: None }))
 }
 
@@ -148,13 +148,23 @@ fn refused(objection: Objection) -> ApiError {
 }
 
 /// A person's anchors.
-pub(super) async fn all(api: &Api, tenant: TenantId, person: PersonId) -> Result<Vec<AnchorView>, ApiError> {
+pub(super) async fn all(
+    api: &Api,
+    tenant: TenantId,
+    person: PersonId,
+    actor: String,
+) -> Result<Vec<AnchorView>, ApiError> {
     let found = api
         .db
         .tenant(tenant, move |tx| {
             Box::pin(async move {
                 people::get(tx, person).await?;
-                anchors::of_person(tx, person).await
+                let found = anchors::of_person(tx, person).await?;
+                let detail = json!({ "anchors": found.len() });
+                let (action, object_kind) = (audit::Action::AnchorRead, "person");
+                let entry = audit::Entry { actor: &actor, action, object_kind, object_id: Some(person.0), detail };
+                audit::write(tx, entry).await?;
+                Ok::<_, ApiError>(found)
             })
         })
         .await?;

@@ -55,7 +55,7 @@ pub(super) async fn put_logs(
                 if commands::keep_log(tx, &command, &lines, now).await? {
                     let entry = audit::Entry {
                         actor: &format!("device:{}", caller.device),
-                        action: "command.log",
+                        action: audit::Action::CommandLog,
                         object_kind: "command",
                         object_id: Some(command.id.0),
                         detail: json!({ "bytes": lines.len() }),
@@ -91,10 +91,10 @@ pub(super) async fn enrol(
     let probe = Embedding::from_slice(new.embedding.as_slice()).map_err(|error| ApiError::internal(&error))?;
     let probe = probe.with_handicap(space.handicap(new.quality));
     // The operator decides about duplicates at the hub, not a device at a door.
-    if api.custody.duplicate(caller.tenant, person, &space, probe, ladder).await?.is_some() {
+    let actor = format!("device:{}", caller.device);
+    if api.custody.duplicate(caller.tenant, person, &space, (probe, ladder), &actor).await?.is_some() {
         return Err(ApiError::because(Code::DuplicatePerson, "another person of this tenant looks the same"));
     }
-    let actor = format!("device:{}", caller.device);
     let template = api.custody.enrol_at_door(caller.tenant, person, id, new, &actor).await?;
     tracing::info!(event = "enrolled_at_door", client_id = %caller.tenant, device = %caller.device, command = %id, "a face taken at a door became a template");
     Ok(axum::Json(EnrolAnswer { v: V1, template: template.0 }))

@@ -13,6 +13,7 @@ use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path as UrlPath, Query, State};
 use axum::http::StatusCode;
 use axum::middleware;
+use axum::response::Response;
 use axum::routing::{delete, get, post};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::anchors::{self, AnchorQuery};
+use super::audit::{self as audit_pages, AuditQuery};
 use super::body::{Checks, Fields, Json};
 use super::commands::{Giver, NewCommand};
 use super::problem::ApiError;
@@ -76,6 +78,8 @@ pub async fn serve(listener: UnixListener, api: Arc<Api>, stop: CancellationToke
         .route("/tenants/{tenant}/commands/{command}/logs", get(show_logs))
         .route("/tenants/{tenant}/people/{person}/negative-anchors", post(add_anchor).get(list_anchors))
         .route("/tenants/{tenant}/people/{person}/negative-anchors/{anchor}", delete(remove_anchor))
+        .route("/tenants/{tenant}/audit", get(list_audit))
+        .route("/tenants/{tenant}/audit/export", get(export_audit))
         .layer(DefaultBodyLimit::max(api.settings.enrolment.max_photo_bytes))
         .route("/doctor", get(doctor))
         .layer(middleware::from_fn_with_state(clock, observe::observe))
@@ -153,7 +157,7 @@ async fn resume_tenant(State(api): State<Arc<Api>>, UrlPath(tenant): UrlPath<Uui
 async fn serve_tenant(api: &Api, tenant: Uuid, serve: bool) -> Answer {
     let tenant = existing(api, tenant).await?;
     let since = (!serve).then(|| api.clock.now());
-    let action = if serve { "tenant.resume" } else { "tenant.suspend" };
+    let action = if serve { audit::Action::TenantResume } else { audit::Action::TenantSuspend };
     api.db
         .tenant(tenant, move |tx| {
             Box::pin(async move {
@@ -168,7 +172,7 @@ async fn serve_tenant(api: &Api, tenant: Uuid, serve: bool) -> Answer {
     ok(json!(tenants::show(api, tenant).await?))
 }
 
-fn of_tenant(tenant: TenantId, action: &'static str, detail: Value) -> audit::Entry<'static> {
+fn of_tenant(tenant: TenantId, action: audit::Action, detail: Value) -> audit::Entry<'static> {
     audit::Entry { actor: OPERATOR, action, object_kind: "tenant", object_id: Some(tenant.0), detail }
 }
 
@@ -372,7 +376,7 @@ async fn add_anchor(
 
 async fn list_anchors(State(api): State<Arc<Api>>, UrlPath((tenant, person)): UrlPath<(Uuid, Uuid)>) -> Answer {
     let tenant = existing(&api, tenant).await?;
-    ok(json!({ "negative_anchors": anchors::all(&api, tenant, PersonId(person)).await? }))
+    ok(json!({ "negative_anchors": anchors::all(&api, tenant, PersonId(person), String::from(OPERATOR)).await? }))
 }
 
 async fn remove_anchor(
@@ -382,6 +386,25 @@ async fn remove_anchor(
     let tenant = existing(&api, tenant).await?;
     api.custody.remove_anchor(tenant, PersonId(person), AnchorId(anchor), OPERATOR).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn list_audit(
+    State(api): State<Arc<Api>>,
+    UrlPath(tenant): UrlPath<Uuid>,
+    Query(query): Query<AuditQuery>,
+) -> Answer {
+    let tenant = existing(&api, tenant).await?;
+    let looked = audit_pages::look(&api, tenant, &query, String::from(OPERATOR)).await?;
+    ok(json!(looked.page))
+}
+
+async fn export_audit(
+    State(api): State<Arc<Api>>,
+    UrlPath(tenant): UrlPath<Uuid>,
+    Query(query): Query<AuditQuery>,
+) -> Result<Response, ApiError> {
+    let tenant = existing(&api, tenant).await?;
+    audit_pages::copy(api, tenant, &query, String::from(OPERATOR), None).await
 }
 
 async fn doctor(State(api): State<Arc<Api>>) -> Answer {

@@ -225,7 +225,7 @@ pub(super) async fn create(
                 }
                 let entry = audit::Entry {
                     actor: &actor,
-                    action: "device.create",
+                    action: audit::Action::DeviceCreate,
                     object_kind: "device",
                     object_id: Some(id.0),
                     detail: json!({ "doors": doors.len() }),
@@ -322,7 +322,7 @@ async fn revoke_whole(api: &Api, caller: &Caller, id: DeviceId) -> Result<(), Ap
                 devices::revoke(tx, id).await?;
                 let entry = audit::Entry {
                     actor: &actor,
-                    action: "device.revoke",
+                    action: audit::Action::DeviceRevoke,
                     object_kind: "device",
                     object_id: Some(id.0),
                     detail: json!({}),

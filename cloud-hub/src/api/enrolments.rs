@@ -22,7 +22,7 @@ use crate::domain::duplicate::Duplicate;
 use crate::domain::enrolment::{self, Input, State as SessionState};
 use crate::domain::ids::{PersonId, SessionId, TemplateId};
 use crate::keys;
-use crate::store::{people, sessions};
+use crate::store::{audit, people, sessions};
 
 /// Seconds after which a client that met a full queue may come back; a photograph takes well below one.
 pub(super) const RETRY_AFTER_SECONDS: u32 = 2;
@@ -49,7 +49,7 @@ pub(super) async fn create(
     let session = open_session(&api, &caller, person).await?;
     let outcome = enrol(&api, &caller, person, session, multipart, query.allow_duplicate).await;
     if let Err(error) = &outcome {
-        close_failed(&api, &caller, session, error.code()).await;
+        close_failed(&api, &caller, (person, session), error.code()).await;
     }
     outcome
 }
@@ -178,11 +178,15 @@ async fn open_session(api: &Api, caller: &Caller, person: PersonId) -> Result<Se
 }
 
 /// Ends a session in which nothing was made. If that fails too the session ends by its own expiry.
-async fn close_failed(api: &Api, caller: &Caller, id: SessionId, code: Code) {
-    let now = api.clock.now();
+async fn close_failed(api: &Api, caller: &Caller, (person, id): (PersonId, SessionId), code: Code) {
+    let (now, actor) = (api.clock.now(), caller.actor());
     let closed = api.db.tenant(caller.tenant, move |tx| {
         Box::pin(async move {
             let session = sessions::lock(tx, id).await?;
+            let detail = json!({ "session": id.0, "code": code.as_str() });
+            let (action, object_kind) = (audit::Action::TemplateRefuse, "person");
+            let entry = audit::Entry { actor: &actor, action, object_kind, object_id: Some(person.0), detail };
+            audit::write(tx, entry).await?;
             let input = Input::Refused(code.as_str());
             if let Ok(state) = enrolment::step(session.state, &input, now, session.expires_at) {
                 sessions::set(tx, id, state, None, Some(code.as_str()), now).await?;
@@ -206,7 +210,8 @@ async fn store(
 ) -> Result<(TemplateId, Option<Duplicate>), ApiError> {
     let embedding = Box::new(*template.embedding.as_slice());
     let (probe, ladder) = (template.embedding.clone(), template.duplicates.clone());
-    let duplicate = api.custody.duplicate(caller.tenant, person, &template.space, probe, ladder).await?;
+    let duplicate =
+        api.custody.duplicate(caller.tenant, person, &template.space, (probe, ladder), &caller.actor()).await?;
     if let Some(other) = duplicate.filter(|_| !allow_duplicate) {
         return Err(is_duplicate(&other));
     }

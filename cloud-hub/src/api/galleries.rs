@@ -69,7 +69,7 @@ pub(super) async fn compact(
             Box::pin(async move {
                 let entry = audit::Entry {
                     actor,
-                    action: "gallery.compact",
+                    action: audit::Action::GalleryCompact,
                     object_kind: "gallery",
                     object_id: Some(id.0),
                     detail: json!({ "records": removed }),

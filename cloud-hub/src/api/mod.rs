@@ -9,6 +9,7 @@ mod agreements;
 mod anchors;
 mod answers;
 mod api_keys;
+mod audit;
 mod auth;
 mod body;
 mod claims;
@@ -96,6 +97,7 @@ pub fn routes(api: Arc<Api>, request_timeout: Duration) -> Router {
 fn long() -> Router<Arc<Api>> {
     Router::new()
         .route("/v1/events/stream", get(events::stream))
+        .route("/v1/audit/export", get(audit::export))
         .route(&format!("{}/{{id}}/manifest", paths::DEVICE_SNAPSHOTS), get(snapshots::manifest))
         .route(&format!("{}/{{id}}", paths::DEVICE_SNAPSHOTS), get(snapshots::content))
 }
@@ -124,6 +126,7 @@ fn ordinary() -> Router<Arc<Api>> {
         .route("/v1/people/{id}", get(people::get).delete(people::delete))
         .route("/v1/people/{id}/negative-anchors/{anchor}", delete(anchors::delete))
         .route("/v1/events", get(events::list))
+        .route("/v1/audit", get(audit::list))
         .route("/v1/consumers", post(consumers::create).get(consumers::list))
         .route("/v1/consumers/{id}", delete(consumers::delete))
         .route("/v1/consumers/{id}/password", post(consumers::rotate))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use uuid::Uuid;
 use wire_contract::Timestamp;
 
@@ -17,7 +18,7 @@ use super::state::Api;
 use crate::domain::ids::{PersonId, SiteId};
 use crate::domain::people::Profile;
 use crate::keys::KeysError;
-use crate::store::people;
+use crate::store::{audit, people};
 
 /// RFC 5321: the longest path of a mail address.
 const MAX_EMAIL: usize = 254;
@@ -108,7 +109,17 @@ pub(super) async fn list(
     Query(query): Query<PageQuery>,
 ) -> Result<(HeaderMap, axum::Json<Page<PersonView>>), ApiError> {
     let (limit, after) = (query.limit()?, query.after_id()?.map(PersonId));
-    let people = api.db.tenant(caller.tenant, move |tx| Box::pin(people::page(tx, after, limit))).await?;
+    let actor = caller.actor();
+    let read = api.db.tenant(caller.tenant, move |tx| {
+        Box::pin(async move {
+            let people = people::page(tx, after, limit).await?;
+            let detail = json!({ "count": people.len() });
+            let (action, object_kind) = (audit::Action::PersonList, "person");
+            audit::write(tx, audit::Entry { actor: &actor, action, object_kind, object_id: None, detail }).await?;
+            Ok::<_, ApiError>(people)
+        })
+    });
+    let people = read.await?;
     let next = people.last().map(|person| encode_id(person.id.0));
     let full = u32::try_from(people.len()).is_ok_and(|n| n == limit);
     let keys = api.custody.tenant_keys(caller.tenant).await?;
@@ -132,13 +143,17 @@ pub(super) async fn get(
     caller: Caller,
     Path(id): Path<Uuid>,
 ) -> Result<axum::Json<PersonView>, ApiError> {
-    let id = PersonId(id);
+    let (id, actor) = (PersonId(id), caller.actor());
     let (person, templates) = api
         .db
         .tenant(caller.tenant, move |tx| {
             Box::pin(async move {
                 let person = people::get(tx, id).await?;
                 let templates = crate::store::templates::of_person(tx, id).await?;
+                let detail = json!({ "templates": templates.len() });
+                let (action, object_kind) = (audit::Action::PersonRead, "person");
+                let entry = audit::Entry { actor: &actor, action, object_kind, object_id: Some(id.0), detail };
+                audit::write(tx, entry).await?;
                 Ok::<_, ApiError>((person, templates))
             })
         })

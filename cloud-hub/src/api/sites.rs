@@ -173,7 +173,7 @@ pub(super) async fn create_door(
                 places::create_door(tx, &door).await?;
                 let entry = audit::Entry {
                     actor: &actor,
-                    action: "door.create",
+                    action: audit::Action::DoorCreate,
                     object_kind: "door",
                     object_id: Some(id.0),
                     detail: json!({}),

@@ -43,7 +43,7 @@ pub(super) async fn content(
     Path(id): Path<Uuid>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let ready = api.snapshots.ready(caller.tenant, caller.device, SnapshotId(id)).await?;
+    let ready = api.snapshots.content(caller.tenant, caller.device, SnapshotId(id)).await?;
     let ready = ready.ok_or_else(|| ApiError::of(Code::SnapshotGone))?;
     let total = ready.bytes();
     let Some(from) = asked_from(headers.get(RANGE), total) else {

@@ -212,7 +212,7 @@ pub(super) async fn wish(
                     twins::wish(tx, device, &desired).await?;
                     let entry = audit::Entry {
                         actor: &desired.actor,
-                        action: "twin.set",
+                        action: audit::Action::TwinSet,
                         object_kind: "device",
                         object_id: Some(device.0),
                         detail: json!({ "version": desired.version, "hash": desired.settings.hash().to_string() }),

@@ -108,7 +108,7 @@ pub(super) async fn delete(
                 webhooks::delete(tx, id, now).await?;
                 let entry = audit::Entry {
                     actor: &actor,
-                    action: "webhook.delete",
+                    action: audit::Action::WebhookDelete,
                     object_kind: "webhook",
                     object_id: Some(id.0),
                     detail: json!({}),

@@ -3,12 +3,14 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use axum::http::{Request, header};
+use axum::http::{Request, Response, header};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +51,13 @@ fn broken(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ClientE
     ClientError::Broken(error.into())
 }
 
+impl ClientError {
+    /// What was said cannot be written down.
+    pub(super) fn broken(error: io::Error) -> Self {
+        broken(error)
+    }
+}
+
 /// What a request carries.
 #[derive(Debug, PartialEq)]
 pub(super) enum Sent {
@@ -75,6 +84,47 @@ impl Sent {
 
 /// Sends one request and returns the JSON answer (`null` for an empty one).
 pub(super) async fn ask(socket: &Path, method: &str, path: &str, sent: &Sent) -> Result<Value, ClientError> {
+    let (answer, driver) = send(socket, method, path, sent).await?;
+    let status = answer.status();
+    let bytes = answer.into_body().collect().await.map_err(broken)?.to_bytes();
+    driver.abort();
+    let value: Value = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).map_err(broken)? };
+    if status.is_success() { Ok(value) } else { Err(ClientError::Refused(refusal(&value))) }
+}
+
+/// Hands over each line of an answer as it comes. An answer that breaks off is an error: what came of it is not all of it.
+pub(super) async fn lines(
+    socket: &Path,
+    path: &str,
+    mut take: impl FnMut(&[u8]) -> io::Result<()>,
+) -> Result<(), ClientError> {
+    let (answer, driver) = send(socket, "GET", path, &Sent::Nothing).await?;
+    let (status, mut body) = (answer.status(), answer.into_body());
+    if !status.is_success() {
+        let bytes = body.collect().await.map_err(broken)?.to_bytes();
+        return Err(ClientError::Refused(refusal(&serde_json::from_slice(&bytes).map_err(broken)?)));
+    }
+    let mut pending: Vec<u8> = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
+        pending.extend_from_slice(&data);
+        let whole = pending.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let rest = pending.split_off(whole);
+        for line in pending.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            take(line).map_err(broken)?;
+        }
+        pending = rest;
+    }
+    driver.abort();
+    if pending.is_empty() { Ok(()) } else { Err(broken("the last line has no end")) }
+}
+
+async fn send(
+    socket: &Path,
+    method: &str,
+    path: &str,
+    sent: &Sent,
+) -> Result<(Response<Incoming>, JoinHandle<hyper::Result<()>>), ClientError> {
     let (kind, body) = sent.bytes()?;
     let stream = UnixStream::connect(socket).await.map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => ClientError::NotAllowed { socket: socket.to_path_buf() },
@@ -89,12 +139,7 @@ pub(super) async fn ask(socket: &Path, method: &str, path: &str, sent: &Sent) ->
         .header(header::CONTENT_TYPE, kind)
         .body(Full::new(body))
         .map_err(broken)?;
-    let answer = sender.send_request(request).await.map_err(broken)?;
-    let status = answer.status();
-    let bytes = answer.into_body().collect().await.map_err(broken)?.to_bytes();
-    driver.abort();
-    let value: Value = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).map_err(broken)? };
-    if status.is_success() { Ok(value) } else { Err(ClientError::Refused(refusal(&value))) }
+    Ok((sender.send_request(request).await.map_err(broken)?, driver))
 }
 
 /// A problem in one line for a terminal.

@@ -1,9 +1,10 @@
 //! The command line: what an operator types, and how answers are shown.
 //!
 //! In: arguments. Out: text on stdout, an exit code (0 done, 1 failed, 2 usage, 3 hub not running, 4 configuration).
-//! Commands about a hub talk to the running one over its control socket; only `serve`, `migrate` and `config` work
-//! without it. Deliberately absent: any second way to change data.
+//! Commands about a hub talk to the running one over its control socket; only `serve`, `migrate`, `config` and `audit verify`
+//! work without it. Deliberately absent: any second way to change data.
 
+mod audit;
 mod client;
 mod orders;
 mod table;
@@ -19,6 +20,8 @@ use uuid::Uuid;
 
 use crate::config::{self, Config, ConfigError};
 use crate::embedded::Layout;
+use audit::AuditCommand;
+pub use audit::{Copy, Verification};
 pub use client::ClientError;
 use client::Sent;
 use orders::{CommandsCommand, TwinCommand};
@@ -97,6 +100,9 @@ enum Command {
     /// Pictures of people whom a door takes for somebody, and who are not them
     #[command(subcommand)]
     NegativeAnchors(AnchorsCommand),
+    /// Who did what and who looked at whom, and whether all of it is as it was
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Ask the running hub how its parts are
     Doctor,
     /// Print a completion script for a shell
@@ -263,6 +269,10 @@ pub enum Task {
     Print(String),
     /// Ask the running hub.
     Ask(Question),
+    /// Copy the audit from the running hub to stdout.
+    Copy(Copy),
+    /// Verify the audit.
+    Verify(Box<Config>, Verification),
 }
 
 /// A question to the running hub.
@@ -316,6 +326,10 @@ impl Cli {
             Command::Migrate => Task::Migrate(Box::new(config)),
             Command::Config(ConfigCommand::Show) => Task::Print(config.redacted()),
             Command::Config(_) => Task::Print(String::from("the configuration can be used\n")),
+            Command::Audit(AuditCommand::Verify(asked)) => {
+                Task::Verify(Box::new(config), asked.verification(self.output == Output::Json))
+            }
+            Command::Audit(AuditCommand::Export(asked)) => Task::Copy(asked.copy(control_socket(&config))),
             command => Task::Ask(question(&command, control_socket(&config), self.output)),
         })
     }
@@ -393,6 +407,7 @@ fn question(command: &Command, socket: PathBuf, output: Output) -> Question {
             ("GET", format!("/tenants/{tenant}/commands/{command}/logs"), Sent::Nothing, "", &[])
         }
         Command::NegativeAnchors(command) => anchors(command),
+        Command::Audit(AuditCommand::List(asked)) => ("GET", asked.path("/audit"), Sent::Nothing, "data", table::AUDIT),
         _ => ("GET", String::from("/doctor"), Sent::Nothing, "components", table::COMPONENTS),
     };
     Question { socket, method, path, sent, output, columns, list, then }

@@ -48,6 +48,15 @@ pub(super) const CONSUMERS: &[Column] = &[
     ("ROTATED", "/rotated_at"),
 ];
 pub(super) const COMPONENTS: &[Column] = &[("COMPONENT", "/name"), ("STATUS", "/status"), ("DETAIL", "/detail")];
+pub(super) const AUDIT: &[Column] = &[
+    ("PLACE", "/position"),
+    ("AT", "/at"),
+    ("WHO", "/actor"),
+    ("ACTION", "/action"),
+    ("KIND", "/object_kind"),
+    ("OBJECT", "/object_id"),
+    ("DETAIL", "/detail"),
+];
 pub(super) const LOGS: &[Column] = &[
     ("GALLERY", "/gallery"),
     ("SITE", "/site_id"),

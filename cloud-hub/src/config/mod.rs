@@ -11,8 +11,8 @@ mod values;
 use std::path::{Path, PathBuf};
 
 pub use tree::{
-    BrokerConfig, Config, DataConfig, DatabaseConfig, EmbeddedConfig, EnrolmentConfig, HomeAssistantConfig, LogConfig,
-    ModelsConfig, ServerConfig, WebhooksConfig,
+    AuditConfig, BrokerConfig, Config, DataConfig, DatabaseConfig, EmbeddedConfig, EnrolmentConfig,
+    HomeAssistantConfig, LogConfig, ModelsConfig, ServerConfig, WebhooksConfig,
 };
 pub use values::{HumanDuration, MaybeAddress, MaybePath, Secret};
 
@@ -150,6 +150,17 @@ mod tests {
         assert!(message.contains("LINTEL__SERVER__LISSTEN"), "{message}");
         let message = from("", &[("LINTEL__DATABASE__MAX_CONNECTIONS", "many")]).unwrap_err().to_string();
         assert!(message.contains("LINTEL__DATABASE__MAX_CONNECTIONS"), "{message}");
+    }
+
+    #[test]
+    fn heads_of_the_audit_come_within_a_minute() {
+        let config = from("", &[]).unwrap();
+        assert_eq!((config.audit.heads.get(), config.audit.heads_every.0.as_secs()), (None, 30));
+        for wrong in ["61s", "0s"] {
+            let message = from(&format!("[audit]\nheads_every = \"{wrong}\"\n"), &[]).unwrap_err().to_string();
+            assert!(message.contains("audit.heads_every"), "{message}");
+        }
+        assert!(from("[audit]\nhead = \"x\"\n", &[]).unwrap_err().to_string().contains("line 2"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -10,6 +11,10 @@ use uuid::Uuid;
 use super::values::{HumanDuration, MaybeAddress, MaybePath, Secret};
 use super::{ConfigError, SCHEMA_VERSION};
 use crate::outbound::network::Network;
+
+/// Heads of the audit: as often as is any use, and as seldom as was promised.
+const MIN_HEADS_EVERY: Duration = Duration::from_secs(1);
+const MAX_HEADS_EVERY: Duration = Duration::from_secs(60);
 
 /// The whole configuration. Field meanings and defaults stand in `defaults.toml`.
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -41,6 +46,8 @@ pub struct Config {
     pub webhooks: WebhooksConfig,
     /// Galleries and their logs.
     pub galleries: GalleriesConfig,
+    /// Heads of the audit.
+    pub audit: AuditConfig,
     /// Announcements for Home Assistant.
     pub home_assistant: HomeAssistantConfig,
 }
@@ -250,6 +257,18 @@ section! {
 }
 
 section! {
+    /// `[audit]`
+    AuditConfig, PartialAudit {
+        /// The folder of signed heads, or `None` for its place in the data directory.
+        heads: MaybePath,
+        /// Between two rounds.
+        heads_every: HumanDuration,
+        /// Whether they are on the log too.
+        log_heads: bool,
+    }
+}
+
+section! {
     /// `[home_assistant]`
     HomeAssistantConfig, PartialHomeAssistant {
         /// Tenants whose devices are announced.
@@ -289,6 +308,8 @@ pub(super) struct PartialConfig {
     webhooks: PartialWebhooks,
     #[serde(default)]
     galleries: PartialGalleries,
+    #[serde(default)]
+    audit: PartialAudit,
     #[serde(default)]
     home_assistant: PartialHomeAssistant,
 }
@@ -336,6 +357,9 @@ impl Config {
         }
         if self.galleries.snapshot_from == 0 {
             return unfit("galleries.snapshot_from", "must be at least 1");
+        }
+        if !(MIN_HEADS_EVERY..=MAX_HEADS_EVERY).contains(&self.audit.heads_every.0) {
+            return unfit("audit.heads_every", "must be from 1s to 60s: what comes after the last head has no witness");
         }
         let broker = &self.broker;
         let files = [&broker.consumer_password_file, &broker.consumer_access_file].map(|file| file.get().is_some());

@@ -64,6 +64,12 @@ impl Layout {
         self.root.join("keys")
     }
 
+    /// The signed heads of the audit, unless they are elsewhere.
+    #[must_use]
+    pub fn audit_heads_dir(&self) -> PathBuf {
+        self.root.join("audit-heads")
+    }
+
     /// Postgres' own directory; the cluster is `data` inside it.
     #[must_use]
     pub fn postgres_dir(&self) -> PathBuf {

@@ -17,6 +17,7 @@ use super::process::ChildSpec;
 use super::service_user::{self, ServiceUser};
 use super::supervise::{self, Supervised};
 use super::{Layout, MIN_FREE_BYTES, files, leftover, parts};
+use crate::secret_file;
 
 /// The database of the hub.
 pub const DATABASE: &str = "lintel";
@@ -162,12 +163,7 @@ impl EmbeddedPostgres {
     }
 
     fn role(&self, role: &str) -> PgConnectOptions {
-        PgConnectOptions::new_without_pgpass()
-            .socket(self.options.layout.postgres_socket_dir())
-            .port(5432)
-            .username(role)
-            .database(DATABASE)
-            .disable_statement_logging()
+        role_at(&self.options.layout, role)
     }
 
     async fn wait_ready(&self) -> Result<(), EmbeddedError> {
@@ -233,6 +229,22 @@ impl EmbeddedPostgres {
         drop(database.close().await);
         Ok(())
     }
+}
+
+/// Connects as the serving role to a server that another process runs in this data directory.
+pub fn app_of(layout: &Layout) -> Result<PgConnectOptions, EmbeddedError> {
+    let path = layout.secrets_dir().join("postgres-app.password");
+    let password = secret_file::load(&path)?;
+    Ok(role_at(layout, APP_ROLE).password(String::from_utf8_lossy(&password).trim()))
+}
+
+fn role_at(layout: &Layout, role: &str) -> PgConnectOptions {
+    PgConnectOptions::new_without_pgpass()
+        .socket(layout.postgres_socket_dir())
+        .port(5432)
+        .username(role)
+        .database(DATABASE)
+        .disable_statement_logging()
 }
 
 async fn connect(options: &PgConnectOptions) -> Result<PgConnection, EmbeddedError> {

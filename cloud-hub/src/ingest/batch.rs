@@ -181,7 +181,7 @@ impl Ingest {
         streams::set_committed(tx, device, stream, through).await?;
         let entry = Entry {
             actor: &format!("device:{device}"),
-            action: "events.commit",
+            action: audit::Action::EventsCommit,
             object_kind: "device",
             object_id: Some(device.0),
             detail: json!({ "stream": stream, "through": through, "count": new.len() }),
@@ -244,7 +244,7 @@ impl Ingest {
         }
         let entry = Entry {
             actor: "hub",
-            action: "stream.conflict",
+            action: audit::Action::StreamConflict,
             object_kind: "device",
             object_id: Some(device.0),
             detail: json!({ "stream": stream, "sequence": sequence, "code": code }),

@@ -182,7 +182,7 @@ fn in_line(read: Vec<Ready>, committed: &mut HashMap<(DeviceId, String), u64>) -
 fn entry<'a>(ready: &Ready, actor: &'a str) -> Entry<'a> {
     Entry {
         actor,
-        action: "events.commit",
+        action: audit::Action::EventsCommit,
         object_kind: "device",
         object_id: Some(ready.device.0),
         detail: json!({ "stream": ready.stream, "through": ready.last, "count": ready.batch.events.len() }),

@@ -82,7 +82,7 @@ impl Custody {
                     anchors::add(tx, &keys, &key, &row).await?;
                     let entry = Entry {
                         actor: &actor,
-                        action: "anchor.create",
+                        action: audit::Action::AnchorCreate,
                         object_kind: "person",
                         object_id: Some(person.0),
                         detail: json!({ "anchor": id.0, "score": score, "confirmed": confirmed }),
@@ -110,7 +110,7 @@ impl Custody {
                     anchors::remove(tx, &keys, person, anchor).await?;
                     let entry = Entry {
                         actor: &actor,
-                        action: "anchor.delete",
+                        action: audit::Action::AnchorDelete,
                         object_kind: "person",
                         object_id: Some(person.0),
                         detail: json!({ "anchor": anchor.0 }),

@@ -11,6 +11,7 @@ use crate::domain::api_key::ApiKey;
 use crate::domain::ids::{ApiKeyId, TenantId};
 use crate::domain::permission::{Grant, Permissions};
 use crate::domain::tenant::Agreement;
+use crate::store::audit::Action;
 use crate::store::credentials::{self, NewApiKey};
 use crate::store::{StoreError, routes};
 
@@ -73,7 +74,7 @@ impl Custody {
                 Box::pin(async move {
                     credentials::create(tx, &row).await?;
                     let detail = json!({ "role": row.grant.role.as_str() });
-                    log(tx, &actor, "api_key.create", "api_key", row.id.0, detail).await
+                    log(tx, &actor, Action::ApiKeyCreate, "api_key", row.id.0, detail).await
                 })
             })
             .await?;
@@ -106,7 +107,7 @@ impl Custody {
                     if !credentials::replace(tx, old, new, old_ends_at, now).await? {
                         return Err(StoreError::NotFound { what: "api key", id: old.0 }.into());
                     }
-                    log(tx, &actor, "api_key.rotate", "api_key", old.0, json!({ "replaced_by": new.0 })).await
+                    log(tx, &actor, Action::ApiKeyRotate, "api_key", old.0, json!({ "replaced_by": new.0 })).await
                 })
             })
             .await?;
@@ -121,7 +122,7 @@ impl Custody {
             .tenant(tenant, move |tx| {
                 Box::pin(async move {
                     credentials::revoke(tx, key, now).await?;
-                    log(tx, &actor, "api_key.revoke", "api_key", key.0, json!({})).await
+                    log(tx, &actor, Action::ApiKeyRevoke, "api_key", key.0, json!({})).await
                 })
             })
             .await?;

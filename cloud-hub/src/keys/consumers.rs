@@ -10,6 +10,7 @@ use super::custody::log;
 use super::{Custody, KeysError};
 use crate::domain::broker_password::{self, SALT_BYTES};
 use crate::domain::ids::{ConsumerId, TenantId};
+use crate::store::audit::Action;
 use crate::store::consumers::{self, NewConsumer};
 
 /// A consumer's password, as it is shown once.
@@ -41,7 +42,7 @@ impl Custody {
                 Box::pin(async move {
                     consumers::create(tx, &new).await?;
                     let detail = json!({ "home_assistant": new.home_assistant });
-                    log(tx, &actor, "consumer.create", "consumer", id.0, detail).await
+                    log(tx, &actor, Action::ConsumerCreate, "consumer", id.0, detail).await
                 })
             })
             .await?;
@@ -56,7 +57,7 @@ impl Custody {
             .tenant(tenant, move |tx| {
                 Box::pin(async move {
                     consumers::rotate(tx, id, &hash, now).await?;
-                    log(tx, &actor, "consumer.rotate", "consumer", id.0, json!({})).await
+                    log(tx, &actor, Action::ConsumerRotate, "consumer", id.0, json!({})).await
                 })
             })
             .await?;
@@ -70,7 +71,7 @@ impl Custody {
             .tenant(tenant, move |tx| {
                 Box::pin(async move {
                     consumers::remove(tx, id, now).await?;
-                    log(tx, &actor, "consumer.delete", "consumer", id.0, json!({})).await
+                    log(tx, &actor, Action::ConsumerDelete, "consumer", id.0, json!({})).await
                 })
             })
             .await

@@ -141,7 +141,8 @@ impl Custody {
                 Box::pin(async move {
                     tenants::create(tx, &name, tier).await?;
                     keyring.make_tenant(tx).await?;
-                    log(tx, &actor, "tenant.create", "tenant", tenant.0, json!({ "tier": tier.as_str() })).await?;
+                    log(tx, &actor, audit::Action::TenantCreate, "tenant", tenant.0, json!({ "tier": tier.as_str() }))
+                        .await?;
                     Ok::<_, KeysError>(tenant)
                 })
             })
@@ -171,7 +172,8 @@ impl Custody {
                         }
                     }
                     people::join_new_gallery(tx, &keys, gallery, &members).await?;
-                    log(tx, &actor, "site.create", "site", site.id.0, json!({ "gallery": gallery.0 })).await?;
+                    log(tx, &actor, audit::Action::SiteCreate, "site", site.id.0, json!({ "gallery": gallery.0 }))
+                        .await?;
                     Ok::<_, KeysError>(places::site(tx, site.id).await?)
                 })
             })
@@ -197,7 +199,8 @@ impl Custody {
                 Box::pin(async move {
                     tenants::admit(tx, Resource::People).await?;
                     let members = people::create(tx, &keys, &key, &profile, sites.as_deref()).await?;
-                    log(tx, &actor, "person.create", "person", id.0, json!({ "galleries": members.len() })).await?;
+                    log(tx, &actor, audit::Action::PersonCreate, "person", id.0, json!({ "galleries": members.len() }))
+                        .await?;
                     Ok::<_, KeysError>(people::get(tx, id).await?)
                 })
             })
@@ -237,7 +240,8 @@ impl Custody {
                 Box::pin(async move {
                     let keys = keyring.tenant(tx).await?;
                     let changed = people::delete(tx, &keys, id, now).await?;
-                    log(tx, &actor, "person.delete", "person", id.0, json!({ "galleries": changed.len() })).await?;
+                    log(tx, &actor, audit::Action::PersonDelete, "person", id.0, json!({ "galleries": changed.len() }))
+                        .await?;
                     events::append(tx, &[event], now).await?;
                     Ok::<_, KeysError>(changed)
                 })
@@ -260,7 +264,14 @@ impl Custody {
     async fn destroy_key(&self, tenant: TenantId, id: PersonId) -> Result<(), KeysError> {
         let (keyring, now) = (Arc::clone(&self.keyring), self.clock.now());
         blocking(move || keyring.destroy_person(tenant, id)).await?;
-        Ok(self.db.tenant(tenant, move |tx| Box::pin(people::key_destroyed(tx, id, now))).await?)
+        self.db
+            .tenant(tenant, move |tx| {
+                Box::pin(async move {
+                    people::key_destroyed(tx, id, now).await?;
+                    log(tx, "hub", audit::Action::PersonErase, "person", id.0, json!({})).await
+                })
+            })
+            .await
     }
 
     /// Notes that the key store has no key for a person, who counts as erased from now on for those who send records.
@@ -312,7 +323,7 @@ impl Custody {
                 Box::pin(async move {
                     let sealed = keyring.tenant(tx).await?.seal_webhook_secret(id, &kept)?;
                     webhooks::create(tx, id, &url, classes.as_deref(), &sealed).await?;
-                    log(tx, &actor, "webhook.create", "webhook", id.0, json!({})).await
+                    log(tx, &actor, audit::Action::WebhookCreate, "webhook", id.0, json!({})).await
                 })
             })
             .await?;
@@ -337,7 +348,7 @@ impl Custody {
                     // One living token a device: whoever finds an older one finds nothing.
                     claims::expire_others(tx, device, issued_at).await?;
                     claims::create(tx, id, device, &mac, expires_at).await?;
-                    log(tx, &actor, "claim.issue", "device", device.0, json!({ "claim": id.0 })).await
+                    log(tx, &actor, audit::Action::ClaimIssue, "device", device.0, json!({ "claim": id.0 })).await
                 })
             })
             .await?;
@@ -370,7 +381,7 @@ impl Custody {
                         Ruling::Expired => return Ok(Redeemed::Expired),
                         Ruling::Used => {}
                     }
-                    log(tx, "device", "claim.reused", "device", device.0, json!({ "claim": id.0 })).await?;
+                    log(tx, "device", audit::Action::ClaimReused, "device", device.0, json!({ "claim": id.0 })).await?;
                     let data = EventData::ClaimReused(ClaimReusedData {
                         alarm: true,
                         claim: wire_contract::ClaimId(id.0),
@@ -403,7 +414,7 @@ impl Custody {
                         devices::replace_link(tx, device, number, &sealed, now).await?;
                     }
                     let detail = json!({ "certificate_serial": certificate.serial, "repeated": repeated });
-                    log(tx, &format!("device:{device}"), "device.claim", "device", device.0, detail).await
+                    log(tx, &format!("device:{device}"), audit::Action::DeviceClaim, "device", device.0, detail).await
                 })
             })
             .await
@@ -451,7 +462,7 @@ fn told_missing(tenant: TenantId, person: PersonId) {
 pub(super) async fn log(
     tx: &mut TenantTx,
     actor: &str,
-    action: &'static str,
+    action: audit::Action,
     object_kind: &'static str,
     object: Uuid,
     detail: serde_json::Value,

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use wire_contract::event::EnrolmentCompletedData;
 use wire_contract::{EventData, Score};
 
+use super::custody::log;
 use super::{Custody, Keyring, KeysError};
 use crate::domain::duplicate::{self, Duplicate};
 use crate::domain::enrolment::State;
@@ -133,7 +134,7 @@ impl Custody {
                     }
                     let entry = Entry {
                         actor: &actor,
-                        action: "template.create",
+                        action: audit::Action::TemplateCreate,
                         object_kind: "person",
                         object_id: Some(person.0),
                         detail: match new.duplicate {
@@ -172,21 +173,24 @@ impl Custody {
             .await
     }
 
-    /// Whether somebody other than `person` looks the same, by the thresholds for as many templates as the others have.
+    /// Whether somebody other than `person` looks the same, by the thresholds for as many templates as the others have. Opens
+    /// the templates of those who are nearest, and says so in the audit.
     pub async fn duplicate(
         &self,
         tenant: TenantId,
         person: PersonId,
         space: &Space,
-        probe: Embedding,
-        ladder: ThresholdLadder,
+        (probe, ladder): (Embedding, ThresholdLadder),
+        actor: &str,
     ) -> Result<Option<Duplicate>, KeysError> {
-        let (keyring, space) = (Arc::clone(&self.keyring), space.clone());
+        let (keyring, space, actor) = (Arc::clone(&self.keyring), space.clone(), actor.to_owned());
         self.db
             .tenant(tenant, move |tx| {
                 Box::pin(async move {
                     let near = nearest(tx, &keyring, &space, &probe, Some(person), FINALISTS).await?;
                     let compared = templates::searchable(tx, &space.id, person).await?;
+                    let detail = json!({ "compared": compared, "opened": near.len() });
+                    log(tx, &actor, audit::Action::TemplateCompare, "person", person.0, detail).await?;
                     let best = near.first().map(|best| (best.person, best.similarity));
                     Ok::<_, KeysError>(duplicate::find(best, compared, &ladder))
                 })
@@ -266,6 +270,11 @@ async fn rebuild_batch(
         let rotation = keyring.rotation(tx, &row.space_id).await?;
         templates::put_vector(tx, row.id, row.person_id, &row.space_id, &rotation.apply(&embedding)).await?;
         rebuilt += 1;
+    }
+    if rebuilt > 0 {
+        let (action, object_kind) = (audit::Action::TemplateReindex, "template");
+        let detail = json!({ "count": rebuilt });
+        audit::write(tx, Entry { actor: "hub", action, object_kind, object_id: None, detail }).await?;
     }
     Ok((rebuilt, missing.last().map(|row| row.id)))
 }

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::person_files::PersonFiles;
 use super::persons::{PersonDb, PersonKeys};
 use super::restored::SeenFile;
-use super::{KeysError, SigningKey};
+use super::{KeysError, SigningKey, signing};
 use crate::domain::ids::{ClaimId, PersonId, TenantId};
 use crate::domain::rotation::Rotation;
 use crate::domain::vault::{PersonKey, TenantKeys, VaultError, seal_tenant};
@@ -53,7 +53,7 @@ impl Keyring {
         Ok(Self {
             master: SealKey::new(*master),
             pepper: hmac::Key::new(hmac::HMAC_SHA256, pepper.as_slice()),
-            signing: SigningKey::load_or_make(&dir.join("signing.p8"))?,
+            signing: SigningKey::load_or_make(&dir.join(signing::FILE))?,
             seen: SeenFile::load_or_make(dir)?,
             persons: match shared {
                 Some(folder) => PersonKeys::Shared(PersonFiles::open(folder)?),

@@ -4,7 +4,7 @@
 //! MK  master key           file 0600            wraps TK
 //! TK  per tenant           Postgres, under MK   only wraps: PK, GDK, CK, LK, BI, RS, webhook secrets
 //! PK  per person           key store (redb) outside Postgres, under TK; deleting it erases the person
-//! HSK Ed25519              file 0600            signs time and snapshots (and later audit heads)
+//! HSK Ed25519              file 0600            signs time, snapshots and audit heads
 //! pepper                   file 0600            MACs of API keys and claim secrets
 //! epochs                   file                 what was seen of the database; raised when it was restored from a backup
 //! ```
@@ -41,6 +41,6 @@ pub use keyring::Keyring;
 pub use link::{Accepted, DeviceLinks};
 pub use opener::{Opener, stand_in_leaf};
 pub use restored::{BEAT, Raised};
-pub use signing::SigningKey;
+pub use signing::{SigningKey, id_of as signing_key_id};
 pub use snapshots::{Ready, Snapshots};
 pub use unsealed::{Found, Unsealed};

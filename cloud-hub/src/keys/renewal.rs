@@ -13,6 +13,7 @@ use super::custody::log;
 use super::{Custody, KeysError};
 use crate::domain::certificate::DeviceCertificate;
 use crate::domain::ids::{DeviceId, TenantId};
+use crate::store::audit::Action;
 use crate::store::{certificates, devices};
 
 impl Custody {
@@ -33,7 +34,7 @@ impl Custody {
                     }
                     certificates::offered(tx, device, &certificate).await?;
                     let detail = json!({ "certificate_serial": certificate.serial });
-                    log(tx, &format!("device:{device}"), "device.certificate_offered", "device", device.0, detail)
+                    log(tx, &format!("device:{device}"), Action::DeviceCertificateOffered, "device", device.0, detail)
                         .await?;
                     Ok(true)
                 })
@@ -60,7 +61,7 @@ impl Custody {
                     let sealed = keyring.tenant(tx).await?.seal_link(device, number, &*random_key()?)?;
                     devices::renew_link(tx, device, number, &sealed, now).await?;
                     let detail = json!({ "certificate_serial": serial, "link_epoch": number });
-                    log(tx, &format!("device:{device}"), "device.certificate_renewed", "device", device.0, detail)
+                    log(tx, &format!("device:{device}"), Action::DeviceCertificateRenewed, "device", device.0, detail)
                         .await?;
                     Ok(true)
                 })

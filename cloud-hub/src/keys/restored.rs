@@ -22,6 +22,7 @@ use super::custody::log;
 use super::{Custody, KeysError};
 use crate::domain::ids::{GalleryId, TenantId};
 use crate::secret_file;
+use crate::store::audit::Action;
 use crate::store::devices::DeviceState;
 use crate::store::{devices, galleries, mark, routes};
 
@@ -203,7 +204,7 @@ impl Custody {
                         let sealed = keys.seal_link(device.id, number, &*random_key()?)?;
                         devices::renew_link(tx, device.id, number, &sealed, now).await?;
                     }
-                    log(tx, "hub", "hub.restored", "tenant", tenant.0, detail).await
+                    log(tx, "hub", Action::HubRestored, "tenant", tenant.0, detail).await
                 })
             })
             .await

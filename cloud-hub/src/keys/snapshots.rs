@@ -13,16 +13,19 @@ use gallery_log::keys::random_key;
 use gallery_log::snapshot::ChunkBuilder;
 use gallery_log::{Digest, DigestKey, Op, Purpose, Record, RecordId, Root, SealContext, SealKey, SnapshotPlace};
 use ring::digest::{SHA256, digest};
+use serde_json::json;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 use wire_contract::snapshot::{SnapshotAnswer, SnapshotChunk, SnapshotManifest};
 use wire_contract::{Bytes, Hash32, SecretBytes, V1};
 
+use super::custody::log;
 use super::opener::{Opener, stand_in_leaf};
 use super::{Custody, KeysError};
 use crate::domain::gallery::log_id;
 use crate::domain::ids::{DeviceId, SnapshotId, TenantId};
 use crate::domain::vault::seal_tenant;
+use crate::store::audit::Action;
 use crate::store::galleries::snapshots::{Cut, CutChunk, Snapshot, live_between};
 use crate::store::galleries::{self, StoredRecord, snapshots};
 use crate::store::{StoreError, TenantTx, routes};
@@ -100,7 +103,9 @@ impl Snapshots {
                 .tenant(tenant, move |tx| Box::pin(async move { snapshots::cut(tx, id, &cut).await }))
                 .await?;
         }
-        let Some(Ready { snapshot, cut, .. }) = self.ready(tenant, device, id).await? else { return Ok(None) };
+        let Some(Ready { snapshot, cut, .. }) = self.ready(tenant, device, id, Action::SnapshotRead).await? else {
+            return Ok(None);
+        };
         let keys = self.custody.tenant_keys(tenant).await?;
         let key = SecretBytes::new(*keys.open_snapshot_key(id, &cut.key_sealed)?);
         let chunk = |chunk: &CutChunk| SnapshotChunk { bytes: chunk.bytes, sha256: Hash32(chunk.sha256) };
@@ -123,10 +128,35 @@ impl Snapshots {
         Ok(Some(SnapshotAnswer { manifest: self.custody.keyring.signing().sign_manifest(manifest), key }))
     }
 
-    /// A snapshot whose manifest was made; `None` when the device has no such one (any more).
-    pub async fn ready(&self, tenant: TenantId, device: DeviceId, id: SnapshotId) -> Result<Option<Ready>, KeysError> {
-        let Some(mut snapshot) = self.find(tenant, device, id).await? else { return Ok(None) };
-        Ok(snapshot.cut.take().map(|cut| Ready { tenant, snapshot, cut }))
+    /// A snapshot whose manifest was made, for a device that asks for the content; `None` when it has no such one (any more).
+    pub async fn content(
+        &self,
+        tenant: TenantId,
+        device: DeviceId,
+        id: SnapshotId,
+    ) -> Result<Option<Ready>, KeysError> {
+        self.ready(tenant, device, id, Action::SnapshotFetch).await
+    }
+
+    /// Finds it, and says in the audit what the device is given of it.
+    async fn ready(
+        &self,
+        tenant: TenantId,
+        device: DeviceId,
+        id: SnapshotId,
+        action: Action,
+    ) -> Result<Option<Ready>, KeysError> {
+        let now = self.custody.clock.now();
+        let found = self.custody.db.tenant(tenant, move |tx| {
+            Box::pin(async move {
+                let Some(mut snapshot) = snapshots::of_device(tx, device, id, now).await? else { return Ok(None) };
+                let Some(cut) = snapshot.cut.take() else { return Ok(None) };
+                let detail = json!({ "snapshot": id.0, "version": snapshot.version, "records": cut.records });
+                log(tx, &format!("device:{device}"), action, "gallery", snapshot.gallery.0, detail).await?;
+                Ok::<_, KeysError>(Some((snapshot, cut)))
+            })
+        });
+        Ok(found.await?.map(|(snapshot, cut)| Ready { tenant, snapshot, cut }))
     }
 
     /// The sealed bytes of a chunk; `None`, and the snapshot is gone, when they cannot be made any more as they were.

@@ -210,7 +210,7 @@ async fn note(
     if news && progress.state.is_last() {
         let entry = audit::Entry {
             actor: &format!("device:{device}"),
-            action: "command.settled",
+            action: audit::Action::CommandSettled,
             object_kind: "command",
             object_id: Some(id.0),
             detail: json!({ "state": progress.state.as_str(), "code": code }),

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use gallery_log::digest::{BUCKETS, Bucket, differing};
 use gallery_log::{Digest, DigestKey, Kind, Leaf, Op, RecordId, Root};
+use serde_json::{Value, json};
 use wire_contract::gallery::{GalleryRecord, GalleryRecords, RecordKind, RecordOp, records_that_fit};
 use wire_contract::healing::{GalleryBuckets, MAX_HEALING_BYTES};
 use wire_contract::{Bytes, DownChannel, GalleryDown, Hash32, V1};
@@ -22,6 +23,7 @@ use crate::domain::ids::{DeviceId, GalleryId};
 use crate::domain::message::Outgoing;
 use crate::domain::vault::TenantKeys;
 use crate::keys::{DeviceLinks, KeysError, Opener, stand_in_leaf};
+use crate::store::audit::{self, Action, Entry};
 use crate::store::galleries::{self, Gallery, StoredRecord};
 use crate::store::{StoreError, TenantTx};
 
@@ -106,6 +108,11 @@ pub(super) async fn next(
         let accepted = accepted.get(device).ok_or(StoreError::NotFound { what: "link key of device", id: device.0 })?;
         messages.push(links.seal(tx.tenant(), accepted, DownChannel::Gallery, &json)?);
     }
+    if stored.iter().any(|record| record.version <= last && is_face(record)) {
+        let detail =
+            json!({ "epoch": gallery.epoch, "from": from.version + 1, "through": last, "devices": messages.len() });
+        note(tx, Action::GallerySend, id, detail).await?;
+    }
     let position = Position { version: last, genuine_through, ..from };
     Ok(Next::Records(NextMessages { messages, position, more: last < gallery.version }))
 }
@@ -167,7 +174,22 @@ pub(super) async fn buckets(
         links.seal(tx.tenant(), &accepted, DownChannel::Gallery, &json)
     };
     let messages = whole.split().into_iter().map(seal).collect::<Result<Vec<_>, _>>()?;
+    if stored.iter().any(is_face) {
+        let detail = json!({ "device": device.0, "epoch": head.epoch, "version": head.version, "buckets": buckets, "records": records });
+        note(tx, Action::GalleryHeal, id, detail).await?;
+    }
     Ok(Some(Healed { messages, position, buckets, records }))
+}
+
+/// Whether a record brings a face, and not only a name or a rule.
+fn is_face(record: &StoredRecord) -> bool {
+    matches!(record.kind, Kind::Template | Kind::Anchor) && record.op == Op::Put && record.sealed.is_some()
+}
+
+/// Templates leave the hub: the audit says so, once for a message, whoever of the fleet it goes to.
+async fn note(tx: &mut TenantTx, action: Action, gallery: GalleryId, detail: Value) -> Result<(), StoreError> {
+    let entry = Entry { actor: "hub", action, object_kind: "gallery", object_id: Some(gallery.0), detail };
+    audit::write(tx, entry).await
 }
 
 fn wire(opener: &mut Opener<'_>, record: &StoredRecord) -> Result<GalleryRecord, KeysError> {

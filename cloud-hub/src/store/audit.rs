@@ -1,20 +1,24 @@
 //! Audit entries, written in the transaction of what they tell of.
 //!
-//! The chain columns stay empty here: one sealer per tenant fills them within a second of commit, so that no
-//! business transaction waits for the chain.
+//! The chain columns stay empty here: one sealer fills them within a second of commit ([`sealing`]), so that no
+//! business transaction waits for the chain. [`reading`] is for those who look at them.
+
+pub mod reading;
+pub mod sealing;
 
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::{StoreError, TenantTx};
+pub use crate::domain::audit::action::Action;
 
 /// Who did what to which thing.
 #[derive(Clone, Debug)]
 pub struct Entry<'a> {
     /// `api_key:<id>`, `device:<id>`, `operator` or `hub`.
     pub actor: &'a str,
-    /// `person.create`, `device.claim`, ...
-    pub action: &'static str,
+    /// What was done.
+    pub action: Action,
     /// `person`, `device`, ...
     pub object_kind: &'static str,
     /// Which one.
@@ -38,7 +42,7 @@ pub async fn write_all(tx: &mut TenantTx, entries: &[Entry<'_>]) -> Result<(), S
     .bind(tenant)
     .bind(entries.iter().map(|_| Uuid::new_v4()).collect::<Vec<_>>())
     .bind(entries.iter().map(|entry| entry.actor).collect::<Vec<_>>())
-    .bind(entries.iter().map(|entry| entry.action).collect::<Vec<_>>())
+    .bind(entries.iter().map(|entry| entry.action.as_str()).collect::<Vec<_>>())
     .bind(entries.iter().map(|entry| entry.object_kind).collect::<Vec<_>>())
     .bind(entries.iter().map(|entry| entry.object_id).collect::<Vec<_>>())
     .bind(entries.iter().map(|entry| &entry.detail).collect::<Vec<_>>())

@@ -11,6 +11,8 @@ use super::{Database, StoreError};
 
 /// One lock for each database; any number that nobody else uses there.
 const LOCK: i64 = 0x6c69_6e74_656c_0001;
+/// That of whoever seals the audit, which needs no broker and so may be another hub.
+const SEALER_LOCK: i64 = 0x6c69_6e74_656c_0002;
 
 /// A session that may come to lead, or leads.
 #[derive(Debug)]
@@ -31,6 +33,17 @@ impl Candidate {
     pub async fn try_to_lead(&mut self) -> Result<bool, StoreError> {
         let query = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(LOCK);
         Ok(query.fetch_one(&mut self.connection).await?)
+    }
+
+    /// Whether this session seals the audit from now on.
+    pub async fn try_to_seal(&mut self) -> Result<bool, StoreError> {
+        let query = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(SEALER_LOCK);
+        Ok(query.fetch_one(&mut self.connection).await?)
+    }
+
+    /// The session itself: what it answers proves that its locks are still held.
+    pub(super) fn session(&mut self) -> &mut PgConnection {
+        &mut self.connection
     }
 
     /// An error when the session is gone, and the lock with it.

@@ -5,7 +5,7 @@
 //! [`Database::tenant`]; that is what makes "one tenant per transaction" hold. Imports `domain` only.
 //!
 //! Deliberately absent: a way to run SQL without a tenant on a tenant's table. [`routes`] reads the two routing
-//! tables, which hold ids and times only.
+//! tables, and the audit's sealer a third; they hold ids and times only.
 
 mod database;
 mod error;

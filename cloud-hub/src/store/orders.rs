@@ -67,7 +67,7 @@ pub async fn give(tx: &mut TenantTx, order: NewOrder) -> Result<Command, NotGive
     commands::create(tx, &command).await?;
     let entry = audit::Entry {
         actor: &command.actor,
-        action: "command.give",
+        action: audit::Action::CommandGive,
         object_kind: "command",
         object_id: Some(id.0),
         detail: json!({

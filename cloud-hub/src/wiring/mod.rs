@@ -5,6 +5,7 @@
 //! stop    not ready → listener drains, streams end → notifier, jobs → publish, ingest → broker → pool → Postgres
 //! ```
 
+mod auditing;
 mod broker;
 mod logging;
 mod models;
@@ -35,6 +36,7 @@ use crate::api::feed::Feed;
 use crate::api::health::{Life, Phase};
 use crate::api::listener::{ListenerOptions, TlsConfig};
 use crate::api::{self, Api, Comparisons, EnrolmentLimits, Settings, control, listener};
+use crate::audit::{Sealer, Trouble};
 use crate::cli::control_socket;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -57,6 +59,7 @@ use broker::Broker;
 use parts::{BrokerPart, DatabasePart, Registered};
 use tasks::Tasks;
 
+pub use auditing::verify_audit;
 pub use logging::start as start_logging;
 
 /// Batches between the broker's connection and ingest: what waits there are 4 MiB at the most. While it is full, more wait at the
@@ -140,12 +143,21 @@ async fn start(config: &Config, clock: &Clock) -> Result<Running> {
     let (front, back) = (CancellationToken::new(), CancellationToken::new());
     let (mut front_tasks, mut back_tasks) = (Tasks::default(), Tasks::default());
     let (connected, _) = watch::channel(false);
+    let (audit_trouble, _) = watch::channel(Trouble::default());
     let limiter = Arc::new(Limiter::new(parts::shared_limits(config)?));
     let (uses, writer) = uses::uses(base.db.clone());
     back_tasks.spawn("uses of recognition", until(back.clone(), writer.run()));
-    let api = Arc::new(make_api(config, clock, &base, (&limiter, uses), &connected, &front));
+    let api = Arc::new(make_api(config, clock, &base, (&limiter, uses), (&connected, &audit_trouble), &front));
     let (breathing, end) = (Arc::clone(&limiter), back.clone());
     back_tasks.spawn("limits", async move { breathing.breathe(end).await });
+    let sealer = Sealer {
+        db: base.db.clone(),
+        keyring: Arc::clone(base.custody.keyring()),
+        clock: clock.clone(),
+        heads: auditing::head_settings(config),
+        trouble: audit_trouble,
+    };
+    back_tasks.spawn("audit", sealer.run(back.clone()));
     start_back(config, clock, &base, &api, connected, &back, &mut back_tasks)?;
 
     let tls: TlsConfig = Arc::new(ArcSwap::from(server_tls(&base.pki, &base.names, clock)?));
@@ -223,7 +235,7 @@ fn make_api(
     clock: &Clock,
     base: &Foundation,
     (limiter, uses): (&Arc<Limiter>, Uses),
-    connected: &watch::Sender<bool>,
+    (connected, audit): (&watch::Sender<bool>, &watch::Sender<Trouble>),
     front: &CancellationToken,
 ) -> Api {
     let broker = Broker {
@@ -252,7 +264,7 @@ fn make_api(
         comparisons: Comparisons::new(processors, config.recognition.queue),
         broker: Arc::new(broker),
         life: Life::default(),
-        probes: probes::all(&base.db, &base.custody, connected.subscribe(), limiter),
+        probes: probes::all(&base.db, &base.custody, connected.subscribe(), audit.subscribe(), limiter),
         stop: front.clone(),
         settings: Settings {
             public_url: base.public_url.clone(),

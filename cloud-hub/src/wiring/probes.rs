@@ -1,4 +1,4 @@
-//! How the parts are that the API does not know itself: broker, key store, vector table, shared limits.
+//! How the parts are that the API does not know itself: broker, key store, vector table, audit, shared limits.
 
 use std::sync::Arc;
 
@@ -6,6 +6,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::api::health::{Component, Probe};
+use crate::audit::Trouble;
 use crate::domain::ids::PersonId;
 use crate::keys::{Custody, KeysError};
 use crate::limit::Limiter;
@@ -16,6 +17,7 @@ pub(super) fn all(
     db: &Database,
     custody: &Custody,
     broker: watch::Receiver<bool>,
+    audit: watch::Receiver<Trouble>,
     limiter: &Arc<Limiter>,
 ) -> Vec<Probe> {
     let (for_keys, for_vectors, custody, limiter) = (db.clone(), db.clone(), custody.clone(), Arc::clone(limiter));
@@ -23,6 +25,7 @@ pub(super) fn all(
         Box::new(move || Box::pin(std::future::ready(broker_state(*broker.borrow())))),
         Box::new(move || Box::pin(read_key_store(for_keys.clone(), custody.clone()))),
         Box::new(move || Box::pin(read_vectors(for_vectors.clone()))),
+        Box::new(move || Box::pin(std::future::ready(audit_state(*audit.borrow())))),
     ];
     if limiter.shared_answers().is_some() {
         probes.push(Box::new(move || Box::pin(std::future::ready(shared_limits(limiter.shared_answers())))));
@@ -35,6 +38,19 @@ fn shared_limits(answers: Option<bool>) -> Component {
         Component::warn("shared_limits", "does not answer: each hub counts by itself")
     } else {
         Component::pass("shared_limits")
+    }
+}
+
+fn audit_state(trouble: Trouble) -> Component {
+    match trouble {
+        Trouble { sealing: true, .. } => {
+            Component::warn("audit", "entries have no place in the chain yet; see the log")
+        }
+        Trouble { heads: true, .. } => Component::warn(
+            "audit",
+            "signed heads cannot be written outside the database: see the log and [audit] heads",
+        ),
+        Trouble { .. } => Component::pass("audit"),
     }
 }
 
