@@ -22,7 +22,7 @@ use wire_contract::EventData;
 use wire_contract::event::PersonDeletedData;
 
 /// The only tables whose rows are not a tenant's alone: read before a tenant is known, ids and times only.
-const ROUTING: [&str; 2] = ["route", "route_due"];
+const ROUTING: [&str; 3] = ["route", "route_due", "route_unsealed"];
 
 const TENANT_TABLES: &str = "
     SELECT c.oid, c.relname::text AS name, c.relrowsecurity, c.relforcerowsecurity
@@ -280,7 +280,7 @@ async fn a_transaction_that_fails_leaves_nothing_and_its_connection_stays_usable
             Box::pin(async move {
                 let entry = audit::Entry {
                     actor: "x",
-                    action: "x",
+                    action: audit::Action::PersonRead,
                     object_kind: "x",
                     object_id: None,
                     detail: serde_json::json!({}),

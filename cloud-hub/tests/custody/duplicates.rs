@@ -31,7 +31,7 @@ async fn the_threshold_rises_with_the_templates_of_the_others_and_the_override_i
     let (first, newcomer) = (hub.person(place.tenant, "first").await, hub.person(place.tenant, "new").await);
     let look = async |cosine: f32, person: PersonId| {
         let probe = Embedding::from_slice(towards(0, cosine).as_slice()).unwrap();
-        hub.custody.duplicate(place.tenant, person, &Space::plain(SPACE), probe, ladder()).await.unwrap()
+        hub.custody.duplicate(place.tenant, person, &Space::plain(SPACE), (probe, ladder()), "test").await.unwrap()
     };
     assert_eq!(look(0.99, newcomer).await, None, "nobody has a template");
     hub.enrol(place.tenant, first, 0).await;

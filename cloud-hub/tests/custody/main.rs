@@ -7,6 +7,7 @@
 
 mod anchors;
 mod api_keys;
+mod audit;
 mod devices;
 mod duplicates;
 mod people;

@@ -131,7 +131,7 @@ impl Line {
 
     async fn chunk(&self, offer: &SnapshotOffer, index: usize) -> Option<Vec<u8>> {
         let (tenant, device) = (self.place.tenant, self.place.device);
-        let ready = self.snapshots.ready(tenant, device, SnapshotId(offer.snapshot)).await.unwrap()?;
+        let ready = self.snapshots.content(tenant, device, SnapshotId(offer.snapshot)).await.unwrap()?;
         self.snapshots.chunk(&ready, index).await.unwrap()
     }
 

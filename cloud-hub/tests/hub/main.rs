@@ -7,6 +7,7 @@
 )]
 
 mod access;
+mod audit;
 mod commands;
 mod consumers;
 mod devices;

@@ -196,7 +196,7 @@ impl Hub {
 
     /// The content of a snapshot from a byte on, a chunk at most; `None` when it is gone.
     pub async fn content(&self, place: &Place, id: Uuid, from: u64) -> Result<Option<Vec<u8>>> {
-        let ready = self.snapshots.ready(place.tenant, place.device, SnapshotId(id)).await?;
+        let ready = self.snapshots.content(place.tenant, place.device, SnapshotId(id)).await?;
         let Some(ready) = ready else { return Ok(None) };
         let (index, begin) = ready.locate(from).context("nothing is asked for behind the end")?;
         let chunk = self.snapshots.chunk(&ready, index).await?;
