@@ -11,6 +11,7 @@
 //! - [`rig`]: what they break things with: disks, workers, processes under `strace`, damaged files.
 //! - [`work`]: what the durability rows have the stores do meanwhile, and how they judge what is left.
 //! - [`line`]: hub, fleet and the network between them, for the rows of the line.
+//! - [`chain`]: an audit and somebody with all rights over its database.
 //! - [`sim`]: the way of events as a game by seed; [`replay`]: orders and wishes that are delivered again.
 //!
 //! Every row has a negative control, a broken variant that its own checker must catch, and counts the faults that were
@@ -20,6 +21,7 @@
 //! Invariant: everything here touches only temporary directories, loopback, and mounts, namespaces and control groups that
 //! it made itself, and ends only processes that it started.
 
+pub mod chain;
 pub mod lab;
 pub mod line;
 pub mod outcome;

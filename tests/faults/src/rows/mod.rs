@@ -2,6 +2,7 @@
 //! [`ALL`]; `tests/rows.rs` fails until it has a small run too.
 
 mod access_lines;
+mod audit_tampering;
 mod backlog;
 mod bad_certificates;
 mod bad_packets;
@@ -65,6 +66,7 @@ pub static ALL: &[&Row] = &[
     &claim_races::I4,
     &hub_kills::H1,
     &postgres_kills::H2,
+    &audit_tampering::S9,
     &fleet_load::L1,
     &camera_restarts::V1,
 ];
