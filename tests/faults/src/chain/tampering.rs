@@ -152,7 +152,7 @@ fn edit(row: &mut Sealed, random: &mut Random) {
     let byte = pick(random, 32);
     match random.below(11) {
         0 => row.entry.tenant = TenantId(Uuid::from_u128(1)),
-        1 => row.entry.id = Uuid::from_u128(row.entry.id.as_u128() ^ 1 << random.below(120)),
+        1 => row.entry.id = Uuid::from_u128(row.entry.id.as_u128() ^ (1 << random.below(120))),
         2 => row.entry.at += Duration::microseconds(1 << random.below(40)),
         3 => row.entry.actor.push('x'),
         4 => row.entry.action = String::from("person.create "),
