@@ -58,7 +58,7 @@ pub(super) async fn change(
                 tenants::agree(tx, &next).await?;
                 let entry = audit::Entry {
                     actor,
-                    action: "tenant.agree",
+                    action: audit::Action::TenantAgree,
                     object_kind: "tenant",
                     object_id: Some(tenant.0),
                     detail: json!({

@@ -24,8 +24,8 @@ pub struct Use {
     pub tenant: TenantId,
     /// Who asked.
     pub actor: String,
-    /// `recognition.identify`, ...
-    pub action: &'static str,
+    /// What it was used for.
+    pub action: audit::Action,
     /// Who was recognised.
     pub person: Option<Uuid>,
     /// The decision. Never a vector, a picture or a name.

@@ -43,6 +43,7 @@ use crate::recognition::Warm;
 use crate::recognition::faces::{self, StillLife};
 use crate::recognition::galleries::GalleryError;
 use crate::recognition::uses::Use;
+use crate::store::audit::Action;
 use policy::Rules;
 
 /// People that one answer names at most.
@@ -139,7 +140,7 @@ pub(super) async fn detect(
     let (bytes, place) = Input::<Nothing>::read(&api, request, &[IMAGE]).await?.needed(IMAGE)?;
     let found = api.enroller.run(place, move |models, limits| faces::all(models, limits, &bytes)).await;
     let (faces, count) = found.map_err(|why| no_face(why, IMAGE))?;
-    note(&api, &caller, "recognition.detect", None, json!({ "faces": count })).await?;
+    note(&api, &caller, Action::RecognitionDetect, None, json!({ "faces": count })).await?;
     Ok(Json(FacesView { faces: faces.iter().map(FaceView::from).collect(), count }))
 }
 
@@ -152,7 +153,7 @@ pub(super) async fn quality(
     let (bytes, place) = Input::<Nothing>::read(&api, request, &[IMAGE]).await?.needed(IMAGE)?;
     let found = api.enroller.run(place, move |models, limits| faces::one(models, limits, &bytes)).await;
     let (_, face) = found.map_err(|why| no_face(why, IMAGE))?;
-    note(&api, &caller, "recognition.quality", None, json!({})).await?;
+    note(&api, &caller, Action::RecognitionQuality, None, json!({})).await?;
     Ok(Json(QualityAnswer::from(&face)))
 }
 
@@ -166,7 +167,7 @@ pub(super) async fn liveness(
     let found = api.enroller.run(place, move |models, limits| faces::life(models, limits, &bytes)).await;
     let (life, face) = found.map_err(|why| no_face(why, IMAGE))?;
     let decision = if life.attack.is_some() { "attack" } else { "insufficient" };
-    note(&api, &caller, "recognition.liveness", None, json!({ "decision": decision })).await?;
+    note(&api, &caller, Action::RecognitionLiveness, None, json!({ "decision": decision })).await?;
     let code = life.attack.map_or(Code::LivenessUndecided, |_| Code::LivenessFailed);
     let why = WhyNot { code, score: Some(life.score), threshold: None };
     Ok(Json(LivenessAnswer { decision, score: life.score, face: (&face).into(), why: Some(why.into()) }))
@@ -191,7 +192,7 @@ pub(super) async fn embed(
         })
     });
     let template = found.await.map_err(|why| no_face(why, IMAGE))?;
-    note(&api, &caller, "recognition.embed", None, json!({})).await?;
+    note(&api, &caller, Action::RecognitionEmbed, None, json!({})).await?;
     Ok(Json(template))
 }
 
@@ -222,7 +223,7 @@ pub(super) async fn compare(
     let score = embeddings[0].similarity(&embeddings[1]);
     let threshold = rules.threshold(1).value();
     let same = score.value() >= threshold;
-    note(&api, &caller, "recognition.compare", None, json!({ "same": same })).await?;
+    note(&api, &caller, Action::RecognitionCompare, None, json!({ "same": same })).await?;
     let why = WhyNot { code: Code::Unknown, score: Some(score.value()), threshold: Some(threshold) };
     let why = (!same).then(|| why.into());
     Ok(Json(ComparisonAnswer { same, score: score.value(), threshold, far: rules.far, why }))
@@ -251,7 +252,7 @@ pub(super) async fn verify(
     let verified = judge(own.best, own.anchor, rules.threshold(own.templates));
     let why_not = attack(life.as_ref()).or(verified.why_not);
     let detail = json!({ "verified": why_not.is_none(), "code": why_not.map(|why| why.code) });
-    note(&api, &caller, "recognition.verify", Some(person.0), detail).await?;
+    note(&api, &caller, Action::RecognitionVerify, Some(person.0), detail).await?;
     Ok(Json(VerificationAnswer {
         verified: why_not.is_none(),
         person_id: person.0,
@@ -299,7 +300,7 @@ pub(super) async fn identify(
         Some(why) => why.code.as_str(),
     };
     let person = found.person.map(|person| person.0);
-    note(&api, &caller, "recognition.identify", person, json!({ "decision": decision })).await?;
+    note(&api, &caller, Action::RecognitionIdentify, person, json!({ "decision": decision })).await?;
     Ok(Json(IdentificationAnswer {
         decision,
         person_id: person,
@@ -350,7 +351,7 @@ pub(super) async fn search(
         best_of_each(&nearest(gallery, &probe.embedding, limit, wanted), limit, min_score)
     });
     let candidates = searched.await?;
-    note(&api, &caller, "recognition.search", None, json!({ "candidates": candidates.len() })).await?;
+    note(&api, &caller, Action::RecognitionSearch, None, json!({ "candidates": candidates.len() })).await?;
     Ok(Json(SearchAnswer { candidates, compared }))
 }
 
@@ -478,13 +479,7 @@ fn best_of_each(rows: &[Ranked], limit: usize, min_score: Option<f32>) -> Vec<Ca
 }
 
 /// Writes a use of recognition into the audit. Without it there is no answer.
-async fn note(
-    api: &Api,
-    caller: &Caller,
-    action: &'static str,
-    person: Option<Uuid>,
-    detail: Value,
-) -> Result<(), ApiError> {
+async fn note(api: &Api, caller: &Caller, action: Action, person: Option<Uuid>, detail: Value) -> Result<(), ApiError> {
     let noted = Use { tenant: caller.tenant, actor: caller.actor(), action, person, detail };
     api.uses.note(noted).await.map_err(|_| {
         ApiError::because(Code::Unavailable, "the audit cannot be written at present").retry_after(RETRY_AFTER_SECONDS)

@@ -130,7 +130,7 @@ pub(in crate::api) async fn put_policy(
                 tenants::set_match_far(tx, &far).await?;
                 let entry = audit::Entry {
                     actor: &actor,
-                    action: "tenant.recognition",
+                    action: audit::Action::TenantRecognition,
                     object_kind: "tenant",
                     object_id: Some(tx.tenant().0),
                     detail: json!({ "far": far, "was": was }),

@@ -32,12 +32,14 @@ macro_rules! actions {
 actions! {
     /// A tenant was made.
     TenantCreate, "tenant.create";
-    /// Tier or quotas of a tenant were agreed upon anew.
+    /// Tier, quotas, requests or features of a tenant were agreed upon anew.
     TenantAgree, "tenant.agree";
     /// A tenant is not served any more.
     TenantSuspend, "tenant.suspend";
     /// A tenant is served again.
     TenantResume, "tenant.resume";
+    /// How sure recognition must be was said anew.
+    TenantRecognition, "tenant.recognition";
     /// An API key was made.
     ApiKeyCreate, "api_key.create";
     /// An API key was replaced.
@@ -66,6 +68,22 @@ actions! {
     TemplateRefuse, "template.refuse";
     /// Searchable vectors were made anew from the sealed templates.
     TemplateReindex, "template.reindex";
+    /// Faces were looked for on a photograph.
+    RecognitionDetect, "recognition.detect";
+    /// The quality of a face was measured.
+    RecognitionQuality, "recognition.quality";
+    /// Whether a photograph is plainly an attack was looked at.
+    RecognitionLiveness, "recognition.liveness";
+    /// A photograph's template was given out.
+    RecognitionEmbed, "recognition.embed";
+    /// Two faces were compared.
+    RecognitionCompare, "recognition.compare";
+    /// A face was compared with one person.
+    RecognitionVerify, "recognition.verify";
+    /// A face was looked for among all people.
+    RecognitionIdentify, "recognition.identify";
+    /// The people nearest to a face were asked for.
+    RecognitionSearch, "recognition.search";
     /// A person got a negative anchor.
     AnchorCreate, "anchor.create";
     /// Somebody looked at a person's negative anchors.
