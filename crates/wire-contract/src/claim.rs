@@ -124,8 +124,10 @@ pub struct ClaimRequest {
     /// The secret, from the token.
     pub secret: SecretBytes,
     /// The device's serial number, for people to read. 1 to 128 bytes.
+    #[schemars(length(min = 1, max = MAX_SERIAL_BYTES))]
     pub serial: String,
-    /// PKCS#10 in PEM, P-256, self-signed. Its subject is ignored.
+    /// PKCS#10 in PEM, P-256, self-signed. Its subject is ignored. 1 to 8,192 bytes.
+    #[schemars(length(min = 1, max = MAX_CSR_BYTES))]
     pub csr: String,
 }
 
@@ -155,7 +157,8 @@ impl ClaimRequest {
 pub struct RenewalRequest {
     /// Payload version.
     pub v: V1,
-    /// PKCS#10 in PEM, P-256, self-signed, for a new key. Its subject is ignored.
+    /// PKCS#10 in PEM, P-256, self-signed, for a new key. Its subject is ignored. 1 to 8,192 bytes.
+    #[schemars(length(min = 1, max = MAX_CSR_BYTES))]
     pub csr: String,
     /// Random: what the time in the answer is to be signed for. Without one it is signed for the device id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
