@@ -11,12 +11,14 @@ use axum::http::StatusCode;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 use wire_contract::{Code, Problem, Timestamp};
 
 use super::auth::Caller;
 use super::enroller::{Busy, Place};
 use super::enrolments::{self, RETRY_AFTER_SECONDS};
+use super::openapi::{forms, wire};
 use super::page::Page;
 use super::problem::ApiError;
 use super::state::Api;
@@ -25,7 +27,8 @@ use crate::domain::ids::{AnchorId, PersonId, TenantId};
 use crate::keys::{Anchored, NotThem};
 use crate::store::{anchors, audit, people};
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AnchorQuery {
     /// It shows somebody else, however much it resembles the person.
@@ -34,7 +37,8 @@ pub(super) struct AnchorQuery {
 }
 
 /// An anchor without its vector.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = NegativeAnchor)]
 pub(super) struct AnchorView {
     id: Uuid,
     person: Uuid,
@@ -43,12 +47,30 @@ pub(super) struct AnchorView {
     quality: f32,
     /// Of a new one: its similarity to the nearest of the person's own templates.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     score: Option<f32>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = wire::Timestamp, required = false)]
     created_at: Option<Timestamp>,
 }
 
 /// `POST /v1/people/{id}/negative-anchors`: a form with one picture, in the field `photo`.
+#[utoipa::path(
+    post, path = "/v1/people/{id}/negative-anchors", operation_id = "create_negative_anchor", tag = "enrolment",
+    summary = "Say who somebody is not",
+    description = "A picture of somebody whom a door took for this person. It goes to every door of the person.",
+    params(
+        ("id" = Uuid, Path, description = "The person"),
+        AnchorQuery,
+    ),
+    request_body(content = forms::PictureForm, content_type = "multipart/form-data"),
+    responses(
+        (status = 201, description = "The anchor", body = AnchorView),
+        (status = 409, description = "`anchor_is_person`: it is probably the person, and would keep them out; `resemblance` says how near it is. `too_many_anchors`: the person has as many as there may be."),
+        (status = 422, description = "The reasons why a picture does not serve, with `photographs` of each."),
+        (status = 503, description = "`models_unavailable`: the hub has no model pack in use."),
+    ),
+)]
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -72,6 +94,15 @@ pub(super) async fn create(
 }
 
 /// `GET /v1/people/{id}/negative-anchors`: all of them, oldest first; there are never many.
+#[utoipa::path(
+    get, path = "/v1/people/{id}/negative-anchors", operation_id = "list_negative_anchors", tag = "enrolment",
+    summary = "A person's negative anchors",
+    description = "The oldest first.",
+    params(("id" = Uuid, Path, description = "The person")),
+    responses(
+        (status = 200, description = "All of them, in one page", body = Page<AnchorView>),
+    ),
+)]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -82,6 +113,17 @@ pub(super) async fn list(
 }
 
 /// `DELETE /v1/people/{id}/negative-anchors/{anchor}`
+#[utoipa::path(
+    delete, path = "/v1/people/{id}/negative-anchors/{anchor}", operation_id = "delete_negative_anchor", tag = "enrolment",
+    summary = "Remove a negative anchor",
+    params(
+        ("id" = Uuid, Path, description = "The person"),
+        ("anchor" = Uuid, Path, description = "The anchor"),
+    ),
+    responses(
+        (status = 204, description = "It is gone"),
+    ),
+)]
 pub(super) async fn delete(
     State(api): State<Arc<Api>>,
     caller: Caller,

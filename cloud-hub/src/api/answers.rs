@@ -18,6 +18,7 @@ use wire_contract::{Code, EnrolAnswer, EnrolRequest, V1};
 
 use super::auth::CallingDevice;
 use super::body::{Fields, Json};
+use super::openapi::wire;
 use super::problem::ApiError;
 use super::state::Api;
 use crate::domain::command::{Command, Kind, Progress};
@@ -33,6 +34,18 @@ const NORM_TOLERANCE: f32 = 1e-3;
 const MAX_PACK: usize = 100;
 
 /// `PUT /v1/device/logs/{command}`
+#[utoipa::path(
+    put, path = "/v1/device/logs/{command}", operation_id = "put_device_logs", tag = "for devices",
+    summary = "What `collect_logs` asked for",
+    description = "Sent twice, the first counts. At most 512 KiB.",
+    params(("command" = Uuid, Path, description = "The command that asked")),
+    request_body(content = String, content_type = "application/x-ndjson", description = "Lines of JSON"),
+    responses(
+        (status = 204, description = "The hub has it"),
+        (status = 409, description = "`conflict`: the command is over."),
+        (status = 413, description = "`payload_too_large`: more than 512 KiB."),
+    ),
+)]
 pub(super) async fn put_logs(
     State(api): State<Arc<Api>>,
     caller: CallingDevice,
@@ -75,6 +88,18 @@ impl Fields for EnrolRequest {
 }
 
 /// `POST /v1/device/enrolments`
+#[utoipa::path(
+    post, path = "/v1/device/enrolments", operation_id = "create_device_enrolment", tag = "for devices",
+    summary = "A face that an `enrol` command asked for",
+    request_body = wire::EnrolRequest,
+    responses(
+        (status = 200, description = "It is a template now", body = wire::EnrolAnswer),
+        (status = 404, description = "`not_found`: no such command was given to this device, or the person is gone."),
+        (status = 409, description = "`conflict`: the command is over. `duplicate_person`: another person looks the same."),
+        (status = 503, description = "`models_unavailable`: the hub has no model pack in use."),
+        (status = 403, description = "`quota_reached`: the tenant has all templates that it may have."),
+    ),
+)]
 pub(super) async fn enrol(
     State(api): State<Arc<Api>>,
     caller: CallingDevice,

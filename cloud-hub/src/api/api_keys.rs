@@ -6,11 +6,13 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
+use utoipa::ToSchema;
 use uuid::Uuid;
 use wire_contract::{Code, Timestamp};
 
 use super::auth::Caller;
 use super::body::{Checks, Fields, Json};
+use super::openapi::{texts, wire, words};
 use super::page::Page;
 use super::problem::ApiError;
 use super::sites::MAX_NAME;
@@ -23,18 +25,29 @@ use crate::store::credentials::{self, ApiKeyRow};
 /// How long a rotated key goes on working when nobody says.
 const OVERLAP: Duration = Duration::hours(24);
 /// How long it may go on at most: a change-over that takes longer is two keys.
-const MAX_OVERLAP: Duration = Duration::days(30);
+pub(super) const MAX_OVERLAP: Duration = Duration::days(30);
 
-#[derive(Debug, Deserialize)]
+/// A key to be made.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct NewApiKey {
+    #[schema(value_type = texts::Name)]
     name: String,
+    /// An owner's without it.
     #[serde(default)]
+    #[schema(value_type = Option<words::Role>)]
     role: Option<String>,
+    /// Permissions of the role, to which the key is narrowed; all of the role without it.
     #[serde(default)]
+    #[schema(value_type = Option<Vec<words::Permission>>, min_items = 1)]
     scopes: Option<Vec<String>>,
+    /// When it ends by itself; in the future.
     #[serde(default)]
+    #[schema(value_type = Option<texts::Moment>)]
     expires_at: Option<Timestamp>,
+    /// How many requests an hour it may ask; as many as its tenant without it.
     #[serde(default)]
+    #[schema(minimum = 1)]
     requests_per_hour: Option<u32>,
 }
 
@@ -43,9 +56,13 @@ impl Fields for NewApiKey {
     const REQUIRED: &'static [&'static str] = &["name"];
 }
 
-#[derive(Debug, Deserialize)]
+/// How one key takes the place of another.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Rotation {
+    /// Seconds for which the old one goes on; a day without it.
     #[serde(default)]
+    #[schema(maximum = 2_592_000)]
     overlap_s: Option<u32>,
 }
 
@@ -55,29 +72,43 @@ impl Fields for Rotation {
 }
 
 /// A key without its secret.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ApiKey)]
 pub(super) struct ApiKeyView {
     id: Uuid,
     name: String,
+    #[schema(value_type = words::Role)]
     role: &'static str,
     /// What it may do in the end: its role, narrowed by its scopes.
+    #[schema(value_type = Vec<words::Permission>)]
     permissions: Vec<&'static str>,
+    #[schema(value_type = wire::Timestamp)]
     created_at: Timestamp,
+    #[schema(value_type = Option<wire::Timestamp>, required)]
     expires_at: Option<Timestamp>,
     /// `null`: as many as its tenant.
+    #[schema(required)]
     requests_per_hour: Option<u32>,
+    /// To the minute.
+    #[schema(value_type = Option<wire::Timestamp>, required)]
     last_used_at: Option<Timestamp>,
+    #[schema(value_type = Option<wire::Timestamp>, required)]
     revoked_at: Option<Timestamp>,
+    /// The key that took its place.
+    #[schema(required)]
     replaced_by: Option<Uuid>,
 }
 
 /// A key with its secret, once.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = NewKey)]
 pub(super) struct CreatedView {
     id: Uuid,
+    /// Goes behind the id: `Authorization: ApiKey <id>:<secret>`.
     secret: String,
     /// When the key that it replaces ends.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = wire::Timestamp)]
     old_ends_at: Option<Timestamp>,
 }
 
@@ -178,6 +209,16 @@ pub(super) async fn all(api: &Api, tenant: TenantId) -> Result<Vec<ApiKeyView>, 
 }
 
 /// `POST /v1/api-keys`
+#[utoipa::path(
+    post, path = "/v1/api-keys", operation_id = "create_api_key", tag = "api keys",
+    summary = "Make a key",
+    description = "The answer has the secret, which is shown this once. Nobody makes a key with more rights than their own.",
+    request_body = NewApiKey,
+    responses(
+        (status = 201, description = "The key with its secret", body = CreatedView),
+        (status = 403, description = "`forbidden`: it would have rights that the caller does not have."),
+    ),
+)]
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -188,6 +229,14 @@ pub(super) async fn create(
 }
 
 /// `GET /v1/api-keys`: all of them, those that have ended too.
+#[utoipa::path(
+    get, path = "/v1/api-keys", operation_id = "list_api_keys", tag = "api keys",
+    summary = "All keys",
+    description = "Those that have ended too, the oldest first. Never a secret.",
+    responses(
+        (status = 200, description = "All of them, in one page", body = Page<ApiKeyView>),
+    ),
+)]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -196,6 +245,14 @@ pub(super) async fn list(
 }
 
 /// `GET /v1/api-keys/{id}`
+#[utoipa::path(
+    get, path = "/v1/api-keys/{id}", operation_id = "get_api_key", tag = "api keys",
+    summary = "One key",
+    params(("id" = Uuid, Path, description = "The key")),
+    responses(
+        (status = 200, description = "The key", body = ApiKeyView),
+    ),
+)]
 pub(super) async fn get(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -206,6 +263,18 @@ pub(super) async fn get(
 }
 
 /// `POST /v1/api-keys/{id}/rotate`
+#[utoipa::path(
+    post, path = "/v1/api-keys/{id}/rotate", operation_id = "rotate_api_key", tag = "api keys",
+    summary = "Put another key in the place of one",
+    description = "The new one has the same name and rights; the old one goes on for the overlap.",
+    params(("id" = Uuid, Path, description = "The key")),
+    request_body = Rotation,
+    responses(
+        (status = 201, description = "The new key with its secret", body = CreatedView),
+        (status = 403, description = "`forbidden`: the key has rights that the caller does not have."),
+        (status = 409, description = "`conflict`: the key has ended or was replaced already."),
+    ),
+)]
 pub(super) async fn rotate(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -218,6 +287,15 @@ pub(super) async fn rotate(
 }
 
 /// `DELETE /v1/api-keys/{id}`
+#[utoipa::path(
+    delete, path = "/v1/api-keys/{id}", operation_id = "revoke_api_key", tag = "api keys",
+    summary = "Revoke a key",
+    description = "It ends at once, and so do its streams.",
+    params(("id" = Uuid, Path, description = "The key")),
+    responses(
+        (status = 204, description = "It has ended"),
+    ),
+)]
 pub(super) async fn revoke(
     State(api): State<Arc<Api>>,
     caller: Caller,

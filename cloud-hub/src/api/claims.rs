@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
+use utoipa::IntoParams;
 use uuid::Uuid;
 use wire_contract::claim::{BrokerAddress, ClaimRequest};
 use wire_contract::encoding::{SecretBytes, V1};
@@ -12,6 +13,7 @@ use wire_contract::{ClaimAnswer, Code, LinkAnswer};
 
 use super::auth::CallingDevice;
 use super::body::{Fields, Json};
+use super::openapi::wire;
 use super::problem::ApiError;
 use super::state::Api;
 use crate::domain::ids::{ClaimId, DeviceId, TenantId};
@@ -24,6 +26,20 @@ impl Fields for ClaimRequest {
 }
 
 /// `POST /v1/claims`: the first key that shows the secret in time gets the identity; the same key may ask again.
+#[utoipa::path(
+    post, path = "/v1/claims", operation_id = "claim_device", tag = "for devices",
+    summary = "Claim an identity",
+    description = "The first key that shows the secret in time gets the identity; the same key may ask again. The token is the proof.",
+    request_body = wire::ClaimRequest,
+    responses(
+        (status = 200, description = "The certificate, and what to pin", body = wire::ClaimAnswer),
+        (status = 404, description = "`claim_unknown`: no such claim, or the secret is wrong."),
+        (status = 409, description = "`claim_used`: another key has used it."),
+        (status = 410, description = "`claim_expired`: its time is over."),
+        (status = 422, description = "`csr_invalid`: the certificate request is not one that is taken."),
+        (status = 503, description = "`unavailable`: the database does not answer."),
+    ),
+)]
 pub(super) async fn claim(
     State(api): State<Arc<Api>>,
     Json(request): Json<ClaimRequest>,
@@ -82,13 +98,23 @@ pub(super) fn answer(api: &Api, tenant: TenantId, device: DeviceId, chain_pem: S
 }
 
 /// What may be in the query of the link.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct LinkQuery {
-    /// What the time in the answer is signed for ([`wire_contract::paths::NONCE`]); the device id without it.
+    /// What the time in the answer is signed for; the device id without it.
     nonce: Option<Uuid>,
 }
 
 /// `GET /v1/device/link`: the present link key, the galleries of the device with their keys, the hub's time.
+#[utoipa::path(
+    get, path = "/v1/device/link", operation_id = "get_device_link", tag = "for devices",
+    summary = "Link key and galleries",
+    description = "The present link key, the keys of the device's galleries, and the hub's time.",
+    params(LinkQuery),
+    responses(
+        (status = 200, description = "The keys", body = wire::LinkAnswer),
+    ),
+)]
 pub(super) async fn link(
     State(api): State<Arc<Api>>,
     caller: CallingDevice,

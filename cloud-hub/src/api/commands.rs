@@ -10,12 +10,14 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 use uuid::Uuid;
 use wire_contract::command::{MAX_ENROL_WITHIN_S, MAX_LOG_BYTES, MAX_LOG_LEVEL_S, MAX_ORDERED_HOLD_MS};
 use wire_contract::{Code, LogLevel, RebootTarget, Timestamp};
 
 use super::auth::Caller;
 use super::body::{Checks, Fields, Json};
+use super::openapi::{kinds, wire, words};
 use super::page::Page;
 use super::problem::ApiError;
 use super::state::Api;
@@ -68,10 +70,10 @@ impl Fields for NewCommand {
 }
 
 /// Kinds of commands that a device takes, and those that a door does.
-const OF_DEVICES: [&str; 5] = ["refresh", "lockdown", "reboot", "log_level", "collect_logs"];
-const OF_DOORS: [&str; 3] = ["unlock", "lockdown", "enrol"];
+pub(super) const OF_DEVICES: [&str; 5] = ["refresh", "lockdown", "reboot", "log_level", "collect_logs"];
+pub(super) const OF_DOORS: [&str; 3] = ["unlock", "lockdown", "enrol"];
 /// How long a device waits for a face when nobody says.
-const ENROL_WITHIN_S: u32 = 30;
+pub(super) const ENROL_WITHIN_S: u32 = 30;
 
 impl NewCommand {
     /// What is ordered, of a door if one is given; every mistake at once.
@@ -145,19 +147,32 @@ fn in_bounds(kind: &Kind) -> Result<(), ApiError> {
 }
 
 /// A command as its owner sees it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Command)]
 pub(super) struct CommandView {
     id: Uuid,
     device_id: Uuid,
+    #[schema(required)]
     door_id: Option<Uuid>,
+    #[schema(value_type = words::CommandKind)]
     kind: &'static str,
+    #[schema(required)]
     hold_ms: Option<u32>,
+    /// The other fields of its kind.
+    #[schema(value_type = Object)]
     args: Value,
+    #[schema(value_type = words::CommandState)]
     state: &'static str,
+    /// Why it failed.
+    #[schema(value_type = Option<wire::Code>, required)]
     code: Option<String>,
+    /// Who gave it.
     actor: String,
+    #[schema(value_type = wire::Timestamp)]
     issued_at: Timestamp,
+    #[schema(value_type = wire::Timestamp)]
     expires_at: Timestamp,
+    #[schema(value_type = wire::Timestamp)]
     changed_at: Timestamp,
 }
 
@@ -183,6 +198,17 @@ pub(super) fn view(api: &Api, command: Command) -> CommandView {
 }
 
 /// `POST /v1/doors/{id}/unlock`
+#[utoipa::path(
+    post, path = "/v1/doors/{id}/unlock", operation_id = "unlock_door", tag = "commands",
+    summary = "Open a door",
+    description = "Carried out within ten seconds or never. Asked twice with one `id`, there is one command.",
+    params(("id" = Uuid, Path, description = "The door")),
+    request_body = kinds::NewUnlock,
+    responses(
+        (status = 202, description = "Its state follows at `GET /v1/commands/{id}`", body = CommandView),
+        (status = 409, description = "`conflict`: the id names another command, or the door has no device. `device_offline`: the device is not connected."),
+    ),
+)]
 pub(super) async fn unlock(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -195,6 +221,16 @@ pub(super) async fn unlock(
 }
 
 /// `POST /v1/devices/{id}/commands`
+#[utoipa::path(
+    post, path = "/v1/devices/{id}/commands", operation_id = "create_device_command", tag = "commands",
+    summary = "Tell a device to do something",
+    params(("id" = Uuid, Path, description = "The device")),
+    request_body = kinds::NewDeviceCommand,
+    responses(
+        (status = 202, description = "Its state follows at `GET /v1/commands/{id}`", body = CommandView),
+        (status = 409, description = "`conflict`: the id names another command, or the door has no device. `device_offline`: the device is not connected."),
+    ),
+)]
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -205,6 +241,16 @@ pub(super) async fn create(
 }
 
 /// `POST /v1/doors/{id}/commands`
+#[utoipa::path(
+    post, path = "/v1/doors/{id}/commands", operation_id = "create_door_command", tag = "commands",
+    summary = "Tell a door to do something",
+    params(("id" = Uuid, Path, description = "The door")),
+    request_body = kinds::NewDoorCommand,
+    responses(
+        (status = 202, description = "Its state follows at `GET /v1/commands/{id}`", body = CommandView),
+        (status = 409, description = "`conflict`: the id names another command, or the door has no device. `device_offline`: the device is not connected."),
+    ),
+)]
 pub(super) async fn create_at_door(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -242,6 +288,15 @@ fn accepted(api: &Arc<Api>, command: Command) -> Result<(StatusCode, axum::Json<
 }
 
 /// `GET /v1/commands/{id}/logs`: JSON lines, as the device sent them.
+#[utoipa::path(
+    get, path = "/v1/commands/{id}/logs", operation_id = "get_command_logs", tag = "commands",
+    summary = "What `collect_logs` collected",
+    description = "Lines of JSON, as the device sent them.",
+    params(("id" = Uuid, Path, description = "The command")),
+    responses(
+        (status = 200, description = "The lines", body = String, content_type = "application/x-ndjson"),
+    ),
+)]
 pub(super) async fn logs(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -252,6 +307,15 @@ pub(super) async fn logs(
 }
 
 /// `GET /v1/commands/{id}`
+#[utoipa::path(
+    get, path = "/v1/commands/{id}", operation_id = "get_command", tag = "commands",
+    summary = "One command",
+    description = "With how far it got.",
+    params(("id" = Uuid, Path, description = "The command")),
+    responses(
+        (status = 200, description = "The command", body = CommandView),
+    ),
+)]
 pub(super) async fn get(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -262,6 +326,15 @@ pub(super) async fn get(
 }
 
 /// `GET /v1/devices/{id}/commands`: the last hundred, the newest first.
+#[utoipa::path(
+    get, path = "/v1/devices/{id}/commands", operation_id = "list_device_commands", tag = "commands",
+    summary = "The last hundred commands to a device",
+    description = "The newest first.",
+    params(("id" = Uuid, Path, description = "The device")),
+    responses(
+        (status = 200, description = "They, in one page", body = Page<CommandView>),
+    ),
+)]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     caller: Caller,

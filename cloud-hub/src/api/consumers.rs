@@ -5,12 +5,14 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 use wire_contract::topic::feed_filter;
 use wire_contract::{Code, Timestamp};
 
 use super::auth::Caller;
 use super::body::{Checks, Fields, Json};
+use super::openapi::{texts, wire};
 use super::page::Page;
 use super::problem::ApiError;
 use super::sites::MAX_NAME;
@@ -19,9 +21,13 @@ use crate::domain::ids::{ConsumerId, TenantId};
 use crate::keys::Password;
 use crate::store::consumers;
 
-#[derive(Debug, Deserialize)]
+/// A consumer to be made.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct NewConsumer {
+    #[schema(value_type = texts::Name)]
     name: String,
+    /// Whether it also reads what is said for Home Assistants.
     #[serde(default)]
     home_assistant: bool,
 }
@@ -32,7 +38,8 @@ impl Fields for NewConsumer {
 }
 
 /// A consumer as its owner sees it at any time.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Consumer)]
 pub(super) struct ConsumerView {
     id: Uuid,
     name: String,
@@ -40,12 +47,15 @@ pub(super) struct ConsumerView {
     username: String,
     /// Whether it also reads what is said for Home Assistants.
     home_assistant: bool,
+    #[schema(value_type = wire::Timestamp)]
     created_at: Timestamp,
+    #[schema(value_type = Option<wire::Timestamp>, required)]
     rotated_at: Option<Timestamp>,
 }
 
 /// All that a client needs to connect, in the one answer that has the password.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ConsumerCredential)]
 pub(super) struct CredentialView {
     #[serde(flatten)]
     consumer: ConsumerView,
@@ -58,9 +68,11 @@ pub(super) struct CredentialView {
     topic: String,
     /// The same authority as a file, for who is on the hub's machine.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(ignore)]
     ca_file: Option<String>,
     /// A command line that reads the feed, ready to be typed there.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(ignore)]
     command: Option<String>,
 }
 
@@ -173,6 +185,16 @@ pub(super) async fn end(api: Arc<Api>, tenant: TenantId, id: ConsumerId, actor: 
 }
 
 /// `POST /v1/consumers`
+#[utoipa::path(
+    post, path = "/v1/consumers", operation_id = "create_consumer", tag = "consumers",
+    summary = "Make a consumer",
+    description = "The answer has the password, which is shown this once, and all else that a client needs to connect.",
+    request_body = NewConsumer,
+    responses(
+        (status = 201, description = "The consumer with its password", body = CredentialView),
+        (status = 409, description = "`conflict`: this hub has no listener for consumers, or says nothing for Home Assistants; `detail` says what to set. Or another consumer has this name."),
+    ),
+)]
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -183,6 +205,14 @@ pub(super) async fn create(
 }
 
 /// `GET /v1/consumers`
+#[utoipa::path(
+    get, path = "/v1/consumers", operation_id = "list_consumers", tag = "consumers",
+    summary = "All consumers",
+    description = "Those that were not removed.",
+    responses(
+        (status = 200, description = "All of them, in one page", body = Page<ConsumerView>),
+    ),
+)]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -191,6 +221,16 @@ pub(super) async fn list(
 }
 
 /// `POST /v1/consumers/{id}/password`
+#[utoipa::path(
+    post, path = "/v1/consumers/{id}/password", operation_id = "rotate_consumer_password", tag = "consumers",
+    summary = "Another password",
+    description = "Sessions under the one before end.",
+    params(("id" = Uuid, Path, description = "The consumer")),
+    responses(
+        (status = 200, description = "The consumer with its password", body = CredentialView),
+        (status = 409, description = "`conflict`: this hub has no listener for consumers."),
+    ),
+)]
 pub(super) async fn rotate(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -200,6 +240,15 @@ pub(super) async fn rotate(
 }
 
 /// `DELETE /v1/consumers/{id}`
+#[utoipa::path(
+    delete, path = "/v1/consumers/{id}", operation_id = "delete_consumer", tag = "consumers",
+    summary = "Remove a consumer",
+    description = "Its sessions end, and what waits for it is thrown away.",
+    params(("id" = Uuid, Path, description = "The consumer")),
+    responses(
+        (status = 204, description = "It is gone"),
+    ),
+)]
 pub(super) async fn delete(
     State(api): State<Arc<Api>>,
     caller: Caller,

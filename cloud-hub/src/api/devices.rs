@@ -6,12 +6,14 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 use uuid::Uuid;
 use wire_contract::encoding::{Hash32, SecretBytes};
 use wire_contract::{ClaimToken, Timestamp};
 
 use super::auth::Caller;
 use super::body::{Checks, Fields, Json};
+use super::openapi::{texts, wire, words};
 use super::page::Page;
 use super::problem::ApiError;
 use super::sites::MAX_NAME;
@@ -22,20 +24,29 @@ use crate::store::devices::{Agreement, Device, DeviceGallery, DeviceState, Snaps
 use crate::store::{TenantTx, audit, devices, places, tenants};
 
 /// Doors of one device: more than any door controller drives.
-const MAX_DOORS: usize = 64;
+pub(super) const MAX_DOORS: usize = 64;
 
-#[derive(Debug, Deserialize)]
+/// A device to be made.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct NewDevice {
+    #[schema(value_type = texts::Name)]
     name: String,
     site_id: Uuid,
+    /// The doors that it drives.
     #[serde(default)]
+    #[schema(max_items = 64)]
     doors: Vec<NewDeviceDoor>,
 }
 
-#[derive(Debug, Deserialize)]
+/// A door to be made with its device.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct NewDeviceDoor {
+    /// Its id in the device's configuration.
+    #[schema(value_type = texts::Name)]
     local_id: String,
+    #[schema(value_type = texts::Name)]
     name: String,
 }
 
@@ -45,64 +56,92 @@ impl Fields for NewDevice {
 }
 
 /// A claim token as its operator gets to see it, once.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ClaimToken)]
 pub(super) struct ClaimView {
     token: String,
+    #[schema(value_type = wire::Timestamp)]
     expires_at: Timestamp,
 }
 
 /// A device with what it last reported.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Device)]
 pub(super) struct DeviceView {
     id: Uuid,
     name: String,
     site_id: Uuid,
+    #[schema(value_type = words::DeviceState)]
     state: &'static str,
+    /// Whether it is connected to the broker.
     online: bool,
+    #[schema(value_type = Option<wire::Timestamp>, required)]
     last_seen_at: Option<Timestamp>,
     /// Until when it may use its galleries without contact, if its own `gallery_lease` is this hub's `device_lease`.
+    #[schema(value_type = Option<wire::Timestamp>, required)]
     lease_until: Option<Timestamp>,
+    /// What runs on it, as it says.
+    #[schema(value_type = Option<Object>, required)]
     versions: Option<Value>,
+    #[schema(value_type = Option<wire::Timestamp>, required)]
     certificate_expires_at: Option<Timestamp>,
+    #[schema(value_type = wire::Timestamp)]
     created_at: Timestamp,
     doors: Vec<DeviceDoorView>,
     galleries: Vec<DeviceGalleryView>,
+    /// Of a device that was just made.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     claim: Option<ClaimView>,
 }
 
-#[derive(Debug, Serialize)]
+/// A door of a device.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeviceDoor)]
 struct DeviceDoorView {
     id: Uuid,
+    #[schema(required)]
     local_id: Option<String>,
     name: String,
 }
 
 /// `equal` says that the device searches exactly what the hub has; `standing` and `since`, how it stands and since when;
 /// `propagation_ms`, how long the last change took from its commit to the report that the device searches it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeviceGallery)]
 struct DeviceGalleryView {
     gallery: Uuid,
+    #[schema(required)]
     epoch: Option<u32>,
+    #[schema(required)]
     version: Option<u64>,
+    #[schema(required)]
     root: Option<String>,
+    #[schema(value_type = Option<wire::Timestamp>, required)]
     reported_at: Option<Timestamp>,
     hub_epoch: u32,
     hub_version: u64,
     hub_root: String,
     equal: bool,
+    #[schema(value_type = words::GalleryStanding)]
     standing: &'static str,
+    #[schema(value_type = Option<wire::Timestamp>, required)]
     since: Option<Timestamp>,
+    #[schema(required)]
     propagation_ms: Option<i64>,
+    #[schema(required)]
     snapshot: Option<SnapshotView>,
 }
 
 /// A snapshot that the device is offered, or fetches; `text` says the same to a person.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = SnapshotProgress)]
 struct SnapshotView {
     version: u64,
     fetched: u64,
+    #[schema(required)]
     bytes: Option<u64>,
+    #[schema(required)]
     percent: Option<u64>,
     text: String,
 }
@@ -187,6 +226,18 @@ async fn full_view(tx: &mut TenantTx, device: Device, lease: Lease) -> Result<De
 }
 
 /// `POST /v1/devices`
+#[utoipa::path(
+    post, path = "/v1/devices", operation_id = "create_device", tag = "devices",
+    summary = "Make a device",
+    description = "With its doors. The answer has a claim token for the door-side computer, valid for 15 minutes and shown this once.",
+    request_body = NewDevice,
+    responses(
+        (status = 201, description = "The device, with `claim`", body = DeviceView),
+        (status = 403, description = "`quota_reached`: the tenant has all devices that it may have."),
+        (status = 404, description = "`not_found`: there is no such site."),
+        (status = 409, description = "`conflict`: a device or a door has this name already."),
+    ),
+)]
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -241,6 +292,17 @@ pub(super) async fn create(
 }
 
 /// `POST /v1/devices/{id}/claim-tokens`: a new token, for a first claim or a claim by other hardware.
+#[utoipa::path(
+    post, path = "/v1/devices/{id}/claim-tokens", operation_id = "create_claim_token", tag = "devices",
+    summary = "Another claim token",
+    description = "For a first claim that was too late, or a claim by other hardware. Earlier tokens of the device end.",
+    params(("id" = Uuid, Path, description = "The device")),
+    responses(
+        (status = 201, description = "The token, shown this once", body = ClaimView),
+        (status = 409, description = "`conflict`: the device cannot be claimed."),
+        (status = 403, description = "`device_revoked`: the device was revoked."),
+    ),
+)]
 pub(super) async fn create_claim_token(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -279,6 +341,14 @@ pub(super) async fn all(api: &Api, tenant: TenantId) -> Result<Vec<DeviceView>, 
 }
 
 /// `GET /v1/devices`
+#[utoipa::path(
+    get, path = "/v1/devices", operation_id = "list_devices", tag = "devices",
+    summary = "All devices",
+    description = "With the state of their galleries, revoked ones too.",
+    responses(
+        (status = 200, description = "All of them, in one page", body = Page<DeviceView>),
+    ),
+)]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -287,6 +357,14 @@ pub(super) async fn list(
 }
 
 /// `GET /v1/devices/{id}`
+#[utoipa::path(
+    get, path = "/v1/devices/{id}", operation_id = "get_device", tag = "devices",
+    summary = "One device",
+    params(("id" = Uuid, Path, description = "The device")),
+    responses(
+        (status = 200, description = "The device", body = DeviceView),
+    ),
+)]
 pub(super) async fn get(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -303,6 +381,15 @@ pub(super) async fn get(
 }
 
 /// `DELETE /v1/devices/{id}`: revokes it. Its access lines go, its live session at the broker is ended.
+#[utoipa::path(
+    delete, path = "/v1/devices/{id}", operation_id = "revoke_device", tag = "devices",
+    summary = "Revoke a device",
+    description = "Its live session at the broker ends, and its certificate opens nothing any more. The door it drives goes on with what it has until its lease ends.",
+    params(("id" = Uuid, Path, description = "The device")),
+    responses(
+        (status = 204, description = "It is revoked"),
+    ),
+)]
 pub(super) async fn revoke(
     State(api): State<Arc<Api>>,
     caller: Caller,

@@ -12,7 +12,10 @@ use face_core::{Embedding, ModelError, Space, ThresholdLadder};
 use face_runtime::{AverageError, EnrolError, Enrolled, ModelPack, PhotoError, PhotoLimits, RefusalReason};
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use utoipa::ToSchema;
 use wire_contract::Code;
+
+use super::openapi::wire;
 
 /// The model pack in use and what goes with it.
 pub struct Models {
@@ -36,15 +39,17 @@ pub struct Enroller {
 pub struct Busy;
 
 /// What came of one photograph.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Photograph {
     /// Its place in the request, from 0.
     pub index: usize,
     /// Whether it went into the template.
     pub accepted: bool,
     /// How good it is, in [0, 1]; `null` when there was not exactly one face.
+    #[schema(required)]
     pub quality: Option<f32>,
     /// Why not, the most helpful first.
+    #[schema(value_type = Vec<wire::Code>)]
     pub reasons: Vec<Code>,
 }
 

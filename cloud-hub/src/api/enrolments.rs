@@ -7,14 +7,16 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 use wire_contract::texts::{Language, code_text, hint_text};
 use wire_contract::{Code, Problem};
 
 use super::auth::Caller;
 use super::enroller::{Busy, NewTemplate, Photograph, Refusal};
+use super::openapi::forms;
 use super::people::TemplateView;
 use super::problem::ApiError;
 use super::state::Api;
@@ -27,7 +29,8 @@ use crate::store::{audit, people, sessions};
 /// Seconds after which a client that met a full queue may come back; a photograph takes well below one.
 pub(super) const RETRY_AFTER_SECONDS: u32 = 2;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EnrolmentQuery {
     /// Enrol although another person looks the same (twins; a second record on purpose).
@@ -35,7 +38,37 @@ pub(super) struct EnrolmentQuery {
     allow_duplicate: bool,
 }
 
+/// What became of an enrolment.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Enrolment)]
+struct EnrolmentView {
+    id: Uuid,
+    template: TemplateView,
+    photographs: Vec<Photograph>,
+    /// Another person who looks the same, and was allowed to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Object)]
+    duplicate_allowed: Option<Value>,
+}
+
 /// `POST /v1/people/{id}/enrolments`
+#[utoipa::path(
+    post, path = "/v1/people/{id}/enrolments", operation_id = "create_enrolment", tag = "enrolment",
+    summary = "Enrol photographs",
+    description = "JPEG or PNG; the good ones become one template. Whether another person looks the same is looked for first.",
+    params(
+        ("id" = Uuid, Path, description = "The person"),
+        EnrolmentQuery,
+    ),
+    request_body(content = forms::PhotographForm, content_type = "multipart/form-data"),
+    responses(
+        (status = 201, description = "The template, and what came of each photograph", body = EnrolmentView),
+        (status = 403, description = "`quota_reached`: the tenant has all templates that it may have."),
+        (status = 409, description = "`duplicate_person`: another person looks the same; `duplicate` names them."),
+        (status = 422, description = "`no_face`, `several_faces`, `face_too_small`, `face_blurred`, `face_too_dark`, `face_too_bright`, `face_turned`, `face_occluded`, `face_cut_off`, `photo_unreadable`, `photo_too_large`, `photos_differ`: none serves; `photographs` has the reasons of each."),
+        (status = 503, description = "`models_unavailable`: the hub has no model pack in use."),
+    ),
+)]
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -75,10 +108,12 @@ async fn enrol(
         quality: template.quality,
         created_at: None,
     };
-    let mut body = json!({ "id": session.0, "template": view, "photographs": template.photographs });
-    if let Some(other) = duplicate {
-        body["duplicate_allowed"] = keys::duplicate_told(&other);
-    }
+    let body = EnrolmentView {
+        id: session.0,
+        template: view,
+        photographs: template.photographs,
+        duplicate_allowed: duplicate.as_ref().map(keys::duplicate_told),
+    };
     Ok((StatusCode::CREATED, axum::Json(body)).into_response())
 }
 

@@ -12,10 +12,12 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use futures::stream::{Stream, StreamExt as _};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use utoipa::IntoParams;
 use wire_contract::{Code, EventClass};
 
 use super::auth::Caller;
 use super::feed::FeedWaiter;
+use super::openapi::{texts, wire};
 use super::page::{Page, check_limit};
 use super::problem::ApiError;
 use super::state::Api;
@@ -30,12 +32,18 @@ const LOOK_EVERY: Duration = Duration::from_secs(4);
 /// Events read at once for a stream; bounds what one slow client keeps in memory.
 const STREAM_PAGE: u32 = 100;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EventsQuery {
+    /// Events in a page.
+    #[param(minimum = 1, maximum = 200, default = 50)]
     limit: Option<u32>,
+    /// Where the page begins: `next_cursor` or `x-last-cursor` of another.
+    #[param(value_type = Option<texts::FeedCursor>)]
     cursor: Option<String>,
     /// Classes, separated by commas.
+    #[param(value_type = Option<texts::ClassList>)]
     class: Option<String>,
 }
 
@@ -55,6 +63,16 @@ pub(super) fn classes(text: Option<&str>) -> Result<Option<Vec<String>>, ApiErro
 }
 
 /// `GET /v1/events`: the events after a cursor, oldest first.
+#[utoipa::path(
+    get, path = "/v1/events", operation_id = "list_events", tag = "events",
+    summary = "Events, by page",
+    description = "Those after a cursor, the oldest first. `x-last-cursor` is where to go on later, at the end too.",
+    params(EventsQuery),
+    responses(
+        (status = 200, description = "A page", body = Page<wire::CloudEvent>, headers(("Link" = String, description = "The next page, `rel=\"next\"`; absent at the end"), ("x-last-cursor" = String, description = "The place of the last event here, or of the given cursor"))),
+        (status = 422, description = "`invalid_field`: `limit`, `cursor` or `class` is not one."),
+    ),
+)]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -86,6 +104,20 @@ pub(super) async fn list(
 
 /// `GET /v1/events/stream`: committed events as they come, each once and in order, from `Last-Event-ID` or `cursor` on,
 /// else from now on.
+#[utoipa::path(
+    get, path = "/v1/events/stream", operation_id = "stream_events", tag = "events",
+    summary = "Events, as they happen",
+    description = "Server-sent events, each once and in order: `id` is its cursor, `data` a CloudEvent. From a cursor on, else from now on; a comment every ten seconds says that the stream lives. It ends when the key does.",
+    params(
+        ("Last-Event-ID" = Option<texts::FeedCursor>, Header, description = "Go on after this event; wins over `cursor`"),
+        ("cursor" = Option<texts::FeedCursor>, Query, description = "Go on after this place"),
+        ("class" = Option<texts::ClassList>, Query, description = "Only these classes; all without it"),
+    ),
+    responses(
+        (status = 200, description = "The stream", body = String, content_type = "text/event-stream"),
+        (status = 422, description = "`invalid_field`: `cursor` or `class` is not one, or there is a `limit`."),
+    ),
+)]
 pub(super) async fn stream(
     State(api): State<Arc<Api>>,
     caller: Caller,

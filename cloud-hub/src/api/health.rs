@@ -11,8 +11,10 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::future::BoxFuture;
 use serde::Serialize;
+use utoipa::ToSchema;
 use wire_contract::Timestamp;
 
+use super::openapi::{wire, words};
 use super::state::Api;
 
 /// Where the program is in its life.
@@ -48,7 +50,8 @@ impl Life {
 }
 
 /// How one part is.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = HealthOfPart)]
 pub struct Component {
     /// `database`, `broker`, `models`, `key_store`, `vector_table`.
     pub name: &'static str,
@@ -60,8 +63,9 @@ pub struct Component {
 }
 
 /// A state of RFC draft `application/health+json`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = HealthStatus)]
 pub enum Status {
     /// All is well.
     Pass,
@@ -94,11 +98,14 @@ impl Component {
     }
 }
 
-#[derive(Serialize)]
-struct Health {
+/// A state of the hub, as draft `application/health+json` has it.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Health {
     status: Status,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = words::HubPhase, required = false)]
     phase: Option<&'static str>,
+    #[schema(value_type = wire::Timestamp)]
     time: Timestamp,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     components: Vec<Component>,
@@ -111,12 +118,28 @@ fn answer(status: StatusCode, health: &Health) -> Response {
 }
 
 /// `GET /health/live`
+#[utoipa::path(
+    get, path = "/health/live", operation_id = "get_health_live", tag = "health",
+    summary = "Whether the process answers",
+    responses(
+        (status = 200, description = "It does", body = Health, content_type = "application/health+json"),
+    ),
+)]
 pub(super) async fn live(State(api): State<Arc<Api>>) -> Response {
     let time = api.clock.now().into();
     answer(StatusCode::OK, &Health { status: Status::Pass, phase: None, time, components: Vec::new() })
 }
 
 /// `GET /health` and `GET /health/ready`
+#[utoipa::path(
+    get, path = "/health/ready", operation_id = "get_health_ready", tag = "health",
+    summary = "Whether the hub can serve",
+    description = "No while it starts and while it ends.",
+    responses(
+        (status = 200, description = "It can", body = Health, content_type = "application/health+json"),
+        (status = 503, description = "It cannot", body = Health, content_type = "application/health+json"),
+    ),
+)]
 pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
     let (phase, name) = match api.life.phase() {
         Phase::Starting => (Phase::Starting, "starting"),
@@ -131,6 +154,15 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
 }
 
 /// `GET /health/detailed`
+#[utoipa::path(
+    get, path = "/health/detailed", operation_id = "get_health_detailed", tag = "health",
+    summary = "How each part is",
+    description = "Parts and their states; never a tenant, a path or a version.",
+    responses(
+        (status = 200, description = "It serves, perhaps with warnings", body = Health, content_type = "application/health+json"),
+        (status = 503, description = "A part failed without which nothing goes", body = Health, content_type = "application/health+json"),
+    ),
+)]
 pub(super) async fn detailed(State(api): State<Arc<Api>>) -> Response {
     let components = api.components().await;
     let status = components.iter().map(|component| component.status).max().unwrap_or(Status::Pass);

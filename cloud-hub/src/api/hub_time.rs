@@ -14,6 +14,7 @@ use wire_contract::{HubTime, HubTimeRequest};
 
 use super::body::{Fields, Json};
 use super::limits;
+use super::openapi::wire;
 use super::peer::Peer;
 use super::problem::ApiError;
 use super::state::Api;
@@ -36,6 +37,16 @@ impl Fields for HubTimeRequest {
     const REQUIRED: &'static [&'static str] = Self::KNOWN;
 }
 
+#[utoipa::path(
+    post, path = "/v1/time", operation_id = "tell_time", tag = "for devices",
+    summary = "The hub's time, signed",
+    description = "For devices that cannot believe their own clock. The answer is to one nonce.",
+    request_body = wire::HubTimeRequest,
+    responses(
+        (status = 200, description = "The time", body = wire::HubTime),
+        (status = 429, description = "`rate_limited`: this address, or all together, ask too often."),
+    ),
+)]
 pub(super) async fn tell(
     State(api): State<Arc<Api>>,
     Extension(peer): Extension<Peer>,

@@ -21,16 +21,19 @@ pub mod enroller;
 mod enrolments;
 mod events;
 pub mod feed;
+mod fixed;
 mod galleries;
 pub mod health;
 mod hub_time;
 mod limits;
 pub mod listener;
 mod observe;
+pub mod openapi;
 mod page;
 mod peer;
 mod people;
 mod problem;
+mod reader;
 mod recognition;
 mod renewals;
 mod sites;
@@ -94,12 +97,15 @@ pub fn routes(api: Arc<Api>, request_timeout: Duration) -> Router {
 }
 
 /// What takes as long as it takes: a stream that does not end, a gallery over a slow line.
+const LONG: [&str; 3] = ["/v1/events/stream", "/v1/device/snapshots/{id}/manifest", "/v1/device/snapshots/{id}"];
+
 fn long() -> Router<Arc<Api>> {
+    let [stream, manifest, content] = LONG;
     Router::new()
-        .route("/v1/events/stream", get(events::stream))
+        .route(stream, get(events::stream))
+        .route(manifest, get(snapshots::manifest))
+        .route(content, get(snapshots::content))
         .route("/v1/audit/export", get(audit::export))
-        .route(&format!("{}/{{id}}/manifest", paths::DEVICE_SNAPSHOTS), get(snapshots::manifest))
-        .route(&format!("{}/{{id}}", paths::DEVICE_SNAPSHOTS), get(snapshots::content))
 }
 
 fn ordinary() -> Router<Arc<Api>> {
@@ -132,6 +138,10 @@ fn ordinary() -> Router<Arc<Api>> {
         .route("/v1/consumers/{id}/password", post(consumers::rotate))
         .route("/v1/webhooks", post(webhooks::create).get(webhooks::list))
         .route("/v1/webhooks/{id}", delete(webhooks::delete))
+        .route("/v1/openapi.json", get(openapi::get))
+        .route("/docs", get(reader::page))
+        .route("/docs/reader.js", get(reader::script))
+        .route("/docs/reader.css", get(reader::style))
         .route(paths::CLAIMS, post(claims::claim))
         .route(paths::TIME, post(hub_time::tell))
         .route(paths::DEVICE_LINK, get(claims::link))

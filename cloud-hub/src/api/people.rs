@@ -6,11 +6,13 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use utoipa::ToSchema;
 use uuid::Uuid;
 use wire_contract::Timestamp;
 
 use super::auth::Caller;
 use super::body::{Checks, Fields, Json};
+use super::openapi::{texts, wire};
 use super::page::{Page, PageQuery, encode_id};
 use super::problem::ApiError;
 use super::sites::MAX_NAME;
@@ -21,17 +23,25 @@ use crate::keys::KeysError;
 use crate::store::{audit, people};
 
 /// RFC 5321: the longest path of a mail address.
-const MAX_EMAIL: usize = 254;
+pub(super) const MAX_EMAIL: usize = 254;
 /// Sites in one request.
-const MAX_SITES: usize = 1_000;
+pub(super) const MAX_SITES: usize = 1_000;
 
-#[derive(Debug, Deserialize)]
+/// A person to be made.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct NewPerson {
+    /// Their number in the caller's own system; one person has it.
+    #[schema(value_type = texts::Name)]
     external_id: String,
+    #[schema(value_type = texts::Name)]
     name: String,
     #[serde(default)]
+    #[schema(value_type = Option<texts::Email>)]
     email: Option<String>,
+    /// Where they are known; at every site without it.
     #[serde(default)]
+    #[schema(max_items = 1_000)]
     site_ids: Option<Vec<Uuid>>,
 }
 
@@ -40,25 +50,36 @@ impl Fields for NewPerson {
     const REQUIRED: &'static [&'static str] = &["external_id", "name"];
 }
 
-#[derive(Debug, Serialize)]
+/// A person.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Person)]
 pub(super) struct PersonView {
     id: Uuid,
+    #[schema(required)]
     external_id: Option<String>,
     name: String,
+    #[schema(required)]
     email: Option<String>,
+    #[schema(value_type = wire::Timestamp)]
     created_at: Timestamp,
+    /// Not in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     templates: Option<Vec<TemplateView>>,
 }
 
 /// A template without its vector.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Template)]
 pub(super) struct TemplateView {
     pub(super) id: Uuid,
+    /// The embedding space; templates of one are compared with each other alone.
     pub(super) space_id: String,
     pub(super) model_version: String,
+    #[schema(minimum = 0, maximum = 1)]
     pub(super) quality: f32,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = wire::Timestamp, required = false)]
     pub(super) created_at: Option<Timestamp>,
 }
 
@@ -80,6 +101,18 @@ fn is_email(text: &str) -> bool {
 }
 
 /// `POST /v1/people`
+#[utoipa::path(
+    post, path = "/v1/people", operation_id = "create_person", tag = "people",
+    summary = "Make a person",
+    description = "Known at all sites, or at those that are named. Recognised once photographs are enrolled.",
+    request_body = NewPerson,
+    responses(
+        (status = 201, description = "The person", body = PersonView),
+        (status = 403, description = "`quota_reached`: the tenant has all people that it may have."),
+        (status = 404, description = "`not_found`: there is no such site."),
+        (status = 409, description = "`conflict`: another person has this `external_id`."),
+    ),
+)]
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -103,6 +136,16 @@ pub(super) async fn create(
 }
 
 /// `GET /v1/people`
+#[utoipa::path(
+    get, path = "/v1/people", operation_id = "list_people", tag = "people",
+    summary = "People",
+    description = "Without their templates; in the order in which they were made.",
+    params(PageQuery),
+    responses(
+        (status = 200, description = "A page", body = Page<PersonView>, headers(("Link" = String, description = "The next page, `rel=\"next\"`; absent at the end"))),
+        (status = 422, description = "`invalid_field`: `limit` or `cursor` is not one."),
+    ),
+)]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -138,6 +181,15 @@ pub(super) async fn list(
 }
 
 /// `GET /v1/people/{id}`
+#[utoipa::path(
+    get, path = "/v1/people/{id}", operation_id = "get_person", tag = "people",
+    summary = "One person",
+    description = "With their templates, without vectors.",
+    params(("id" = Uuid, Path, description = "The person")),
+    responses(
+        (status = 200, description = "The person", body = PersonView),
+    ),
+)]
 pub(super) async fn get(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -174,6 +226,15 @@ pub(super) async fn get(
 }
 
 /// `DELETE /v1/people/{id}`: 204 once the person is out of every gallery's log and their key is destroyed.
+#[utoipa::path(
+    delete, path = "/v1/people/{id}", operation_id = "delete_person", tag = "people",
+    summary = "Erase a person",
+    description = "Done once they are out of every gallery and the key of what is kept about them is destroyed. There is no way back.",
+    params(("id" = Uuid, Path, description = "The person")),
+    responses(
+        (status = 204, description = "They are erased"),
+    ),
+)]
 pub(super) async fn delete(
     State(api): State<Arc<Api>>,
     caller: Caller,

@@ -12,6 +12,7 @@ use wire_contract::{ClaimAnswer, Code, RenewalRequest};
 use super::auth::RenewingDevice;
 use super::body::{Fields, Json};
 use super::claims;
+use super::openapi::wire;
 use super::problem::ApiError;
 use super::state::Api;
 use crate::pki::DeviceRequest;
@@ -21,6 +22,16 @@ impl Fields for RenewalRequest {
     const REQUIRED: &'static [&'static str] = &["v", "csr"];
 }
 
+#[utoipa::path(
+    post, path = "/v1/device/renewal", operation_id = "renew_device_certificate", tag = "for devices",
+    summary = "The next certificate",
+    description = "For a new key. The present certificate stays good until the next one is shown; one that ended lately may still renew itself.",
+    request_body = wire::RenewalRequest,
+    responses(
+        (status = 200, description = "As to a claim", body = wire::ClaimAnswer),
+        (status = 422, description = "`csr_invalid`: the certificate request is not one that is taken, or for the present key."),
+    ),
+)]
 pub(super) async fn renew(
     State(api): State<Arc<Api>>,
     RenewingDevice(caller): RenewingDevice,

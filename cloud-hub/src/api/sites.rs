@@ -6,11 +6,13 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use utoipa::ToSchema;
 use uuid::Uuid;
 use wire_contract::{Code, Timestamp};
 
 use super::auth::Caller;
 use super::body::{Checks, Fields, Json};
+use super::openapi::{texts, wire};
 use super::page::Page;
 use super::problem::ApiError;
 use super::state::Api;
@@ -21,11 +23,15 @@ use crate::store::{audit, places};
 /// Names of sites, doors, devices and people: what fits on a badge or a sign.
 pub(super) const MAX_NAME: usize = 200;
 /// IANA time zone names are shorter than this.
-const MAX_TIME_ZONE: usize = 64;
+pub(super) const MAX_TIME_ZONE: usize = 64;
 
-#[derive(Debug, Deserialize)]
+/// A site to be made.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct NewSite {
+    #[schema(value_type = texts::Name)]
     name: String,
+    #[schema(value_type = texts::TimeZone)]
     time_zone: String,
 }
 
@@ -34,12 +40,15 @@ impl Fields for NewSite {
     const REQUIRED: &'static [&'static str] = Self::KNOWN;
 }
 
-#[derive(Debug, Serialize)]
+/// A site.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Site)]
 pub(super) struct SiteView {
     id: Uuid,
     name: String,
     time_zone: String,
     gallery_id: Uuid,
+    #[schema(value_type = wire::Timestamp)]
     created_at: Timestamp,
 }
 
@@ -66,6 +75,16 @@ fn is_time_zone(text: &str) -> bool {
 }
 
 /// `POST /v1/sites`
+#[utoipa::path(
+    post, path = "/v1/sites", operation_id = "create_site", tag = "sites and doors",
+    summary = "Make a site",
+    description = "With it comes its gallery: who is to be recognised at its doors.",
+    request_body = NewSite,
+    responses(
+        (status = 201, description = "The site", body = SiteView),
+        (status = 409, description = "`conflict`: another site has this name."),
+    ),
+)]
 pub(super) async fn create_site(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -82,6 +101,13 @@ pub(super) async fn create_site(
 }
 
 /// `GET /v1/sites`
+#[utoipa::path(
+    get, path = "/v1/sites", operation_id = "list_sites", tag = "sites and doors",
+    summary = "All sites",
+    responses(
+        (status = 200, description = "All of them, in one page", body = Page<SiteView>),
+    ),
+)]
 pub(super) async fn list_sites(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -91,6 +117,14 @@ pub(super) async fn list_sites(
 }
 
 /// `GET /v1/sites/{id}`
+#[utoipa::path(
+    get, path = "/v1/sites/{id}", operation_id = "get_site", tag = "sites and doors",
+    summary = "One site",
+    params(("id" = Uuid, Path, description = "The site")),
+    responses(
+        (status = 200, description = "The site", body = SiteView),
+    ),
+)]
 pub(super) async fn get_site(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -100,13 +134,19 @@ pub(super) async fn get_site(
     Ok(axum::Json(site.into()))
 }
 
-#[derive(Debug, Deserialize)]
+/// A door to be made.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct NewDoor {
     site_id: Uuid,
+    #[schema(value_type = texts::Name)]
     name: String,
+    /// The device that drives it; with `local_id`, or neither.
     #[serde(default)]
     device_id: Option<Uuid>,
+    /// Its id in the device's configuration; with `device_id`, or neither.
     #[serde(default)]
+    #[schema(value_type = Option<texts::Name>)]
     local_id: Option<String>,
 }
 
@@ -115,13 +155,19 @@ impl Fields for NewDoor {
     const REQUIRED: &'static [&'static str] = &["site_id", "name"];
 }
 
-#[derive(Debug, Serialize)]
+/// A door.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Door)]
 pub(super) struct DoorView {
     id: Uuid,
     site_id: Uuid,
+    #[schema(required)]
     device_id: Option<Uuid>,
+    /// Its id in the device's configuration.
+    #[schema(required)]
     local_id: Option<String>,
     name: String,
+    #[schema(value_type = wire::Timestamp)]
     created_at: Timestamp,
 }
 
@@ -139,6 +185,17 @@ impl From<places::Door> for DoorView {
 }
 
 /// `POST /v1/doors`
+#[utoipa::path(
+    post, path = "/v1/doors", operation_id = "create_door", tag = "sites and doors",
+    summary = "Make a door",
+    description = "With the device that drives it, or without one. Doors of a new device can be made with it (`POST /v1/devices`).",
+    request_body = NewDoor,
+    responses(
+        (status = 201, description = "The door", body = DoorView),
+        (status = 404, description = "`not_found`: there is no such site or device."),
+        (status = 409, description = "`conflict`: another door of the site has this name, or the device has one with this `local_id`."),
+    ),
+)]
 pub(super) async fn create_door(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -189,6 +246,13 @@ pub(super) async fn create_door(
 }
 
 /// `GET /v1/doors`
+#[utoipa::path(
+    get, path = "/v1/doors", operation_id = "list_doors", tag = "sites and doors",
+    summary = "All doors",
+    responses(
+        (status = 200, description = "All of them, in one page", body = Page<DoorView>),
+    ),
+)]
 pub(super) async fn list_doors(
     State(api): State<Arc<Api>>,
     caller: Caller,

@@ -16,12 +16,23 @@ use wire_contract::Code;
 use wire_contract::snapshot::SnapshotAnswer;
 
 use super::auth::CallingDevice;
+use super::openapi::wire;
 use super::problem::ApiError;
 use super::state::Api;
 use crate::domain::ids::SnapshotId;
 use crate::keys::{KeysError, Ready, Snapshots};
 
 /// `GET …/manifest`: cuts the gallery at the first call, which takes about a second for 10,000 people.
+#[utoipa::path(
+    get, path = "/v1/device/snapshots/{id}/manifest", operation_id = "get_snapshot_manifest", tag = "for devices",
+    summary = "The signed manifest of a gallery's snapshot",
+    description = "With the key of its chunks. The first call makes the snapshot, which takes about a second for 10,000 people.",
+    params(("id" = Uuid, Path, description = "The snapshot, from its offer")),
+    responses(
+        (status = 200, description = "The manifest", body = wire::SnapshotAnswer),
+        (status = 410, description = "`snapshot_gone`: it is another device's, ended, or cannot be made any more."),
+    ),
+)]
 pub(super) async fn manifest(
     State(api): State<Arc<Api>>,
     caller: CallingDevice,
@@ -37,6 +48,21 @@ pub(super) async fn manifest(
 }
 
 /// `GET …`: the content from the asked byte on.
+#[utoipa::path(
+    get, path = "/v1/device/snapshots/{id}", operation_id = "get_snapshot", tag = "for devices",
+    summary = "The content of a gallery's snapshot",
+    description = "Sealed chunks, one after the other. From any byte on, so that a download goes on after a cut.",
+    params(
+        ("id" = Uuid, Path, description = "The snapshot, from its offer"),
+        ("Range" = Option<String>, Header, description = "`bytes=N-`, and no other form"),
+    ),
+    responses(
+        (status = 200, description = "All of it", body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 206, description = "From the asked byte on", body = Vec<u8>, content_type = "application/octet-stream", headers(("Content-Range" = String, description = "`bytes N-M/total`"))),
+        (status = 410, description = "`snapshot_gone`: it is another device's, ended, or cannot be made any more."),
+        (status = 416, description = "`invalid_request`: the range is of another form or begins behind the end.", headers(("Content-Range" = String, description = "`bytes */total`"))),
+    ),
+)]
 pub(super) async fn content(
     State(api): State<Arc<Api>>,
     caller: CallingDevice,

@@ -5,10 +5,14 @@ use std::sync::Arc;
 use axum::extract::State;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
+use utoipa::openapi::ObjectBuilder;
+use utoipa::openapi::schema::{SchemaType, Type};
 use uuid::Uuid;
 use wire_contract::Timestamp;
 
 use super::auth::Caller;
+use super::openapi::{wire, words};
 use super::problem::ApiError;
 use super::state::Api;
 use crate::domain::ids::TenantId;
@@ -17,21 +21,43 @@ use crate::domain::tenant::{Feature, Resource};
 use crate::store::tenants::{self, Tenant};
 
 /// A tenant with what it uses.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Tenant)]
 pub(super) struct TenantView {
     id: Uuid,
     name: String,
+    #[schema(value_type = words::Tier)]
     tier: &'static str,
     /// `active` or `suspended`.
+    #[schema(value_type = words::TenantState)]
     state: &'static str,
+    #[schema(value_type = Option<wire::Timestamp>, required)]
     suspended_at: Option<Timestamp>,
+    #[schema(value_type = wire::Timestamp)]
     created_at: Timestamp,
     /// For each resource how many there are, and how many there may be (`null`: as many as it likes).
+    #[schema(schema_with = usage_schema)]
     usage: Map<String, Value>,
     /// Requests an hour and a day (`null`: as many as it likes).
     requests: Map<String, Value>,
     /// Which features it has.
     features: Map<String, Value>,
+}
+
+/// The schema of `usage`, by the list of what there is a quota of.
+fn usage_schema() -> ObjectBuilder {
+    let count = || ObjectBuilder::new().minimum(Some(0));
+    let number = count().schema_type(Type::Integer);
+    let quota = count().schema_type(SchemaType::from_iter([Type::Integer, Type::Null]));
+    let of_one = ObjectBuilder::new()
+        .property("used", number)
+        .property("quota", quota)
+        .required("used")
+        .required("quota")
+        .build();
+    Resource::ALL.iter().fold(ObjectBuilder::new(), |all, resource| {
+        all.property(resource.as_str(), of_one.clone()).required(resource.as_str())
+    })
 }
 
 /// The tenant as it is now.
@@ -72,6 +98,14 @@ fn view(tenant: Tenant, usage: Map<String, Value>) -> TenantView {
 }
 
 /// `GET /v1/tenant`
+#[utoipa::path(
+    get, path = "/v1/tenant", operation_id = "get_tenant", tag = "tenant",
+    summary = "The tenant of the key",
+    description = "Its tier, whether it is suspended, and for each quota how much is used.",
+    responses(
+        (status = 200, description = "The tenant", body = TenantView),
+    ),
+)]
 pub(super) async fn get(State(api): State<Arc<Api>>, caller: Caller) -> Result<axum::Json<TenantView>, ApiError> {
     Ok(axum::Json(show(&api, caller.tenant).await?))
 }

@@ -10,12 +10,14 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 use uuid::Uuid;
 use wire_contract::{Code, Timestamp, TwinSettings, TwinVersion};
 
 use super::auth::Caller;
 use super::body::{Fields, Json};
 use super::commands::Giver;
+use super::openapi::{wire, words};
 use super::page::Page;
 use super::problem::ApiError;
 use super::state::Api;
@@ -28,39 +30,64 @@ use crate::store::{TenantTx, audit, devices, twins};
 const MAX_SETTINGS_BYTES: usize = 32 * 1024;
 
 /// The twin as its owner sees it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Twin)]
 pub(super) struct TwinView {
     device_id: Uuid,
+    #[schema(value_type = words::TwinStanding)]
     standing: &'static str,
+    #[schema(value_type = Option<wire::Timestamp>, required)]
     since: Option<Timestamp>,
+    #[schema(required)]
     desired: Option<DesiredView>,
+    #[schema(required)]
     reported: Option<ReportedView>,
     difference: Vec<DifferenceView>,
 }
 
-#[derive(Debug, Serialize)]
+/// Settings that were wished for.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DesiredTwin)]
 pub(super) struct DesiredView {
     version: u64,
+    /// SHA-256 of the settings, in hex.
     hash: String,
+    #[schema(value_type = wire::TwinSettings)]
     settings: TwinSettings,
+    /// Who wished for them.
     actor: String,
+    #[schema(value_type = wire::Timestamp)]
     created_at: Timestamp,
 }
 
-#[derive(Debug, Serialize)]
+/// What a device says of its settings.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ReportedTwin)]
 struct ReportedView {
+    #[schema(value_type = Option<wire::TwinVersion>, required)]
     seen: Option<TwinVersion>,
+    #[schema(value_type = Option<wire::TwinVersion>, required)]
     applied: Option<TwinVersion>,
+    #[schema(value_type = words::TwinReportState)]
     state: &'static str,
+    /// Those in effect.
+    #[schema(value_type = Object)]
     settings: Value,
+    /// Paths of settings that wait for its next start.
     restart_needed: Vec<String>,
+    #[schema(value_type = Option<wire::Code>, required)]
     code: Option<String>,
+    #[schema(required)]
     reason: Option<String>,
+    #[schema(value_type = wire::Timestamp)]
     reported_at: Timestamp,
 }
 
-#[derive(Debug, Serialize)]
+/// A setting that is not as it is wished.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TwinDifference)]
 struct DifferenceView {
+    /// Such as `door.main.hold_ms`.
     path: String,
     desired: Value,
     reported: Value,
@@ -126,6 +153,15 @@ impl Fields for Wished {
 }
 
 /// `GET /v1/devices/{id}/twin`
+#[utoipa::path(
+    get, path = "/v1/devices/{id}/twin", operation_id = "get_twin", tag = "twins",
+    summary = "Desired and reported settings",
+    description = "And each setting that is not as it is wished.",
+    params(("id" = Uuid, Path, description = "The device")),
+    responses(
+        (status = 200, description = "The twin", body = TwinView, headers(("ETag" = String, description = "The version of the desired settings, for `If-Match`"))),
+    ),
+)]
 pub(super) async fn get(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -135,6 +171,22 @@ pub(super) async fn get(
 }
 
 /// `PUT /v1/devices/{id}/twin`, with the ETag of the twin that it changes as `If-Match`.
+#[utoipa::path(
+    put, path = "/v1/devices/{id}/twin", operation_id = "put_twin", tag = "twins",
+    summary = "Wish for settings",
+    description = "They replace the desired ones whole; the same ones again change nothing. At most 32 KiB. They are checked as the device would check them.",
+    params(
+        ("id" = Uuid, Path, description = "The device"),
+        ("If-Match" = String, Header, description = "The `ETag` of the twin that this is a change of; `*` for whatever it is"),
+    ),
+    request_body(content = wire::TwinSettings, content_type = "application/json"),
+    responses(
+        (status = 200, description = "The twin as it is now", body = TwinView, headers(("ETag" = String, description = "The version of the desired settings, for `If-Match`"))),
+        (status = 403, description = "`device_revoked`: the device was revoked."),
+        (status = 412, description = "`precondition_failed`: the twin is at another version."),
+        (status = 428, description = "`precondition_required`: `If-Match` is missing."),
+    ),
+)]
 pub(super) async fn put(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -154,6 +206,15 @@ pub(super) async fn put(
 }
 
 /// `GET /v1/devices/{id}/twin/versions`: the last fifty, the newest first.
+#[utoipa::path(
+    get, path = "/v1/devices/{id}/twin/versions", operation_id = "list_twin_versions", tag = "twins",
+    summary = "The last fifty desired settings",
+    description = "The newest first.",
+    params(("id" = Uuid, Path, description = "The device")),
+    responses(
+        (status = 200, description = "They, in one page", body = Page<DesiredView>),
+    ),
+)]
 pub(super) async fn versions(
     State(api): State<Arc<Api>>,
     caller: Caller,

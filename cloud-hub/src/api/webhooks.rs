@@ -7,11 +7,13 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use url::Url;
+use utoipa::ToSchema;
 use uuid::Uuid;
 use wire_contract::{Code, EventClass, Timestamp};
 
 use super::auth::Caller;
 use super::body::{Checks, Fields, Json};
+use super::openapi::{texts, wire, words};
 use super::page::Page;
 use super::problem::ApiError;
 use super::state::Api;
@@ -20,12 +22,17 @@ use crate::outbound::signature::secret_text;
 use crate::store::{audit, webhooks};
 
 /// Longer URLs are refused by many servers.
-const MAX_URL: usize = 2_000;
+pub(super) const MAX_URL: usize = 2_000;
 
-#[derive(Debug, Deserialize)]
+/// A webhook to be made.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct NewWebhook {
+    #[schema(value_type = texts::WebhookUrl)]
     url: String,
+    /// Only these; all without it.
     #[serde(default)]
+    #[schema(value_type = Option<Vec<words::EventClass>>, min_items = 1)]
     classes: Option<Vec<String>>,
 }
 
@@ -34,19 +41,34 @@ impl Fields for NewWebhook {
     const REQUIRED: &'static [&'static str] = &["url"];
 }
 
-#[derive(Debug, Serialize)]
+/// A webhook.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Webhook)]
 pub(super) struct WebhookView {
     id: Uuid,
     url: String,
     /// `null` is all.
+    #[schema(value_type = Option<Vec<words::EventClass>>, required)]
     classes: Option<Vec<String>>,
     /// In the answer that made it, and never again.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     secret: Option<String>,
+    #[schema(value_type = wire::Timestamp)]
     created_at: Timestamp,
 }
 
 /// `POST /v1/webhooks`
+#[utoipa::path(
+    post, path = "/v1/webhooks", operation_id = "create_webhook", tag = "webhooks",
+    summary = "Make a webhook",
+    description = "The answer has the secret that its messages are signed with, which is shown this once.",
+    request_body = NewWebhook,
+    responses(
+        (status = 201, description = "The webhook, with `secret`", body = WebhookView),
+        (status = 422, description = "`address_not_allowed`: the hub sends nothing there."),
+    ),
+)]
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -80,6 +102,14 @@ pub(super) async fn create(
 }
 
 /// `GET /v1/webhooks`
+#[utoipa::path(
+    get, path = "/v1/webhooks", operation_id = "list_webhooks", tag = "webhooks",
+    summary = "All webhooks",
+    description = "Without their secrets.",
+    responses(
+        (status = 200, description = "All of them, in one page", body = Page<WebhookView>),
+    ),
+)]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -96,6 +126,15 @@ pub(super) async fn list(
 }
 
 /// `DELETE /v1/webhooks/{id}`
+#[utoipa::path(
+    delete, path = "/v1/webhooks/{id}", operation_id = "delete_webhook", tag = "webhooks",
+    summary = "Remove a webhook",
+    description = "What it was not sent yet is not sent any more.",
+    params(("id" = Uuid, Path, description = "The webhook")),
+    responses(
+        (status = 204, description = "It is gone"),
+    ),
+)]
 pub(super) async fn delete(
     State(api): State<Arc<Api>>,
     caller: Caller,

@@ -1,8 +1,8 @@
 //! The command line: what an operator types, and how answers are shown.
 //!
 //! In: arguments. Out: text on stdout, an exit code (0 done, 1 failed, 2 usage, 3 hub not running, 4 configuration).
-//! Commands about a hub talk to the running one over its control socket; only `serve`, `migrate`, `config` and `audit verify`
-//! work without it. Deliberately absent: any second way to change data.
+//! Commands about a hub talk to the running one over its control socket; only `serve`, `migrate`, `config`, `openapi` and
+//! `audit verify` work without it. Deliberately absent: any second way to change data.
 
 mod audit;
 mod client;
@@ -18,6 +18,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::api::openapi;
 use crate::config::{self, Config, ConfigError};
 use crate::embedded::Layout;
 use audit::AuditCommand;
@@ -105,6 +106,9 @@ enum Command {
     Audit(AuditCommand),
     /// Ask the running hub how its parts are
     Doctor,
+    /// Print the OpenAPI document of the REST API
+    #[command(after_help = "Example:\n  cloud-hub openapi > openapi.json")]
+    Openapi,
     /// Print a completion script for a shell
     Completions {
         /// Which shell
@@ -309,6 +313,7 @@ impl Cli {
     pub fn task(self, variables: impl IntoIterator<Item = (String, String)>) -> Result<Task, ConfigError> {
         match &self.command {
             Command::Completions { shell } => return Ok(Task::Print(completions(*shell))),
+            Command::Openapi => return Ok(Task::Print(openapi::text())),
             Command::Config(ConfigCommand::Defaults) => return Ok(Task::Print(config::DEFAULTS.to_owned())),
             _ => {}
         }

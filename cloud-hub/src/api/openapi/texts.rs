@@ -1,0 +1,88 @@
+//! Texts with bounds, as [`Checks`](crate::api::body::Checks) and the handlers check them.
+
+use utoipa::openapi::ObjectBuilder;
+use utoipa::openapi::schema::{KnownFormat, SchemaFormat, Type};
+use wire_contract::EventClass;
+
+use super::named::named_schemas;
+use crate::api::people::MAX_EMAIL;
+use crate::api::sites::{MAX_NAME, MAX_TIME_ZONE};
+use crate::api::webhooks::MAX_URL;
+
+/// What `Checks::text` takes: no control characters, no blanks at the ends.
+const CLEAN: &str =
+    r"^[^\s\u0000-\u001f\u007f-\u009f]([^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f])?$";
+
+named_schemas! {
+    /// A name for people to read, without control characters and without blanks at its ends.
+    Name => text(MAX_NAME).min_length(Some(1)).pattern(Some(CLEAN)).examples(["Main entrance"]);
+    /// An IANA time zone.
+    TimeZone => text(MAX_TIME_ZONE)
+        .min_length(Some(1))
+        .pattern(Some(r"^(UTC|GMT|[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)+)$"))
+        .examples(["Asia/Jakarta"]);
+    /// A mail address.
+    Email => text(MAX_EMAIL)
+        .pattern(Some(r"^[^\s\u0000-\u001f\u007f-\u009f]+@[^\s\u0000-\u001f\u007f-\u009f@]+$"))
+        .examples(["ada@example.org"]);
+    /// Where a webhook goes: https, a public address.
+    WebhookUrl => text(MAX_URL)
+        .min_length(Some(1))
+        .format(Some(SchemaFormat::Custom(String::from("uri"))))
+        .examples(["https://example.org/lintel"]);
+    /// Any RFC 3339 time from 1970 to 9999; finer fractions than milliseconds are cut off.
+    Moment => ObjectBuilder::new()
+        .schema_type(Type::String)
+        .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
+        .examples(["2027-01-31T00:00:00Z"]);
+    /// A place in a list of things with ids. Opaque: only what this hub gave out is understood.
+    IdCursor => ObjectBuilder::new()
+        .schema_type(Type::String)
+        .pattern(Some(r"^A[g-v][A-Za-z0-9_-]{20}[AEIMQUYcgkosw048]$"));
+    /// A place in the feed. Opaque: only what this hub gave out is understood.
+    FeedCursor => ObjectBuilder::new()
+        .schema_type(Type::String)
+        .pattern(Some(r"^A[Q-X][A-Za-z0-9_-]{10}$"));
+    /// Classes of events, separated by commas.
+    ClassList => ObjectBuilder::new().schema_type(Type::String).pattern(Some(class_list())).examples(["access,door"]);
+}
+
+fn text(max: usize) -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::String).max_length(Some(max))
+}
+
+fn class_list() -> String {
+    let words = EventClass::ALL.iter().map(|class| class.as_str()).collect::<Vec<_>>().join("|");
+    format!("^ *({words})( *, *({words}))* *$")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::page::encode_id;
+    use crate::domain::cursor::Cursor;
+
+    /// Enough of a pattern to try the two below: classes of one character, each with a count.
+    fn is_cursor(text: &str, second: std::ops::RangeInclusive<char>, length: usize) -> bool {
+        let mut letters = text.chars();
+        letters.next() == Some('A')
+            && letters.next().is_some_and(|letter| second.contains(&letter))
+            && text.len() == length
+    }
+
+    #[test]
+    fn cursors_that_the_hub_gives_out_are_of_their_pattern() {
+        for position in [0, 1, 77, i64::MAX as u64] {
+            assert!(is_cursor(&Cursor(position).encode(), 'Q'..='X', 12), "{position}");
+        }
+        for id in [0, 7, u128::MAX] {
+            assert!(is_cursor(&encode_id(uuid::Uuid::from_u128(id)), 'g'..='v', 23), "{id}");
+        }
+    }
+
+    #[test]
+    fn a_list_of_classes_names_each_of_them() {
+        let pattern = class_list();
+        assert!(EventClass::ALL.iter().all(|class| pattern.contains(class.as_str())), "{pattern}");
+    }
+}

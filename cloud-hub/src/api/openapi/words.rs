@@ -1,0 +1,65 @@
+//! Closed words of answers and requests, from the same lists that the program reads and writes them by.
+
+use utoipa::openapi::ObjectBuilder;
+use utoipa::openapi::schema::Type;
+use wire_contract::{CommandState as Said, LogLevel as Level, TwinState};
+
+use super::named::named_schemas;
+use crate::api::commands::{OF_DEVICES, OF_DOORS};
+use crate::domain::permission;
+use crate::domain::tenant;
+use crate::domain::twin::Standing;
+
+named_schemas! {
+    /// What was agreed upon; it decides over the quotas.
+    Tier => one_of(tenant::Tier::ALL.iter().map(|tier| tier.as_str()));
+    /// The keys of a suspended tenant are refused; its doors go on.
+    TenantState => one_of(["active", "suspended"]);
+    /// What somebody is there for.
+    Role => one_of(permission::Role::ALL.iter().map(|role| role.as_str()));
+    /// `resource:verb`.
+    Permission => one_of(permission::Permission::ALL.iter().map(|permission| permission.as_str()));
+    /// The second word of an event's type.
+    EventClass => one_of(wire_contract::EventClass::ALL.iter().map(|class| class.as_str()));
+    /// Made and waiting for its claim, claimed, or revoked.
+    DeviceState => one_of(["created", "claimed", "revoked"]);
+    /// How what a device searches stands to what the hub has. `differs`: same version, other content.
+    GalleryStanding => one_of(["unreported", "equal", "behind", "differs"]);
+    /// What a command does.
+    CommandKind => one_of(kinds());
+    /// How far a command got. `unanswered`: its time is over and the device did not say what became of it.
+    CommandState => one_of(
+        ["issued"].into_iter().chain(SAID.iter().map(|state| state.as_str())).chain(["unanswered"]),
+    );
+    /// How a device stands to its desired settings.
+    TwinStanding => one_of(STANDINGS.iter().map(|standing| standing.as_str()));
+    /// What a device made of the settings that it saw last.
+    TwinReportState => one_of(REPORTS.iter().map(|state| state.as_str()));
+    /// Where the hub is in its life.
+    HubPhase => one_of(["starting", "ready", "draining"]);
+    /// How much a device logs.
+    LogLevel => one_of(Level::ALL.iter().map(|level| level.as_str()));
+    /// What is started again.
+    RebootTarget => one_of(["agent", "machine"]);
+}
+
+const SAID: [Said; 5] = [Said::Accepted, Said::Executing, Said::Succeeded, Said::Failed, Said::Expired];
+const STANDINGS: [Standing; 6] = [
+    Standing::Unset,
+    Standing::Pending,
+    Standing::Equal,
+    Standing::RestartNeeded,
+    Standing::Refused,
+    Standing::Differs,
+];
+const REPORTS: [TwinState; 4] = [TwinState::None, TwinState::Applied, TwinState::RestartNeeded, TwinState::Refused];
+
+/// A text that is one of these.
+pub(super) fn one_of(words: impl IntoIterator<Item = &'static str>) -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words))
+}
+
+/// Each kind once: some are for doors and for devices.
+fn kinds() -> impl Iterator<Item = &'static str> {
+    OF_DEVICES.into_iter().chain(OF_DOORS.into_iter().filter(|kind| !OF_DEVICES.contains(kind)))
+}
