@@ -50,10 +50,13 @@ settings! {
     /// `perceive`: how often the detector looks, each 20 to 2,000 ms.
     TwinPerceive {
         /// While nobody is there.
+        #[schemars(range(min = 20, max = MAX_INTERVAL_MS))]
         idle_interval_ms: u32,
         /// While somebody is.
+        #[schemars(range(min = 20, max = MAX_INTERVAL_MS))]
         track_interval_ms: u32,
         /// Once everybody was found alive.
+        #[schemars(range(min = 20, max = MAX_INTERVAL_MS))]
         settled_interval_ms: u32,
     }
 }
@@ -62,8 +65,10 @@ settings! {
     /// `door`, by the door's id.
     TwinDoor {
         /// How long one grant keeps it open, 100 to 600,000 ms.
+        #[schemars(range(min = 100, max = MAX_HOLD_MS))]
         hold_ms: u32,
         /// How soon after relocking the same person opens it again, up to 600,000 ms.
+        #[schemars(range(min = 0, max = MAX_HOLD_MS))]
         regrant_ms: u32,
     }
 }
@@ -76,8 +81,10 @@ settings! {
         /// How much life must be proved.
         liveness: TwinLiveness,
         /// The freshness budget, 100 to 3,000 ms.
+        #[schemars(range(min = 100, max = MAX_FRESHNESS_MS))]
         freshness_ms: u32,
         /// Lowest height of a face, 16 to 1,000 px.
+        #[schemars(range(min = 16, max = MAX_FACE_PX))]
         min_face_px: u16,
     }
 }
