@@ -38,9 +38,28 @@ impl<S: Send + Sync, T: Fields> FromRequest<S> for Json<T> {
             };
             ApiError::of(code)
         })?;
-        let value: Value = serde_json::from_slice(&bytes)
+        let mut value: Value = serde_json::from_slice(&bytes)
             .map_err(|error| ApiError::because(Code::InvalidRequest, format!("the body is not JSON: {error}")))?;
+        write_whole_numbers(&mut value);
         parse(value).map(Self)
+    }
+}
+
+/// `60.0` is the number 60, in JSON Schema's eyes too; some languages write it so.
+fn write_whole_numbers(value: &mut Value) {
+    match value {
+        Value::Number(number) => {
+            // Beyond 2^53 not every whole number has a float of its own.
+            let float = number.as_f64().filter(|float| number.is_f64() && float.fract() == 0.0 && float.abs() < 9e15);
+            if let Some(float) = float {
+                #[expect(clippy::cast_possible_truncation, reason = "it is whole and fits")]
+                let whole = float as i64;
+                *value = whole.into();
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(write_whole_numbers),
+        Value::Object(members) => members.values_mut().for_each(write_whole_numbers),
+        _ => {}
     }
 }
 
@@ -136,6 +155,13 @@ mod tests {
         assert_eq!(code(serde_json::json!({})), Code::MissingField);
         assert_eq!(code(serde_json::json!({"name": 7})), Code::InvalidField);
         assert_eq!(code(serde_json::json!([])), Code::InvalidRequest);
+    }
+
+    #[test]
+    fn whole_numbers_may_be_written_with_a_point() {
+        let mut value = serde_json::json!({ "a": [60.0, -1.0e3, 0.5], "b": 1e300, "c": "1.0", "d": 7 });
+        write_whole_numbers(&mut value);
+        assert_eq!(value.to_string(), r#"{"a":[60,-1000,0.5],"b":1e+300,"c":"1.0","d":7}"#);
     }
 
     #[test]
