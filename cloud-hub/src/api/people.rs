@@ -70,7 +70,7 @@ pub(super) struct PersonView {
 
 /// A template without its vector.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Template)]
+#[schema(as = PersonTemplate)]
 pub(super) struct TemplateView {
     pub(super) id: Uuid,
     /// The embedding space; templates of one are compared with each other alone.

@@ -17,6 +17,7 @@ mod life;
 mod limits;
 mod process;
 mod recognition;
+mod reference;
 mod renewals;
 mod roles;
 mod snapshots;

@@ -89,6 +89,7 @@ pub(super) fn document() -> Value {
     let schemas = document["components"]["schemas"].as_object_mut().expect("there are schemas");
     schemas.extend(wire::definitions());
     refer_in_pages(schemas);
+    both_or_neither(&mut schemas["NewDoor"], ["device_id", "local_id"]);
     let paths = document["paths"].as_object_mut().expect("there are paths");
     for (path, same, id) in SAME {
         let mut item = paths[path].clone();
@@ -116,6 +117,17 @@ fn refer_in_pages(schemas: &mut Map<String, Value>) {
             page["properties"]["data"]["items"] = json!({ "$ref": format!("#/components/schemas/{entry}") });
         }
     }
+}
+
+/// Two members that are given together or not at all.
+fn both_or_neither(schema: &mut Value, members: [&str; 2]) {
+    let of = |kind: &str| {
+        members.map(|member| (member.to_owned(), json!({ "type": kind }))).into_iter().collect::<Map<_, _>>()
+    };
+    schema["oneOf"] = json!([
+        { "title": "both", "properties": of("string"), "required": members },
+        { "title": "neither", "properties": of("null") },
+    ]);
 }
 
 /// Doc comments become descriptions: links to items of the program mean nothing outside it.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::{Map, Value};
-use utoipa::{PartialSchema, ToSchema};
+use utoipa::{OpenApi as _, PartialSchema, ToSchema};
 
 use super::problems::named;
 use super::{document, text, wire};
@@ -116,6 +116,11 @@ fn what_the_contract_defines_is_under_the_name_that_is_used() {
     let definitions = wire::definitions();
     for name in wire::NAMES {
         assert!(definitions.contains_key(*name), "{name}");
+    }
+    // What the contract's types refer to comes with them, and takes no other type's name.
+    let annotated = serde_json::to_value(super::Annotated::openapi()).unwrap();
+    for name in annotated["components"]["schemas"].as_object().unwrap().keys() {
+        assert_eq!(definitions.contains_key(name), wire::NAMES.contains(&name.as_str()), "{name} is two types");
     }
 }
 

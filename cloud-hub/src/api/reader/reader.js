@@ -53,7 +53,7 @@ function kindOf(api, schema) {
     whole.default === undefined ? "" : `default ${JSON.stringify(whole.default)}`,
   ].filter(Boolean);
   const kind = named.join(" or ") + (bounds.length ? ` (${bounds.join(", ")})` : "");
-  return whole.name && types.includes("object") ? `${whole.name}` : kind;
+  return types.includes("object") ? (whole.name ?? whole.title ?? kind) : kind;
 }
 
 function span(least, most, unit) {
