@@ -55,7 +55,7 @@ struct EnrolmentView {
 #[utoipa::path(
     post, path = "/v1/people/{id}/enrolments", operation_id = "create_enrolment", tag = "enrolment",
     summary = "Enrol photographs",
-    description = "JPEG or PNG; the good ones become one template. Whether another person looks the same is looked for first.",
+    description = "JPEG or PNG, as many as the hub is set up for (10 unless said); the good ones become one template. Whether another person looks the same is looked for first.",
     params(
         ("id" = Uuid, Path, description = "The person"),
         EnrolmentQuery,
