@@ -15,10 +15,12 @@ use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use url::form_urlencoded::Serializer;
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 use wire_contract::Code;
 
 use super::auth::Caller;
+use super::openapi::{texts, words};
 use super::page::{Page, check_limit};
 use super::problem::ApiError;
 use super::state::Api;
@@ -33,16 +35,30 @@ use crate::store::{TenantTx, credentials};
 const COPIED_AT_ONCE: u32 = 1_000;
 
 /// Which entries. Of a copy `limit` and `cursor` say nothing: it is of all that fit.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct AuditQuery {
+    /// Entries on a page.
+    #[param(minimum = 1, maximum = 200, default = 50)]
     limit: Option<u32>,
+    /// Go on after this place.
+    #[param(value_type = Option<texts::FeedCursor>)]
     cursor: Option<String>,
+    /// Only of this actor, as in `api_key:<id>`.
     actor: Option<String>,
+    /// Only this action.
+    #[param(value_type = Option<words::AuditAction>)]
     action: Option<String>,
+    /// Only of this kind of thing, as in `person`.
     object_kind: Option<String>,
+    /// Only of this thing.
     object: Option<Uuid>,
+    /// Not before this time.
+    #[param(value_type = Option<texts::Moment>)]
     from: Option<String>,
+    /// Before this time.
+    #[param(value_type = Option<texts::Moment>)]
     until: Option<String>,
 }
 
@@ -88,17 +104,26 @@ fn time_of(name: &'static str, text: Option<&str>) -> Result<Option<OffsetDateTi
 }
 
 /// An entry with its place.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AuditEntry)]
 pub(super) struct EntryView {
+    /// Its place in the tenant's chain, from 1.
     position: u64,
     id: Uuid,
+    #[schema(value_type = texts::Moment)]
     at: String,
+    /// `api_key:<id>`, `device:<id>`, `operator` or `hub`.
     actor: String,
+    #[schema(value_type = words::AuditAction)]
     action: String,
     object_kind: String,
+    #[schema(required)]
     object_id: Option<Uuid>,
+    #[schema(value_type = Object)]
     detail: Box<RawValue>,
+    /// SHA-256 of the entry before, in hexadecimal digits.
     previous_hash: String,
+    /// SHA-256 over this entry and the hash before.
     hash: String,
 }
 
@@ -125,6 +150,16 @@ pub(super) struct Looked {
 }
 
 /// `GET /v1/audit`: entries after a cursor, oldest first.
+#[utoipa::path(
+    get, path = "/v1/audit", operation_id = "list_audit_entries", tag = "audit",
+    summary = "The audit, by page",
+    description = "Entries that have their place in the chain, the oldest first. `x-last-cursor` is where to go on later. The look is an entry too.",
+    params(AuditQuery),
+    responses(
+        (status = 200, description = "A page", body = Page<EntryView>, headers(("Link" = String, description = "The next page, `rel=\"next\"`; absent at the end"), ("x-last-cursor" = String, description = "Up to where this page looked"))),
+        (status = 422, description = "`invalid_field`: a parameter is not one."),
+    ),
+)]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -163,6 +198,23 @@ pub(super) async fn look(api: &Api, tenant: TenantId, query: &AuditQuery, actor:
 }
 
 /// `GET /v1/audit/export`: every entry that fits, a line of JSON each.
+#[utoipa::path(
+    get, path = "/v1/audit/export", operation_id = "export_audit", tag = "audit",
+    summary = "A copy of the audit",
+    description = "Every entry that fits, a line of JSON each, as it is read. A copy that breaks off ends without its last line's end. It ends when the key does.",
+    params(
+        ("actor" = Option<String>, Query, description = "Only of this actor"),
+        ("action" = Option<words::AuditAction>, Query, description = "Only this action"),
+        ("object_kind" = Option<String>, Query, description = "Only of this kind of thing"),
+        ("object" = Option<Uuid>, Query, description = "Only of this thing"),
+        ("from" = Option<texts::Moment>, Query, description = "Not before this time"),
+        ("until" = Option<texts::Moment>, Query, description = "Before this time"),
+    ),
+    responses(
+        (status = 200, description = "The entries", body = String, content_type = "application/x-ndjson"),
+        (status = 422, description = "`invalid_field`: a parameter is not one, or there is a `limit` or a `cursor`."),
+    ),
+)]
 pub(super) async fn export(
     State(api): State<Arc<Api>>,
     caller: Caller,

@@ -97,21 +97,22 @@ pub fn routes(api: Arc<Api>, request_timeout: Duration) -> Router {
 }
 
 /// What takes as long as it takes: a stream that does not end, a gallery over a slow line.
-const LONG: [&str; 3] = ["/v1/events/stream", "/v1/device/snapshots/{id}/manifest", "/v1/device/snapshots/{id}"];
+const LONG: [&str; 4] =
+    ["/v1/events/stream", "/v1/audit/export", "/v1/device/snapshots/{id}/manifest", "/v1/device/snapshots/{id}"];
 
 fn long() -> Router<Arc<Api>> {
-    let [stream, manifest, content] = LONG;
+    let [stream, export, manifest, content] = LONG;
     Router::new()
         .route(stream, get(events::stream))
         .route(manifest, get(snapshots::manifest))
         .route(content, get(snapshots::content))
-        .route("/v1/audit/export", get(audit::export))
+        .route(export, get(audit::export))
 }
 
 fn ordinary() -> Router<Arc<Api>> {
     let v1 = Router::new()
         .route("/v1/tenant", get(tenants::get))
-        .route("/v1/tenant/recognition", get(recognition::get_policy).put(recognition::put_policy))
+        .route("/v1/tenant/recognition", get(recognition::policy::get_policy).put(recognition::policy::put_policy))
         .route("/v1/api-keys", post(api_keys::create).get(api_keys::list))
         .route("/v1/api-keys/{id}", get(api_keys::get).delete(api_keys::revoke))
         .route("/v1/api-keys/{id}/rotate", post(api_keys::rotate))

@@ -39,9 +39,28 @@ pub(super) struct TenantView {
     #[schema(schema_with = usage_schema)]
     usage: Map<String, Value>,
     /// Requests an hour and a day (`null`: as many as it likes).
+    #[schema(schema_with = requests_schema)]
     requests: Map<String, Value>,
     /// Which features it has.
+    #[schema(schema_with = features_schema)]
     features: Map<String, Value>,
+}
+
+/// The schema of `requests`.
+fn requests_schema() -> ObjectBuilder {
+    let count =
+        || ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::Integer, Type::Null])).minimum(Some(1));
+    [Span::Hour, Span::Day].iter().fold(ObjectBuilder::new(), |all, span| {
+        let name = format!("per_{}", span.as_str());
+        all.property(name.clone(), count()).required(name)
+    })
+}
+
+/// The schema of `features`, by the list of them.
+fn features_schema() -> ObjectBuilder {
+    Feature::ALL.iter().fold(ObjectBuilder::new(), |all, feature| {
+        all.property(feature.as_str(), ObjectBuilder::new().schema_type(Type::Boolean)).required(feature.as_str())
+    })
 }
 
 /// The schema of `usage`, by the list of what there is a quota of.

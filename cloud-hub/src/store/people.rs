@@ -132,7 +132,7 @@ pub async fn join_new_gallery(
 pub async fn ids_of_site(tx: &mut TenantTx, site: SiteId) -> Result<HashSet<Uuid>, StoreError> {
     let tenant = tx.tenant_uuid();
     let ids: Vec<Uuid> = sqlx::query_scalar(
-        "SELECT m.person_id FROM gallery g JOIN gallery_member m USING (tenant_id, gallery_id)
+        "SELECT m.person_id FROM gallery g JOIN gallery_member m ON m.tenant_id = g.tenant_id AND m.gallery_id = g.id
          WHERE g.tenant_id = $1 AND g.site_id = $2",
     )
     .bind(tenant)

@@ -10,6 +10,21 @@ named_schemas! {
     PhotographForm => form(ArrayBuilder::new().items(picture()).min_items(Some(1)).into());
     /// A form with one picture, JPEG or PNG, in the field `photo`.
     PictureForm => form(picture().into());
+    /// A form with one picture, JPEG, PNG or WebP.
+    ImageForm => images(&["image"]).required("image");
+    /// A form with a picture, JPEG, PNG or WebP, and everything else as JSON in `options`.
+    ProbeForm => images(&["image"]).property("options", options());
+    /// A form with two pictures, JPEG, PNG or WebP, or with a template in `options` in the place of one.
+    PairForm => images(&["image", "other_image"]).property("options", options());
+}
+
+fn images(names: &[&str]) -> ObjectBuilder {
+    let closed = ObjectBuilder::new().additional_properties(Some(AdditionalProperties::<Schema>::FreeForm(false)));
+    names.iter().fold(closed, |form, name| form.property(*name, picture()))
+}
+
+fn options() -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::String).description(Some("The fields of the JSON body that are no pictures"))
 }
 
 fn form(photo: Schema) -> ObjectBuilder {

@@ -24,8 +24,8 @@ use utoipa::OpenApi as _;
 
 use super::fixed::Fixed;
 use super::{
-    anchors, answers, api_keys, claims, commands, consumers, devices, enrolments, events, health, hub_time, people,
-    reader, renewals, sites, snapshots, tenants, twins, webhooks,
+    anchors, answers, api_keys, audit, claims, commands, consumers, devices, enrolments, events, health, hub_time,
+    people, reader, recognition, renewals, sites, snapshots, tenants, twins, webhooks,
 };
 
 const ABOUT: &str = include_str!("about.md");
@@ -44,6 +44,8 @@ const ABOUT: &str = include_str!("about.md");
         (name = "commands", description = "Doors opened or locked down from afar, devices told to do something now."),
         (name = "people", description = "Who may be recognised."),
         (name = "enrolment", description = "Photographs that become templates, and pictures of who somebody is not."),
+        (name = "recognition", description = "Photographs and templates compared: what is on a picture, whether it is them, who it is."),
+        (name = "audit", description = "Who did what, and who looked at whom."),
         (name = "events", description = "What happened, by page or as it happens."),
         (name = "consumers", description = "Programs that read the feed at the broker."),
         (name = "webhooks", description = "Where events are sent to, signed."),
@@ -52,7 +54,7 @@ const ABOUT: &str = include_str!("about.md");
         (name = "reference", description = "This document, and a page that shows it."),
     ),
     paths(
-        tenants::get,
+        tenants::get, recognition::policy::get_policy, recognition::policy::put_policy,
         api_keys::create, api_keys::list, api_keys::get, api_keys::revoke, api_keys::rotate,
         sites::create_site, sites::list_sites, sites::get_site, sites::create_door, sites::list_doors,
         devices::create, devices::list, devices::get, devices::revoke, devices::create_claim_token,
@@ -60,6 +62,9 @@ const ABOUT: &str = include_str!("about.md");
         commands::create, commands::list, commands::unlock, commands::create_at_door, commands::get, commands::logs,
         people::create, people::list, people::get, people::delete,
         enrolments::create, anchors::create, anchors::list, anchors::delete,
+        recognition::detect, recognition::quality, recognition::liveness, recognition::embed, recognition::compare,
+        recognition::verify, recognition::identify, recognition::search,
+        audit::list, audit::export,
         events::list, events::stream,
         consumers::create, consumers::list, consumers::rotate, consumers::delete,
         webhooks::create, webhooks::list, webhooks::delete,

@@ -27,7 +27,7 @@ const NO_KEY: Shared =
 const MAY_NOT: Shared = shared(
     "NotAllowed",
     "403",
-    "`forbidden`: the key does not have the permission; `detail` names it. `tenant_suspended`: the tenant's keys are refused for now.",
+    "`forbidden`: the key does not have the permission; `detail` names it. `tenant_suspended`: the tenant's keys are refused for now. `feature_off`: the tenant does not have what this is a part of.",
 );
 const NO_DEVICE: Shared = shared("NoDevice", "401", "`unauthorized`: no certificate of a device was shown.");
 const NOT_THIS_DEVICE: Shared = shared(
@@ -48,6 +48,11 @@ const WRONG_FIELD: Shared = shared(
     "422",
     "`invalid_field`, `missing_field`, `unknown_field`: `errors` has each of them with its place.",
 );
+const TOO_OFTEN: Shared = shared(
+    "RateLimited",
+    "429",
+    "`rate_limited`: a limit of the tenant or the key is used up, or too many keys of this address were refused; come again after `Retry-After` seconds.",
+);
 const FAULT: Shared =
     shared("Internal", "500", "`internal`: a fault of the hub; its log has the cause under the `trace_id`.");
 const AWAY: Shared = shared(
@@ -58,7 +63,7 @@ const AWAY: Shared = shared(
 const TOO_SLOW: Shared =
     shared("Timeout", "504", "`timeout`: the hub took too long; whether it was done is to be looked up.");
 
-const ALL: [&Shared; 12] = [
+const ALL: [&Shared; 13] = [
     &UNREADABLE,
     &NO_KEY,
     &MAY_NOT,
@@ -68,6 +73,7 @@ const ALL: [&Shared; 12] = [
     &TOO_LARGE,
     &OTHER_TYPE,
     &WRONG_FIELD,
+    &TOO_OFTEN,
     &FAULT,
     &AWAY,
     &TOO_SLOW,
@@ -124,7 +130,7 @@ fn of(path: &str, operation: &Map<String, Value>) -> Vec<&'static Shared> {
     let body = |kind: &str| operation.get("requestBody").is_some_and(|body| body["content"].get(kind).is_some());
     let mut shared = vec![&FAULT];
     if audience("ApiKey") {
-        shared.extend([&NO_KEY, &MAY_NOT, &AWAY]);
+        shared.extend([&NO_KEY, &MAY_NOT, &TOO_OFTEN, &AWAY]);
     }
     if audience("Device") {
         shared.extend([&NO_DEVICE, &NOT_THIS_DEVICE, &AWAY]);

@@ -10,7 +10,7 @@ use super::problems::named;
 use super::{document, text, wire};
 use crate::api::access::ROUTES;
 use crate::api::body::Fields;
-use crate::api::{api_keys, commands, consumers, devices, page, people, sites, twins, webhooks};
+use crate::api::{api_keys, commands, consumers, devices, page, people, recognition, sites, twins, webhooks};
 
 /// Each operation with its method and path.
 fn operations(document: &Value) -> Vec<(String, String, &Map<String, Value>)> {
@@ -166,6 +166,7 @@ fn the_fields_of_requests_are_those_that_are_checked() {
     same_fields::<people::NewPerson>();
     same_fields::<sites::NewDoor>();
     same_fields::<sites::NewSite>();
+    same_fields::<recognition::policy::Policy>();
     same_fields::<webhooks::NewWebhook>();
 }
 

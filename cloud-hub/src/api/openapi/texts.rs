@@ -35,6 +35,11 @@ named_schemas! {
         .schema_type(Type::String)
         .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
         .examples(["2027-01-31T00:00:00Z"]);
+    /// Bytes in base64, with padding.
+    Base64 => ObjectBuilder::new()
+        .schema_type(Type::String)
+        .content_encoding("base64")
+        .pattern(Some(r"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"));
     /// A place in a list of things with ids. Opaque: only what this hub gave out is understood.
     IdCursor => ObjectBuilder::new()
         .schema_type(Type::String)

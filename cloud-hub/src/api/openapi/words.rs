@@ -35,6 +35,14 @@ named_schemas! {
     TwinStanding => one_of(STANDINGS.iter().map(|standing| standing.as_str()));
     /// What a device made of the settings that it saw last.
     TwinReportState => one_of(REPORTS.iter().map(|state| state.as_str()));
+    /// Where something was refused.
+    Stage => one_of(["capture", "detect", "quality", "liveness", "identify", "decide", "enrol", "sync", "api"]);
+    /// What a still photograph says of life: never that somebody lives.
+    StillDecision => one_of(["attack", "insufficient"]);
+    /// Who it is, or why nobody.
+    Identity => one_of(["known", "unknown", "ambiguous", "not_this_person", "attack"]);
+    /// Something that is audited.
+    AuditAction => one_of(crate::domain::audit::action::Action::ALL.iter().map(|action| action.as_str()));
     /// Where the hub is in its life.
     HubPhase => one_of(["starting", "ready", "draining"]);
     /// How much a device logs.

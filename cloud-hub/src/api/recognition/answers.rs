@@ -3,30 +3,38 @@
 use face_core::quality::{Quality, QualityGate};
 use face_runtime::ExaminedFace;
 use serde::Serialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 use wire_contract::texts::{Language, code_text, hint_text};
 use wire_contract::{Code, Problem, Stage};
 
 use crate::api::enroller::refusal_code;
 use crate::api::enrolments::refused;
+use crate::api::openapi::{texts, wire, words};
 use crate::api::problem::ApiError;
 use crate::domain::recognition::WhyNot;
 use crate::recognition::faces::NoFace;
 
 /// Why not: what refused, what was reached, and what to do.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = WhyNot)]
 pub(in crate::api) struct WhyView {
     /// Where it was refused.
+    #[schema(value_type = words::Stage)]
     stage: Stage,
     /// Why.
+    #[schema(value_type = wire::Code)]
     code: Code,
     /// The same in words.
     text: &'static str,
     /// What to do.
+    #[schema(required)]
     hint: Option<&'static str>,
     /// What was reached.
+    #[schema(required)]
     score: Option<f32>,
     /// What had to be reached.
+    #[schema(required)]
     threshold: Option<f32>,
 }
 
@@ -44,7 +52,8 @@ impl From<WhyNot> for WhyView {
 }
 
 /// A rectangle in pixels of the picture, from its upper left corner.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = FaceBox)]
 pub(in crate::api) struct BoxView {
     x: f32,
     y: f32,
@@ -53,7 +62,8 @@ pub(in crate::api) struct BoxView {
 }
 
 /// Where a head points, in degrees.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = HeadPose)]
 pub(in crate::api) struct PoseView {
     yaw: f32,
     pitch: f32,
@@ -61,7 +71,8 @@ pub(in crate::api) struct PoseView {
 }
 
 /// Five scores in [0, 1], 1 best, and their product.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = FaceQuality)]
 pub(in crate::api) struct QualityView {
     overall: f32,
     sharpness: f32,
@@ -85,7 +96,8 @@ impl From<&Quality> for QualityView {
 }
 
 /// A face on a photograph.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Face)]
 pub(in crate::api) struct FaceView {
     #[serde(rename = "box")]
     rect: BoxView,
@@ -108,7 +120,8 @@ impl From<&ExaminedFace> for FaceView {
 }
 
 /// Faces, the largest first.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Faces)]
 pub(in crate::api) struct FacesView {
     /// At most sixteen of them.
     pub(super) faces: Vec<FaceView>,
@@ -117,7 +130,8 @@ pub(in crate::api) struct FacesView {
 }
 
 /// Whether a face is good enough, and if not, why not.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = GateVerdict)]
 pub(in crate::api) struct GateView {
     accepted: bool,
     why: Vec<WhyView>,
@@ -133,7 +147,8 @@ impl GateView {
 }
 
 /// The quality of the only face.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = QualityReport)]
 pub(in crate::api) struct QualityAnswer {
     face: FaceView,
     /// For an enrolment.
@@ -153,51 +168,63 @@ impl From<&ExaminedFace> for QualityAnswer {
 }
 
 /// What a still photograph says of life.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = StillLiveness)]
 pub(in crate::api) struct LivenessAnswer {
     /// `attack`, or `insufficient`: a still photograph never proves that somebody lives.
+    #[schema(value_type = words::StillDecision)]
     pub(super) decision: &'static str,
     /// How alive it looks, in [0, 1].
     pub(super) score: f32,
     pub(super) face: FaceView,
+    #[schema(required)]
     pub(super) why: Option<WhyView>,
 }
 
 /// A template.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = EmbeddedTemplate)]
 pub(in crate::api) struct TemplateAnswer {
     pub(super) space_id: String,
     pub(super) model_version: String,
     /// 512 numbers of 32 bits, little endian, of unit norm, in base64.
+    #[schema(value_type = texts::Base64)]
     pub(super) vector: String,
     /// How good the photograph was, in [0, 1], as templates are docked by.
     pub(super) quality: f32,
 }
 
 /// Two faces compared.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Comparison)]
 pub(in crate::api) struct ComparisonAnswer {
     pub(super) same: bool,
     pub(super) score: f32,
     pub(super) threshold: f32,
     pub(super) far: String,
+    #[schema(required)]
     pub(super) why: Option<WhyView>,
 }
 
 /// Whether it is the person.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Verification)]
 pub(in crate::api) struct VerificationAnswer {
     pub(super) verified: bool,
     pub(super) person_id: Uuid,
+    #[schema(required)]
     pub(super) score: Option<f32>,
     pub(super) threshold: f32,
     pub(super) far: String,
+    #[schema(required)]
     pub(super) liveness: Option<f32>,
+    #[schema(required)]
     pub(super) why: Option<WhyView>,
 }
 
 /// A template of the gallery.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Candidate)]
 pub(in crate::api) struct CandidateView {
     pub(super) person_id: Uuid,
     pub(super) template_id: Uuid,
@@ -205,25 +232,32 @@ pub(in crate::api) struct CandidateView {
 }
 
 /// Who it is.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Identification)]
 pub(in crate::api) struct IdentificationAnswer {
-    /// `known`, `unknown`, `ambiguous`, `not_this_person` or `attack`.
+    #[schema(value_type = words::Identity)]
     pub(super) decision: &'static str,
+    #[schema(required)]
     pub(super) person_id: Option<Uuid>,
+    #[schema(required)]
     pub(super) score: Option<f32>,
     pub(super) threshold: f32,
+    #[schema(required)]
     pub(super) margin: Option<f32>,
     pub(super) far: String,
+    #[schema(required)]
     pub(super) liveness: Option<f32>,
     /// Templates that were compared.
     pub(super) compared: usize,
     /// The nearest people, each by their best template; as many as were asked for.
     pub(super) candidates: Vec<CandidateView>,
+    #[schema(required)]
     pub(super) why: Option<WhyView>,
 }
 
 /// The nearest people.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = SearchResult)]
 pub(in crate::api) struct SearchAnswer {
     pub(super) candidates: Vec<CandidateView>,
     /// Templates that were compared.

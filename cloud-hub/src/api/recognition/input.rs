@@ -14,11 +14,13 @@ use base64::engine::general_purpose::STANDARD;
 use face_core::{Embedding, Space};
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 use wire_contract::Code;
 
 use crate::api::body::{Fields, parse};
 use crate::api::enroller::{Busy, Place};
 use crate::api::enrolments::{RETRY_AFTER_SECONDS, multipart_error, not_a_form, read_field};
+use crate::api::openapi::texts;
 use crate::api::problem::ApiError;
 use crate::api::state::Api;
 
@@ -34,15 +36,18 @@ pub(super) struct Input<T> {
 }
 
 /// A template of the caller's.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct GivenTemplate {
+#[schema(as = GivenTemplate)]
+pub(in crate::api) struct GivenTemplate {
     /// The space in which it can be compared; that of the models in use.
     space_id: String,
     /// 512 numbers of 32 bits, little endian, of unit norm, in base64.
+    #[schema(value_type = texts::Base64)]
     vector: String,
     /// How good the photographs were that it was made of, in [0, 1]: templates of poor ones are docked.
     #[serde(default)]
+    #[schema(minimum = 0, maximum = 1)]
     quality: Option<f32>,
 }
 

@@ -5,7 +5,7 @@
 
 mod answers;
 mod input;
-mod policy;
+pub(super) mod policy;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use face_core::liveness::Method;
 use face_core::{Embedding, OpenSetPolicy, Space};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 use uuid::Uuid;
 use wire_contract::Code;
 
@@ -29,12 +30,12 @@ use answers::{
     SearchAnswer, TemplateAnswer, VerificationAnswer, no_face,
 };
 use input::{GivenTemplate, Input};
-pub(super) use policy::{get_policy, put_policy};
 
 use super::auth::Caller;
 use super::body::{Checks, Fields};
 use super::enroller::Place;
 use super::enrolments::RETRY_AFTER_SECONDS;
+use super::openapi::{forms, texts};
 use super::problem::ApiError;
 use super::state::Api;
 use crate::domain::ids::PersonId;
@@ -71,24 +72,53 @@ macro_rules! fields {
     };
 }
 
-/// Nothing but the photograph.
-#[derive(Debug, Deserialize)]
-pub(super) struct Nothing {}
-fields!(Nothing: ;);
+/// A photograph.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = RecognitionImage)]
+pub(super) struct Photograph {
+    /// JPEG, PNG or WebP; or a part of a form.
+    #[serde(default)]
+    #[schema(value_type = texts::Base64, required)]
+    #[expect(dead_code, reason = "taken out of the request before the rest is read; here for the document")]
+    image: Option<String>,
+}
+fields!(Photograph: ;);
 
 /// Two photographs, two templates, or one of each.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = NewComparison)]
 pub(super) struct Comparison {
+    /// JPEG, PNG or WebP; or a part of a form.
+    #[serde(default)]
+    #[schema(value_type = Option<texts::Base64>)]
+    #[expect(dead_code, reason = "taken out of the request before the rest is read; here for the document")]
+    image: Option<String>,
+    /// The second one.
+    #[serde(default)]
+    #[schema(value_type = Option<texts::Base64>)]
+    #[expect(dead_code, reason = "as `image`")]
+    other_image: Option<String>,
+    /// In the place of `image`.
     #[serde(default)]
     template: Option<GivenTemplate>,
+    /// In the place of `other_image`.
     #[serde(default)]
     other_template: Option<GivenTemplate>,
 }
 fields!(Comparison: "template", "other_template";);
 
 /// A photograph or a template, and whose it is said to be.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = NewVerification)]
 pub(super) struct Verification {
+    /// JPEG, PNG or WebP; or a part of a form.
+    #[serde(default)]
+    #[schema(value_type = Option<texts::Base64>)]
+    #[expect(dead_code, reason = "taken out of the request before the rest is read; here for the document")]
+    image: Option<String>,
     person_id: Uuid,
     #[serde(default)]
     template: Option<GivenTemplate>,
@@ -99,45 +129,74 @@ pub(super) struct Verification {
 fields!(Verification: "person_id", "template", "refuse_attacks"; "person_id");
 
 /// A photograph or a template.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = NewIdentification)]
 pub(super) struct WhoIsIt {
+    /// JPEG, PNG or WebP; or a part of a form.
+    #[serde(default)]
+    #[schema(value_type = Option<texts::Base64>)]
+    #[expect(dead_code, reason = "taken out of the request before the rest is read; here for the document")]
+    image: Option<String>,
     #[serde(default)]
     template: Option<GivenTemplate>,
     #[serde(default)]
     refuse_attacks: Option<bool>,
     /// How many of the nearest people are named, whoever it is; none unless this says otherwise.
     #[serde(default)]
+    #[schema(maximum = 100)]
     candidates: usize,
 }
 fields!(WhoIsIt: "template", "refuse_attacks", "candidates";);
 
 /// A photograph or a template, and among whom to look.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = NewSearch)]
 pub(super) struct Search {
+    /// JPEG, PNG or WebP; or a part of a form.
+    #[serde(default)]
+    #[schema(value_type = Option<texts::Base64>)]
+    #[expect(dead_code, reason = "taken out of the request before the rest is read; here for the document")]
+    image: Option<String>,
     #[serde(default)]
     template: Option<GivenTemplate>,
     /// How many people are named; ten unless this says otherwise.
     #[serde(default)]
+    #[schema(minimum = 1, maximum = 100, default = 10)]
     limit: Option<usize>,
     /// Only those at least as near, in [-1, 1].
     #[serde(default)]
+    #[schema(minimum = -1, maximum = 1)]
     min_score: Option<f32>,
     /// Only those of a site.
     #[serde(default)]
     site_id: Option<Uuid>,
     /// Only these.
     #[serde(default)]
+    #[schema(max_items = 1_000)]
     person_ids: Option<Vec<Uuid>>,
 }
 fields!(Search: "template", "limit", "min_score", "site_id", "person_ids";);
 
 /// `POST /v1/recognition/detect`
+#[utoipa::path(
+    post, path = "/v1/recognition/detect", operation_id = "detect_faces", tag = "recognition",
+    summary = "Faces on a photograph",
+    description = "The largest first, each with its box, pose and quality.",
+    request_body(content((Photograph = "application/json"), (forms::ImageForm = "multipart/form-data"))),
+    responses(
+        (status = 200, description = "The faces", body = FacesView),
+        (status = 422, description = "`no_face`, `several_faces`, `photo_unreadable`, `photo_too_large`: the photograph gives no answer; `why` has the reasons."),
+        (status = 503, description = "`models_unavailable`: the hub has no model pack in use."),
+    ),
+)]
 pub(super) async fn detect(
     State(api): State<Arc<Api>>,
     caller: Caller,
     request: Request,
 ) -> Result<Json<FacesView>, ApiError> {
-    let (bytes, place) = Input::<Nothing>::read(&api, request, &[IMAGE]).await?.needed(IMAGE)?;
+    let (bytes, place) = Input::<Photograph>::read(&api, request, &[IMAGE]).await?.needed(IMAGE)?;
     let found = api.enroller.run(place, move |models, limits| faces::all(models, limits, &bytes)).await;
     let (faces, count) = found.map_err(|why| no_face(why, IMAGE))?;
     note(&api, &caller, Action::RecognitionDetect, None, json!({ "faces": count })).await?;
@@ -145,12 +204,23 @@ pub(super) async fn detect(
 }
 
 /// `POST /v1/recognition/quality`
+#[utoipa::path(
+    post, path = "/v1/recognition/quality", operation_id = "quality_of_face", tag = "recognition",
+    summary = "How good a photograph of a face is",
+    description = "Five scores, and whether it serves for an enrolment and for a comparison.",
+    request_body(content((Photograph = "application/json"), (forms::ImageForm = "multipart/form-data"))),
+    responses(
+        (status = 200, description = "The quality", body = QualityAnswer),
+        (status = 422, description = "`no_face`, `several_faces`, `photo_unreadable`, `photo_too_large`: the photograph gives no answer; `why` has the reasons."),
+        (status = 503, description = "`models_unavailable`: the hub has no model pack in use."),
+    ),
+)]
 pub(super) async fn quality(
     State(api): State<Arc<Api>>,
     caller: Caller,
     request: Request,
 ) -> Result<Json<QualityAnswer>, ApiError> {
-    let (bytes, place) = Input::<Nothing>::read(&api, request, &[IMAGE]).await?.needed(IMAGE)?;
+    let (bytes, place) = Input::<Photograph>::read(&api, request, &[IMAGE]).await?.needed(IMAGE)?;
     let found = api.enroller.run(place, move |models, limits| faces::one(models, limits, &bytes)).await;
     let (_, face) = found.map_err(|why| no_face(why, IMAGE))?;
     note(&api, &caller, Action::RecognitionQuality, None, json!({})).await?;
@@ -158,12 +228,23 @@ pub(super) async fn quality(
 }
 
 /// `POST /v1/recognition/liveness`: whether a still photograph is plainly an attack. It never proves that somebody lives.
+#[utoipa::path(
+    post, path = "/v1/recognition/liveness", operation_id = "liveness_of_face", tag = "recognition",
+    summary = "Whether a photograph is plainly an attack",
+    description = "A still photograph never proves that somebody lives.",
+    request_body(content((Photograph = "application/json"), (forms::ImageForm = "multipart/form-data"))),
+    responses(
+        (status = 200, description = "What it says of life", body = LivenessAnswer),
+        (status = 422, description = "`no_face`, `several_faces`, `photo_unreadable`, `photo_too_large`: the photograph gives no answer; `why` has the reasons."),
+        (status = 503, description = "`models_unavailable`: the hub has no model pack in use."),
+    ),
+)]
 pub(super) async fn liveness(
     State(api): State<Arc<Api>>,
     caller: Caller,
     request: Request,
 ) -> Result<Json<LivenessAnswer>, ApiError> {
-    let (bytes, place) = Input::<Nothing>::read(&api, request, &[IMAGE]).await?.needed(IMAGE)?;
+    let (bytes, place) = Input::<Photograph>::read(&api, request, &[IMAGE]).await?.needed(IMAGE)?;
     let found = api.enroller.run(place, move |models, limits| faces::life(models, limits, &bytes)).await;
     let (life, face) = found.map_err(|why| no_face(why, IMAGE))?;
     let decision = if life.attack.is_some() { "attack" } else { "insufficient" };
@@ -174,12 +255,23 @@ pub(super) async fn liveness(
 }
 
 /// `POST /v1/recognition/embed`
+#[utoipa::path(
+    post, path = "/v1/recognition/embed", operation_id = "embed_faces", tag = "recognition",
+    summary = "A photograph's template",
+    description = "Whoever has a template can compare it anywhere: an owner's permission.",
+    request_body(content((Photograph = "application/json"), (forms::ImageForm = "multipart/form-data"))),
+    responses(
+        (status = 200, description = "The template", body = TemplateAnswer),
+        (status = 422, description = "`no_face`, `several_faces`, `face_too_small`, `face_blurred`, `face_too_dark`, `face_too_bright`, `face_turned`, `face_occluded`, `photo_unreadable`, `photo_too_large`: the photograph cannot be compared; `why` has the reasons."),
+        (status = 503, description = "`models_unavailable`: the hub has no model pack in use."),
+    ),
+)]
 pub(super) async fn embed(
     State(api): State<Arc<Api>>,
     caller: Caller,
     request: Request,
 ) -> Result<Json<TemplateAnswer>, ApiError> {
-    let (bytes, place) = Input::<Nothing>::read(&api, request, &[IMAGE]).await?.needed(IMAGE)?;
+    let (bytes, place) = Input::<Photograph>::read(&api, request, &[IMAGE]).await?.needed(IMAGE)?;
     let found = api.enroller.run(place, move |models, limits| {
         let probe = faces::probe(models, limits, &bytes, false)?;
         let manifest = models.pack.manifest();
@@ -197,6 +289,17 @@ pub(super) async fn embed(
 }
 
 /// `POST /v1/recognition/compare`
+#[utoipa::path(
+    post, path = "/v1/recognition/compare", operation_id = "compare_faces", tag = "recognition",
+    summary = "Whether two faces are one person's",
+    description = "Photographs, templates, or one of each.",
+    request_body(content((Comparison = "application/json"), (forms::PairForm = "multipart/form-data"))),
+    responses(
+        (status = 200, description = "The comparison", body = ComparisonAnswer),
+        (status = 422, description = "`no_face`, `several_faces`, `face_too_small`, `face_blurred`, `face_too_dark`, `face_too_bright`, `face_turned`, `face_occluded`, `photo_unreadable`, `photo_too_large`: the photograph cannot be compared; `why` has the reasons."),
+        (status = 503, description = "`models_unavailable`: the hub has no model pack in use."),
+    ),
+)]
 pub(super) async fn compare(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -230,6 +333,17 @@ pub(super) async fn compare(
 }
 
 /// `POST /v1/recognition/verify`: is it this person?
+#[utoipa::path(
+    post, path = "/v1/recognition/verify", operation_id = "verify_person", tag = "recognition",
+    summary = "Whether it is this person",
+    description = "Their templates and their negative anchors are compared.",
+    request_body(content((Verification = "application/json"), (forms::ProbeForm = "multipart/form-data"))),
+    responses(
+        (status = 200, description = "Whether it is them, and if not, why not", body = VerificationAnswer),
+        (status = 422, description = "`no_face`, `several_faces`, `face_too_small`, `face_blurred`, `face_too_dark`, `face_too_bright`, `face_turned`, `face_occluded`, `photo_unreadable`, `photo_too_large`: the photograph cannot be compared; `why` has the reasons."),
+        (status = 503, description = "`models_unavailable`: the hub has no model pack in use."),
+    ),
+)]
 pub(super) async fn verify(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -265,6 +379,17 @@ pub(super) async fn verify(
 }
 
 /// `POST /v1/recognition/identify`: who of the tenant's people is it?
+#[utoipa::path(
+    post, path = "/v1/recognition/identify", operation_id = "identify_faces", tag = "recognition",
+    summary = "Who it is",
+    description = "Among all people of the tenant, by the thresholds for as many templates as there are.",
+    request_body(content((WhoIsIt = "application/json"), (forms::ProbeForm = "multipart/form-data"))),
+    responses(
+        (status = 200, description = "Who it is, or why nobody", body = IdentificationAnswer),
+        (status = 422, description = "`no_face`, `several_faces`, `face_too_small`, `face_blurred`, `face_too_dark`, `face_too_bright`, `face_turned`, `face_occluded`, `photo_unreadable`, `photo_too_large`: the photograph cannot be compared; `why` has the reasons."),
+        (status = 503, description = "`models_unavailable`: the hub has no model pack in use."),
+    ),
+)]
 pub(super) async fn identify(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -316,6 +441,17 @@ pub(super) async fn identify(
 }
 
 /// `POST /v1/recognition/search`: whoever is nearest, whether it is them or not.
+#[utoipa::path(
+    post, path = "/v1/recognition/search", operation_id = "search_faces", tag = "recognition",
+    summary = "Who is nearest",
+    description = "Whether it is them or not. Scores are those of a door.",
+    request_body(content((Search = "application/json"), (forms::ProbeForm = "multipart/form-data"))),
+    responses(
+        (status = 200, description = "The nearest people", body = SearchAnswer),
+        (status = 422, description = "`no_face`, `several_faces`, `face_too_small`, `face_blurred`, `face_too_dark`, `face_too_bright`, `face_turned`, `face_occluded`, `photo_unreadable`, `photo_too_large`: the photograph cannot be compared; `why` has the reasons."),
+        (status = 503, description = "`models_unavailable`: the hub has no model pack in use."),
+    ),
+)]
 pub(super) async fn search(
     State(api): State<Arc<Api>>,
     caller: Caller,

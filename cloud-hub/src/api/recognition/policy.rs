@@ -9,6 +9,7 @@ use face_core::{Similarity, Space, ThresholdLadder};
 use face_runtime::FalseAcceptRate;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use utoipa::ToSchema;
 use uuid::Uuid;
 use wire_contract::Code;
 
@@ -67,8 +68,12 @@ fn ladder(models: &Models, far: &str) -> Result<ThresholdLadder, String> {
 }
 
 /// How sure recognition must be.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = RecognitionPolicy)]
 pub(in crate::api) struct Policy {
+    /// One of `choices`.
+    #[schema(example = "1e-4")]
     far: String,
 }
 
@@ -78,7 +83,8 @@ impl Fields for Policy {
 }
 
 /// The same, with what there is to choose from and what follows from it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RecognitionPolicyInUse)]
 pub(in crate::api) struct PolicyView {
     /// How often a stranger is taken for somebody, at most: one comparison's rate, which the thresholds keep as a gallery grows.
     far: String,
@@ -89,7 +95,8 @@ pub(in crate::api) struct PolicyView {
 }
 
 /// A threshold of a gallery's size.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = GalleryThreshold)]
 pub(in crate::api) struct ThresholdView {
     /// Templates, at most.
     up_to: usize,
@@ -105,6 +112,15 @@ fn view(models: &Models, far: String) -> Result<PolicyView, ApiError> {
 }
 
 /// `GET /v1/tenant/recognition`
+#[utoipa::path(
+    get, path = "/v1/tenant/recognition", operation_id = "get_recognition_policy", tag = "tenant",
+    summary = "How sure recognition must be",
+    description = "The false accept rate that the tenant has chosen, what there is to choose from, and the thresholds that follow.",
+    responses(
+        (status = 200, description = "The policy", body = PolicyView),
+        (status = 503, description = "`models_unavailable`: the hub has no model pack in use."),
+    ),
+)]
 pub(in crate::api) async fn get_policy(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -115,6 +131,16 @@ pub(in crate::api) async fn get_policy(
 }
 
 /// `PUT /v1/tenant/recognition`
+#[utoipa::path(
+    put, path = "/v1/tenant/recognition", operation_id = "put_recognition_policy", tag = "tenant",
+    summary = "Say how sure recognition must be",
+    description = "By a false accept rate that the model pack was calibrated for. It holds from the next request on. Doors have their own.",
+    request_body = Policy,
+    responses(
+        (status = 200, description = "The policy as it is now", body = PolicyView),
+        (status = 503, description = "`models_unavailable`: the hub has no model pack in use."),
+    ),
+)]
 pub(in crate::api) async fn put_policy(
     State(api): State<Arc<Api>>,
     caller: Caller,
