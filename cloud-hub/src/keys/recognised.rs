@@ -4,10 +4,11 @@
 //! Whatever this hub changes is forgotten at once.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use time::OffsetDateTime;
+use tokio::time::Instant;
 
 use super::Recognised;
 use crate::domain::ids::{ApiKeyId, TenantId};

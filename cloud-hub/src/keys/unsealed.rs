@@ -37,6 +37,9 @@ pub struct Found<I, T> {
     pub new: Vec<(I, T)>,
 }
 
+/// A row in the clear: its id, whose it is, its quality, its vector.
+type Opened = (Template, uuid::Uuid, f32, Box<[f32; DIM]>);
+
 impl Custody {
     /// How often the tenant's templates and anchors have changed.
     pub async fn template_stamp(&self, tenant: TenantId) -> Result<i64, KeysError> {
@@ -88,7 +91,7 @@ impl Custody {
         keys: &TenantKeys,
         space: &Space,
         rows: Vec<R>,
-        open: fn(&Keyring, &TenantKeys, &R) -> Result<(Template, uuid::Uuid, f32, Box<[f32; DIM]>), KeysError>,
+        open: fn(&Keyring, &TenantKeys, &R) -> Result<Opened, KeysError>,
     ) -> Result<Vec<(Template, (Person, Embedding))>, KeysError> {
         let (keyring, keys, space) = (Arc::clone(&self.keyring), keys.clone(), space.clone());
         let opened = tokio::task::spawn_blocking(move || {

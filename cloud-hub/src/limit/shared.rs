@@ -1,10 +1,11 @@
 //! Buckets that replicas share, in Valkey or Redis: one script a request, by the store's own clock.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, IntoConnectionInfo as _, Script};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{Asked, Bucket};

@@ -6,11 +6,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use face_core::Space;
 use face_index::BuildError;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::warm::{Rows, Warm};
 use crate::domain::ids::TenantId;

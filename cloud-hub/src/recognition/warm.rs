@@ -1,12 +1,12 @@
 //! One tenant's gallery of one space, unsealed and ready to search.
 
 use std::collections::HashMap;
-use std::time::Instant;
 
 use face_core::embedding::dot;
 use face_core::gallery::{PersonId, TemplateId};
 use face_core::{Embedding, Gallery as _, Similarity};
 use face_index::{BuildError, Engine, Snapshot, at_stored_precision};
+use tokio::time::Instant;
 
 /// Templates and anchors as they were at a stamp, and the index over them.
 pub struct Warm {

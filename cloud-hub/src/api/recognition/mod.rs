@@ -494,7 +494,7 @@ pub(super) async fn search(
 /// What is compared: a photograph, or the template in its place.
 enum Sought {
     Photograph(Bytes),
-    Template(Embedding),
+    Template(Box<Embedding>),
 }
 
 fn sought(
@@ -505,7 +505,7 @@ fn sought(
 ) -> Result<Sought, ApiError> {
     match (photograph, template) {
         (Some(bytes), None) => Ok(Sought::Photograph(bytes)),
-        (None, Some(embedding)) => Ok(Sought::Template(embedding)),
+        (None, Some(embedding)) => Ok(Sought::Template(Box::new(embedding))),
         (Some(_), Some(_)) => {
             let message = format!("send {name} or {template_name}, not both");
             Err(ApiError::field(format!("/{template_name}"), Code::InvalidField, message))
@@ -552,7 +552,9 @@ async fn probed(
     with_life: bool,
 ) -> Result<(Probed, Option<Place>), ApiError> {
     let bytes = match probe {
-        Sought::Template(embedding) => return Ok((Probed { embedding, life: None, from_photograph: false }, place)),
+        Sought::Template(embedding) => {
+            return Ok((Probed { embedding: *embedding, life: None, from_photograph: false }, place));
+        }
         Sought::Photograph(bytes) => bytes,
     };
     let place = place.ok_or_else(|| ApiError::of(Code::Internal))?;
