@@ -11,6 +11,7 @@
 //! - [`rig`]: what they break things with: disks, workers, processes under `strace`, damaged files.
 //! - [`work`]: what the durability rows have the stores do meanwhile, and how they judge what is left.
 //! - [`line`]: hub, fleet and the network between them, for the rows of the line.
+//! - [`isolation`]: two tenants of one hub, one of which has something of everything.
 //! - [`chain`]: an audit and somebody with all rights over its database.
 //! - [`sim`]: the way of events as a game by seed; [`replay`]: orders and wishes that are delivered again.
 //!
@@ -22,6 +23,7 @@
 //! it made itself, and ends only processes that it started.
 
 pub mod chain;
+pub mod isolation;
 pub mod lab;
 pub mod line;
 pub mod outcome;

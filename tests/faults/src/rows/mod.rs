@@ -10,6 +10,7 @@ mod broker_kills;
 mod camera_restarts;
 mod claim_races;
 mod clock_jumps;
+mod cross_tenant;
 mod damages;
 mod each_call;
 mod fleet_load;
@@ -66,6 +67,7 @@ pub static ALL: &[&Row] = &[
     &claim_races::I4,
     &hub_kills::H1,
     &postgres_kills::H2,
+    &cross_tenant::S1,
     &audit_tampering::S9,
     &fleet_load::L1,
     &camera_restarts::V1,

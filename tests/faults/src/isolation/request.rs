@@ -1,0 +1,156 @@
+//! How each operation asks about the things of a tenant.
+//!
+//! The operations are those of the hub's own document. One that has no request here is an error: whoever adds a route says how it would be
+//! used against another tenant.
+
+use anyhow::{Context as _, Result, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::Holdings;
+
+/// An operation that takes an API key.
+#[derive(Clone, Debug)]
+pub struct Operation {
+    /// As the document names it.
+    pub id: String,
+    /// Its method.
+    pub method: Method,
+    path: String,
+}
+
+/// A request about the things of a tenant.
+pub struct Request {
+    /// With ids in it.
+    pub path: String,
+    /// What is sent.
+    pub body: Body,
+    /// Whether it names a thing of the tenant, so that it must be answered as if there were none.
+    pub names_a_thing: bool,
+}
+
+/// What is sent.
+pub enum Body {
+    /// Nothing.
+    None,
+    /// JSON.
+    Json(Value),
+    /// A form with a photograph.
+    Photograph(Vec<u8>),
+}
+
+impl Operation {
+    pub(super) fn all(document: &Value) -> Result<Vec<Self>> {
+        let mut all = Vec::new();
+        for (path, item) in document["paths"].as_object().context("no paths in the document")? {
+            for (method, operation) in item.as_object().context("no operations of a path")? {
+                let security = operation["security"].as_array().context("no security of an operation")?;
+                if !security.iter().any(|one| one.get("ApiKey").is_some()) {
+                    continue;
+                }
+                let id = operation["operationId"].as_str().context("no id of an operation")?.to_owned();
+                let method = method.to_ascii_uppercase().parse()?;
+                all.push(Self { id, method, path: path.clone() });
+            }
+        }
+        Ok(all)
+    }
+}
+
+impl Holdings {
+    /// How this operation asks about these things; `number` makes names different that must be.
+    pub fn request(&self, operation: &Operation, number: u64) -> Result<Request> {
+        let fresh = format!("fresh {number}");
+        // Not the picture behind the template, which anybody who has it can make a template of.
+        let photograph = || json!({ "image": STANDARD.encode(&self.other_photograph) });
+        let (ids, body, in_body): (&[&str], Body, bool) = match operation.id.as_str() {
+            "list_api_keys"
+            | "list_audit_entries"
+            | "export_audit"
+            | "list_consumers"
+            | "list_devices"
+            | "list_doors"
+            | "list_events"
+            | "stream_events"
+            | "list_people"
+            | "list_sites"
+            | "list_webhooks"
+            | "get_tenant"
+            | "get_recognition_policy" => (&[], Body::None, false),
+            "create_api_key" | "create_consumer" => (&[], Body::Json(json!({ "name": fresh })), false),
+            "create_site" => (&[], Body::Json(json!({ "name": fresh, "time_zone": "UTC" })), false),
+            "create_webhook" => (&[], Body::Json(json!({ "url": "http://127.0.0.1:9/" })), false),
+            "put_recognition_policy" => (&[], Body::Json(json!({ "far": "1e-4" })), false),
+            "detect_faces" | "quality_of_face" | "liveness_of_face" | "embed_faces" => {
+                (&[], Body::Json(photograph()), false)
+            }
+            "compare_faces" => {
+                let both = json!({ "template": self.template, "other_template": self.template });
+                (&[], Body::Json(both), false)
+            }
+            "identify_faces" => (&[], Body::Json(json!({ "template": self.template, "candidates": 100 })), false),
+            "search_faces" => {
+                let narrowed = json!({ "template": self.template, "person_ids": [self.person] });
+                (&[], Body::Json(narrowed), false)
+            }
+            "verify_person" => (&[], Body::Json(json!({ "template": self.template, "person_id": self.person })), true),
+            "create_device" => (&[], Body::Json(json!({ "name": fresh, "site_id": self.site, "doors": [] })), true),
+            "create_door" => (&[], Body::Json(json!({ "name": fresh, "site_id": self.site })), true),
+            "create_person" => {
+                let person = json!({ "external_id": fresh, "name": fresh, "site_ids": [self.site] });
+                (&[], Body::Json(person), true)
+            }
+            "get_api_key" => (&[&self.key], Body::None, true),
+            "rotate_api_key" => (&[&self.key], Body::Json(json!({})), true),
+            "revoke_api_key" => (&[&self.spare_key], Body::None, true),
+            "get_command" | "get_command_logs" => (&[&self.command], Body::None, true),
+            "rotate_consumer_password" => (&[&self.consumer], Body::None, true),
+            "delete_consumer" => (&[&self.spare_consumer], Body::None, true),
+            "get_device" | "list_device_commands" | "get_twin" | "list_twin_versions" => {
+                (&[&self.device], Body::None, true)
+            }
+            "create_device_command" => (&[&self.device], Body::Json(json!({ "kind": "refresh" })), true),
+            "put_twin" => (&[&self.device], Body::Json(json!({})), true),
+            "create_claim_token" | "revoke_device" => (&[&self.spare_device], Body::None, true),
+            "create_door_command" => (&[&self.door], Body::Json(json!({ "kind": "unlock" })), true),
+            "unlock_door" => (&[&self.door], Body::Json(json!({})), true),
+            "get_site" => (&[&self.site], Body::None, true),
+            "get_person" | "list_negative_anchors" => (&[&self.person], Body::None, true),
+            "delete_person" => (&[&self.spare_person], Body::None, true),
+            "create_enrolment" => (&[&self.person], Body::Photograph(self.photograph.clone()), true),
+            "create_negative_anchor" => (&[&self.person], Body::Photograph(self.other_photograph.clone()), true),
+            "delete_negative_anchor" => (&[&self.person, &self.spare_anchor], Body::None, true),
+            "delete_webhook" => (&[&self.spare_webhook], Body::None, true),
+            new => bail!("how does {new} ask about another tenant? tests/faults/src/isolation/request.rs does not say"),
+        };
+        Ok(Request { path: filled(&operation.path, ids)?, body, names_a_thing: in_body })
+    }
+}
+
+/// The path with ids in the places of its parameters, one after the other.
+fn filled(path: &str, ids: &[&str]) -> Result<String> {
+    let mut ids = ids.iter();
+    let parts: Vec<&str> = path
+        .split('/')
+        .map(|part| if part.starts_with('{') { ids.next().copied().context("too few ids") } else { Ok(part) })
+        .collect::<Result<_>>()
+        .with_context(|| path.to_owned())?;
+    Ok(parts.join("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::filled;
+
+    #[test]
+    fn ids_take_the_places_of_parameters() {
+        assert_eq!(
+            filled("/v1/people/{id}/negative-anchors/{anchor}", &["a", "b"]).unwrap(),
+            "/v1/people/a/negative-anchors/b"
+        );
+        assert_eq!(filled("/v1/people", &[]).unwrap(), "/v1/people");
+        assert!(filled("/v1/people/{id}", &[]).is_err());
+    }
+}
