@@ -47,7 +47,7 @@ pub(super) struct NewApiKey {
     expires_at: Option<Timestamp>,
     /// How many requests an hour it may ask; as many as its tenant without it.
     #[serde(default)]
-    #[schema(minimum = 1)]
+    #[schema(value_type = Option<i64>, minimum = 1, maximum = 4_294_967_295_i64)]
     requests_per_hour: Option<u32>,
 }
 

@@ -340,6 +340,7 @@ pub(super) async fn compare(
     request_body(content((Verification = "application/json"), (forms::ProbeForm = "multipart/form-data"))),
     responses(
         (status = 200, description = "Whether it is them, and if not, why not", body = VerificationAnswer),
+        (status = 404, description = "`not_found`: there is no such person."),
         (status = 422, description = "`no_face`, `several_faces`, `face_too_small`, `face_blurred`, `face_too_dark`, `face_too_bright`, `face_turned`, `face_occluded`, `photo_unreadable`, `photo_too_large`: the photograph cannot be compared; `why` has the reasons."),
         (status = 503, description = "`models_unavailable`: the hub has no model pack in use."),
     ),
@@ -448,6 +449,7 @@ pub(super) async fn identify(
     request_body(content((Search = "application/json"), (forms::ProbeForm = "multipart/form-data"))),
     responses(
         (status = 200, description = "The nearest people", body = SearchAnswer),
+        (status = 404, description = "`not_found`: there is no such site."),
         (status = 422, description = "`no_face`, `several_faces`, `face_too_small`, `face_blurred`, `face_too_dark`, `face_too_bright`, `face_turned`, `face_occluded`, `photo_unreadable`, `photo_too_large`: the photograph cannot be compared; `why` has the reasons."),
         (status = 503, description = "`models_unavailable`: the hub has no model pack in use."),
     ),
