@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+use wire_contract::Code;
 
 use super::anchors::{self, AnchorQuery};
 use super::audit::{self as audit_pages, AuditQuery};
@@ -28,7 +29,7 @@ use super::commands::{Giver, NewCommand};
 use super::problem::ApiError;
 use super::sites::MAX_NAME;
 use super::state::Api;
-use super::{agreements, api_keys, commands, consumers, devices, galleries, observe, tenants, twins};
+use super::{agreements, api_keys, commands, consumers, deletion, devices, galleries, observe, tenants, twins};
 use crate::domain::command::Command;
 use crate::domain::ids::{AnchorId, ApiKeyId, CommandId, ConsumerId, DeviceId, DoorId, GalleryId, PersonId, TenantId};
 use crate::domain::permission::{Grant, Role};
@@ -59,6 +60,7 @@ pub async fn serve(listener: UnixListener, api: Arc<Api>, stop: CancellationToke
     let routes = Router::new()
         .route("/tenants", post(create_tenant).get(list_tenants))
         .route("/tenants/{tenant}", get(show_tenant).patch(agree_with_tenant))
+        .route("/tenants/{tenant}/deletion", get(show_deletion).post(delete_tenant))
         .route("/tenants/{tenant}/suspend", post(suspend_tenant))
         .route("/tenants/{tenant}/resume", post(resume_tenant))
         .route("/tenants/{tenant}/api-keys", post(create_key).get(list_keys))
@@ -124,15 +126,41 @@ async fn create_tenant(State(api): State<Arc<Api>>, Json(new): Json<NewTenant>) 
 
 async fn list_tenants(State(api): State<Arc<Api>>) -> Answer {
     let mut all = Vec::new();
-    for tenant in routes::tenants(&api.db).await? {
-        all.push(tenants::show(&api, tenant).await?);
+    for tenant in routes::tenants_with_rows(&api.db).await? {
+        match shown(&api, tenant).await {
+            Ok(tenant) => all.push(tenant),
+            // It went since the list was made.
+            Err(error) if error.code() == Code::NotFound => {}
+            Err(error) => return Err(error),
+        }
     }
     ok(json!({ "tenants": all }))
 }
 
 async fn show_tenant(State(api): State<Arc<Api>>, UrlPath(tenant): UrlPath<Uuid>) -> Answer {
-    let tenant = existing(&api, tenant).await?;
-    ok(json!(tenants::show(&api, tenant).await?))
+    ok(shown(&api, TenantId(tenant)).await?)
+}
+
+/// A tenant, or how far its end is.
+async fn shown(api: &Api, tenant: TenantId) -> Result<Value, ApiError> {
+    if deletion::has_begun(api, tenant).await? {
+        return Ok(json!(deletion::show(api, tenant).await?));
+    }
+    Ok(json!(tenants::show(api, tenant).await?))
+}
+
+async fn show_deletion(State(api): State<Arc<Api>>, UrlPath(tenant): UrlPath<Uuid>) -> Answer {
+    ok(json!(deletion::show(&api, TenantId(tenant)).await?))
+}
+
+async fn delete_tenant(
+    State(api): State<Arc<Api>>,
+    UrlPath(tenant): UrlPath<Uuid>,
+    Json(order): Json<deletion::Order>,
+) -> Answer {
+    let tenant = TenantId(tenant);
+    deletion::order(Arc::clone(&api), tenant, order, OPERATOR).await?;
+    Ok((StatusCode::ACCEPTED, axum::Json(json!(deletion::show(&api, tenant).await?))))
 }
 
 async fn agree_with_tenant(
@@ -414,6 +442,12 @@ async fn doctor(State(api): State<Arc<Api>>) -> Answer {
 /// The tenant, if there is one: an unknown id must not look like a tenant without devices.
 async fn existing(api: &Api, tenant: Uuid) -> Result<TenantId, ApiError> {
     let tenant = TenantId(tenant);
+    if deletion::has_begun(api, tenant).await? {
+        return Err(ApiError::because(
+            Code::Conflict,
+            "this tenant is being deleted, or was: `cloud-hub tenants show` says how far it is",
+        ));
+    }
     api.db.tenant(tenant, |tx| Box::pin(store_tenants::get(tx))).await?;
     Ok(tenant)
 }

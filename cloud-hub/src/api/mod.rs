@@ -16,6 +16,7 @@ mod claims;
 mod commands;
 mod consumers;
 pub mod control;
+mod deletion;
 mod devices;
 pub mod enroller;
 mod enrolments;

@@ -26,7 +26,7 @@ use crate::domain::ids::TenantId;
 use crate::keys::Keyring;
 use crate::store::audit::sealing::{self, BATCH, StoredHead};
 use crate::store::leadership::Candidate;
-use crate::store::{Database, StoreError, TenantTx, routes};
+use crate::store::{Database, StoreError, TenantTx, erasure, routes};
 
 /// How often the notes are looked at: one small query. With the batch itself an entry is sealed within a second.
 const LOOK_EVERY: Duration = Duration::from_millis(400);
@@ -130,7 +130,7 @@ impl Sealer {
     async fn lead(&self, mut session: Candidate, stop: &CancellationToken) -> Result<(), Lost> {
         tracing::info!(event = "audit_leadership", "this hub seals the audit");
         // Whoever led before may have sealed entries and published no head of them.
-        let moved = routes::tenants(&self.db).await?.into_iter().collect();
+        let moved = routes::tenants_with_rows(&self.db).await?.into_iter().collect();
         let mut rounds = Rounds { moved, ..Rounds::default() };
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -250,6 +250,10 @@ async fn next_head(tx: &mut TenantTx, keyring: &Keyring, now: OffsetDateTime) ->
     };
     let (number, position) = before.map_or((0, 0), |before| (before.head.number, before.head.position));
     let Some(last) = sealing::last(tx).await?.filter(|(last, _)| *last > position) else { return Ok(None) };
+    // The last head of a tenant that is being deleted is noted: what comes after it goes with the rest.
+    if !erasure::takes_heads(tx).await? {
+        return Ok(None);
+    }
     let head = keyring.signing().sign_head(tx.tenant(), number + 1, last, now);
     sealing::put_head(tx, &head).await?;
     Ok(Some(head))

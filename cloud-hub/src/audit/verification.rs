@@ -11,12 +11,13 @@ use std::path::PathBuf;
 use time::{Duration, OffsetDateTime};
 
 use super::heads::Found;
-use crate::domain::audit::HubKeys;
 use crate::domain::audit::finding::Finding;
 use crate::domain::audit::verifier::{Published, Report, Verifier};
+use crate::domain::audit::{Head, HubKeys};
 use crate::domain::ids::TenantId;
 use crate::store::audit::{reading, sealing};
-use crate::store::{Database, StoreError, routes, tenants};
+use crate::store::erasure::Standing;
+use crate::store::{Database, StoreError, erasure, routes, tenants};
 
 /// Entries read in one transaction.
 const RUN: u32 = 5_000;
@@ -92,7 +93,7 @@ pub async fn verify(
 ) -> Result<Verified, VerifyError> {
     let mut all: BTreeSet<TenantId> = match request.tenant {
         Some(tenant) => BTreeSet::from([tenant]),
-        None => routes::tenants(db).await?.into_iter().collect(),
+        None => routes::tenants_with_rows(db).await?.into_iter().collect(),
     };
     let mut before = BTreeMap::new();
     for tenant in &all {
@@ -102,9 +103,14 @@ pub async fn verify(
     all.extend(found.heads.keys());
     let (mut reports, mut entries, count) = (Vec::new(), 0, all.len());
     for (index, tenant) in all.into_iter().enumerate() {
+        let heads = found.heads.get(&tenant).map_or(&[][..], Vec::as_slice);
+        let standing = db.tenant(tenant, |tx| Box::pin(erasure::standing(tx))).await?;
+        if let Some(standing) = standing.filter(|standing| standing.closed) {
+            reports.push(of_erased(tenant, heads, &standing, &request));
+            continue;
+        }
         let (after, _) = last_head(db, tenant).await?;
         let published = Published { before: before.get(&tenant).copied().unwrap_or(0), after };
-        let heads = found.heads.get(&tenant).map_or(&[][..], Vec::as_slice);
         let verifier = Verifier::new(tenant, heads, published, &request.keys, request.archived);
         let progress = |done: u64| tell(Progress { tenant: index + 1, tenants: count, entries: entries + done });
         let report = chain(db, tenant, verifier, now, progress).await?;
@@ -113,6 +119,15 @@ pub async fn verify(
     }
     let bad_lines = found.bad_lines.into_iter().map(|place| Finding::BadLine { place }).collect();
     Ok(Verified { reports, bad_lines })
+}
+
+/// A tenant whose entries are gone, or going: its heads outside must end as what is left of it says.
+fn of_erased(tenant: TenantId, heads: &[Head], standing: &Standing, request: &Request) -> Report {
+    let last = standing.head.map_or(0, |head| head.number);
+    let published = Published { before: last, after: last };
+    let mut verifier = Verifier::new(tenant, heads, published, &request.keys, request.archived);
+    verifier.erased(standing.head, standing.receipt.as_ref(), &request.keys);
+    verifier.finish(None, false)
 }
 
 /// The numbers of the last head that was signed, and of the last that is outside.

@@ -23,7 +23,11 @@ pub(super) const TENANTS: &[Column] = &[
     ("DEVICES", "/usage/devices/used"),
     ("OF", "/usage/devices/quota"),
     ("CREATED", "/created_at"),
+    ("ROWS LEFT", "/rows_left"),
+    ("WAITS FOR", "/waits_for"),
+    ("ERASED", "/receipt/finished_at"),
 ];
+pub(super) const DELETION: &[Column] = &[("TABLE", "/table"), ("ROWS", "/rows")];
 pub(super) const NEW_API_KEY: &[Column] = &[("API KEY", "/id"), ("SECRET (shown once)", "/secret")];
 pub(super) const ROTATED_API_KEY: &[Column] =
     &[("API KEY", "/id"), ("SECRET (shown once)", "/secret"), ("THE OLD ONE ENDS", "/old_ends_at")];

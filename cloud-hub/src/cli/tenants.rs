@@ -14,6 +14,7 @@ use super::table;
   cloud-hub tenants set 0192f0c1-… --quota people=800 --quota devices=none
   cloud-hub tenants set 0192f0c1-… --requests-per-hour 20000 --feature recognition=on
   cloud-hub tenants suspend 0192f0c1-…
+  cloud-hub tenants delete 0192f0c1-… --dry-run
 
 Quotas by tier: basic 500 people, 2,500 templates, 10 devices; professional 10,000, 50,000 and 200; enterprise none.
 Requests by tier: basic 10,000 an hour and 100,000 a day; professional ten times as many; enterprise as many as it likes.
@@ -64,7 +65,28 @@ pub(super) enum TenantsCommand {
         /// Which
         tenant: Uuid,
     },
+    /// Delete a suspended tenant for good: its keys and everybody's at once, then everything that it has
+    #[command(after_help = DELETE_HELP)]
+    Delete {
+        /// Which
+        tenant: Uuid,
+        /// Its name, letter by letter: there is no way back
+        #[arg(long, required_unless_present = "dry_run")]
+        confirm: Option<String>,
+        /// Only say what would go
+        #[arg(long, conflicts_with = "confirm")]
+        dry_run: bool,
+    },
 }
+
+const DELETE_HELP: &str = "Examples:
+  cloud-hub tenants suspend 0192f0c1-…
+  cloud-hub tenants delete 0192f0c1-… --dry-run
+  cloud-hub tenants delete 0192f0c1-… --confirm 'Acme'
+  cloud-hub tenants show 0192f0c1-… -o json            how far it is; in the end the signed receipt
+
+When the command returns nothing of the tenant can be read any more, not even in a backup of the database: the keys of its people are
+destroyed. Its doors are revoked with it and decide on what they have; set them up anew or take them down. Rows go in the background.";
 
 fn quota(text: &str) -> Result<(String, Value), String> {
     let (name, value) = text.split_once('=').ok_or("write it as people=800")?;
@@ -123,6 +145,13 @@ impl TenantsCommand {
                 ("PATCH", one(tenant), Sent::Json(Value::Object(body)), "", table::TENANTS)
             }
             Self::Suspend { tenant } => ("POST", one(tenant) + "/suspend", Sent::Nothing, "", table::TENANTS),
+            Self::Delete { tenant, confirm: Some(name), .. } => {
+                let path = one(tenant) + "/deletion";
+                ("POST", path, Sent::Json(json!({ "confirm": name })), "rows", table::DELETION)
+            }
+            Self::Delete { tenant, confirm: None, .. } => {
+                ("GET", one(tenant) + "/deletion", Sent::Nothing, "rows", table::DELETION)
+            }
             Self::Resume { tenant } => ("POST", one(tenant) + "/resume", Sent::Nothing, "", table::TENANTS),
         }
     }

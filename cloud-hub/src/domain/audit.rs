@@ -245,11 +245,12 @@ fn put_json(value: &RawValue, depth: usize, out: &mut String) -> Option<()> {
 }
 
 /// The database keeps times to the microsecond.
-fn micros(at: OffsetDateTime) -> i64 {
+pub(super) fn micros(at: OffsetDateTime) -> i64 {
     i64::try_from(at.unix_timestamp_nanos().div_euclid(1_000)).expect("times that the database holds fit")
 }
 
-fn field(bytes: &mut Vec<u8>, value: &[u8]) {
+/// A part of what is hashed or signed, with its length in front.
+pub(super) fn field(bytes: &mut Vec<u8>, value: &[u8]) {
     bytes.extend_from_slice(&u32::try_from(value.len()).expect("a column has a gigabyte at most").to_be_bytes());
     bytes.extend_from_slice(value);
 }

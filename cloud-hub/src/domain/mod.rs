@@ -20,6 +20,7 @@ pub mod compaction;
 pub mod cursor;
 pub mod duplicate;
 pub mod enrolment;
+pub mod erasure;
 pub mod event;
 pub mod gallery;
 pub mod healing;

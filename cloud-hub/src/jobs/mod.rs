@@ -5,6 +5,7 @@
 //! at once and be cut off anywhere: it finds its work anew. Deliberately absent: webhooks (`notify`).
 
 mod compaction;
+mod deletion;
 
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ use crate::domain::compaction::KeepRule;
 use crate::domain::ids::TenantId;
 use crate::keys::{BEAT, Custody, KeysError};
 use crate::store::{Database, housekeeping, routes};
+
+pub use deletion::Deletions;
 
 /// How often each job looks for work. Erasure is a promise to a person, so it is retried soon; the rest is order.
 const ERASURE_EVERY: Duration = Duration::from_secs(5);

@@ -186,6 +186,18 @@ impl Keyring {
     pub(super) fn destroy_person(&self, tenant: TenantId, person: PersonId) -> Result<(), KeysError> {
         self.persons.destroy(tenant, person)
     }
+
+    /// Destroys the keys of all people of a tenant, and forgets its own; returns how many people had one.
+    pub(super) fn destroy_people(&self, tenant: TenantId) -> Result<u64, KeysError> {
+        self.forget(tenant);
+        self.persons.destroy_all(tenant)
+    }
+
+    /// Forgets the unwrapped keys of a tenant that is being deleted.
+    pub(super) fn forget(&self, tenant: TenantId) {
+        self.tenants.lock().remove(&tenant);
+        self.rotations.lock().retain(|(of, _), _| *of != tenant);
+    }
 }
 
 fn context(purpose: Purpose, tenant: TenantId, version: u32) -> SealContext<'static> {

@@ -83,10 +83,7 @@ impl PersonFiles {
     pub(super) fn destroy(&self, tenant: TenantId, person: PersonId) -> Result<(), KeysError> {
         let path = self.path(tenant, person);
         let destroy = || -> io::Result<()> {
-            let length = fs::metadata(&path)?.len();
-            let mut file = OpenOptions::new().write(true).open(&path)?;
-            file.write_all(&vec![0; usize::try_from(length).unwrap_or(0)])?;
-            file.sync_all()?;
+            overwrite(&path)?;
             fs::remove_file(&path)?;
             File::open(path.parent().unwrap_or(&self.root))?.sync_all()
         };
@@ -95,6 +92,41 @@ impl PersonFiles {
             done => done.map_err(|source| KeysError::PersonFolder { path: path.clone(), source }),
         }
     }
+}
+
+impl PersonFiles {
+    /// Destroys the keys of all people of a tenant, whatever else is in its folder with them, and the folder; returns how many
+    /// there were.
+    pub(super) fn destroy_all(&self, tenant: TenantId) -> Result<u64, KeysError> {
+        let folder = self.root.join(tenant.to_string());
+        let destroy = || -> io::Result<u64> {
+            let mut destroyed = 0;
+            for entry in fs::read_dir(&folder)? {
+                let path = entry?.path();
+                match overwrite(&path).and_then(|()| fs::remove_file(&path)) {
+                    // Another hub was here first.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    removed => removed?,
+                }
+                destroyed += u64::from(path.extension().is_some_and(|extension| extension == "key"));
+            }
+            fs::remove_dir(&folder)?;
+            File::open(&self.root)?.sync_all()?;
+            Ok(destroyed)
+        };
+        match destroy() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.is_there().is_ok() => Ok(0),
+            done => done.map_err(|source| KeysError::PersonFolder { path: folder.clone(), source }),
+        }
+    }
+}
+
+/// Zeros in the place of a key, on the disk when this returns.
+fn overwrite(path: &Path) -> io::Result<()> {
+    let length = fs::metadata(path)?.len();
+    let mut file = OpenOptions::new().write(true).open(path)?;
+    file.write_all(&vec![0; usize::try_from(length).unwrap_or(0)])?;
+    file.sync_all()
 }
 
 #[cfg(test)]
@@ -121,6 +153,23 @@ mod tests {
         assert_eq!(one.get(TENANT, person(1)).unwrap(), None);
         let left = fs::read_dir(dir.path().join(TENANT.to_string())).unwrap().count();
         assert_eq!(left, 0, "no temporary file is left");
+    }
+
+    #[test]
+    fn the_end_of_a_tenant_destroys_its_keys_and_nobody_elses() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(MARKER), "").unwrap();
+        let (store, other) = (PersonFiles::open(dir.path()).unwrap(), TenantId(Uuid::from_u128(2)));
+        for number in 1..4 {
+            store.add(TENANT, person(number), b"key").unwrap();
+            store.add(other, person(number), b"key").unwrap();
+        }
+        // What a crash left of a key that was being made is a key too.
+        fs::write(dir.path().join(TENANT.to_string()).join("x.new"), b"key").unwrap();
+        assert_eq!(store.destroy_all(TENANT).unwrap(), 3);
+        assert_eq!(store.destroy_all(TENANT).unwrap(), 0);
+        assert!(!dir.path().join(TENANT.to_string()).exists());
+        assert!(store.get(other, person(3)).unwrap().is_some());
     }
 
     #[test]

@@ -12,9 +12,14 @@ use std::path::{Path, PathBuf};
 
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 
+use uuid::Uuid;
+
 use super::KeysError;
 use super::person_files::PersonFiles;
 use crate::domain::ids::{PersonId, TenantId};
+
+/// Keys that are destroyed in one transaction when a tenant ends.
+const AT_ONCE: usize = 5_000;
 
 const WRAPPED: TableDefinition<'_, [u8; 32], &[u8]> = TableDefinition::new("person_key.v1");
 
@@ -48,6 +53,14 @@ impl PersonKeys {
         match self {
             Self::Own(db) => db.destroy(tenant, person),
             Self::Shared(files) => files.destroy(tenant, person),
+        }
+    }
+
+    /// Destroys the keys of all people of a tenant; returns how many there were.
+    pub(super) fn destroy_all(&self, tenant: TenantId) -> Result<u64, KeysError> {
+        match self {
+            Self::Own(db) => db.destroy_all(tenant),
+            Self::Shared(files) => files.destroy_all(tenant),
         }
     }
 }
@@ -103,6 +116,37 @@ impl PersonDb {
         self.write(|table| table.remove(row(tenant, person)).map(|_| ()))
     }
 
+    /// Destroys the keys of all people of a tenant, some thousands at a time; returns how many there were.
+    pub(super) fn destroy_all(&self, tenant: TenantId) -> Result<u64, KeysError> {
+        let mut destroyed = 0;
+        loop {
+            let some = self.some(tenant)?;
+            if some.is_empty() {
+                return Ok(destroyed);
+            }
+            self.write(|table| {
+                some.iter().try_for_each(|(row, length)| table.insert(*row, vec![0; *length].as_slice()).map(drop))
+            })?;
+            self.write(|table| some.iter().try_for_each(|(row, _)| table.remove(*row).map(drop)))?;
+            destroyed += some.len() as u64;
+        }
+    }
+
+    /// Some of a tenant's rows, with the lengths of their keys.
+    fn some(&self, tenant: TenantId) -> Result<Vec<([u8; 32], usize)>, KeysError> {
+        let (first, last) = (row(tenant, PersonId(Uuid::nil())), row(tenant, PersonId(Uuid::max())));
+        let read = || -> Result<_, redb::Error> {
+            let table = self.db.begin_read()?.open_table(WRAPPED)?;
+            let mut some = Vec::new();
+            for entry in table.range(first..=last)?.take(AT_ONCE) {
+                let (row, wrapped) = entry?;
+                some.push((row.value(), wrapped.value().len()));
+            }
+            Ok(some)
+        };
+        read().map_err(|source| self.failed(source))
+    }
+
     fn write(
         &self,
         change: impl FnOnce(&mut redb::Table<'_, [u8; 32], &[u8]>) -> Result<(), redb::StorageError>,
@@ -139,7 +183,6 @@ fn row(tenant: TenantId, person: PersonId) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use uuid::Uuid;
 
     const TENANT: TenantId = TenantId(Uuid::from_u128(1));
 
@@ -162,6 +205,26 @@ mod tests {
         assert_eq!(store.get(TENANT, person(1)).unwrap(), None);
         assert_eq!(store.get(TENANT, person(2)).unwrap().as_deref(), Some(&b"two"[..]));
         assert_eq!(store.get(TenantId(Uuid::from_u128(2)), person(2)).unwrap(), None);
+    }
+
+    #[test]
+    fn the_end_of_a_tenant_destroys_its_keys_and_nobody_elses() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = PersonDb::open(&dir.path().join("persons.redb")).unwrap();
+        let neighbours = [TenantId(Uuid::from_u128(0)), TenantId(Uuid::from_u128(2))];
+        for tenant in [TENANT, neighbours[0], neighbours[1]] {
+            for person in [PersonId(Uuid::nil()), person(7), PersonId(Uuid::max())] {
+                store.add(tenant, person, b"key").unwrap();
+            }
+        }
+        assert_eq!(store.destroy_all(TENANT).unwrap(), 3);
+        assert_eq!(store.destroy_all(TENANT).unwrap(), 0);
+        for person in [PersonId(Uuid::nil()), person(7), PersonId(Uuid::max())] {
+            assert_eq!(store.get(TENANT, person).unwrap(), None);
+            for tenant in neighbours {
+                assert!(store.get(tenant, person).unwrap().is_some());
+            }
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use super::KeysError;
 use crate::domain::audit::{Hash, Head};
+use crate::domain::erasure::{Erased, Receipt};
 use crate::domain::ids::TenantId;
 use crate::secret_file;
 
@@ -78,6 +79,12 @@ impl SigningKey {
     #[must_use]
     pub fn sign_head(&self, tenant: TenantId, number: u64, last: (u64, Hash), now: OffsetDateTime) -> Head {
         Head::sign(&self.pair, self.id, tenant, number, last, now)
+    }
+
+    /// What is said of a tenant that was erased, signed.
+    #[must_use]
+    pub fn sign_receipt(&self, erased: Erased) -> Receipt {
+        Receipt::sign(&self.pair, self.id, erased)
     }
 
     /// A snapshot's manifest, signed.

@@ -101,6 +101,11 @@ impl Galleries {
         Ok(warm)
     }
 
+    /// Drops what is in memory of a tenant.
+    pub fn forget(&self, tenant: TenantId) {
+        self.held.lock().retain(|(of, _), _| *of != tenant);
+    }
+
     /// What is in memory.
     #[must_use]
     pub fn shown(&self) -> Vec<Shown> {

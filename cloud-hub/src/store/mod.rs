@@ -18,6 +18,7 @@ pub mod commands;
 pub mod consumers;
 pub mod credentials;
 pub mod devices;
+pub mod erasure;
 pub mod events;
 pub mod galleries;
 pub mod housekeeping;
@@ -40,4 +41,4 @@ pub use database::{Database, Listener, Notice, TenantTx, Work, migrate};
 pub use error::{Clash, StoreError};
 
 /// The version of the schema that this program was written for: `migrations/0001_…`, `0002_…`, ...
-pub const SCHEMA_VERSION: i32 = 22;
+pub const SCHEMA_VERSION: i32 = 24;

@@ -15,6 +15,8 @@ pub enum Job {
     Webhook,
     /// Person keys to destroy, because a crash came between the commit and the destruction.
     Erasure,
+    /// Rows of a tenant that is being deleted.
+    Deletion,
 }
 
 impl Job {
@@ -22,6 +24,7 @@ impl Job {
         match self {
             Self::Webhook => "webhook",
             Self::Erasure => "erasure",
+            Self::Deletion => "deletion",
         }
     }
 }
@@ -56,6 +59,12 @@ pub async fn tenants(db: &Database) -> Result<Vec<TenantId>, StoreError> {
         .fetch_all(db.pool())
         .await?;
     Ok(ids.into_iter().map(TenantId).collect())
+}
+
+/// The same, and those that are being deleted: whose rows are there.
+pub async fn tenants_with_rows(db: &Database) -> Result<Vec<TenantId>, StoreError> {
+    let ids = sqlx::query_scalar("SELECT tenant_id FROM route WHERE kind = 'tenant' ORDER BY id");
+    Ok(ids.fetch_all(db.pool()).await?.into_iter().map(TenantId).collect())
 }
 
 /// Every device that may speak to the broker: the source of its access lines.

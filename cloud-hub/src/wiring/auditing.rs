@@ -100,7 +100,7 @@ fn as_json(verified: &Verified) -> Value {
     let report = |report: &Report| {
         json!({
             "tenant": report.tenant.0, "ok": report.is_well(), "entries": report.entries, "covered": report.covered,
-            "heads": report.heads, "findings": report.findings.iter().map(finding).collect::<Vec<_>>(), "more": report.more,
+            "heads": report.heads, "erased_at": report.erased_at.map(wire_contract::Timestamp::from), "findings": report.findings.iter().map(finding).collect::<Vec<_>>(), "more": report.more,
         })
     };
     json!({
@@ -114,8 +114,12 @@ fn as_text(verified: &Verified) -> String {
     let mut text = String::new();
     for report in &verified.reports {
         let verdict = if report.is_well() { "well" } else { "NOT AS IT WAS" };
-        let Report { tenant, entries, covered, heads, .. } = report;
-        let _ = writeln!(text, "tenant {tenant}: {verdict}; {entries} entries, {heads} heads, signed up to {covered}");
+        let Report { tenant, entries, covered, heads, erased_at, .. } = report;
+        let left = erased_at.map_or_else(
+            || format!("{entries} entries"),
+            |at| format!("erased on {}, its receipt is there", at.date()),
+        );
+        let _ = writeln!(text, "tenant {tenant}: {verdict}; {left}, {heads} heads, signed up to {covered}");
         for finding in &report.findings {
             let _ = writeln!(text, "  {finding}\n    {}", finding.advice());
         }

@@ -45,7 +45,7 @@ use crate::domain::ids::TenantId;
 use crate::embedded::mosquitto::{AccessFile, BrokerCertificates};
 use crate::embedded::{Layout, lock_dir, ports};
 use crate::ingest::{self, Ingest};
-use crate::jobs::Jobs;
+use crate::jobs::{Deletions, Jobs};
 use crate::keys::{Custody, DeviceLinks, Keyring, Snapshots};
 use crate::limit::Limiter;
 use crate::notify::client::{Lookup, SystemLookup, WebhookClient};
@@ -331,6 +331,9 @@ fn start_back(
         wake: Arc::clone(&wake),
     };
     tasks.spawn("notifier", notifier.run(stop.clone()));
+    let deletions =
+        Deletions { db: db.clone(), custody: custody.clone(), clock: clock.clone(), batch: Deletions::BATCH };
+    tasks.spawn("deletions", deletions.run(stop.clone()));
     let jobs = Jobs {
         db: db.clone(),
         custody: custody.clone(),

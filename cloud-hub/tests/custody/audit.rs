@@ -27,13 +27,13 @@ use crate::support::{TestHub, skipped};
 const SEALED_WITHIN: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(20);
 
-struct Running {
+pub(super) struct Running {
     stop: CancellationToken,
     task: JoinHandle<()>,
     trouble: watch::Receiver<Trouble>,
 }
 
-fn start(hub: &TestHub, db: &Database, dir: &Path) -> Running {
+pub(super) fn start(hub: &TestHub, db: &Database, dir: &Path) -> Running {
     let (sender, trouble) = watch::channel(Trouble::default());
     let sealer = Sealer {
         db: db.clone(),
@@ -47,7 +47,7 @@ fn start(hub: &TestHub, db: &Database, dir: &Path) -> Running {
 }
 
 impl Running {
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.stop.cancel();
         self.task.await.unwrap();
     }
@@ -80,7 +80,7 @@ async fn count(hub: &TestHub, condition: &str) -> i64 {
     hub.superuser().await.fetch_one(sqlx::AssertSqlSafe(query)).await.unwrap().get(0)
 }
 
-async fn until_sealed(hub: &TestHub) {
+pub(super) async fn until_sealed(hub: &TestHub) {
     let begun = Instant::now();
     while count(hub, "audit_entry WHERE chain_position IS NULL").await > 0 {
         assert!(begun.elapsed() < PATIENCE, "not sealed");
@@ -88,7 +88,7 @@ async fn until_sealed(hub: &TestHub) {
     }
 }
 
-async fn until_headed(hub: &TestHub, tenant: TenantId) {
+pub(super) async fn until_headed(hub: &TestHub, tenant: TenantId) {
     let begun = Instant::now();
     loop {
         let (head, last) = hub
@@ -106,12 +106,12 @@ async fn until_headed(hub: &TestHub, tenant: TenantId) {
     }
 }
 
-fn keys(hub: &TestHub) -> HubKeys {
+pub(super) fn keys(hub: &TestHub) -> HubKeys {
     let (id, key) = SigningKey::public_in(&hub.dir.path().join("keys")).unwrap();
     HubKeys::from([(id, key)])
 }
 
-async fn verified(hub: &TestHub, dir: &Path) -> Verified {
+pub(super) async fn verified(hub: &TestHub, dir: &Path) -> Verified {
     let request = Request { tenant: None, dirs: vec![dir.to_owned()], keys: keys(hub), archived: false };
     verify(&hub.db, request, Clock::system().now(), |_| {}).await.unwrap()
 }

@@ -8,6 +8,7 @@
 mod anchors;
 mod api_keys;
 mod audit;
+mod deletion;
 mod devices;
 mod duplicates;
 mod people;

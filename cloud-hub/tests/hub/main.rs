@@ -10,6 +10,7 @@ mod access;
 mod audit;
 mod commands;
 mod consumers;
+mod deletion;
 mod devices;
 mod enrolment;
 mod events;

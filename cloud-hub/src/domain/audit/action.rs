@@ -38,6 +38,8 @@ actions! {
     TenantSuspend, "tenant.suspend";
     /// A tenant is served again.
     TenantResume, "tenant.resume";
+    /// The deletion of a tenant began: its keys and everybody's of it are gone.
+    TenantDelete, "tenant.delete";
     /// How sure recognition must be was said anew.
     TenantRecognition, "tenant.recognition";
     /// An API key was made.

@@ -110,6 +110,15 @@ pub enum Finding {
     },
     /// There is a chain or a head of a tenant that the database does not have.
     NoTenant,
+    /// The tenant is being deleted and its entries are going.
+    Deleting,
+    /// What is left of a tenant that was erased is not what the hub signed.
+    ForgedReceipt,
+    /// What is left of a tenant that was erased says another last head than is outside.
+    ReceiptDiffers {
+        /// The head's number.
+        number: u64,
+    },
     /// A line of a file of heads is none.
     BadLine {
         /// File and line.
@@ -138,6 +147,9 @@ impl Finding {
             Self::UnknownKey { .. } => "unknown_key",
             Self::Unplaced { .. } => "unplaced",
             Self::NoTenant => "no_tenant",
+            Self::Deleting => "deleting",
+            Self::ForgedReceipt => "forged_receipt",
+            Self::ReceiptDiffers { .. } => "receipt_differs",
             Self::BadLine { .. } => "bad_line",
         }
     }
@@ -184,7 +196,13 @@ impl Finding {
                 "name the hub's former key by --key; if the hub never had another, the head is not its own"
             }
             Self::Unplaced { .. } => "the hub places them when it runs; if it runs, see its log for audit_not_sealed",
-            Self::NoTenant => "compare with a backup: a tenant is never removed by the hub",
+            Self::NoTenant => {
+                "compare with a backup: the hub removes a tenant only when it is told to, and leaves a receipt in the database"
+            }
+            Self::Deleting => "verify again once `cloud-hub tenants show` says that it is erased",
+            Self::ForgedReceipt | Self::ReceiptDiffers { .. } => {
+                "somebody with rights over the database removed the tenant, or changed what is left of it: keep everything as it is, look in a backup from before"
+            }
         }
     }
 }
@@ -219,6 +237,11 @@ impl fmt::Display for Finding {
                 write!(f, "{entries} entries have no place, the oldest for {seconds} s")
             }
             Self::NoTenant => f.write_str("the database does not have this tenant"),
+            Self::Deleting => f.write_str("the tenant is being deleted, and entries of its audit are going"),
+            Self::ForgedReceipt => f.write_str("what is left of this erased tenant is not what the hub signed"),
+            Self::ReceiptDiffers { number } => {
+                write!(f, "what is left of this erased tenant does not end with head {number} as it was signed")
+            }
             Self::BadLine { place } => write!(f, "{place} is no line of a head"),
         }
     }

@@ -6,8 +6,11 @@
 
 use std::collections::BTreeMap;
 
+use time::OffsetDateTime;
+
 use super::finding::Finding;
 use super::{Hash, Head, HubKeys, Sealed, Signature, genesis};
+use crate::domain::erasure::{LastHead, Receipt};
 use crate::domain::ids::TenantId;
 
 /// Findings that are told one by one; more of them say no more.
@@ -37,6 +40,8 @@ pub struct Report {
     pub covered: u64,
     /// How many heads there are.
     pub heads: u64,
+    /// When the tenant was erased, if it was: then there are no entries, and its heads are held against its receipt.
+    pub erased_at: Option<OffsetDateTime>,
     /// What is wrong, the first of it.
     pub findings: Vec<Finding>,
     /// How much more is wrong.
@@ -67,7 +72,8 @@ impl Verifier {
     /// Begins with the heads that were found. `archived`: the first ones were put away and are not expected.
     #[must_use]
     pub fn new(tenant: TenantId, heads: &[Head], published: Published, keys: &HubKeys, archived: bool) -> Self {
-        let report = Report { tenant, entries: 0, covered: 0, heads: 0, findings: Vec::new(), more: 0 };
+        let report =
+            Report { tenant, entries: 0, covered: 0, heads: 0, erased_at: None, findings: Vec::new(), more: 0 };
         let mut verifier = Self {
             report,
             signed: BTreeMap::new(),
@@ -190,6 +196,35 @@ impl Verifier {
     /// Takes in that the database does not have the tenant at all.
     pub fn no_tenant(&mut self) {
         self.find(Finding::NoTenant);
+    }
+
+    /// Takes in what is left of a tenant whose entries are gone: its last head, and the receipt once it is there.
+    pub fn erased(&mut self, last: Option<LastHead>, receipt: Option<&Receipt>, keys: &HubKeys) {
+        match receipt {
+            None => self.find(Finding::Deleting),
+            Some(receipt) => {
+                self.report.erased_at = Some(receipt.erased.finished_at);
+                match receipt.signature(keys) {
+                    Signature::Good => {}
+                    Signature::Bad => self.find(Finding::ForgedReceipt),
+                    Signature::UnknownKey => {
+                        let number = last.map_or(0, |last| last.number);
+                        self.find(Finding::UnknownKey { number, key_id: receipt.key_id });
+                    }
+                }
+            }
+        }
+        if let Some(last) = last
+            && let Some((number, (head, hash))) = self.signed.last_key_value().map(|(at, head)| (*at, *head))
+        {
+            if (number, head, hash) == (last.position, last.number, last.hash) {
+                self.report.covered = last.position;
+            } else {
+                self.find(Finding::ReceiptDiffers { number: last.number });
+            }
+        }
+        // Their entries are not missing: they were removed after these heads.
+        self.signed.clear();
     }
 
     /// Ends the verification. `unplaced`: how many entries have waited too long for a place, and how long the first.
