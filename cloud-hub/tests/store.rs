@@ -318,7 +318,12 @@ async fn unique_clashes_and_foreign_rows_are_told_by_name() {
     let foreign = hub.db.tenant(other, move |tx| Box::pin(devices::create(tx, device, site, "x"))).await;
     assert!(foreign.is_err(), "a device cannot stand at another tenant's site");
     hub.person(tenant, "ada").await;
-    let profile = cloud_hub::domain::people::Profile { external_id: Some("ada".into()), name: "A".into(), email: None };
+    let profile = cloud_hub::domain::people::Profile {
+        external_id: Some("ada".into()),
+        name: "A".into(),
+        email: None,
+        access: Default::default(),
+    };
     let id = cloud_hub::domain::ids::PersonId(Uuid::new_v4());
     let error = hub.custody.create_person(tenant, id, profile, None, "test").await.unwrap_err();
     assert!(matches!(error, cloud_hub::keys::KeysError::Store(StoreError::Clash(Clash::ExternalId))), "{error}");

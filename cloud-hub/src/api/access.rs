@@ -65,6 +65,7 @@ pub const ROUTES: &[(&str, &str, Audience)] = {
         ("GET", "/v1/people", Key(P::PeopleRead)),
         ("POST", "/v1/people", Key(P::PeopleWrite)),
         ("GET", "/v1/people/{id}", Key(P::PeopleRead)),
+        ("PATCH", "/v1/people/{id}", Key(P::PeopleWrite)),
         ("DELETE", "/v1/people/{id}", Key(P::PeopleWrite)),
         ("POST", "/v1/people/{id}/enrolments", Key(P::PeopleEnrol)),
         ("GET", "/v1/people/{id}/negative-anchors", Key(P::PeopleRead)),

@@ -131,7 +131,7 @@ fn ordinary() -> Router<Arc<Api>> {
         .route("/v1/devices/{id}/twin", get(twins::get).put(twins::put))
         .route("/v1/devices/{id}/twin/versions", get(twins::versions))
         .route("/v1/people", post(people::create).get(people::list))
-        .route("/v1/people/{id}", get(people::get).delete(people::delete))
+        .route("/v1/people/{id}", get(people::get).patch(people::change).delete(people::delete))
         .route("/v1/people/{id}/negative-anchors/{anchor}", delete(anchors::delete))
         .route("/v1/events", get(events::list))
         .route("/v1/audit", get(audit::list))

@@ -40,6 +40,11 @@ pub(super) struct Page<T> {
 }
 
 impl PageQuery {
+    /// What a list with parameters of its own was asked for.
+    pub(super) fn of(limit: Option<u32>, cursor: Option<String>) -> Self {
+        Self { limit, cursor }
+    }
+
     /// The number of entries, from 1 to [`MAX_LIMIT`].
     pub(super) fn limit(&self) -> Result<u32, ApiError> {
         check_limit(self.limit)

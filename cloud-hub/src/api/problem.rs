@@ -73,6 +73,9 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::NotFound { what, .. } => Self::because(Code::NotFound, format!("there is no such {what}")),
+            StoreError::OtherRevision { what, present } => {
+                Self::because(Code::PreconditionFailed, format!("the {what} is at revision {present}: read it again"))
+            }
             StoreError::Deleted { .. } => Self::because(Code::Conflict, "this was deleted; its id is never used again"),
             StoreError::QuotaReached { what, quota } => {
                 Self::because(Code::QuotaReached, format!("this tenant has all {quota} {what} that it may have"))

@@ -15,6 +15,7 @@
 
 mod anchors;
 mod api_keys;
+mod changes;
 mod consumers;
 mod custody;
 mod deletion;

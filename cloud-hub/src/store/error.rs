@@ -27,6 +27,14 @@ pub enum StoreError {
         /// How many.
         quota: u64,
     },
+    /// A change is of another revision than the present one.
+    #[error("{what} is at revision {present}")]
+    OtherRevision {
+        /// The kind of thing.
+        what: &'static str,
+        /// What it is at.
+        present: u32,
+    },
     /// A change is about something that was deleted.
     #[error("entry {id} was deleted; ids are never used again")]
     Deleted {

@@ -17,7 +17,7 @@ use super::templates::{self, NewTemplate};
 use super::{StoreError, TenantTx, anchors, places, routes};
 use crate::domain::gallery::Change;
 use crate::domain::ids::{GalleryId, PersonId, SiteId, TemplateId};
-use crate::domain::people::Profile;
+use crate::domain::people::{Access, Profile};
 use crate::domain::rotation::{DIM, Rotation};
 use crate::domain::vault::{PersonKey, TenantKeys, VaultError};
 
@@ -60,6 +60,8 @@ impl TryFrom<PersonRow> for Person {
 /// The names of the blind indexes. They are part of what is indexed and never change.
 const EXTERNAL_ID: &str = "person.external_id";
 const EMAIL: &str = "person.email";
+/// Doors know a group by the beginning of this index of its name.
+const GROUP: &str = "person.group";
 
 /// Writes a person, their membership of the sites' galleries, and a record in each. `None` means all sites, those that
 /// are made later included.
@@ -91,9 +93,64 @@ pub async fn create(
     let members = galleries::of_sites(tx, sites).await?;
     for gallery in &members {
         join(tx, person, *gallery).await?;
-        galleries::append(tx, keys, *gallery, &[person_put(key)?]).await?;
+        galleries::append(tx, keys, *gallery, &[person_put(keys, key, 1, &profile.access)?]).await?;
     }
     Ok(members)
+}
+
+/// Writes what is known of a person anew, and tells the galleries that they are in if doors have to know of it. The caller has
+/// the person locked, and `before` is what was read then. Returns the revision.
+pub async fn update(
+    tx: &mut TenantTx,
+    keys: &TenantKeys,
+    key: &PersonKey,
+    before: (u32, &Profile),
+    profile: &Profile,
+) -> Result<u32, StoreError> {
+    let (tenant, person, revision) = (tx.tenant_uuid(), key.person(), before.0 + 1);
+    let index = |field, value: &Option<String>| value.as_deref().map(|value| keys.blind_index(field, value).to_vec());
+    sqlx::query(
+        "UPDATE person SET revision = $3, profile_sealed = $4, external_id_index = $5, email_index = $6
+         WHERE tenant_id = $1 AND id = $2 AND state = 'active'",
+    )
+    .bind(tenant)
+    .bind(person.0)
+    .bind(i32::try_from(revision).unwrap_or(i32::MAX))
+    .bind(key.seal_profile(revision, profile)?)
+    .bind(index(EXTERNAL_ID, &profile.external_id))
+    .bind(index(EMAIL, &profile.email))
+    .execute(tx.conn())
+    .await?;
+    if profile.access != before.1.access {
+        let put = person_put(keys, key, revision, &profile.access)?;
+        for gallery in galleries::of_person(tx, person).await? {
+            galleries::append(tx, keys, gallery, std::slice::from_ref(&put)).await?;
+        }
+    }
+    Ok(revision)
+}
+
+/// The people who have this external id and this address; what is not said, anybody has. By the blind indexes, so only whole.
+pub async fn find(
+    tx: &mut TenantTx,
+    keys: &TenantKeys,
+    external_id: Option<&str>,
+    email: Option<&str>,
+) -> Result<Vec<Person>, StoreError> {
+    let tenant = tx.tenant_uuid();
+    let index = |field, value: Option<&str>| value.map(|value| keys.blind_index(field, value).to_vec());
+    let rows: Vec<PersonRow> = sqlx::query_as(
+        "SELECT id, revision, profile_sealed, created_at FROM person
+         WHERE tenant_id = $1 AND state = 'active' AND ($2::bytea IS NULL OR external_id_index = $2)
+           AND ($3::bytea IS NULL OR email_index = $3)
+         ORDER BY id LIMIT 200",
+    )
+    .bind(tenant)
+    .bind(index(EXTERNAL_ID, external_id))
+    .bind(index(EMAIL, email))
+    .fetch_all(tx.conn())
+    .await?;
+    rows.into_iter().map(Person::try_from).collect()
 }
 
 /// Puts people into a gallery that is new. The caller has them locked ([`lock_of_all_sites`]). Returns how many.
@@ -104,7 +161,9 @@ pub async fn join_new_gallery(
     person_keys: &[PersonKey],
 ) -> Result<usize, StoreError> {
     for key in person_keys {
-        let mut pending = vec![person_put(key)?];
+        let person = get(tx, key.person()).await?;
+        let profile = key.open_profile(person.revision, &person.profile_sealed)?;
+        let mut pending = vec![person_put(keys, key, person.revision, &profile.access)?];
         for template in templates::of_person(tx, key.person()).await? {
             let body = key.open_template(template.id, template.revision, &template.space_id, &template.sealed)?;
             pending.push(Pending {
@@ -166,13 +225,20 @@ async fn join(tx: &mut TenantTx, person: PersonId, gallery: GalleryId) -> Result
     Ok(())
 }
 
-fn person_put(key: &PersonKey) -> Result<Pending, StoreError> {
-    let body = Body::Person(PersonBody::new(LogState::Active, None, None, Vec::new()))
+/// The record of a person, as of this revision of theirs. A group is an id there: names stay in the hub.
+fn person_put(keys: &TenantKeys, key: &PersonKey, revision: u32, access: &Access) -> Result<Pending, StoreError> {
+    let groups = access.groups.iter().map(|name| {
+        let index = keys.blind_index(GROUP, name);
+        let (head, _) = index.split_first_chunk::<16>().expect("an index has 32 bytes");
+        uuid::Builder::from_custom_bytes(*head).into_uuid()
+    });
+    let (from, until) = (access.valid_from, access.valid_until);
+    let body = Body::Person(PersonBody::new(LogState::Active, from, until, groups.collect()))
         .encode()
         .map_err(|_| StoreError::Vault(VaultError::Length("person body")))?;
     Ok(Pending {
-        sealed: Some(key.seal_person_body(1, &body)?),
-        change: Change::Put { kind: Kind::Person, id: RecordId(key.person().0), rev: 1, body },
+        sealed: Some(key.seal_person_body(revision, &body)?),
+        change: Change::Put { kind: Kind::Person, id: RecordId(key.person().0), rev: revision, body },
         person: Some(key.person()),
         space_id: None,
     })

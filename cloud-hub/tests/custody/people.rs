@@ -212,7 +212,12 @@ async fn a_new_site_gets_everybody_who_belongs_to_all_sites() {
     let everywhere = hub.person(tenant, "everywhere").await;
     hub.enrol(tenant, everywhere, 1).await;
     hub.site(tenant, "second").await;
-    let profile = cloud_hub::domain::people::Profile { external_id: None, name: "here".into(), email: None };
+    let profile = cloud_hub::domain::people::Profile {
+        external_id: None,
+        name: "here".into(),
+        email: None,
+        access: Default::default(),
+    };
     let here = PersonId(Uuid::new_v4());
     hub.custody.create_person(tenant, here, profile, Some(vec![first]), "test").await.unwrap();
     let third = hub.site(tenant, "third").await;
@@ -243,7 +248,7 @@ async fn who_is_kept_to_the_sites_there_are_does_not_get_a_new_one() {
     let hub = TestHub::start().await;
     let tenant = hub.tenant().await;
     let first = hub.site(tenant, "first").await;
-    let profile = Profile { external_id: None, name: "here".into(), email: None };
+    let profile = Profile { external_id: None, name: "here".into(), email: None, access: Default::default() };
     let here = PersonId(Uuid::new_v4());
     // Every site that there is, but by name: that is a restriction all the same.
     hub.custody.create_person(tenant, here, profile, Some(vec![first]), "test").await.unwrap();
@@ -389,7 +394,7 @@ async fn a_person_without_a_key_holds_up_nobody() {
     hub.enrol(place.tenant, lost, 1).await;
     let custody = Custody::new(hub.db.clone(), Arc::clone(&without), hub.clock.clone());
     let kept = PersonId(Uuid::new_v4());
-    let profile = Profile { external_id: None, name: "kept".into(), email: None };
+    let profile = Profile { external_id: None, name: "kept".into(), email: None, access: Default::default() };
     custody.create_person(place.tenant, kept, profile, None, "test").await.unwrap();
     custody.enrol(place.tenant, kept, None, support::template(2), "test").await.unwrap();
 
@@ -434,4 +439,57 @@ async fn people_made_and_deleted_at_the_same_time_hold_each_other_up_nowhere() {
         life.await.unwrap();
     }
     assert_eq!(live(&hub).await, 48, "two galleries with twelve people and a template of each");
+}
+
+#[tokio::test]
+async fn doors_hear_of_groups_and_validity_and_of_nothing_else_that_changes() {
+    use cloud_hub::domain::people::Access;
+    use gallery_log::{Body, Kind};
+
+    if skipped("doors_hear_of_groups_and_validity_and_of_nothing_else_that_changes") {
+        return;
+    }
+    let hub = TestHub::start().await;
+    let place = hub.place().await;
+    let person = hub.person(place.tenant, "ada").await;
+    let mut superuser = hub.superuser().await;
+    let key = hub.custody.person_key(place.tenant, person).await.unwrap();
+    let mut told = async || {
+        let rows: Vec<(i64, Vec<u8>)> = sqlx::query_as(
+            "SELECT revision, sealed FROM gallery_record WHERE object_id = $1 AND kind = 'person' ORDER BY gallery_id, version",
+        )
+        .bind(person.0)
+        .fetch_all(&mut superuser)
+        .await
+        .unwrap();
+        let body = |(revision, sealed): &(i64, Vec<u8>)| {
+            let body = key.open_person_body(u32::try_from(*revision).unwrap(), sealed).unwrap();
+            let Body::Person(body) = Body::decode(Kind::Person, &body).unwrap() else { panic!("a person") };
+            (*revision, body.valid_from, body.valid_until, body.groups.len())
+        };
+        rows.iter().map(body).collect::<Vec<_>>()
+    };
+    let change = async |matching, change: fn(Profile) -> Profile| {
+        hub.custody.change_person(place.tenant, person, matching, change, "test").await
+    };
+    assert_eq!(told().await, [(1, None, None, 0)]);
+    let (renamed, _) = change(Some(1), |was| Profile { name: "Countess".into(), ..was }).await.unwrap();
+    assert_eq!((renamed.revision, told().await.len()), (2, 1), "a name is no door's business");
+    let visitor = |was: Profile| {
+        let access = Access::new(vec!["visitors".into(), "night".into()], Some(1_000), Some(2_000));
+        Profile { access, ..was }
+    };
+    let refused = change(Some(1), visitor).await;
+    assert!(matches!(refused, Err(KeysError::Store(StoreError::OtherRevision { present: 2, .. }))));
+    assert_eq!(change(Some(2), visitor).await.unwrap().0.revision, 3);
+    assert_eq!(change(Some(3), visitor).await.unwrap().0.revision, 3, "the same again is no change");
+    assert_eq!(told().await, [(1, None, None, 0), (3, Some(1_000), Some(2_000), 2)]);
+    // A site that is made later hears of the person as they are.
+    hub.site(place.tenant, "later").await;
+    let all = told().await;
+    assert_eq!(all.iter().filter(|row| **row == (3, Some(1_000), Some(2_000), 2)).count(), 2, "{all:?}");
+    let found = hub.custody.find_people(place.tenant, Some("ada".into()), None, "test").await.unwrap();
+    assert_eq!(found.iter().map(|found| found.id).collect::<Vec<_>>(), [person]);
+    let nobody = hub.custody.find_people(place.tenant, Some("ada".into()), Some("a@b".into()), "test").await.unwrap();
+    assert!(nobody.is_empty());
 }

@@ -22,7 +22,7 @@ async fn used(hub: &TestHub, tenant: TenantId, resource: Resource) -> u64 {
 }
 
 fn profile(name: &str) -> Profile {
-    Profile { external_id: Some(name.to_owned()), name: name.to_owned(), email: None }
+    Profile { external_id: Some(name.to_owned()), name: name.to_owned(), email: None, access: Default::default() }
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use sqlx::{Executor as _, Row as _};
 use crate::support::{TestHub, skipped, template};
 
 async fn create(hub: &TestHub, tenant: TenantId, id: PersonId) -> Result<(), KeysError> {
-    let profile = Profile { external_id: None, name: "again".to_owned(), email: None };
+    let profile = Profile { external_id: None, name: "again".to_owned(), email: None, access: Default::default() };
     hub.custody.create_person(tenant, id, profile, None, "test").await.map(drop)
 }
 

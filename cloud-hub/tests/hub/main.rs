@@ -16,6 +16,7 @@ mod enrolment;
 mod events;
 mod life;
 mod limits;
+mod people;
 mod process;
 mod recognition;
 mod reference;

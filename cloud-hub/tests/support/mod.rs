@@ -118,7 +118,12 @@ impl TestHub {
     }
 
     pub async fn person(&self, tenant: TenantId, name: &str) -> PersonId {
-        let profile = Profile { external_id: Some(name.to_owned()), name: format!("Mx {name}"), email: None };
+        let profile = Profile {
+            external_id: Some(name.to_owned()),
+            name: format!("Mx {name}"),
+            email: None,
+            access: Default::default(),
+        };
         self.custody.create_person(tenant, PersonId(Uuid::new_v4()), profile, None, "test").await.unwrap().id
     }
 

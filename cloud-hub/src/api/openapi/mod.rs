@@ -60,7 +60,7 @@ const ABOUT: &str = include_str!("about.md");
         devices::create, devices::list, devices::get, devices::revoke, devices::create_claim_token,
         twins::get, twins::put, twins::versions,
         commands::create, commands::list, commands::unlock, commands::create_at_door, commands::get, commands::logs,
-        people::create, people::list, people::get, people::delete,
+        people::create, people::list, people::get, people::change, people::delete,
         enrolments::create, anchors::create, anchors::list, anchors::delete,
         recognition::detect, recognition::quality, recognition::liveness, recognition::embed, recognition::compare,
         recognition::verify, recognition::identify, recognition::search,

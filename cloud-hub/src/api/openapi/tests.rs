@@ -164,6 +164,7 @@ fn the_fields_of_requests_are_those_that_are_checked() {
     same_fields::<consumers::NewConsumer>();
     same_fields::<devices::NewDevice>();
     same_fields::<people::NewPerson>();
+    same_fields::<people::PersonChanges>();
     same_fields::<sites::NewDoor>();
     same_fields::<sites::NewSite>();
     same_fields::<recognition::policy::Policy>();

@@ -54,6 +54,8 @@ actions! {
     DoorCreate, "door.create";
     /// A person was made.
     PersonCreate, "person.create";
+    /// What is known of a person was changed.
+    PersonUpdate, "person.update";
     /// Somebody looked at a person and at which templates they have.
     PersonRead, "person.read";
     /// Somebody looked at a list of people.

@@ -142,7 +142,7 @@ impl Hub {
     }
 
     async fn make(&self, place: &Place, id: PersonId) -> Result<(), KeysError> {
-        let profile = Profile { external_id: None, name: "racer".to_owned(), email: None };
+        let profile = Profile { external_id: None, name: "racer".to_owned(), email: None, access: Default::default() };
         self.custody.create_person(place.tenant, id, profile, Some(vec![place.site]), ACTOR).await.map(drop)
     }
 
