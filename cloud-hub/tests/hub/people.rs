@@ -1,6 +1,6 @@
 //! What is known of people, over the network: changed by its revision, found by what it is.
 
-use reqwest::{Method, StatusCode};
+use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use super::process::{Hub, Tenant, data_dir, read, skipped};

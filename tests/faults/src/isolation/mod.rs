@@ -90,7 +90,7 @@ impl Neighbours {
                 sent.multipart(reqwest::multipart::Form::new().part("photo", part))
             }
         };
-        if operation.id == "put_twin" {
+        if ["put_twin", "update_person"].contains(&operation.id.as_str()) {
             sent = sent.header("if-match", "*");
         }
         let answer = sent.send().await.with_context(|| operation.id.clone())?;

@@ -10,6 +10,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::Holdings;
+use super::holdings::canary;
 
 /// An operation that takes an API key.
 #[derive(Clone, Debug)]
@@ -118,6 +119,7 @@ impl Holdings {
             "unlock_door" => (&[&self.door], Body::Json(json!({})), true),
             "get_site" => (&[&self.site], Body::None, true),
             "get_person" | "list_negative_anchors" => (&[&self.person], Body::None, true),
+            "update_person" => (&[&self.person], Body::Json(json!({ "name": canary("changed name") })), true),
             "delete_person" => (&[&self.spare_person], Body::None, true),
             "create_enrolment" => (&[&self.person], Body::Photograph(self.photograph.clone()), true),
             "create_negative_anchor" => (&[&self.person], Body::Photograph(self.other_photograph.clone()), true),
