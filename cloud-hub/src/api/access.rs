@@ -12,6 +12,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use wire_contract::{Code, paths};
 
+use super::auth::{Caller, Who};
 use super::limits;
 use super::peer::Peer;
 use super::problem::{ApiError, Unwritten};
@@ -26,13 +27,15 @@ pub enum Audience {
     Open,
     /// A device with its certificate, which the handler asks for.
     Device,
-    /// A key with this permission.
+    /// A key or a user with this permission.
     Key(Permission),
+    /// A user who has logged in, about themselves.
+    User,
 }
 
 /// Every route of the API, by method and pattern.
 pub const ROUTES: &[(&str, &str, Audience)] = {
-    use Audience::{Device, Key, Open};
+    use Audience::{Device, Key, Open, User};
     use Permission as P;
     &[
         ("GET", "/v1/tenant", Key(P::TenantRead)),
@@ -43,6 +46,20 @@ pub const ROUTES: &[(&str, &str, Audience)] = {
         ("GET", "/v1/api-keys/{id}", Key(P::ApiKeysRead)),
         ("DELETE", "/v1/api-keys/{id}", Key(P::ApiKeysWrite)),
         ("POST", "/v1/api-keys/{id}/rotate", Key(P::ApiKeysWrite)),
+        ("GET", "/v1/users", Key(P::UsersRead)),
+        ("POST", "/v1/users", Key(P::UsersWrite)),
+        ("GET", "/v1/users/{id}", Key(P::UsersRead)),
+        ("PATCH", "/v1/users/{id}", Key(P::UsersWrite)),
+        ("DELETE", "/v1/users/{id}", Key(P::UsersWrite)),
+        ("POST", "/v1/users/{id}/password", Key(P::UsersWrite)),
+        // A password, a refresh token or an invitation is the proof.
+        ("POST", "/v1/login", Open),
+        ("POST", "/v1/login/refresh", Open),
+        ("POST", "/v1/login/invitation", Open),
+        ("GET", "/v1/jwks.json", Open),
+        ("POST", "/v1/logout", User),
+        ("GET", "/v1/me", User),
+        ("POST", "/v1/me/password", User),
         ("GET", "/v1/sites", Key(P::SitesRead)),
         ("POST", "/v1/sites", Key(P::SitesWrite)),
         ("GET", "/v1/sites/{id}", Key(P::SitesRead)),
@@ -126,7 +143,8 @@ pub(super) async fn guard(State(api): State<Arc<Api>>, mut request: Request, nex
     let pattern = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
     let needed = match audience(request.method(), pattern) {
         Some(Audience::Open | Audience::Device) => return next.run(request).await,
-        Some(Audience::Key(needed)) => needed,
+        Some(Audience::Key(needed)) => Some(needed),
+        Some(Audience::User) => None,
         None => {
             tracing::error!(event = "route_for_nobody", method = %request.method(), pattern, "a route is not in the table of access");
             return ApiError::of(Code::Forbidden).into_response();
@@ -135,20 +153,12 @@ pub(super) async fn guard(State(api): State<Arc<Api>>, mut request: Request, nex
     // Every connection has one; whoever forgets it in a new listener shares one address with everybody.
     let address =
         request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.address.ip());
-    let caller = match api.caller(request.headers(), address).await {
+    let caller = match api.caller(request.headers(), request.method(), address).await {
         Ok(caller) => caller,
         Err(refused) => return refused.into_response(),
     };
-    if !caller.permissions.allow(needed) {
-        tracing::info!(event = "permission_missing", client_id = %caller.tenant, key = %caller.key, permission = %needed, "a key may not do what it asked for");
-        return ApiError::because(Code::Forbidden, format!("this key does not have the permission {needed}"))
-            .into_response();
-    }
-    // What is there can be looked at and taken down without its feature.
-    if let Some(feature) = Feature::of(needed).filter(|_| request.method() != Method::DELETE)
-        && !caller.agreement.has(feature)
-    {
-        return ApiError::because(Code::FeatureOff, format!("this tenant does not have {feature}")).into_response();
+    if let Err(refused) = may(&caller, request.method(), needed) {
+        return refused.into_response();
     }
     let told = match limits::take(&api, &caller, request.method(), needed).await {
         Ok(told) => told,
@@ -165,6 +175,30 @@ pub(super) async fn guard(State(api): State<Arc<Api>>, mut request: Request, nex
     }
     told.write(response.headers_mut());
     response
+}
+
+/// Whether a caller may do what needs this permission (none: what is a user's own), with the features that the tenant has.
+fn may(caller: &Caller, method: &Method, needed: Option<Permission>) -> Result<(), ApiError> {
+    let Some(needed) = needed else {
+        return match caller.who {
+            Who::User(_) => Ok(()),
+            Who::Key(_) => {
+                Err(ApiError::because(Code::Forbidden, "this is for users who have logged in, not for keys"))
+            }
+        };
+    };
+    if !caller.permissions.allow(needed) {
+        tracing::info!(event = "permission_missing", client_id = %caller.tenant, caller = caller.actor(), permission = %needed, "somebody may not do what they asked for");
+        let whose = if matches!(caller.who, Who::Key(_)) { "key" } else { "user" };
+        return Err(ApiError::because(Code::Forbidden, format!("this {whose} does not have the permission {needed}")));
+    }
+    // What is there can be looked at and taken down without its feature.
+    if let Some(feature) = Feature::of(needed).filter(|_| method != Method::DELETE)
+        && !caller.agreement.has(feature)
+    {
+        return Err(ApiError::because(Code::FeatureOff, format!("this tenant does not have {feature}")));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -172,7 +172,7 @@ pub(super) async fn make(
     Ok(CreatedView { id: key.id.0, secret: key.secret_text().to_string(), old_ends_at: None })
 }
 
-fn within(wanted: Permissions, giver: Permissions) -> Result<(), ApiError> {
+pub(super) fn within(wanted: Permissions, giver: Permissions) -> Result<(), ApiError> {
     let beyond: Vec<&str> = wanted.beyond(giver).iter().map(Permission::as_str).collect();
     if beyond.is_empty() {
         return Ok(());

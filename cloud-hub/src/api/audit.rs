@@ -19,17 +19,17 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 use wire_contract::Code;
 
-use super::auth::Caller;
+use super::auth::{Caller, Who};
 use super::openapi::{texts, words};
 use super::page::{Page, check_limit};
 use super::problem::ApiError;
 use super::state::Api;
 use crate::domain::audit::Sealed;
 use crate::domain::cursor::Cursor;
-use crate::domain::ids::{ApiKeyId, TenantId};
+use crate::domain::ids::TenantId;
+use crate::store::TenantTx;
 use crate::store::audit::reading::{self, Filter};
 use crate::store::audit::{Action, Entry, write};
-use crate::store::{TenantTx, credentials};
 
 /// Entries read at once for a copy: some hundred kilobytes in memory.
 const COPIED_AT_ONCE: u32 = 1_000;
@@ -220,16 +220,16 @@ pub(super) async fn export(
     caller: Caller,
     Query(query): Query<AuditQuery>,
 ) -> Result<Response, ApiError> {
-    copy(api, caller.tenant, &query, caller.actor(), Some(caller.key)).await
+    copy(api, caller.tenant, &query, caller.actor(), Some(caller.who)).await
 }
 
-/// A copy for whoever asks; `key`: whose end ends the copy too.
+/// A copy for whoever asks; `who`: whose end ends the copy too.
 pub(super) async fn copy(
     api: Arc<Api>,
     tenant: TenantId,
     query: &AuditQuery,
     actor: String,
-    key: Option<ApiKeyId>,
+    who: Option<Who>,
 ) -> Result<Response, ApiError> {
     if query.limit.is_some() || query.cursor.is_some() {
         return Err(ApiError::field("limit", Code::InvalidField, "a copy has neither limit nor cursor: it is of all"));
@@ -240,7 +240,7 @@ pub(super) async fn copy(
         Box::pin(async move { note(tx, &actor, Action::AuditExport, json!({ "filter": object(words) })).await })
     });
     noted.await?;
-    let reader = Reader { api, tenant, key, filter: Arc::new(filter), after: Some(Cursor::default()) };
+    let reader = Reader { api, tenant, who, filter: Arc::new(filter), after: Some(Cursor::default()) };
     let lines = futures::stream::try_unfold(reader, Reader::next);
     let mut response = Body::from_stream(lines).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
@@ -259,7 +259,7 @@ async fn note(tx: &mut TenantTx, actor: &str, action: Action, detail: Value) -> 
 struct Reader {
     api: Arc<Api>,
     tenant: TenantId,
-    key: Option<ApiKeyId>,
+    who: Option<Who>,
     filter: Arc<Filter>,
     /// Where to go on; `None` at the end.
     after: Option<Cursor>,
@@ -272,11 +272,11 @@ impl Reader {
         if self.api.stop.is_cancelled() {
             return Err(io::Error::other("the hub stops"));
         }
-        let (filter, key, now) = (Arc::clone(&self.filter), self.key, self.api.clock.now());
+        let (filter, who, now) = (Arc::clone(&self.filter), self.who, self.api.clock.now());
         let page = self.api.db.tenant(self.tenant, move |tx| {
             Box::pin(async move {
-                if let Some(key) = key
-                    && credentials::admission(tx, key, now).await?.is_none_or(|found| found.suspended)
+                if let Some(who) = who
+                    && !who.goes_on(tx, now).await?
                 {
                     return Ok(None);
                 }
@@ -287,7 +287,7 @@ impl Reader {
             tracing::warn!(event = "audit_copy_broke_off", client_id = %self.tenant, %error, "a copy of the audit broke off");
             io::Error::other("the database does not answer")
         })?;
-        let page = page.ok_or_else(|| io::Error::other("the key has ended"))?;
+        let page = page.ok_or_else(|| io::Error::other("the key or the log-in has ended"))?;
         let mut lines = Vec::new();
         for entry in page.entries {
             serde_json::to_writer(&mut lines, &view(entry))?;

@@ -1,5 +1,8 @@
-//! Who calls: an API key (`Authorization: ApiKey id:secret`) or a device (its certificate). Checked here and nowhere else; what a
-//! key may then do is [`access`](super::access)'s.
+//! Who calls: an API key (`Authorization: ApiKey id:secret`), a user (`Authorization: Bearer token`, or a browser's cookie) or a
+//! device (its certificate). Checked here and nowhere else; what they may then do is [`access`](super::access)'s.
+//!
+//! A cookie is sent by a browser whatever page asks for it: what changes something needs `X-CSRF-Token` too, which only the
+//! dashboard's own page has read.
 //!
 //! An API key is looked up by its id, and its secret's MAC under the hub's pepper is compared in constant time. A device's certificate was verified by the handshake; here its
 //! serial must be the registry's present one, or the one that a renewal offered, on every request, so that a replaced or
@@ -10,7 +13,8 @@ use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, Method, header};
+use time::OffsetDateTime;
 use wire_contract::Code;
 
 use super::limits;
@@ -22,16 +26,43 @@ use crate::domain::certificate::{Held, Shown, Standing, standing};
 use crate::domain::ids::{ApiKeyId, DeviceId, TenantId};
 use crate::domain::permission::Permissions;
 use crate::domain::tenant::Agreement;
+use crate::keys::LoggedIn;
 use crate::store::devices::DeviceState;
-use crate::store::{devices, routes};
+use crate::store::{StoreError, TenantTx, credentials, devices, logins, routes};
 
-/// A caller with an API key.
+/// The cookie of a browser's log-in. The prefix makes browsers refuse it from anywhere but this host, over TLS.
+pub(super) const COOKIE: &str = "__Host-lintel";
+/// What a page shows beside the cookie.
+pub(super) const CSRF: &str = "x-csrf-token";
+
+/// Who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Who {
+    /// An API key.
+    Key(ApiKeyId),
+    /// A user who has logged in.
+    User(LoggedIn),
+}
+
+impl Who {
+    /// Whether they are still served at `now`, asked of the database: for what goes on for long.
+    pub(super) async fn goes_on(self, tx: &mut TenantTx, now: OffsetDateTime) -> Result<bool, StoreError> {
+        Ok(match self {
+            Self::Key(key) => credentials::admission(tx, key, now).await?.is_some_and(|found| !found.suspended),
+            Self::User(user) => logins::admission(tx, user.login, now)
+                .await?
+                .is_some_and(|found| !found.suspended && found.role == user.role),
+        })
+    }
+}
+
+/// A caller with an API key or a log-in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Caller {
     /// Whose data this is about.
     pub(super) tenant: TenantId,
-    /// Which key.
-    pub(super) key: ApiKeyId,
+    /// Who.
+    pub(super) who: Who,
     /// What it may do.
     pub(super) permissions: Permissions,
     /// How many requests an hour it may ask, if not as many as its tenant.
@@ -52,7 +83,10 @@ pub(super) struct CallingDevice {
 impl Caller {
     /// As audit entries name it.
     pub(super) fn actor(&self) -> String {
-        format!("api_key:{}", self.key)
+        match self.who {
+            Who::Key(key) => format!("api_key:{key}"),
+            Who::User(user) => format!("user:{}", user.user),
+        }
     }
 }
 
@@ -132,12 +166,37 @@ async fn take_up(api: &Arc<Api>, caller: CallingDevice, serial: String) -> Resul
 }
 
 impl Api {
-    /// The caller behind the request's API key. Unknown, wrong, revoked and expired keys are told nothing of what they are.
-    pub(super) async fn caller(&self, headers: &HeaderMap, address: IpAddr) -> Result<Caller, ApiError> {
+    /// The caller behind a request: by its key, its token or its cookie. What is unknown, wrong, revoked or expired is told
+    /// nothing of what it is.
+    pub(super) async fn caller(
+        &self,
+        headers: &HeaderMap,
+        method: &Method,
+        address: IpAddr,
+    ) -> Result<Caller, ApiError> {
         limits::admit_address(self, address)?;
         let unauthorized = || ApiError::of(Code::Unauthorized);
-        let header = headers.get(header::AUTHORIZATION).ok_or_else(unauthorized)?;
+        let Some(header) = headers.get(header::AUTHORIZATION) else {
+            let cookie = cookie(headers).ok_or_else(unauthorized)?;
+            let found = self.custody.recognise_cookie(cookie).await?;
+            let user = found.ok_or_else(|| self.refused(address, "cookie"))?;
+            let sent = headers.get(CSRF).and_then(|value| value.to_str().ok());
+            if !method.is_safe() && !user.is_from_its_page(sent) {
+                tracing::warn!(event = "csrf_refused", client_id = %user.tenant, user = %user.user, "a cookie came without its token");
+                return Err(ApiError::because(
+                    Code::Forbidden,
+                    "with a cookie, send the csrf_token of the log-in as X-CSRF-Token",
+                ));
+            }
+            return by_login(user);
+        };
         let header = header.to_str().map_err(|_| unauthorized())?;
+        if let Some((scheme, token)) = header.split_once(' ')
+            && scheme.eq_ignore_ascii_case("Bearer")
+        {
+            let found = self.custody.recognise_token(token).await?;
+            return by_login(found.ok_or_else(|| self.refused(address, "token"))?);
+        }
         let key =
             ApiKey::from_header(header).map_err(|error| ApiError::because(Code::Unauthorized, error.to_string()))?;
         let Some(found) = self.custody.recognise(&key).await? else {
@@ -151,10 +210,61 @@ impl Api {
         }
         Ok(Caller {
             tenant: found.tenant,
-            key: key.id,
+            who: Who::Key(key.id),
             permissions: found.permissions,
             requests_per_hour: found.requests_per_hour,
             agreement: found.agreement,
         })
+    }
+
+    /// Counts what was refused, as keys are counted.
+    fn refused(&self, address: IpAddr, what: &'static str) -> ApiError {
+        tracing::info!(event = "authentication_failed", what, "a log-in was refused");
+        limits::note_refused(self, address);
+        ApiError::because(Code::Unauthorized, "this log-in is not good (any more): refresh it, or log in again")
+    }
+}
+
+fn by_login(user: LoggedIn) -> Result<Caller, ApiError> {
+    if user.suspended {
+        tracing::info!(event = "tenant_suspended", client_id = %user.tenant, user = %user.user, "a user of a suspended tenant was refused");
+        return Err(ApiError::of(Code::TenantSuspended));
+    }
+    Ok(Caller {
+        tenant: user.tenant,
+        who: Who::User(user),
+        permissions: user.role.permissions(),
+        requests_per_hour: None,
+        agreement: user.agreement,
+    })
+}
+
+/// The value of our cookie; none if there are two, of which one may be somebody else's.
+fn cookie(headers: &HeaderMap) -> Option<&str> {
+    let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
+    let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    let mut ours = pairs.filter(|(name, _)| *name == COOKIE).map(|(_, value)| value);
+    ours.next().filter(|_| ours.next().is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+
+    #[test]
+    fn the_cookie_is_found_among_others_and_there_is_one() {
+        let found = |lines: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(header::COOKIE, HeaderValue::from_static(line));
+            }
+            cookie(&headers).map(str::to_owned)
+        };
+        assert_eq!(found(&["a=b; __Host-lintel=x.y; c=d"]).as_deref(), Some("x.y"));
+        assert_eq!(found(&["a=b", "__Host-lintel=x"]).as_deref(), Some("x"));
+        for none in [&["a=b"][..], &["lintel=x"], &["__host-lintel=x"], &["__Host-lintel=x; __Host-lintel=y"]] {
+            assert_eq!(found(none), None, "{none:?}");
+        }
     }
 }

@@ -29,9 +29,13 @@ use super::commands::{Giver, NewCommand};
 use super::problem::ApiError;
 use super::sites::MAX_NAME;
 use super::state::Api;
-use super::{agreements, api_keys, commands, consumers, deletion, devices, galleries, observe, tenants, twins};
+use super::{
+    agreements, api_keys, commands, consumers, deletion, devices, galleries, login, observe, tenants, twins, users,
+};
 use crate::domain::command::Command;
-use crate::domain::ids::{AnchorId, ApiKeyId, CommandId, ConsumerId, DeviceId, DoorId, GalleryId, PersonId, TenantId};
+use crate::domain::ids::{
+    AnchorId, ApiKeyId, CommandId, ConsumerId, DeviceId, DoorId, GalleryId, PersonId, TenantId, UserId,
+};
 use crate::domain::permission::{Grant, Role};
 use crate::domain::tenant::Tier;
 use crate::keys::WantedApiKey;
@@ -66,6 +70,9 @@ pub async fn serve(listener: UnixListener, api: Arc<Api>, stop: CancellationToke
         .route("/tenants/{tenant}/api-keys", post(create_key).get(list_keys))
         .route("/tenants/{tenant}/api-keys/{key}", delete(revoke_key))
         .route("/tenants/{tenant}/api-keys/{key}/rotate", post(rotate_key))
+        .route("/tenants/{tenant}/users", post(create_user).get(list_users))
+        .route("/tenants/{tenant}/users/{user}", delete(delete_user))
+        .route("/tenants/{tenant}/users/{user}/password", post(reset_user))
         .route("/tenants/{tenant}/consumers", post(create_consumer).get(list_consumers))
         .route("/tenants/{tenant}/consumers/{consumer}", delete(delete_consumer))
         .route("/tenants/{tenant}/consumers/{consumer}/password", post(rotate_consumer))
@@ -235,6 +242,56 @@ async fn revoke_key(
     let tenant = existing(&api, tenant).await?;
     api.custody.revoke_api_key(tenant, ApiKeyId(key), OPERATOR).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn create_user(
+    State(api): State<Arc<Api>>,
+    UrlPath(tenant): UrlPath<Uuid>,
+    Json(new): Json<users::NewUser>,
+) -> Answer {
+    let tenant = existing(&api, tenant).await?;
+    Ok((StatusCode::CREATED, axum::Json(json!(users::make(&api, tenant, new, None, OPERATOR).await?))))
+}
+
+async fn list_users(State(api): State<Arc<Api>>, UrlPath(tenant): UrlPath<Uuid>) -> Answer {
+    let tenant = existing(&api, tenant).await?;
+    ok(json!({ "users": users::all(&api, tenant).await? }))
+}
+
+async fn delete_user(
+    State(api): State<Arc<Api>>,
+    UrlPath((tenant, user)): UrlPath<(Uuid, Uuid)>,
+) -> Result<StatusCode, ApiError> {
+    let tenant = existing(&api, tenant).await?;
+    api.custody.delete_user(tenant, UserId(user), OPERATOR).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// A password that the operator typed in, or none: then the user is invited to choose one.
+#[derive(Deserialize)]
+struct Reset {
+    #[serde(default)]
+    password: Option<String>,
+}
+
+impl Fields for Reset {
+    const KNOWN: &'static [&'static str] = &["password"];
+    const REQUIRED: &'static [&'static str] = &[];
+}
+
+async fn reset_user(
+    State(api): State<Arc<Api>>,
+    UrlPath((tenant, user)): UrlPath<(Uuid, Uuid)>,
+    Json(reset): Json<Reset>,
+) -> Answer {
+    let (tenant, user) = (existing(&api, tenant).await?, UserId(user));
+    if let Some(password) = reset.password {
+        let password = login::new_password("/password", password)?;
+        api.custody.set_password(tenant, user, password, OPERATOR).await?;
+        return ok(json!({ "id": user.0, "password": "set" }));
+    }
+    let invited = api.custody.invite_user(tenant, user, OPERATOR).await?;
+    ok(json!(users::InvitedView::from(&invited)))
 }
 
 async fn create_consumer(

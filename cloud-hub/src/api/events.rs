@@ -23,7 +23,7 @@ use super::problem::ApiError;
 use super::state::Api;
 use crate::domain::cursor::Cursor;
 use crate::domain::event::FeedEvent;
-use crate::store::{credentials, events};
+use crate::store::events;
 
 /// A silent stream gets a comment this often, so that proxies and clients know that it lives.
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -176,13 +176,13 @@ impl Reader {
         }
     }
 
-    /// The next page; `None` once the caller's key is revoked. Asked for each page: a stream that has much to catch up
+    /// The next page; `None` once the caller's key or log-in has ended. Asked for each page: a stream that has much to catch up
     /// with must end as soon as a silent one.
     async fn read(&self) -> Result<Option<Vec<FeedEvent>>, ApiError> {
-        let (after, classes, key, now) = (self.after, self.classes.clone(), self.caller.key, self.api.clock.now());
+        let (after, classes, who, now) = (self.after, self.classes.clone(), self.caller.who, self.api.clock.now());
         let page = self.api.db.tenant(self.caller.tenant, move |tx| {
             Box::pin(async move {
-                if credentials::admission(tx, key, now).await?.is_none_or(|found| found.suspended) {
+                if !who.goes_on(tx, now).await? {
                     return Ok(None);
                 }
                 events::page(tx, after, STREAM_PAGE, classes.as_deref()).await.map(Some)

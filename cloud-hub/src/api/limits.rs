@@ -11,7 +11,7 @@ use std::time::Duration;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use wire_contract::Code;
 
-use super::auth::Caller;
+use super::auth::{Caller, Who};
 use super::listener::group;
 use super::problem::ApiError;
 use super::state::Api;
@@ -33,17 +33,17 @@ const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 pub(super) struct Told(Vec<(Asked, Standing)>);
 
 /// The class of a request.
-fn class(method: &Method, permission: Permission) -> Class {
+fn class(method: &Method, permission: Option<Permission>) -> Class {
     match permission {
-        Permission::DoorsCommand => Class::Command,
-        Permission::PeopleEnrol if method == Method::POST => Class::Biometric,
-        Permission::RecognitionUse | Permission::RecognitionEmbed => Class::Biometric,
+        Some(Permission::DoorsCommand) => Class::Command,
+        Some(Permission::PeopleEnrol) if method == Method::POST => Class::Biometric,
+        Some(Permission::RecognitionUse | Permission::RecognitionEmbed) => Class::Biometric,
         _ if method == Method::GET || method == Method::HEAD => Class::Read,
         _ => Class::Write,
     }
 }
 
-fn asked(caller: &Caller, method: &Method, permission: Permission) -> Vec<Asked> {
+fn asked(caller: &Caller, method: &Method, permission: Option<Permission>) -> Vec<Asked> {
     let class = class(method, permission);
     let agreed = &caller.agreement;
     let mut asked = vec![Asked { bucket: Bucket::Class(class), rate: class.rate(agreed.tier) }];
@@ -55,8 +55,8 @@ fn asked(caller: &Caller, method: &Method, permission: Permission) -> Vec<Asked>
             asked.push(Asked { bucket: Bucket::Span(span), rate: span.rate(count) });
         }
     }
-    if let Some(count) = caller.requests_per_hour {
-        asked.push(Asked { bucket: Bucket::Key(caller.key), rate: Span::Hour.rate(count) });
+    if let (Some(count), Who::Key(key)) = (caller.requests_per_hour, caller.who) {
+        asked.push(Asked { bucket: Bucket::Key(key), rate: Span::Hour.rate(count) });
     }
     asked
 }
@@ -66,7 +66,7 @@ pub(super) async fn take(
     api: &Api,
     caller: &Caller,
     method: &Method,
-    permission: Permission,
+    permission: Option<Permission>,
 ) -> Result<Told, (ApiError, Told)> {
     let asked = asked(caller, method, permission);
     let standings = api.limiter.take(caller.tenant.0, &asked).await;
@@ -74,7 +74,7 @@ pub(super) async fn take(
     match told.refusal() {
         None => Ok(told),
         Some((bucket, error)) => {
-            tracing::info!(event = "rate_limited", client_id = %caller.tenant, key = %caller.key, limit = bucket.name(), "a request was above a limit");
+            tracing::info!(event = "rate_limited", client_id = %caller.tenant, caller = caller.actor(), limit = bucket.name(), "a request was above a limit");
             Err((error, told))
         }
     }
@@ -162,7 +162,7 @@ mod tests {
     fn caller(tier: Tier, requests_per_hour: Option<u32>) -> Caller {
         Caller {
             tenant: TenantId(Uuid::nil()),
-            key: ApiKeyId(Uuid::nil()),
+            who: Who::Key(ApiKeyId(Uuid::nil())),
             permissions: Role::Owner.permissions(),
             requests_per_hour,
             agreement: Agreement::of(tier),
@@ -170,7 +170,7 @@ mod tests {
     }
 
     fn names(caller: &Caller, method: &Method, permission: Permission) -> Vec<&'static str> {
-        asked(caller, method, permission).into_iter().map(|asked| asked.bucket.name()).collect()
+        asked(caller, method, Some(permission)).into_iter().map(|asked| asked.bucket.name()).collect()
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub mod health;
 mod hub_time;
 mod limits;
 pub mod listener;
+mod login;
+mod me;
 mod observe;
 pub mod openapi;
 mod page;
@@ -42,6 +44,7 @@ mod snapshots;
 mod state;
 mod tenants;
 mod twins;
+mod users;
 mod webhooks;
 
 use std::sync::Arc;
@@ -117,6 +120,16 @@ fn ordinary() -> Router<Arc<Api>> {
         .route("/v1/api-keys", post(api_keys::create).get(api_keys::list))
         .route("/v1/api-keys/{id}", get(api_keys::get).delete(api_keys::revoke))
         .route("/v1/api-keys/{id}/rotate", post(api_keys::rotate))
+        .route("/v1/users", post(users::create).get(users::list))
+        .route("/v1/users/{id}", get(users::get).patch(users::change).delete(users::delete))
+        .route("/v1/users/{id}/password", post(users::invite))
+        .route("/v1/login", post(login::login))
+        .route("/v1/login/refresh", post(login::refresh))
+        .route("/v1/login/invitation", post(login::accept))
+        .route("/v1/jwks.json", get(login::jwks))
+        .route("/v1/logout", post(me::log_out))
+        .route("/v1/me", get(me::get))
+        .route("/v1/me/password", post(me::change_password))
         .route("/v1/sites", post(sites::create_site).get(sites::list_sites))
         .route("/v1/sites/{id}", get(sites::get_site))
         .route("/v1/doors", post(sites::create_door).get(sites::list_doors))

@@ -97,6 +97,7 @@ impl From<KeysError> for ApiError {
             KeysError::Store(error) => error.into(),
             // A deleted person whose rows are still being read.
             KeysError::NoPersonKey(_) => Self::because(Code::NotFound, "there is no such person"),
+            KeysError::TooManyPasswords => Self::of(Code::Unavailable).retry_after(2),
             error => Self::internal(&error),
         }
     }
@@ -116,7 +117,7 @@ impl IntoResponse for ApiError {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("ApiKey"));
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("ApiKey, Bearer"));
         }
         response.extensions_mut().insert(Unwritten(self.problem));
         response

@@ -9,6 +9,7 @@ mod client;
 mod orders;
 mod table;
 mod tenants;
+mod users;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,7 @@ pub use client::ClientError;
 use client::Sent;
 use orders::{CommandsCommand, TwinCommand};
 use tenants::{ApiKeysCommand, TenantsCommand};
+use users::UsersCommand;
 
 /// Between two questions about a command that is waited for.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
@@ -86,6 +88,9 @@ enum Command {
     /// API keys of a tenant
     #[command(subcommand)]
     ApiKeys(ApiKeysCommand),
+    /// People of a tenant who log in
+    #[command(subcommand)]
+    Users(UsersCommand),
     /// Programs that read a tenant's events at the broker
     #[command(subcommand)]
     Consumers(ConsumersCommand),
@@ -306,6 +311,8 @@ enum Then {
     LayOver(Vec<String>),
     /// Send what is in this file.
     Replace(PathBuf),
+    /// Read a password from stdin first, and send it.
+    Password,
 }
 
 impl Cli {
@@ -358,6 +365,12 @@ fn question(command: &Command, socket: PathBuf, output: Output) -> Question {
     let (method, path, sent, list, columns): (_, _, _, _, &'static [table::Column]) = match command {
         Command::Tenants(command) => command.asked(),
         Command::ApiKeys(command) => command.asked(),
+        Command::Users(command) => {
+            if command.reads_password() {
+                then = Then::Password;
+            }
+            command.asked()
+        }
         Command::Consumers(ConsumersCommand::Create { tenant, name, home_assistant }) => {
             let path = format!("/tenants/{tenant}/consumers");
             let body = json!({ "name": name, "home_assistant": home_assistant });
@@ -454,6 +467,10 @@ impl Question {
                 let body = json!({ "settings": settings_file(file)? });
                 client::ask(&self.socket, self.method, &self.path, &Sent::Json(body)).await?
             }
+            Then::Password => {
+                let body = users::with_password().map_err(ClientError::Refused)?;
+                client::ask(&self.socket, self.method, &self.path, &Sent::Json(body)).await?
+            }
             _ => client::ask(&self.socket, self.method, &self.path, &self.sent).await?,
         };
         match &self.then {
@@ -464,7 +481,7 @@ impl Question {
                 let succeeded = answer["state"] == "succeeded";
                 return if succeeded { Ok(text) } else { Err(ClientError::NotSucceeded(text.trim_end().to_owned())) };
             }
-            Then::Show | Then::LayOver(_) | Then::Replace(_) => {}
+            Then::Show | Then::LayOver(_) | Then::Replace(_) | Then::Password => {}
         }
         Ok(self.shown(&answer))
     }

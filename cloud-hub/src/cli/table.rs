@@ -42,6 +42,18 @@ pub(super) const API_KEYS: &[Column] = &[
     ("REVOKED", "/revoked_at"),
     ("REPLACED BY", "/replaced_by"),
 ];
+pub(super) const NEW_USER: &[Column] =
+    &[("USER", "/id"), ("INVITATION (shown once)", "/invitation"), ("UNTIL", "/invited_until")];
+pub(super) const USERS: &[Column] = &[
+    ("USER", "/id"),
+    ("LOGIN", "/login"),
+    ("ROLE", "/role"),
+    ("STATE", "/state"),
+    ("PASSWORD", "/has_password"),
+    ("INVITED UNTIL", "/invited_until"),
+    ("CREATED", "/created_at"),
+    ("LAST LOG-IN", "/last_login_at"),
+];
 pub(super) const NEW_CONSUMER: &[Column] =
     &[("CONSUMER", "/id"), ("NAME", "/name"), ("USER", "/username"), ("PASSWORD (shown once)", "/password")];
 pub(super) const CONSUMERS: &[Column] = &[

@@ -69,6 +69,14 @@ id!(
     PersonId
 );
 id!(
+    /// Somebody who logs in.
+    UserId
+);
+id!(
+    /// One log-in of a user, version 7.
+    LoginId
+);
+id!(
     /// One embedding of a person in one space.
     TemplateId
 );

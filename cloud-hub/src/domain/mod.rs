@@ -35,5 +35,6 @@ pub mod retry;
 pub mod rotation;
 pub mod tenant;
 pub mod twin;
+pub mod user;
 pub mod vault;
 pub mod verdict;

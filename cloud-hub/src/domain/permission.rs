@@ -37,6 +37,10 @@ permissions! {
     ApiKeysRead, "api_keys:read";
     /// Make, rotate and revoke API keys, with no more rights than one's own.
     ApiKeysWrite, "api_keys:write";
+    /// See users, their roles, and when they logged in last.
+    UsersRead, "users:read";
+    /// Make, change, reset and delete users who have no more rights than oneself.
+    UsersWrite, "users:write";
     /// See sites and doors.
     SitesRead, "sites:read";
     /// Make sites and doors.

@@ -11,8 +11,11 @@ use ring::hmac;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::ids::{AnchorId, DeviceId, EndpointId, GalleryId, PersonId, SnapshotId, TemplateId, TenantId};
+use super::ids::{AnchorId, DeviceId, EndpointId, GalleryId, PersonId, SnapshotId, TemplateId, TenantId, UserId};
 use super::people::{Profile, ProfileError};
+
+/// The name by which a user of the dashboard logs in.
+const USER_LOGIN: Purpose = Purpose::new("user.login");
 
 /// Sealing or opening failed.
 #[derive(Debug, thiserror::Error)]
@@ -145,6 +148,17 @@ impl TenantKeys {
     /// Opens the rotation seed of an embedding space.
     pub fn open_rotation_seed(&self, space_id: &str, sealed: &[u8]) -> Result<Zeroizing<[u8; 32]>, VaultError> {
         self.open_key(Purpose::ROTATION_SEED, self.space_object(space_id), 1, sealed)
+    }
+
+    /// Seals the name by which a user logs in.
+    pub fn seal_login(&self, user: UserId, login: &str) -> Result<Vec<u8>, VaultError> {
+        self.seal(USER_LOGIN, user.0, 1, login.as_bytes())
+    }
+
+    /// Opens the name by which a user logs in.
+    pub fn open_login(&self, user: UserId, sealed: &[u8]) -> Result<Zeroizing<String>, VaultError> {
+        let plain = self.open(USER_LOGIN, user.0, 1, sealed)?;
+        String::from_utf8(plain.to_vec()).map(Zeroizing::new).map_err(|_| VaultError::Length("login"))
     }
 
     /// Wraps a person's key for the key store.

@@ -157,9 +157,10 @@ impl Custody {
         Ok(Some(recognised))
     }
 
-    /// To be called when something was changed that decides what a tenant's keys may do: it holds for the next request.
+    /// To be called when something was changed that decides what a tenant's callers may do: it holds for the next request.
     pub fn forget_keys(&self, tenant: TenantId) {
         self.known.forget(tenant);
+        self.logins.forget(tenant);
     }
 
     fn new_key(&self, wanted: WantedApiKey) -> Result<(ApiKey, NewApiKey), KeysError> {

@@ -14,6 +14,8 @@ use wire_contract::EventData;
 use wire_contract::event::{ClaimReusedData, PersonDeletedData};
 use zeroize::Zeroizing;
 
+use super::logins::KnownLogins;
+use super::passwords::Passwords;
 use super::recognised::KnownKeys;
 use super::{Keyring, KeysError};
 use crate::clock::Clock;
@@ -37,6 +39,8 @@ pub struct Custody {
     pub(super) keyring: Arc<Keyring>,
     pub(super) clock: Clock,
     pub(super) known: Arc<KnownKeys>,
+    pub(super) logins: Arc<KnownLogins>,
+    pub(super) passwords: Arc<Passwords>,
 }
 
 /// A site to be made.
@@ -112,7 +116,7 @@ impl Custody {
     /// Puts a keyring and a database together.
     #[must_use]
     pub fn new(db: Database, keyring: Arc<Keyring>, clock: Clock) -> Self {
-        Self { db, keyring, clock, known: Arc::default() }
+        Self { db, keyring, clock, known: Arc::default(), logins: Arc::default(), passwords: Arc::default() }
     }
 
     /// The keyring.

@@ -46,6 +46,9 @@ pub enum KeysError {
     /// A tenant without keys.
     #[error("tenant {0} has no key: restore the table tenant_secret")]
     NoTenantKey(TenantId),
+    /// So many passwords are being looked at that one more would wait too long.
+    #[error("too many passwords are being looked at")]
+    TooManyPasswords,
     /// Work on keys was thrown away by a panic.
     #[error("work on keys was not finished")]
     Crashed,

@@ -14,8 +14,9 @@ use zeroize::Zeroizing;
 use super::person_files::PersonFiles;
 use super::persons::{PersonDb, PersonKeys};
 use super::restored::SeenFile;
+use super::tokens::TokenKeys;
 use super::{KeysError, SigningKey, signing};
-use crate::domain::ids::{ClaimId, PersonId, TenantId};
+use crate::domain::ids::{ClaimId, PersonId, TenantId, UserId};
 use crate::domain::rotation::Rotation;
 use crate::domain::vault::{PersonKey, TenantKeys, VaultError, seal_tenant};
 use crate::secret_file;
@@ -26,6 +27,7 @@ pub struct Keyring {
     master: SealKey,
     pepper: hmac::Key,
     signing: SigningKey,
+    tokens: TokenKeys,
     seen: SeenFile,
     persons: PersonKeys,
     /// Unwrapped tenant keys. They never change in this version; a rotation will clear the entry.
@@ -54,6 +56,7 @@ impl Keyring {
             master: SealKey::new(*master),
             pepper: hmac::Key::new(hmac::HMAC_SHA256, pepper.as_slice()),
             signing: SigningKey::load_or_make(&dir.join(signing::FILE))?,
+            tokens: TokenKeys::load_or_make(dir)?,
             seen: SeenFile::load_or_make(dir)?,
             persons: match shared {
                 Some(folder) => PersonKeys::Shared(PersonFiles::open(folder)?),
@@ -68,6 +71,12 @@ impl Keyring {
     #[must_use]
     pub fn signing(&self) -> &SigningKey {
         &self.signing
+    }
+
+    /// The keys of access tokens.
+    #[must_use]
+    pub fn tokens(&self) -> &TokenKeys {
+        &self.tokens
     }
 
     /// Which life of the database this is: raised when it was restored from a backup ([`super::restored`]), so that devices send
@@ -104,6 +113,30 @@ impl Keyring {
     #[must_use]
     pub fn is_claim(&self, claim: ClaimId, secret: &[u8; 32], mac: &[u8; 32]) -> bool {
         hmac::verify(&self.pepper, &peppered(b"claim", claim.0.as_bytes(), secret), mac).is_ok()
+    }
+
+    /// The MAC by which a refresh token or a cookie of a tenant is found.
+    #[must_use]
+    pub(super) fn login_mac(&self, tenant: TenantId, secret: &[u8; 32]) -> [u8; 32] {
+        tag(&self.pepper, &peppered(b"login", tenant.0.as_bytes(), secret))
+    }
+
+    /// What a browser must send beside its cookie: only who has read an answer to the cookie can know it.
+    #[must_use]
+    pub(super) fn csrf_token(&self, tenant: TenantId, secret: &[u8; 32]) -> [u8; 32] {
+        tag(&self.pepper, &peppered(b"csrf", tenant.0.as_bytes(), secret))
+    }
+
+    /// The MAC under which the secret of a user's invitation is stored.
+    #[must_use]
+    pub(super) fn invitation_mac(&self, user: UserId, secret: &[u8; 32]) -> [u8; 32] {
+        tag(&self.pepper, &peppered(b"invitation", user.0.as_bytes(), secret))
+    }
+
+    /// Whether `secret` is the one that `mac` was made of, in constant time.
+    #[must_use]
+    pub(super) fn is_invitation(&self, user: UserId, secret: &[u8; 32], mac: &[u8; 32]) -> bool {
+        hmac::verify(&self.pepper, &peppered(b"invitation", user.0.as_bytes(), secret), mac).is_ok()
     }
 
     /// Makes the first keys of the transaction's tenant and stores them wrapped.

@@ -5,7 +5,8 @@
 //! TK  per tenant           Postgres, under MK   only wraps: PK, GDK, CK, LK, BI, RS, webhook secrets
 //! PK  per person           key store (redb) outside Postgres, under TK; deleting it erases the person
 //! HSK Ed25519              file 0600            signs time, snapshots and audit heads
-//! pepper                   file 0600            MACs of API keys and claim secrets
+//! JWT Ed25519              file 0600            signs access tokens of users
+//! pepper                   file 0600            MACs of API keys, claim secrets, refresh tokens, cookies
 //! epochs                   file                 what was seen of the database; raised when it was restored from a backup
 //! ```
 //!
@@ -13,6 +14,7 @@
 //! a key must change together. Imports `domain` and `store`. Deliberately absent: what is sealed to which place
 //! (`domain::vault`), and certificates (`pki`).
 
+mod access_token;
 mod anchors;
 mod api_keys;
 mod changes;
@@ -23,7 +25,9 @@ mod enrolment;
 mod error;
 mod keyring;
 mod link;
+mod logins;
 mod opener;
+mod passwords;
 mod person_files;
 mod persons;
 mod recognised;
@@ -31,8 +35,11 @@ mod renewal;
 mod restored;
 mod signing;
 mod snapshots;
+mod tokens;
 mod unsealed;
+mod users;
 
+pub use access_token::{Claims, LIFE as ACCESS_LIFE, Untrue};
 pub use anchors::{Anchored, NotThem};
 pub use api_keys::{Recognised, Rotated, WantedApiKey};
 pub use consumers::Password;
@@ -42,8 +49,11 @@ pub use enrolment::{Candidate, NewTemplate, told as duplicate_told};
 pub use error::KeysError;
 pub use keyring::Keyring;
 pub use link::{Accepted, DeviceLinks};
+pub use logins::{Entered, Granted, LoggedIn, Refreshed};
 pub use opener::{Opener, stand_in_leaf};
 pub use restored::{BEAT, Raised};
 pub use signing::{SigningKey, id_of as signing_key_id};
 pub use snapshots::{Ready, Snapshots};
+pub use tokens::TokenKeys;
 pub use unsealed::{Found, Unsealed};
+pub use users::{Invited, PasswordChange, UserView};

@@ -1,9 +1,10 @@
-//! Keys that were recognised lately, so that a busy caller does not ask the database twice a request.
+//! Who was recognised lately, so that a busy caller does not ask the database twice a request.
 //!
-//! What is remembered holds for two seconds, and no longer than the key: a key that another hub revokes ends here within that time.
-//! Whatever this hub changes is forgotten at once.
+//! What is remembered holds for two seconds, and no longer than a key or a log-in itself: one that another hub ends, ends here
+//! within that time. Whatever this hub changes is forgotten at once.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -13,10 +14,18 @@ use tokio::time::Instant;
 use super::Recognised;
 use crate::domain::ids::{ApiKeyId, TenantId};
 
-/// How long a key is believed without asking.
+/// How long somebody is believed without asking.
 const BELIEVED: Duration = Duration::from_secs(2);
-/// Keys remembered at once, some 200 bytes each.
-const MAX_KEYS: usize = 10_000;
+/// Remembered at once, some 200 bytes each.
+const MAX_KNOWN: usize = 10_000;
+
+/// Something that was recognised.
+pub(super) trait Belief: Copy {
+    /// Whose it is.
+    fn tenant(&self) -> TenantId;
+    /// When it ends by itself, if it does.
+    fn ends_at(&self) -> Option<OffsetDateTime>;
+}
 
 /// A key as the database had it.
 #[derive(Clone, Copy)]
@@ -29,57 +38,74 @@ pub(super) struct Known {
     pub(super) expires_at: Option<OffsetDateTime>,
 }
 
-#[derive(Default)]
-struct Held {
-    keys: HashMap<ApiKeyId, (Known, Instant)>,
+impl Belief for Known {
+    fn tenant(&self) -> TenantId {
+        self.recognised.tenant
+    }
+
+    fn ends_at(&self) -> Option<OffsetDateTime> {
+        self.expires_at
+    }
+}
+
+struct Held<K, V> {
+    known: HashMap<K, (V, Instant)>,
     /// Grows with everything that is forgotten, so that what was read before is not remembered after.
     forgotten: u64,
 }
 
-/// The keys of all tenants.
-#[derive(Default)]
-pub(super) struct KnownKeys(Mutex<Held>);
+/// What is believed of all tenants.
+pub(super) struct Believed<K, V>(Mutex<Held<K, V>>);
 
-impl std::fmt::Debug for KnownKeys {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("KnownKeys").field("keys", &self.0.lock().keys.len()).finish_non_exhaustive()
+/// The keys of all tenants.
+pub(super) type KnownKeys = Believed<ApiKeyId, Known>;
+
+impl<K, V> Default for Believed<K, V> {
+    fn default() -> Self {
+        Self(Mutex::new(Held { known: HashMap::new(), forgotten: 0 }))
     }
 }
 
-impl KnownKeys {
-    /// A key that is still believed at `now`.
-    pub(super) fn get(&self, id: ApiKeyId, now: OffsetDateTime) -> Option<Known> {
+impl<K, V> std::fmt::Debug for Believed<K, V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Believed").field("known", &self.0.lock().known.len()).finish_non_exhaustive()
+    }
+}
+
+impl<K: Copy + Eq + Hash, V: Belief> Believed<K, V> {
+    /// What is still believed at `now`.
+    pub(super) fn get(&self, id: K, now: OffsetDateTime) -> Option<V> {
         let held = self.0.lock();
-        let (known, read) = held.keys.get(&id)?;
-        let ended = known.expires_at.is_some_and(|end| end <= now);
+        let (known, read) = held.known.get(&id)?;
+        let ended = known.ends_at().is_some_and(|end| end <= now);
         (read.elapsed() < BELIEVED && !ended).then_some(*known)
     }
 
-    /// To be asked before the database is, and given to [`KnownKeys::remember`].
+    /// To be asked before the database is, and given to [`Believed::remember`].
     pub(super) fn ticket(&self) -> u64 {
         self.0.lock().forgotten
     }
 
     /// Remembers what the database said, unless something was forgotten since the ticket was taken.
-    pub(super) fn remember(&self, id: ApiKeyId, known: Known, ticket: u64) {
+    pub(super) fn remember(&self, id: K, known: V, ticket: u64) {
         let mut held = self.0.lock();
         if held.forgotten != ticket {
             return;
         }
-        if held.keys.len() >= MAX_KEYS {
-            held.keys.retain(|_, (_, read)| read.elapsed() < BELIEVED);
-            if held.keys.len() >= MAX_KEYS {
-                held.keys.clear();
+        if held.known.len() >= MAX_KNOWN {
+            held.known.retain(|_, (_, read)| read.elapsed() < BELIEVED);
+            if held.known.len() >= MAX_KNOWN {
+                held.known.clear();
             }
         }
-        held.keys.insert(id, (known, Instant::now()));
+        held.known.insert(id, (known, Instant::now()));
     }
 
-    /// Forgets every key of a tenant: something of it has changed.
+    /// Forgets everything of a tenant: something of it has changed.
     pub(super) fn forget(&self, tenant: TenantId) {
         let mut held = self.0.lock();
         held.forgotten += 1;
-        held.keys.retain(|_, (known, _)| known.recognised.tenant != tenant);
+        held.known.retain(|_, (known, _)| known.tenant() != tenant);
     }
 }
 
@@ -131,9 +157,9 @@ mod tests {
     #[test]
     fn there_are_never_more_than_fit() {
         let keys = KnownKeys::default();
-        for key in 0..MAX_KEYS as u128 * 2 + 5 {
+        for key in 0..MAX_KNOWN as u128 * 2 + 5 {
             keys.remember(id(key), known(1, None), keys.ticket());
         }
-        assert!(keys.0.lock().keys.len() <= MAX_KEYS);
+        assert!(keys.0.lock().known.len() <= MAX_KNOWN);
     }
 }

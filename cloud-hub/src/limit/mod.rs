@@ -39,6 +39,10 @@ pub enum Bucket {
     Time,
     /// All who ask for the time.
     TimeOfAll,
+    /// Whoever logs in, by address.
+    Login,
+    /// All who log in.
+    LoginOfAll,
 }
 
 impl Bucket {
@@ -51,6 +55,7 @@ impl Bucket {
             Self::Key(_) => "key",
             Self::Refused => "refused",
             Self::Time | Self::TimeOfAll => "time",
+            Self::Login | Self::LoginOfAll => "login",
         }
     }
 

@@ -84,6 +84,8 @@ pub enum Clash {
     DoorLocalId,
     /// Two people with one external id.
     ExternalId,
+    /// Two users of one name.
+    Login,
     /// A primary key or another constraint: a bug, or a repeated request.
     Other,
 }
@@ -95,6 +97,7 @@ impl Clash {
             Some("device_name_unique") => Self::DeviceName,
             Some("door_local_id_unique") => Self::DoorLocalId,
             Some("person_external_id_unique") => Self::ExternalId,
+            Some("app_user_login_unique") => Self::Login,
             _ => Self::Other,
         }
     }
@@ -107,6 +110,7 @@ impl std::fmt::Display for Clash {
             Self::DeviceName => "device name",
             Self::DoorLocalId => "door id of this device",
             Self::ExternalId => "external id",
+            Self::Login => "login",
             Self::Other => "identifier",
         })
     }

@@ -29,6 +29,16 @@ pub async fn tidy(
             ended_before,
         ),
         (
+            "DELETE FROM login WHERE tenant_id = $1 AND id IN (
+                 SELECT id FROM login WHERE tenant_id = $1 AND expires_at < $2 LIMIT $3 FOR UPDATE SKIP LOCKED)",
+            ended_before,
+        ),
+        (
+            "DELETE FROM login_attempt WHERE tenant_id = $1 AND login_index IN (
+                 SELECT login_index FROM login_attempt WHERE tenant_id = $1 AND last_at < $2 LIMIT $3 FOR UPDATE SKIP LOCKED)",
+            ended_before,
+        ),
+        (
             "DELETE FROM device_log WHERE tenant_id = $1 AND command_id IN (
                  SELECT command_id FROM device_log WHERE tenant_id = $1 AND collected_at < $2 LIMIT $3)",
             ended_before,

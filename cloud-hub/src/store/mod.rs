@@ -23,6 +23,7 @@ pub mod events;
 pub mod galleries;
 pub mod housekeeping;
 pub mod leadership;
+pub mod logins;
 pub mod mark;
 pub mod orders;
 pub mod people;
@@ -35,6 +36,7 @@ pub mod template_changes;
 pub mod templates;
 pub mod tenants;
 pub mod twins;
+pub mod users;
 pub mod webhooks;
 
 pub use database::{Database, Listener, Notice, TenantTx, Work, migrate};

@@ -7,6 +7,8 @@ use crate::api::access::{Audience, ROUTES};
 /// The names of `components.securitySchemes`.
 const API_KEY: &str = "ApiKey";
 const DEVICE: &str = "Device";
+const BEARER: &str = "Bearer";
+const COOKIE: &str = "Cookie";
 
 /// How callers show who they are.
 pub(super) fn schemes() -> Value {
@@ -16,6 +18,18 @@ pub(super) fn schemes() -> Value {
             "in": "header",
             "name": "Authorization",
             "description": "`ApiKey <id>:<secret>`, as `cloud-hub api-keys create` or `POST /v1/api-keys` showed it once.",
+        },
+        BEARER: {
+            "type": "http",
+            "scheme": "bearer",
+            "bearerFormat": "JWT",
+            "description": "The access token of a user who logged in (`POST /v1/login`); good for ten minutes.",
+        },
+        COOKIE: {
+            "type": "apiKey",
+            "in": "cookie",
+            "name": crate::api::auth::COOKIE,
+            "description": "A browser's log-in (`POST /v1/login` with `cookie`). What changes something needs the header `X-CSRF-Token` too.",
         },
         DEVICE: {
             "type": "mutualTLS",
@@ -39,9 +53,12 @@ fn one(operation: &mut Map<String, Value>, audience: Audience) {
     let (security, sentence) = match audience {
         Audience::Open => (json!([]), String::from("Open to anybody.")),
         Audience::Device => (json!([{ DEVICE: [] }]), String::from("For devices, with their certificate.")),
+        Audience::User => {
+            (json!([{ BEARER: [] }, { COOKIE: [] }]), String::from("For users who have logged in, about themselves."))
+        }
         Audience::Key(permission) => {
             operation.insert(String::from("x-lintel-permission"), json!(permission.as_str()));
-            (json!([{ API_KEY: [] }]), format!("Needs the permission `{permission}`."))
+            (json!([{ API_KEY: [] }, { BEARER: [] }, { COOKIE: [] }]), format!("Needs the permission `{permission}`."))
         }
     };
     operation.insert(String::from("security"), security);

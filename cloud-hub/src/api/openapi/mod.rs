@@ -24,8 +24,8 @@ use utoipa::OpenApi as _;
 
 use super::fixed::Fixed;
 use super::{
-    anchors, answers, api_keys, audit, claims, commands, consumers, devices, enrolments, events, health, hub_time,
-    people, reader, recognition, renewals, sites, snapshots, tenants, twins, webhooks,
+    anchors, answers, api_keys, audit, claims, commands, consumers, devices, enrolments, events, health, hub_time, login,
+    me, people, reader, recognition, renewals, sites, snapshots, tenants, twins, users, webhooks,
 };
 
 const ABOUT: &str = include_str!("about.md");
@@ -38,6 +38,8 @@ const ABOUT: &str = include_str!("about.md");
     tags(
         (name = "tenant", description = "What was agreed upon with the tenant, and how much of it is used."),
         (name = "api keys", description = "Keys of programs: made with a role, narrowed by scopes, rotated, revoked."),
+        (name = "users", description = "People who log in: made, invited to choose a password, changed, deleted."),
+        (name = "log-in", description = "A name and a password become tokens or a cookie."),
         (name = "sites and doors", description = "Where the doors are."),
         (name = "devices", description = "Door-side devices: made, claimed, seen with the state of their galleries, revoked."),
         (name = "twins", description = "How a device is to be set up, and how it is."),
@@ -56,6 +58,8 @@ const ABOUT: &str = include_str!("about.md");
     paths(
         tenants::get, recognition::policy::get_policy, recognition::policy::put_policy,
         api_keys::create, api_keys::list, api_keys::get, api_keys::revoke, api_keys::rotate,
+        users::create, users::list, users::get, users::change, users::delete, users::invite,
+        login::login, login::refresh, login::accept, login::jwks, me::get, me::change_password, me::log_out,
         sites::create_site, sites::list_sites, sites::get_site, sites::create_door, sites::list_doors,
         devices::create, devices::list, devices::get, devices::revoke, devices::create_claim_token,
         twins::get, twins::put, twins::versions,

@@ -23,11 +23,11 @@ const fn shared(name: &'static str, status: &'static str, text: &'static str) ->
 const UNREADABLE: Shared =
     shared("InvalidRequest", "400", "`invalid_request`: the path, the query or the body cannot be read.");
 const NO_KEY: Shared =
-    shared("NoKey", "401", "`unauthorized`: no key, or one that is unknown, wrong, revoked or expired.");
+    shared("NoKey", "401", "`unauthorized`: no key and no log-in, or one that is unknown, wrong, revoked or expired.");
 const MAY_NOT: Shared = shared(
     "NotAllowed",
     "403",
-    "`forbidden`: the key does not have the permission; `detail` names it. `tenant_suspended`: the tenant's keys are refused for now. `feature_off`: the tenant does not have what this is a part of.",
+    "`forbidden`: the key or the user does not have the permission, which `detail` names; or a cookie came without its `X-CSRF-Token`. `tenant_suspended`: the tenant's keys and users are refused for now. `feature_off`: the tenant does not have what this is a part of.",
 );
 const NO_DEVICE: Shared = shared("NoDevice", "401", "`unauthorized`: no certificate of a device was shown.");
 const NOT_THIS_DEVICE: Shared = shared(
@@ -129,7 +129,7 @@ fn of(path: &str, operation: &Map<String, Value>) -> Vec<&'static Shared> {
     let in_place = |place: &str| parameters.is_some_and(|all| all.iter().any(|one| one["in"] == place));
     let body = |kind: &str| operation.get("requestBody").is_some_and(|body| body["content"].get(kind).is_some());
     let mut shared = vec![&FAULT];
-    if audience("ApiKey") {
+    if audience("Bearer") {
         shared.extend([&NO_KEY, &MAY_NOT, &TOO_OFTEN, &AWAY]);
     }
     if audience("Device") {
@@ -163,7 +163,7 @@ fn form(status: &str, answer: &mut Value) {
     let header = |text: &str, kind: &str| json!({ "description": text, "required": true, "schema": { "type": kind } });
     match status {
         "401" if codes == [Code::Unauthorized] => {
-            answer["headers"]["WWW-Authenticate"] = header("`ApiKey`", "string");
+            answer["headers"]["WWW-Authenticate"] = header("`ApiKey, Bearer`", "string");
         }
         "429" => answer["headers"]["Retry-After"] = header("Seconds.", "integer"),
         "503" if codes.contains(&Code::Unavailable) => {

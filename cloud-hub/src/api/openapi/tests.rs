@@ -10,7 +10,9 @@ use super::problems::named;
 use super::{document, text, wire};
 use crate::api::access::ROUTES;
 use crate::api::body::Fields;
-use crate::api::{api_keys, commands, consumers, devices, page, people, recognition, sites, twins, webhooks};
+use crate::api::{
+    api_keys, commands, consumers, devices, login, me, page, people, recognition, sites, twins, users, webhooks,
+};
 
 /// Each operation with its method and path.
 fn operations(document: &Value) -> Vec<(String, String, &Map<String, Value>)> {
@@ -168,6 +170,12 @@ fn the_fields_of_requests_are_those_that_are_checked() {
     same_fields::<sites::NewDoor>();
     same_fields::<sites::NewSite>();
     same_fields::<recognition::policy::Policy>();
+    same_fields::<login::Acceptance>();
+    same_fields::<login::LogIn>();
+    same_fields::<login::Refresh>();
+    same_fields::<me::Passwords>();
+    same_fields::<users::Changes>();
+    same_fields::<users::NewUser>();
     same_fields::<webhooks::NewWebhook>();
 }
 

@@ -8,6 +8,7 @@ use super::named::named_schemas;
 use crate::api::people::MAX_EMAIL;
 use crate::api::sites::{MAX_NAME, MAX_TIME_ZONE};
 use crate::api::webhooks::MAX_URL;
+use crate::domain::user;
 
 /// What `Checks::text` takes: no control characters, no blanks at the ends.
 const CLEAN: &str =
@@ -25,6 +26,13 @@ named_schemas! {
     Email => text(MAX_EMAIL)
         .pattern(Some(r"^[^\s\u0000-\u001f\u007f-\u009f]+@[^\s\u0000-\u001f\u007f-\u009f@]+$"))
         .examples(["ada@example.org"]);
+    /// A name to log in by: no blanks, no control characters.
+    Login => text(user::MAX_LOGIN)
+        .min_length(Some(1))
+        .pattern(Some(r"^[^\s\u0000-\u001f\u007f-\u009f]+$"))
+        .examples(["ada@example.org"]);
+    /// A password to be chosen: long, of whatever signs; at most 512 bytes.
+    Password => text(user::MAX_PASSWORD_BYTES).min_length(Some(user::MIN_PASSWORD));
     /// Where a webhook goes: https, a public address.
     WebhookUrl => text(MAX_URL)
         .min_length(Some(1))

@@ -9,6 +9,7 @@ use crate::api::commands::{OF_DEVICES, OF_DOORS};
 use crate::domain::permission;
 use crate::domain::tenant;
 use crate::domain::twin::Standing;
+use crate::domain::user;
 
 named_schemas! {
     /// What was agreed upon; it decides over the quotas.
@@ -17,6 +18,8 @@ named_schemas! {
     TenantState => one_of(["active", "suspended"]);
     /// What somebody is there for.
     Role => one_of(permission::Role::ALL.iter().map(|role| role.as_str()));
+    /// Whether a user may log in.
+    UserState => one_of(user::State::ALL.iter().map(|state| state.as_str()));
     /// `resource:verb`.
     Permission => one_of(permission::Permission::ALL.iter().map(|permission| permission.as_str()));
     /// The second word of an event's type.

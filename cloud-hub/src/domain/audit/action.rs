@@ -48,6 +48,22 @@ actions! {
     ApiKeyRotate, "api_key.rotate";
     /// An API key was ended.
     ApiKeyRevoke, "api_key.revoke";
+    /// A user was made.
+    UserCreate, "user.create";
+    /// A user got another role, or was disabled, or let in again.
+    UserChange, "user.change";
+    /// A user was invited to choose a password; the one before ended.
+    UserInvite, "user.invite";
+    /// A user chose a password.
+    UserPassword, "user.password";
+    /// A user was deleted.
+    UserDelete, "user.delete";
+    /// A user logged in.
+    UserLogin, "user.login";
+    /// A user logged out.
+    UserLogout, "user.logout";
+    /// A log-in was ended, since a refresh token of it was shown twice.
+    UserTokenReused, "user.token_reused";
     /// A site was made.
     SiteCreate, "site.create";
     /// A door was made.

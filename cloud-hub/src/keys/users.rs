@@ -1,0 +1,291 @@
+//! Users: made, changed, invited to choose a password, deleted, each with its audit entry. Nobody but a user knows their password:
+//! what others get is an invitation to choose one, once.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use gallery_log::keys::random_key;
+use serde_json::json;
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use super::custody::log;
+use super::logins::actor as of_user;
+use super::{Custody, KeysError, LoggedIn};
+use crate::domain::ids::{TenantId, UserId};
+use crate::domain::permission::Role;
+use crate::domain::user::State;
+use crate::domain::vault::TenantKeys;
+use crate::store::audit::Action;
+use crate::store::users::{Invitation, NewUser, User};
+use crate::store::{StoreError, logins, users};
+
+/// How long an invitation is good.
+const INVITED_FOR: Duration = Duration::days(3);
+
+/// An invitation, as it is shown once.
+pub struct Invited {
+    /// Whose.
+    pub user: UserId,
+    /// The token, `tenant.user.secret`.
+    pub token: Zeroizing<String>,
+    /// Its end.
+    pub until: OffsetDateTime,
+}
+
+/// A user as others see them.
+#[derive(Clone, Debug)]
+pub struct UserView {
+    /// Their id.
+    pub id: UserId,
+    /// The name by which they log in.
+    pub login: String,
+    /// What they may do.
+    pub role: Role,
+    /// Whether they may log in.
+    pub state: State,
+    /// Whether they have a password.
+    pub has_password: bool,
+    /// Until when they may choose one, if they are invited to.
+    pub invited_until: Option<OffsetDateTime>,
+    /// When they were made.
+    pub created_at: OffsetDateTime,
+    /// When they logged in last.
+    pub last_login_at: Option<OffsetDateTime>,
+}
+
+fn view(keys: &TenantKeys, user: User) -> Result<UserView, KeysError> {
+    Ok(UserView {
+        id: user.id,
+        login: keys.open_login(user.id, &user.login_sealed)?.to_string(),
+        role: user.role,
+        state: user.state,
+        has_password: user.password.is_some(),
+        invited_until: user.invitation.map(|invitation| invitation.until),
+        created_at: user.created_at,
+        last_login_at: user.last_login_at,
+    })
+}
+
+impl Custody {
+    /// Makes a user, who is invited to choose a password. `login` is as [`crate::domain::user::login`] gave it.
+    pub async fn create_user(
+        &self,
+        tenant: TenantId,
+        login: &str,
+        role: Role,
+        actor: &str,
+    ) -> Result<Invited, KeysError> {
+        let (id, actor) = (UserId(self.clock.new_id()), actor.to_owned());
+        let keys = self.tenant_keys(tenant).await?;
+        let login_index = keys.blind_index("user.login", login);
+        let new = NewUser { id, login_sealed: keys.seal_login(id, login)?, login_index, role };
+        let (invited, invitation) = self.new_invitation(tenant, id)?;
+        self.db
+            .tenant(tenant, move |tx| {
+                Box::pin(async move {
+                    users::create(tx, &new).await?;
+                    users::invite(tx, id, invitation).await?;
+                    log(tx, &actor, Action::UserCreate, "user", id.0, json!({ "role": role.as_str() })).await
+                })
+            })
+            .await?;
+        Ok(invited)
+    }
+
+    fn new_invitation(&self, tenant: TenantId, user: UserId) -> Result<(Invited, Invitation), KeysError> {
+        let (secret, until) = (random_key()?, self.clock.now() + INVITED_FOR);
+        let mac = self.keyring.invitation_mac(user, &secret);
+        let token = Zeroizing::new(format!("{tenant}.{user}.{}", URL_SAFE_NO_PAD.encode(secret.as_slice())));
+        Ok((Invited { user, token, until }, Invitation { mac, until }))
+    }
+
+    /// Invites a user to choose another password. The one before ends at once, and so do all their log-ins.
+    pub async fn invite_user(&self, tenant: TenantId, user: UserId, actor: &str) -> Result<Invited, KeysError> {
+        let (now, actor) = (self.clock.now(), actor.to_owned());
+        let (invited, invitation) = self.new_invitation(tenant, user)?;
+        self.db
+            .tenant(tenant, move |tx| {
+                Box::pin(async move {
+                    users::invite(tx, user, invitation).await?;
+                    logins::revoke_all(tx, user, None, now).await?;
+                    log(tx, &actor, Action::UserInvite, "user", user.0, json!({})).await
+                })
+            })
+            .await?;
+        self.forget_keys(tenant);
+        Ok(invited)
+    }
+
+    /// Stores the first password of whoever shows an invitation; whether it was one that is good.
+    pub async fn accept_invitation(&self, token: &str, password: Zeroizing<String>) -> Result<bool, KeysError> {
+        let Some((tenant, user, secret)) = read_invitation(token) else { return Ok(false) };
+        let now = self.clock.now();
+        let found = match self.db.tenant(tenant, move |tx| Box::pin(users::get(tx, user))).await {
+            Err(StoreError::NotFound { .. }) => return Ok(false),
+            found => found?,
+        };
+        let Some(invitation) = found.invitation else { return Ok(false) };
+        if invitation.until <= now || !self.keyring.is_invitation(user, &secret, &invitation.mac) {
+            return Ok(false);
+        }
+        self.store_password(tenant, user, (None, Some(invitation.mac)), password, None, of_user(user)).await
+    }
+
+    /// Stores another password for a user who knows the present one; whether they did. All their other log-ins end.
+    pub async fn change_password(
+        &self,
+        who: LoggedIn,
+        old: Zeroizing<String>,
+        new: Zeroizing<String>,
+    ) -> Result<PasswordChange, KeysError> {
+        let (tenant, id, now) = (who.tenant, who.user, self.clock.now());
+        let found = self.db.tenant(tenant, move |tx| {
+            Box::pin(async move {
+                let user = users::get(tx, id).await?;
+                let index = <[u8; 32]>::try_from(user.login_index.as_slice()).unwrap_or_default();
+                // A session that somebody left open must not become a place to try passwords.
+                if let Some(until) = logins::attempt(tx, &index, now).await? {
+                    return Ok(Err(until));
+                }
+                Ok::<_, KeysError>(Ok(user))
+            })
+        });
+        let user = match found.await? {
+            Err(until) => return Ok(PasswordChange::Locked(until)),
+            Ok(user) => user,
+        };
+        if !self.passwords.fits(old, user.password).await? {
+            return Ok(PasswordChange::Wrong);
+        }
+        let index = user.login_index;
+        self.db.tenant(tenant, move |tx| Box::pin(async move { logins::forgive(tx, &index).await })).await?;
+        let was = (user.password, user.invitation.map(|invitation| invitation.mac));
+        let done = self.store_password(tenant, id, was, new, Some(who), of_user(id)).await?;
+        Ok(if done { PasswordChange::Done } else { PasswordChange::Wrong })
+    }
+
+    /// Stores a password that the operator of the machine typed in.
+    pub async fn set_password(
+        &self,
+        tenant: TenantId,
+        user: UserId,
+        password: Zeroizing<String>,
+        actor: &str,
+    ) -> Result<(), KeysError> {
+        let found = self.db.tenant(tenant, move |tx| Box::pin(users::get(tx, user))).await?;
+        let was = (found.password, found.invitation.map(|invitation| invitation.mac));
+        self.store_password(tenant, user, was, password, None, actor.to_owned()).await?;
+        Ok(())
+    }
+
+    async fn store_password(
+        &self,
+        tenant: TenantId,
+        user: UserId,
+        was: (Option<[u8; 48]>, Option<[u8; 32]>),
+        password: Zeroizing<String>,
+        by: Option<LoggedIn>,
+        actor: String,
+    ) -> Result<bool, KeysError> {
+        let (stored, now) = (self.passwords.hash(password).await?, self.clock.now());
+        let done = self.db.tenant(tenant, move |tx| {
+            Box::pin(async move {
+                if !users::set_password(tx, user, was, stored).await? {
+                    return Ok(false);
+                }
+                logins::revoke_all(tx, user, by.map(|who| who.login), now).await?;
+                log(tx, &actor, Action::UserPassword, "user", user.0, json!({})).await?;
+                Ok::<_, KeysError>(true)
+            })
+        });
+        let done = done.await?;
+        self.forget_keys(tenant);
+        Ok(done)
+    }
+
+    /// Gives a user another role or state. Of a disabled user all log-ins end.
+    pub async fn change_user(
+        &self,
+        tenant: TenantId,
+        user: UserId,
+        (role, state): (Option<Role>, Option<State>),
+        actor: &str,
+    ) -> Result<(), KeysError> {
+        let (now, actor) = (self.clock.now(), actor.to_owned());
+        self.db
+            .tenant(tenant, move |tx| {
+                Box::pin(async move {
+                    let found = users::get(tx, user).await?;
+                    let (role, state) = (role.unwrap_or(found.role), state.unwrap_or(found.state));
+                    users::change(tx, user, role, state).await?;
+                    if state == State::Disabled {
+                        logins::revoke_all(tx, user, None, now).await?;
+                    }
+                    let detail = json!({ "role": role.as_str(), "state": state.as_str() });
+                    log(tx, &actor, Action::UserChange, "user", user.0, detail).await
+                })
+            })
+            .await?;
+        self.forget_keys(tenant);
+        Ok(())
+    }
+
+    /// Deletes a user; all their log-ins end at once.
+    pub async fn delete_user(&self, tenant: TenantId, user: UserId, actor: &str) -> Result<(), KeysError> {
+        let actor = actor.to_owned();
+        self.db
+            .tenant(tenant, move |tx| {
+                Box::pin(async move {
+                    users::delete(tx, user).await?;
+                    log(tx, &actor, Action::UserDelete, "user", user.0, json!({})).await
+                })
+            })
+            .await?;
+        self.forget_keys(tenant);
+        Ok(())
+    }
+
+    /// One user.
+    pub async fn user(&self, tenant: TenantId, user: UserId) -> Result<UserView, KeysError> {
+        let keyring = Arc::clone(&self.keyring);
+        let found = self.db.tenant(tenant, move |tx| {
+            Box::pin(async move { view(&keyring.tenant(tx).await?, users::get(tx, user).await?) })
+        });
+        found.await
+    }
+
+    /// All users, oldest first.
+    pub async fn users(&self, tenant: TenantId) -> Result<Vec<UserView>, KeysError> {
+        let keyring = Arc::clone(&self.keyring);
+        let found = self.db.tenant(tenant, move |tx| {
+            Box::pin(async move {
+                let keys = keyring.tenant(tx).await?;
+                users::list(tx).await?.into_iter().map(|user| view(&keys, user)).collect()
+            })
+        });
+        found.await
+    }
+}
+
+/// What became of the wish to have another password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PasswordChange {
+    /// It is another one.
+    Done,
+    /// The present one was not the one that was given.
+    Wrong,
+    /// Too many were wrong: nothing is looked at until then.
+    Locked(OffsetDateTime),
+}
+
+fn read_invitation(token: &str) -> Option<(TenantId, UserId, Zeroizing<[u8; 32]>)> {
+    let mut parts = token.splitn(3, '.');
+    let tenant: Uuid = parts.next()?.parse().ok()?;
+    let user: Uuid = parts.next()?.parse().ok()?;
+    let secret = Zeroizing::new(URL_SAFE_NO_PAD.decode(parts.next()?).ok()?);
+    let secret = <[u8; 32]>::try_from(secret.as_slice()).ok()?;
+    Some((TenantId(tenant), UserId(user), Zeroizing::new(secret)))
+}
