@@ -163,17 +163,18 @@ impl Custody {
         let mac = self.keyring.login_mac(tenant, &secret);
         let admitted = self.db.tenant(tenant, move |tx| {
             Box::pin(async move {
-                logins::create(tx, new, mac).await?;
-                let Some(found) = logins::admission(tx, new.id, now).await? else { return Ok(None) };
-                let present = users::get(tx, new.user).await?;
-                // Whoever changed the password meanwhile meant to keep the old one out.
-                if present.password != user.password {
-                    logins::revoke(tx, new.id, now).await?;
+                // Holds the user's row: whoever changes the password meanwhile comes before this, and is seen, or after it, and
+                // ends this log-in with the others.
+                users::logged_in(tx, new.user, now).await?;
+                if users::get(tx, new.user).await?.password != user.password {
                     return Ok(None);
                 }
-                if !found.suspended {
-                    logins::forgive(tx, &user.login_index).await?;
-                    users::logged_in(tx, new.user, now).await?;
+                logins::create(tx, new, mac).await?;
+                let Some(found) = logins::admission(tx, new.id, now).await? else { return Ok(None) };
+                logins::forgive(tx, &user.login_index).await?;
+                if found.suspended {
+                    logins::revoke(tx, new.id, now).await?;
+                } else {
                     let detail = json!({ "login": new.id.0, "cookie": kind == Kind::Cookie });
                     log(tx, &actor(new.user), Action::UserLogin, "user", new.user.0, detail).await?;
                 }
