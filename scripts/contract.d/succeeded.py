@@ -27,6 +27,12 @@ ELSEWHERE = {
     "verify_person": "a picture of a face, or a template: cloud-hub/tests/hub/recognition.rs",
     "identify_faces": "a picture of a face, or a template: cloud-hub/tests/hub/recognition.rs",
     "search_faces": "a picture of a face, or a template: cloud-hub/tests/hub/recognition.rs",
+    "log_in": "a user with a password: cloud-hub/tests/hub/login.rs",
+    "refresh_login": "a log-in: cloud-hub/tests/hub/login.rs",
+    "accept_invitation": "an invitation: cloud-hub/tests/hub/login.rs",
+    "get_me": "a log-in: cloud-hub/tests/hub/login.rs",
+    "change_my_password": "a log-in: cloud-hub/tests/hub/login.rs",
+    "log_out": "a log-in: cloud-hub/tests/hub/login.rs",
     "get_openapi": "it is how the document was read",
     "stream_events": "a stream that does not end: cloud-hub/tests/hub/events.rs",
 }

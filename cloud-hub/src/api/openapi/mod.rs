@@ -24,8 +24,8 @@ use utoipa::OpenApi as _;
 
 use super::fixed::Fixed;
 use super::{
-    anchors, answers, api_keys, audit, claims, commands, consumers, devices, enrolments, events, health, hub_time, login,
-    me, people, reader, recognition, renewals, sites, snapshots, tenants, twins, users, webhooks,
+    anchors, answers, api_keys, audit, claims, commands, consumers, devices, enrolments, events, health, hub_time,
+    login, me, people, reader, recognition, renewals, sites, snapshots, tenants, twins, users, webhooks,
 };
 
 const ABOUT: &str = include_str!("about.md");

@@ -33,6 +33,8 @@ pub struct Holdings {
     pub(super) spare_consumer: String,
     pub(super) spare_webhook: String,
     pub(super) command: String,
+    pub(super) user: String,
+    pub(super) spare_user: String,
     /// A template of the person's face.
     pub(super) template: Value,
     pub(super) photograph: Vec<u8>,
@@ -73,6 +75,8 @@ impl Holdings {
             let template = hub.post(tenant, "/v1/recognition/embed", template).await?;
             let made = hub.post(tenant, "/v1/api-keys", name("key")).await?;
             let (key, secret) = (text(&made, "/id")?, text(&made, "/secret")?);
+            let user =
+                |name: &str| json!({ "login": format!("{name}@canary-7f3a9c51d20e48b6.example"), "role": "auditor" });
             let webhook = json!({ "url": "http://127.0.0.1:9/canary-7f3a9c51d20e48b6" });
             let command = json!({ "kind": "refresh" });
             let canaries = vec![MARK.to_owned(), secret, text(&template, "/vector")?];
@@ -84,6 +88,8 @@ impl Holdings {
                 spare_key: of.id("/v1/api-keys", name("spare key")).await?,
                 consumer: of.id("/v1/consumers", name("consumer")).await?,
                 spare_consumer: of.id("/v1/consumers", name("spare consumer")).await?,
+                user: of.id("/v1/users", user("one")).await?,
+                spare_user: of.id("/v1/users", user("spare")).await?,
                 spare_webhook: of.id("/v1/webhooks", webhook).await?,
                 command: of.id(&format!("/v1/devices/{device}/commands"), command).await?,
                 template: json!({ "space_id": template["space_id"], "vector": template["vector"] }),
@@ -105,7 +111,7 @@ impl Holdings {
 
     /// The ids of all things.
     #[must_use]
-    pub fn ids(&self) -> [&str; 13] {
+    pub fn ids(&self) -> [&str; 15] {
         [
             &self.site,
             &self.door,
@@ -120,6 +126,8 @@ impl Holdings {
             &self.spare_consumer,
             &self.spare_webhook,
             &self.command,
+            &self.user,
+            &self.spare_user,
         ]
     }
 }

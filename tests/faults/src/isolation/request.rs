@@ -77,10 +77,18 @@ impl Holdings {
             | "stream_events"
             | "list_people"
             | "list_sites"
+            | "list_users"
             | "list_webhooks"
             | "get_tenant"
             | "get_recognition_policy" => (&[], Body::None, false),
             "create_api_key" | "create_consumer" => (&[], Body::Json(json!({ "name": fresh })), false),
+            "create_user" => {
+                let user = json!({ "login": format!("fresh-{number}@example.org"), "role": "auditor" });
+                (&[], Body::Json(user), false)
+            }
+            "get_user" | "invite_user" => (&[&self.user], Body::None, true),
+            "change_user" => (&[&self.user], Body::Json(json!({ "role": "auditor" })), true),
+            "delete_user" => (&[&self.spare_user], Body::None, true),
             "create_site" => (&[], Body::Json(json!({ "name": fresh, "time_zone": "UTC" })), false),
             "create_webhook" => (&[], Body::Json(json!({ "url": "http://127.0.0.1:9/" })), false),
             "put_recognition_policy" => (&[], Body::Json(json!({ "far": "1e-4" })), false),
