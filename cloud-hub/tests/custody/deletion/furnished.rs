@@ -6,12 +6,14 @@ use cloud_hub::domain::api_key::ApiKey;
 use cloud_hub::domain::event::NewEvent;
 use cloud_hub::domain::ids::{DeviceId, EndpointId, EventId, PersonId, TenantId};
 use cloud_hub::domain::permission::{Grant, Role};
-use cloud_hub::keys::{Anchored, NotThem, WantedApiKey};
+use cloud_hub::keys::{Anchored, Entered, NotThem, WantedApiKey};
+use cloud_hub::store::logins::Kind;
 use cloud_hub::store::{StoreError, events};
 use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
 use wire_contract::EventData;
 use wire_contract::event::PersonDeletedData;
+use zeroize::Zeroizing;
 
 use crate::support::{Place, SPACE, TestHub, template};
 
@@ -72,6 +74,13 @@ pub(super) async fn furnish(hub: &TestHub, superuser: &mut PgConnection) -> Furn
     let key =
         custody.create_api_key(tenant, WantedApiKey::of("canary", Grant::all_of(Role::Owner)), "test").await.unwrap();
     custody.create_consumer(tenant, "canary", false, "test").await.unwrap();
+    let password = || Zeroizing::new(String::from("correct horse battery"));
+    let user = custody.create_user(tenant, "canary", Role::Auditor, "test").await.unwrap();
+    assert!(custody.accept_invitation(&user.token, password()).await.unwrap());
+    let entered = custody.log_in(tenant, "canary", password(), Kind::Tokens).await.unwrap();
+    assert!(matches!(entered, Entered::In(_)));
+    let refused = custody.log_in(tenant, "nobody", password(), Kind::Tokens).await.unwrap();
+    assert!(!matches!(refused, Entered::In(_)));
     let endpoint = EndpointId(Uuid::new_v4());
     custody.create_webhook(tenant, endpoint, "https://canary.example/", None, "test").await.unwrap();
     custody.issue_claim(tenant, device, "test").await.unwrap();
