@@ -166,7 +166,7 @@ async fn health_is_told_with_and_without_a_slash() {
     let (_, health) = read(answer).await;
     let names: Vec<&str> =
         health["components"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["database", "models", "broker", "key_store", "vector_table"]);
+    assert_eq!(names, ["database", "models", "broker", "key_store", "vector_table", "audit"]);
     // A request id of the client's own is kept, a strange one replaced.
     let ask = |id: &'static str| hub.client().get(format!("{}/health", hub.https())).header("x-request-id", id).send();
     assert_eq!(ask("abc-1").await.unwrap().headers()["x-request-id"], "abc-1");
