@@ -69,7 +69,9 @@ const HUB_MODULES: &[(&str, &[&str])] = &[
     ("notify", &["domain", "store", "keys", "pki", "outbound"]),
     ("jobs", &["domain", "store", "keys", "pki"]),
     ("audit", &["domain", "store", "keys"]),
-    ("api", &["domain", "store", "keys", "pki", "outbound"]),
+    ("limit", &["domain"]),
+    ("recognition", &["domain", "store", "keys"]),
+    ("api", &["domain", "store", "keys", "pki", "outbound", "limit", "recognition"]),
 ];
 
 #[test]

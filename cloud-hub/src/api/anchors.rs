@@ -16,7 +16,6 @@ use uuid::Uuid;
 use wire_contract::{Code, Problem, Timestamp};
 
 use super::auth::Caller;
-use super::enroller::{Busy, Place};
 use super::enrolments::{self, RETRY_AFTER_SECONDS};
 use super::openapi::{forms, wire};
 use super::page::Page;
@@ -25,6 +24,7 @@ use super::state::Api;
 use crate::domain::anchor::Objection;
 use crate::domain::ids::{AnchorId, PersonId, TenantId};
 use crate::keys::{Anchored, NotThem};
+use crate::recognition::enroller::{Busy, Place};
 use crate::store::{anchors, audit, people};
 
 #[derive(Debug, Deserialize, IntoParams)]

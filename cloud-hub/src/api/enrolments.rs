@@ -15,8 +15,7 @@ use wire_contract::texts::{Language, code_text, hint_text};
 use wire_contract::{Code, Problem};
 
 use super::auth::Caller;
-use super::enroller::{Busy, NewTemplate, Photograph, Refusal};
-use super::openapi::forms;
+use super::openapi::{forms, wire};
 use super::people::TemplateView;
 use super::problem::ApiError;
 use super::state::Api;
@@ -24,6 +23,7 @@ use crate::domain::duplicate::Duplicate;
 use crate::domain::enrolment::{self, Input, State as SessionState};
 use crate::domain::ids::{PersonId, SessionId, TemplateId};
 use crate::keys;
+use crate::recognition::enroller::{Busy, NewTemplate, Photograph, Refusal};
 use crate::store::{audit, people, sessions};
 
 /// Seconds after which a client that met a full queue may come back; a photograph takes well below one.
@@ -44,11 +44,34 @@ pub(super) struct EnrolmentQuery {
 struct EnrolmentView {
     id: Uuid,
     template: TemplateView,
-    photographs: Vec<Photograph>,
+    photographs: Vec<PhotographView>,
     /// Another person who looks the same, and was allowed to.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Object)]
     duplicate_allowed: Option<Value>,
+}
+
+/// What came of one photograph.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Photograph)]
+struct PhotographView {
+    /// Its place in the request, from 0.
+    index: usize,
+    /// Whether it went into the template.
+    accepted: bool,
+    /// How good it is, in [0, 1]; `null` when there was not exactly one face.
+    #[schema(required)]
+    quality: Option<f32>,
+    /// Why not, the most helpful first.
+    #[schema(value_type = Vec<wire::Code>)]
+    reasons: Vec<Code>,
+}
+
+impl From<Photograph> for PhotographView {
+    fn from(photograph: Photograph) -> Self {
+        let Photograph { index, accepted, quality, reasons } = photograph;
+        Self { index, accepted, quality, reasons }
+    }
 }
 
 /// `POST /v1/people/{id}/enrolments`
@@ -111,7 +134,7 @@ async fn enrol(
     let body = EnrolmentView {
         id: session.0,
         template: view,
-        photographs: template.photographs,
+        photographs: template.photographs.into_iter().map(Into::into).collect(),
         duplicate_allowed: duplicate.as_ref().map(keys::duplicate_told),
     };
     Ok((StatusCode::CREATED, axum::Json(body)).into_response())
@@ -119,7 +142,7 @@ async fn enrol(
 
 pub(super) fn refused(refusal: Refusal) -> ApiError {
     match refusal {
-        Refusal::Photographs(code, photographs) => with_photographs(code, &photographs),
+        Refusal::Photographs(code, photographs) => with_photographs(code, photographs),
         Refusal::NoModels => {
             let detail = "the hub has no model pack in use: see its log, set [models] and start it again";
             ApiError::because(Code::ModelsUnavailable, detail)
@@ -130,17 +153,18 @@ pub(super) fn refused(refusal: Refusal) -> ApiError {
 }
 
 /// 422 with every photograph's reasons, and a field for each.
-fn with_photographs(code: Code, photographs: &[Photograph]) -> ApiError {
+fn with_photographs(code: Code, photographs: Vec<Photograph>) -> ApiError {
     let mut problem = Problem::of(code);
     problem.status = StatusCode::UNPROCESSABLE_ENTITY.as_u16();
-    for photograph in photographs {
+    for photograph in &photographs {
         for code in &photograph.reasons {
             let texts = [Some(code_text(*code, Language::English)), hint_text(*code, Language::English)];
             let message = texts.into_iter().flatten().collect::<Vec<_>>().join(". ");
             problem = problem.field(format!("/photo/{}", photograph.index), *code, message);
         }
     }
-    problem.extension("photographs", json!(photographs)).into()
+    let views: Vec<PhotographView> = photographs.into_iter().map(Into::into).collect();
+    problem.extension("photographs", json!(views)).into()
 }
 
 /// Reads every field named `photo`, within the limits; anything else is an error that names it.

@@ -18,7 +18,6 @@ mod consumers;
 pub mod control;
 mod deletion;
 mod devices;
-pub mod enroller;
 mod enrolments;
 mod events;
 pub mod feed;
@@ -166,14 +165,14 @@ fn ordinary() -> Router<Arc<Api>> {
     let photographs = Router::new()
         .route("/v1/people/{id}/enrolments", post(enrolments::create))
         .route("/v1/people/{id}/negative-anchors", post(anchors::create).get(anchors::list))
-        .route("/v1/recognition/detect", post(recognition::detect))
-        .route("/v1/recognition/quality", post(recognition::quality))
-        .route("/v1/recognition/liveness", post(recognition::liveness))
-        .route("/v1/recognition/embed", post(recognition::embed))
-        .route("/v1/recognition/compare", post(recognition::compare))
-        .route("/v1/recognition/verify", post(recognition::verify))
-        .route("/v1/recognition/identify", post(recognition::identify))
-        .route("/v1/recognition/search", post(recognition::search))
+        .route("/v1/recognition/detect", post(recognition::pictures::detect))
+        .route("/v1/recognition/quality", post(recognition::pictures::quality))
+        .route("/v1/recognition/liveness", post(recognition::pictures::liveness))
+        .route("/v1/recognition/embed", post(recognition::pictures::embed))
+        .route("/v1/recognition/compare", post(recognition::pair::compare))
+        .route("/v1/recognition/verify", post(recognition::people::verify))
+        .route("/v1/recognition/identify", post(recognition::people::identify))
+        .route("/v1/recognition/search", post(recognition::people::search))
         .layer(DefaultBodyLimit::max(MAX_FORM_BYTES));
     let logs = Router::new()
         .route(&format!("{}/{{command}}", paths::DEVICE_LOGS), put(answers::put_logs))

@@ -429,6 +429,7 @@ pub(super) async fn delete(
     Path(id): Path<Uuid>,
 ) -> Result<StatusCode, ApiError> {
     api.custody.delete_person(caller.tenant, PersonId(id), &caller.actor()).await?;
+    api.galleries.forget(caller.tenant);
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -8,7 +8,6 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::enroller::Enroller;
 use super::feed::Feed;
 use super::health::{Component, Life, Probe};
 use crate::clock::Clock;
@@ -18,6 +17,7 @@ use crate::keys::{Custody, Snapshots};
 use crate::limit::Limiter;
 use crate::outbound::address::AddressPolicy;
 use crate::pki::Pki;
+use crate::recognition::enroller::Enroller;
 use crate::recognition::{Galleries, Uses};
 use crate::store::Database;
 

@@ -45,6 +45,14 @@ pub fn verify(best: Option<f32>, anchor: Option<f32>, threshold: Similarity) -> 
     Verified { score: best, threshold, why_not }
 }
 
+impl Verified {
+    /// The same, unless there is a reason that comes before every comparison.
+    #[must_use]
+    pub fn unless(self, why_not: Option<WhyNot>) -> Self {
+        Self { why_not: why_not.or(self.why_not), ..self }
+    }
+}
+
 /// Who it is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Identified {
@@ -58,6 +66,14 @@ pub struct Identified {
     pub margin: Option<f32>,
     /// Nothing if it is known who it is.
     pub why_not: Option<WhyNot>,
+}
+
+impl Identified {
+    /// The same, unless there is a reason that comes before every comparison: then it is nobody.
+    #[must_use]
+    pub fn unless(self, why_not: Option<WhyNot>) -> Self {
+        if why_not.is_some() { Self { person: None, why_not, ..self } } else { self }
+    }
 }
 
 /// Says what an identification means under its policy.
@@ -110,6 +126,20 @@ mod tests {
         assert_eq!(code(None, None), Some(Code::Unknown));
         let why = verify(Some(0.4), None, Similarity::new(0.5)).why_not.unwrap();
         assert_eq!((why.score, why.threshold), (Some(0.4), Some(0.5)));
+    }
+
+    #[test]
+    fn an_attack_is_nobody_however_alike() {
+        let attack = WhyNot { code: Code::LivenessFailed, score: Some(0.01), threshold: Some(0.1) };
+        let policy = OpenSetPolicy { threshold: Similarity::new(0.5), margin: 0.05 };
+        let (person, score) = (PersonId(Uuid::nil()), Similarity::new(0.9));
+        let known = identified(Identification::Known { person, score, margin: None }, &policy);
+        assert_eq!(known.unless(None), known);
+        let refused = known.unless(Some(attack));
+        assert_eq!((refused.person, refused.why_not), (None, Some(attack)));
+        let verified = verify(Some(0.9), None, Similarity::new(0.5));
+        assert_eq!(verified.unless(None).why_not, None);
+        assert_eq!(verified.unless(Some(attack)).why_not, Some(attack));
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! A tenant's templates and anchors in the clear, for the index in memory. They are in no answer and on no disk.
 
 use std::collections::HashSet;
-use std::hash::Hash;
 use std::sync::Arc;
 
 use face_core::gallery::{PersonId as Person, TemplateId as Template};
@@ -10,14 +9,11 @@ use gallery_log::{Body, Kind};
 
 use super::enrolment::open;
 use super::{Custody, Keyring, KeysError};
-use crate::domain::ids::TenantId;
+use crate::domain::ids::{TemplateId, TenantId};
 use crate::domain::rotation::DIM;
 use crate::domain::vault::TenantKeys;
 use crate::store::anchors::Anchor;
 use crate::store::{anchors, template_changes, templates};
-
-/// Rows opened before others get a turn: some ten milliseconds of work.
-const OPENED_AT_ONCE: usize = 500;
 
 /// Templates and anchors of one space.
 pub struct Unsealed {
@@ -63,8 +59,7 @@ impl Custody {
                 let keys = keyring.tenant(tx).await?;
                 let there: HashSet<Template> =
                     templates::ids_of_space(tx, &id).await?.into_iter().map(|id| Template(id.0)).collect();
-                let wanted: Vec<_> =
-                    missing(&there, &known_templates).map(|id| crate::domain::ids::TemplateId(id.0)).collect();
+                let wanted: Vec<_> = there.difference(&known_templates).map(|id| TemplateId(id.0)).collect();
                 let rows = templates::with_ids(tx, &wanted).await?;
                 let anchors = anchors::of_space(tx, &id).await?;
                 Ok::<_, KeysError>((stamp, keys, there, rows, anchors))
@@ -96,26 +91,19 @@ impl Custody {
         let (keyring, keys, space) = (Arc::clone(&self.keyring), keys.clone(), space.clone());
         let opened = tokio::task::spawn_blocking(move || {
             let mut opened = Vec::with_capacity(rows.len());
-            for some in rows.chunks(OPENED_AT_ONCE) {
-                for row in some {
-                    let (id, person, quality, vector) = match open(&keyring, &keys, row) {
-                        // Erased meanwhile, or the key is gone for good: nobody who can be recognised.
-                        Err(KeysError::NoPersonKey(_)) => continue,
-                        opened => opened?,
-                    };
-                    let Ok(embedding) = Embedding::from_raw(*vector) else { continue };
-                    opened.push((id, (Person(person), embedding.with_handicap(space.handicap(quality)))));
-                }
-                std::thread::yield_now();
+            for row in &rows {
+                let (id, person, quality, vector) = match open(&keyring, &keys, row) {
+                    // Erased meanwhile, or the key is gone for good: nobody who can be recognised.
+                    Err(KeysError::NoPersonKey(_)) => continue,
+                    opened => opened?,
+                };
+                let Ok(embedding) = Embedding::from_raw(*vector) else { continue };
+                opened.push((id, (Person(person), embedding.with_handicap(space.handicap(quality)))));
             }
             Ok(opened)
         });
         opened.await.map_err(|_| KeysError::Crashed)?
     }
-}
-
-fn missing<'a, I: Eq + Hash + Copy>(there: &'a HashSet<I>, known: &'a HashSet<I>) -> impl Iterator<Item = I> + 'a {
-    there.difference(known).copied()
 }
 
 fn open_anchor(keyring: &Keyring, keys: &TenantKeys, row: &Anchor) -> Result<Box<[f32; DIM]>, KeysError> {

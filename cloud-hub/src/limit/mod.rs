@@ -132,12 +132,6 @@ impl Limiter {
         self.turned_away.store(true, Ordering::Relaxed);
     }
 
-    /// The share of the limits that is left under the present load.
-    #[must_use]
-    pub fn share(&self) -> f64 {
-        self.pressure.lock().share()
-    }
-
     /// Whether the shared store answers; `None` if there is none.
     #[must_use]
     pub fn shared_answers(&self) -> Option<bool> {

@@ -77,7 +77,7 @@ impl Shared {
             return None;
         }
         match tokio::time::timeout(WITHIN, self.ask_store(owner, asked)).await {
-            Ok(Ok(standings)) => {
+            Ok(Ok(Some(standings))) => {
                 if self.paused.swap(0, Ordering::Relaxed) > 0 {
                     tracing::info!(event = "shared_limits_back", "the shared limits answer again");
                 }
@@ -88,6 +88,7 @@ impl Shared {
                 if self.paused.swap(now + pause, Ordering::Relaxed) == 0 {
                     let cause = match failed {
                         Ok(Err(error)) => error.to_string(),
+                        Ok(Ok(_)) => String::from("it answers something else than was asked"),
                         _ => format!("no answer within {} ms", WITHIN.as_millis()),
                     };
                     tracing::warn!(
@@ -106,19 +107,26 @@ impl Shared {
         self.paused.load(Ordering::Relaxed) == 0
     }
 
-    async fn ask_store(&self, owner: Uuid, asked: &[Asked]) -> redis::RedisResult<Vec<Standing>> {
+    async fn ask_store(&self, owner: Uuid, asked: &[Asked]) -> redis::RedisResult<Option<Vec<Standing>>> {
         let mut call = self.take.prepare_invoke();
         for Asked { bucket, rate } in asked {
             call.key(name(owner, *bucket)).arg(rate.interval).arg(rate.burst);
         }
         let told: Vec<Micros> = call.invoke_async(&mut self.connection.clone()).await?;
-        let (now, found) = told.split_first().unwrap_or((&0, &[]));
-        Ok(asked.iter().zip(found).map(|(asked, until)| ask(Some(*until), *now, asked.rate).0).collect())
+        Ok(standings(asked, &told))
     }
 
     fn elapsed(&self) -> Micros {
         u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
+}
+
+/// What the buckets say, of the store's time and what it had of each; `None` if that is not one of each bucket: an
+/// answer that cannot be read is no room.
+fn standings(asked: &[Asked], told: &[Micros]) -> Option<Vec<Standing>> {
+    let (now, found) = told.split_first()?;
+    let all = asked.iter().zip(found).map(|(asked, until)| ask(Some(*until), *now, asked.rate).0);
+    (found.len() == asked.len()).then(|| all.collect())
 }
 
 /// All buckets of an owner lie on one node of a cluster: the braces say which part of the name decides.
@@ -146,6 +154,15 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), count);
         assert!(names.iter().all(|name| name.contains("{00000000-0000-0000-0000-000000000001}")));
+    }
+
+    #[test]
+    fn an_answer_that_is_not_one_of_each_bucket_is_none() {
+        let asked = [Span::Hour, Span::Day].map(|span| Asked { bucket: Bucket::Span(span), rate: span.rate(100) });
+        assert_eq!(standings(&asked, &[5, 5, 5]).map(|standings| standings.iter().all(|one| one.admits)), Some(true));
+        for wrong in [&[][..], &[5], &[5, 5], &[5, 5, 5, 5]] {
+            assert_eq!(standings(&asked, wrong), None, "{wrong:?}");
+        }
     }
 
     #[tokio::test]

@@ -1,15 +1,16 @@
 //! What is on one photograph: faces, how good they are, whether they are plainly an attack, and the template of one.
 //!
-//! Blocking work on the models; `api::enroller` gives it a thread. The same code as enrolment's and a door's, so that one picture
+//! Blocking work on the models; [`enroller`](super::enroller) gives it a thread. The same code as enrolment's and a door's, so that one picture
 //! gives one template everywhere.
 
-use face_core::liveness::{LivenessPolicy, Method, judge_still};
+use face_core::liveness::{LivenessPolicy, judge_still};
 use face_core::quality::QualityGate;
 use face_core::{Detector as _, Embedding, LivenessModel as _, RgbImage};
 use face_runtime::{EnrolError, ExaminedFace, PhotoLimits, examine_face};
 use wire_contract::Code;
 
-use crate::api::enroller::{Models, Refusal, photo_code, refusal_code};
+use super::enroller::{Models, Refusal, photo_code, refusal_code};
+use crate::domain::recognition::WhyNot;
 
 /// Faces of one photograph that are looked at closely, the largest first: a picture of a crowd is not to keep a worker.
 const MAX_FACES: usize = 16;
@@ -32,10 +33,19 @@ impl From<Refusal> for NoFace {
 /// What a still photograph says of life. It never says that somebody lives.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StillLife {
-    /// The mean of both crops, in [0, 1].
+    /// How alive the less alive of both crops looks, in [0, 1]: what the verdict goes by.
     pub score: f32,
-    /// The method that calls it an attack, if one does.
-    pub attack: Option<Method>,
+    /// Whether it is plainly an attack.
+    pub attack: bool,
+}
+
+impl StillLife {
+    /// Why a face is refused before anybody is looked for in it, if it is.
+    #[must_use]
+    pub fn refusal(self) -> Option<WhyNot> {
+        let threshold = Some(LivenessPolicy::default().still_attack_below);
+        self.attack.then_some(WhyNot { code: Code::LivenessFailed, score: Some(self.score), threshold })
+    }
 }
 
 fn decoded(bytes: &[u8], limits: &PhotoLimits) -> Result<RgbImage, NoFace> {
@@ -78,7 +88,10 @@ pub fn life(models: &Models, limits: &PhotoLimits, bytes: &[u8]) -> Result<(Stil
 
 fn life_of(models: &Models, image: &RgbImage, face: &ExaminedFace) -> Result<StillLife, NoFace> {
     let scores = models.pack.live_scores(image, &face.face).map_err(model)?;
-    Ok(StillLife { score: scores.mean(), attack: judge_still(scores, &LivenessPolicy::default()) })
+    Ok(StillLife {
+        score: scores.boxed.min(scores.square),
+        attack: judge_still(scores, &LivenessPolicy::default()).is_some(),
+    })
 }
 
 /// A face that can be compared.

@@ -4,7 +4,8 @@
 //! changed. Otherwise what is new is unsealed, what is gone is dropped, and a new index takes the old one's place whole. So
 //! nobody who was deleted before a search began is found by it, on whichever hub they were deleted.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use face_core::Space;
 use face_index::BuildError;
 use parking_lot::Mutex;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::warm::{Rows, Warm};
 use crate::domain::ids::TenantId;
@@ -34,6 +36,9 @@ pub enum GalleryError {
     Crashed,
 }
 
+/// How often galleries in memory are held against the database although nobody searches.
+const TEND_EVERY: Duration = Duration::from_secs(10);
+
 type Key = (TenantId, String);
 
 /// The galleries that were searched lately.
@@ -47,27 +52,9 @@ pub struct Galleries {
 /// A gallery's place. One at a time brings it up to date; whoever comes meanwhile waits for that and not for a second one.
 #[derive(Clone, Default)]
 struct Held {
-    warm: Arc<tokio::sync::Mutex<Option<Arc<Warm>>>>,
-    /// The same without waiting, while it is up to date.
-    present: Option<Arc<Warm>>,
+    warm: Option<Arc<Warm>>,
+    updating: Arc<tokio::sync::Mutex<()>>,
     searched: Option<Instant>,
-}
-
-/// How a gallery is served, for whoever looks after the hub.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shown {
-    /// Whose.
-    pub tenant: TenantId,
-    /// Of which space.
-    pub space: String,
-    /// Templates in it.
-    pub templates: usize,
-    /// What it takes of the memory.
-    pub bytes: usize,
-    /// By which engine it is searched.
-    pub engine: String,
-    /// Since when it was not searched.
-    pub idle: Duration,
 }
 
 impl Galleries {
@@ -87,41 +74,54 @@ impl Galleries {
     pub async fn of_stamp(&self, tenant: TenantId, space: &Space, stamp: i64) -> Result<Arc<Warm>, GalleryError> {
         let key = (tenant, space.id.clone());
         let place = self.place(&key);
-        if let Some(warm) = place.present.filter(|warm| is_current(warm, stamp)) {
+        if let Some(warm) = place.warm.filter(|warm| is_current(warm, stamp)) {
             return Ok(warm);
         }
-        let mut slot = place.warm.lock().await;
+        let _updating = place.updating.lock().await;
         // Somebody else may have brought it up to date while this one waited.
-        if let Some(warm) = slot.as_ref().filter(|warm| is_current(warm, stamp)) {
+        let present = self.place(&key).warm;
+        if let Some(warm) = present.as_ref().filter(|warm| is_current(warm, stamp)) {
             return Ok(Arc::clone(warm));
         }
-        let warm = Arc::new(self.read(tenant, space, slot.as_deref()).await?);
-        *slot = Some(Arc::clone(&warm));
+        let warm = Arc::new(self.read(tenant, space, present.as_deref()).await?);
         self.keep(key, &warm);
         Ok(warm)
     }
 
-    /// Drops what is in memory of a tenant.
-    pub fn forget(&self, tenant: TenantId) {
-        self.held.lock().retain(|(of, _), _| *of != tenant);
+    /// Whose galleries are in memory.
+    #[must_use]
+    pub fn held(&self) -> Vec<TenantId> {
+        let held = self.held.lock();
+        held.iter().filter(|(_, held)| held.warm.is_some()).map(|((tenant, _), _)| *tenant).collect()
     }
 
-    /// What is in memory.
-    #[must_use]
-    pub fn shown(&self) -> Vec<Shown> {
-        let held = self.held.lock();
-        let shown = held.iter().filter_map(|((tenant, space), held)| {
-            let warm = held.present.as_ref()?;
-            Some(Shown {
-                tenant: *tenant,
-                space: space.clone(),
-                templates: warm.templates(),
-                bytes: warm.bytes(),
-                engine: format!("{:?}", warm.index().engine()),
-                idle: held.searched.map(|at| at.elapsed()).unwrap_or_default(),
-            })
-        });
-        shown.collect()
+    /// Drops a tenant's galleries at once: somebody was erased, whose template is not to stay in memory until the next search.
+    pub fn forget(&self, tenant: TenantId) {
+        self.held.lock().retain(|(whose, _), _| *whose != tenant);
+    }
+
+    /// Drops galleries that have changed, by whichever hub, until `stop`: what was erased on another one is not to stay in memory
+    /// here until somebody searches.
+    pub async fn tend(&self, stop: CancellationToken) {
+        let mut rounds = tokio::time::interval(TEND_EVERY);
+        rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = rounds.tick() => self.drop_changed().await,
+            }
+        }
+    }
+
+    /// One round of [`Galleries::tend`].
+    pub async fn drop_changed(&self) {
+        for tenant in self.held() {
+            let stamp = self.custody.template_stamp(tenant).await;
+            // Of a tenant that is gone there have been no changes. While the database is away nothing is known, and nothing erased.
+            let Ok(stamp) = stamp else { continue };
+            let stays = |warm: &Warm| warm.stamp == stamp && warm.read.elapsed() < MAX_AGE;
+            self.held.lock().retain(|(whose, _), held| *whose != tenant || held.warm.as_deref().is_none_or(stays));
+        }
     }
 
     fn place(&self, key: &Key) -> Held {
@@ -134,9 +134,9 @@ impl Galleries {
     /// Shows a gallery to everybody, and drops others until all of them fit.
     fn keep(&self, key: Key, warm: &Arc<Warm>) {
         let mut held = self.held.lock();
-        held.entry(key.clone()).or_default().present = Some(Arc::clone(warm));
+        held.entry(key.clone()).or_default().warm = Some(Arc::clone(warm));
         let bytes = |held: &HashMap<Key, Held>| -> usize {
-            held.values().filter_map(|held| held.present.as_ref()).map(|warm| warm.bytes()).sum()
+            held.values().filter_map(|held| held.warm.as_ref()).map(|warm| warm.bytes()).sum()
         };
         while bytes(&held) > self.max_bytes {
             let others = held.iter().filter(|(other, _)| **other != key);
@@ -168,11 +168,7 @@ fn is_current(warm: &Warm, stamp: i64) -> bool {
 }
 
 /// What was known and is still there, and what is new.
-fn merged<I: Eq + std::hash::Hash, T>(
-    mut known: HashMap<I, T>,
-    present: &std::collections::HashSet<I>,
-    new: Vec<(I, T)>,
-) -> HashMap<I, T> {
+fn merged<I: Eq + Hash, T>(mut known: HashMap<I, T>, present: &HashSet<I>, new: Vec<(I, T)>) -> HashMap<I, T> {
     known.retain(|id, _| present.contains(id));
     known.extend(new);
     known

@@ -1,8 +1,9 @@
 //! Recognition for callers of the API: faces in a photograph, and whose they are among a tenant's people.
 //!
-//! In: photographs or templates. Out: what is seen ([`faces`]), and who is nearest in the tenant's gallery ([`galleries`]). What
+//! In: photographs or templates. Out: a template in the making ([`enroller`]), what is seen ([`faces`]), and who is nearest in the tenant's gallery ([`galleries`]). What
 //! follows from a score is `domain::recognition`'s to say. Deliberately absent: requests and answers (`api::recognition`).
 
+pub mod enroller;
 pub mod faces;
 pub mod galleries;
 pub mod uses;

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::domain::ids::TenantId;
@@ -46,7 +47,7 @@ struct Waiting {
 #[derive(Clone)]
 pub struct Uses(mpsc::Sender<Waiting>);
 
-/// Writes what was noted; ends when every [`Uses`] is gone.
+/// Writes what was noted.
 pub struct Writer {
     db: Database,
     inbox: mpsc::Receiver<Waiting>,
@@ -69,10 +70,10 @@ impl Uses {
 }
 
 impl Writer {
-    /// Writes until there is nobody left to note anything.
-    pub async fn run(mut self) {
+    /// Writes until `stop`; who waits then has no answer.
+    pub async fn run(mut self, stop: CancellationToken) {
         let mut together = Vec::with_capacity(TOGETHER);
-        while self.inbox.recv_many(&mut together, TOGETHER).await > 0 {
+        while let Some(1..) = stop.run_until_cancelled(self.inbox.recv_many(&mut together, TOGETHER)).await {
             let mut of_tenants: HashMap<TenantId, Vec<Waiting>> = HashMap::new();
             for waiting in together.drain(..) {
                 of_tenants.entry(waiting.noted.tenant).or_default().push(waiting);

@@ -1,9 +1,9 @@
 //! One tenant's gallery of one space, unsealed and ready to search.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use face_core::embedding::dot;
-use face_core::gallery::{PersonId, TemplateId};
+use face_core::gallery::{PersonId, Ranked, TemplateId};
 use face_core::{Embedding, Gallery as _, Similarity};
 use face_index::{BuildError, Engine, Snapshot, at_stored_precision};
 use tokio::time::Instant;
@@ -87,6 +87,26 @@ impl Warm {
         &self.index
     }
 
+    /// The nearest people that are wanted, each by their best template, the nearest first; `limit` of them, if there are so many.
+    #[must_use]
+    pub fn nearest_people(&self, probe: &Embedding, limit: usize, wanted: impl Fn(PersonId) -> bool) -> Vec<Ranked> {
+        if limit == 0 {
+            return Vec::new();
+        }
+        // One person may have many templates, and be nearest with all of them: the search is deepened until there are enough.
+        let mut depth = limit.saturating_mul(4).max(16);
+        loop {
+            let mut seen = HashSet::new();
+            let rows = self.index.search(probe, depth).into_iter();
+            let best: Vec<Ranked> =
+                rows.filter(|row| wanted(row.person) && seen.insert(row.person)).take(limit).collect();
+            if best.len() == limit || depth >= self.templates() {
+                return best;
+            }
+            depth = depth.saturating_mul(4);
+        }
+    }
+
     /// Templates in it.
     #[must_use]
     pub fn templates(&self) -> usize {
@@ -98,5 +118,46 @@ impl Warm {
     pub fn bytes(&self) -> usize {
         const ROW: usize = size_of::<(TemplateId, PersonId, Embedding)>();
         self.index.vector_bytes() + (self.rows.templates.len() + self.rows.anchors.len()) * ROW * 8 / 7
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use face_core::DIM;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn person(number: u128) -> PersonId {
+        PersonId(Uuid::from_u128(number))
+    }
+
+    /// One person with many templates, and ten more with one each, further and further away.
+    fn warm() -> Warm {
+        let towards = |slant: f32| {
+            let mut raw = [0.0; DIM];
+            (raw[0], raw[1]) = (1.0, slant);
+            Embedding::from_raw(raw).unwrap()
+        };
+        let many = (0..60).map(|number| (1, towards(0.001 * number as f32)));
+        let others = (2..12).map(|number| (number, towards(0.2 * number as f32)));
+        let rows = many.chain(others).enumerate();
+        let templates =
+            rows.map(|(id, (who, embedding))| (TemplateId(Uuid::from_u128(id as u128)), (person(who), embedding)));
+        let rows = Rows { templates: templates.collect(), anchors: HashMap::new() };
+        Warm::build(1, rows, Instant::now()).unwrap()
+    }
+
+    #[test]
+    fn nobody_is_hidden_behind_another_ones_many_templates() {
+        let (warm, probe) =
+            (warm(), Embedding::from_raw(std::array::from_fn(|i| f32::from(u8::from(i == 0)))).unwrap());
+        let people = |limit, wanted: &dyn Fn(PersonId) -> bool| -> Vec<PersonId> {
+            warm.nearest_people(&probe, limit, wanted).iter().map(|row| row.person).collect()
+        };
+        assert_eq!(people(3, &|_| true), [person(1), person(2), person(3)]);
+        assert_eq!(people(2, &|who| who.0.as_u128() > 9), [person(10), person(11)]);
+        assert_eq!(people(50, &|_| true).len(), 11, "all there are");
+        assert_eq!(people(0, &|_| true), []);
     }
 }

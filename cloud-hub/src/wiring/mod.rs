@@ -31,9 +31,8 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use crate::api::enroller::Enroller;
 use crate::api::feed::Feed;
-use crate::api::health::{Life, Phase};
+use crate::api::health::{Life, Phase, Probe};
 use crate::api::listener::{ListenerOptions, TlsConfig};
 use crate::api::{self, Api, Comparisons, EnrolmentLimits, Settings, control, listener};
 use crate::audit::{Sealer, Trouble};
@@ -53,6 +52,7 @@ use crate::notify::worker::{Notifier, NotifierOptions};
 use crate::outbound::address::AddressPolicy;
 use crate::pki::Pki;
 use crate::publish::{self, HomeSettings, Publisher, Seams};
+use crate::recognition::enroller::Enroller;
 use crate::recognition::{Galleries, Uses, uses};
 use crate::store::{self, Database, Notice};
 use broker::Broker;
@@ -146,10 +146,13 @@ async fn start(config: &Config, clock: &Clock) -> Result<Running> {
     let (audit_trouble, _) = watch::channel(Trouble::default());
     let limiter = Arc::new(Limiter::new(parts::shared_limits(config)?));
     let (uses, writer) = uses::uses(base.db.clone());
-    back_tasks.spawn("uses of recognition", until(back.clone(), writer.run()));
-    let api = Arc::new(make_api(config, clock, &base, (&limiter, uses), (&connected, &audit_trouble), &front));
-    let (breathing, end) = (Arc::clone(&limiter), back.clone());
-    back_tasks.spawn("limits", async move { breathing.breathe(end).await });
+    back_tasks.spawn("uses of recognition", writer.run(back.clone()));
+    let probes = probes::all(&base.db, &base.custody, connected.subscribe(), audit_trouble.subscribe(), &limiter);
+    let api = Arc::new(make_api(config, clock, &base, Arc::clone(&limiter), uses, probes, &front));
+    let (tended, end) = (Arc::clone(&api), back.clone());
+    back_tasks.spawn("galleries in memory", async move { tended.galleries.tend(end).await });
+    let end = back.clone();
+    back_tasks.spawn("limits", async move { limiter.breathe(end).await });
     let sealer = Sealer {
         db: base.db.clone(),
         keyring: Arc::clone(base.custody.keyring()),
@@ -234,8 +237,9 @@ fn make_api(
     config: &Config,
     clock: &Clock,
     base: &Foundation,
-    (limiter, uses): (&Arc<Limiter>, Uses),
-    (connected, audit): (&watch::Sender<bool>, &watch::Sender<Trouble>),
+    limiter: Arc<Limiter>,
+    uses: Uses,
+    probes: Vec<Probe>,
     front: &CancellationToken,
 ) -> Api {
     let broker = Broker {
@@ -256,7 +260,7 @@ fn make_api(
         snapshots: Snapshots::new(base.custody.clone()),
         pki: Arc::clone(&base.pki),
         clock: clock.clone(),
-        limiter: Arc::clone(limiter),
+        limiter,
         feed: Feed::default(),
         enroller: Enroller::new(limits.workers, limits.queue, photographs),
         galleries: Galleries::new(base.custody.clone(), config.recognition.galleries_mib.saturating_mul(1 << 20)),
@@ -264,7 +268,7 @@ fn make_api(
         comparisons: Comparisons::new(processors, config.recognition.queue),
         broker: Arc::new(broker),
         life: Life::default(),
-        probes: probes::all(&base.db, &base.custody, connected.subscribe(), audit.subscribe(), limiter),
+        probes,
         stop: front.clone(),
         settings: Settings {
             public_url: base.public_url.clone(),
@@ -277,14 +281,6 @@ fn make_api(
             webhook_policy: AddressPolicy::new(config.webhooks.allow_networks.clone()),
             keep: keep_rule(config),
         },
-    }
-}
-
-/// Work that ends with its task's stop, whoever still waits for it.
-async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = work => {}
     }
 }
 
@@ -380,12 +376,12 @@ impl Running {
     }
 }
 
-/// Whose devices Home Assistants hear of.
 /// What stays in the logs of galleries.
 fn keep_rule(config: &Config) -> KeepRule {
     KeepRule { log: config.galleries.keep_log.0, device_lease: config.galleries.device_lease.0 }
 }
 
+/// Whose devices Home Assistants hear of.
 fn home_settings(config: &Config) -> HomeSettings {
     let set = |ids: &[uuid::Uuid]| ids.iter().map(|id| TenantId(*id)).collect();
     HomeSettings { tenants: set(&config.home_assistant.tenants), unlock: set(&config.home_assistant.unlock) }

@@ -3,8 +3,8 @@
 use anyhow::{Context as _, Result};
 use face_runtime::{FalseAcceptRate, ModelPack, PackOptions, Runtime};
 
-use crate::api::enroller::Models;
 use crate::config::Config;
+use crate::recognition::enroller::Models;
 
 /// Loads and proves the pack. About a second; blocks its thread.
 pub(super) fn load(config: &Config) -> Result<Models> {

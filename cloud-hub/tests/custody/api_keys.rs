@@ -117,6 +117,28 @@ async fn a_rotated_key_works_beside_the_new_one_for_a_while() {
 }
 
 #[tokio::test]
+async fn a_key_that_one_hub_revokes_ends_at_the_other_within_five_seconds() {
+    if skipped("a_key_that_one_hub_revokes_ends_at_the_other_within_five_seconds") {
+        return;
+    }
+    let hub = TestHub::start().await;
+    let tenant = hub.tenant().await;
+    let other = Custody::new(hub.db.clone(), Arc::clone(hub.custody.keyring()), hub.clock.clone());
+    let key = hub.custody.create_api_key(tenant, WantedApiKey::of("key", owner()), "test").await.unwrap();
+    for custody in [&hub.custody, &other] {
+        assert!(custody.recognise(&key).await.unwrap().is_some());
+    }
+    hub.custody.revoke_api_key(tenant, key.id, "test").await.unwrap();
+    assert_eq!(hub.custody.recognise(&key).await.unwrap(), None, "where it was revoked, at once");
+    let begun = std::time::Instant::now();
+    // It is asked all the time, so that nothing but its age ends what the other one believes.
+    while other.recognise(&key).await.unwrap().is_some() {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(5));
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
 async fn keys_of_a_suspended_tenant_say_so() {
     if skipped("keys_of_a_suspended_tenant_say_so") {
         return;

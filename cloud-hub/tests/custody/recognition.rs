@@ -150,9 +150,32 @@ async fn galleries_that_were_not_searched_for_longest_go_when_there_is_no_room()
     for tenant in [0, 1, 0, 2] {
         assert_eq!(of(&galleries, tenants[tenant]).await.templates(), 20);
     }
-    let held: Vec<TenantId> = galleries.shown().into_iter().map(|shown| shown.tenant).collect();
+    let held = galleries.held();
     assert!(held.len() == 2 && held.contains(&tenants[0]) && held.contains(&tenants[2]), "{held:?}");
     // Whoever is too large for all of it is served all the same.
     let galleries = Galleries::new(hub.custody.clone(), 1);
     assert_eq!(of(&galleries, tenants[1]).await.templates(), 20);
+}
+
+#[tokio::test]
+async fn nobody_who_was_erased_stays_in_memory_on_any_hub() {
+    if skipped("nobody_who_was_erased_stays_in_memory_on_any_hub") {
+        return;
+    }
+    let hub = TestHub::start().await;
+    let (tenant, quiet) = (hub.place().await.tenant, hub.place().await.tenant);
+    let galleries = Galleries::new(hub.custody.clone(), ENOUGH);
+    let person = hub.person(tenant, "p").await;
+    hub.enrol(tenant, person, 1).await;
+    for tenant in [tenant, quiet] {
+        of(&galleries, tenant).await;
+    }
+    galleries.drop_changed().await;
+    assert_eq!(galleries.held().len(), 2, "nothing has changed");
+    // Another hub deletes somebody, and nobody searches here.
+    hub.custody.delete_person(tenant, person, "test").await.unwrap();
+    galleries.drop_changed().await;
+    assert_eq!(galleries.held(), [quiet]);
+    galleries.forget(quiet);
+    assert_eq!(galleries.held(), []);
 }

@@ -6,6 +6,7 @@ use image::{DynamicImage, RgbImage};
 use reqwest::multipart::{Form, Part};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use sqlx::Executor as _;
 
 use super::process::{Hub, Tenant, data_dir, demo_picture, read, skipped_without_models};
 
@@ -224,6 +225,12 @@ async fn what_is_on_a_photograph_and_what_cannot_be_compared() {
         .await
         .unwrap();
     assert!(uses >= 8, "{uses}");
+    // What cannot be noted is not answered.
+    superuser.execute("REVOKE INSERT ON audit_entry FROM lintel_app").await.unwrap();
+    let (status, problem) = ask(&hub, &acme, "identify", template(unit(1.0))).await;
+    assert_eq!((status, &problem["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("unavailable")), "{problem}");
+    superuser.execute("GRANT INSERT ON audit_entry TO lintel_app").await.unwrap();
+    answer(&hub, &acme, "identify", template(unit(1.0))).await;
     // A tenant without the feature is told so.
     hub.cli(&["tenants", "set", &acme.id, "--feature", "recognition=off"]);
     let (status, problem) = ask(&hub, &acme, "detect", json!({ "image": in_base64("obama.jpg") })).await;

@@ -1,5 +1,6 @@
 //! What recognition answers: faces, qualities, decisions, and why not.
 
+use face_core::Ranked;
 use face_core::quality::{Quality, QualityGate};
 use face_runtime::ExaminedFace;
 use serde::Serialize;
@@ -8,11 +9,11 @@ use uuid::Uuid;
 use wire_contract::texts::{Language, code_text, hint_text};
 use wire_contract::{Code, Problem, Stage};
 
-use crate::api::enroller::refusal_code;
 use crate::api::enrolments::refused;
 use crate::api::openapi::{texts, wire, words};
 use crate::api::problem::ApiError;
 use crate::domain::recognition::WhyNot;
+use crate::recognition::enroller::refusal_code;
 use crate::recognition::faces::NoFace;
 
 /// Why not: what refused, what was reached, and what to do.
@@ -229,6 +230,12 @@ pub(in crate::api) struct CandidateView {
     pub(super) person_id: Uuid,
     pub(super) template_id: Uuid,
     pub(super) score: f32,
+}
+
+impl From<&Ranked> for CandidateView {
+    fn from(row: &Ranked) -> Self {
+        Self { person_id: row.person.0, template_id: row.template.0, score: row.similarity.value() }
+    }
 }
 
 /// Who it is.

@@ -18,11 +18,11 @@ use utoipa::ToSchema;
 use wire_contract::Code;
 
 use crate::api::body::{Fields, parse};
-use crate::api::enroller::{Busy, Place};
 use crate::api::enrolments::{RETRY_AFTER_SECONDS, multipart_error, not_a_form, read_field};
 use crate::api::openapi::texts;
 use crate::api::problem::ApiError;
 use crate::api::state::Api;
+use crate::recognition::enroller::{Busy, Place};
 
 /// A request that says it is no longer than this holds a template at most, and needs no place to be read.
 const SMALL: u64 = 64 * 1024;

@@ -15,15 +15,15 @@ use wire_contract::Code;
 
 use crate::api::auth::Caller;
 use crate::api::body::{self, Fields};
-use crate::api::enroller::{Models, Refusal};
 use crate::api::enrolments::refused;
 use crate::api::problem::ApiError;
 use crate::api::state::Api;
 use crate::domain::ids::SiteId;
+use crate::recognition::enroller::{Models, Refusal};
 use crate::store::{audit, people, places, template_changes, tenants};
 
 /// How far the best person must be above the second-best one: as a door's default, which was measured with the thresholds.
-const MARGIN: f32 = 0.05;
+pub(super) const MARGIN: f32 = 0.05;
 
 /// What scores are held against.
 pub(super) struct Rules {
@@ -33,8 +33,6 @@ pub(super) struct Rules {
     pub(super) far: String,
     /// Its thresholds by the number of templates compared.
     pub(super) ladder: ThresholdLadder,
-    /// See [`MARGIN`].
-    pub(super) margin: f32,
     /// How often the tenant's templates had changed when the request came.
     pub(super) stamp: i64,
 }
@@ -53,7 +51,7 @@ impl Rules {
             // A pack of other rates took the place of the one that the tenant chose from.
             ApiError::because(Code::ModelsUnavailable, format!("{message}: PUT /v1/tenant/recognition"))
         })?;
-        Ok(Self { space: models.pack.manifest().space(), far, ladder, margin: MARGIN, stamp })
+        Ok(Self { space: models.pack.manifest().space(), far, ladder, stamp })
     }
 
     /// What has to be reached among so many templates. Beyond what was calibrated nobody is known.

@@ -10,12 +10,8 @@ use bytes::Bytes;
 use face_core::quality::{QualityGate, QualityReason};
 use face_core::{Embedding, ModelError, Space, ThresholdLadder};
 use face_runtime::{AverageError, EnrolError, Enrolled, ModelPack, PhotoError, PhotoLimits, RefusalReason};
-use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use utoipa::ToSchema;
 use wire_contract::Code;
-
-use super::openapi::wire;
 
 /// The model pack in use and what goes with it.
 pub struct Models {
@@ -39,17 +35,15 @@ pub struct Enroller {
 pub struct Busy;
 
 /// What came of one photograph.
-#[derive(Debug, Clone, Serialize, ToSchema)]
+#[derive(Debug, Clone)]
 pub struct Photograph {
     /// Its place in the request, from 0.
     pub index: usize,
     /// Whether it went into the template.
     pub accepted: bool,
-    /// How good it is, in [0, 1]; `null` when there was not exactly one face.
-    #[schema(required)]
+    /// How good it is, in [0, 1]; none when there was not exactly one face.
     pub quality: Option<f32>,
     /// Why not, the most helpful first.
-    #[schema(value_type = Vec<wire::Code>)]
     pub reasons: Vec<Code>,
 }
 
@@ -238,14 +232,16 @@ fn one(
     }
 }
 
-pub(crate) fn photo_code(error: &PhotoError) -> Code {
+pub(super) fn photo_code(error: &PhotoError) -> Code {
     match error {
         PhotoError::TooManyBytes { .. } | PhotoError::TooLarge { .. } => Code::PhotoTooLarge,
         _ => Code::PhotoUnreadable,
     }
 }
 
-pub(crate) fn refusal_code(reason: RefusalReason) -> Code {
+/// The code of a reason.
+#[must_use]
+pub fn refusal_code(reason: RefusalReason) -> Code {
     match reason {
         RefusalReason::NoFace => Code::NoFace,
         RefusalReason::SeveralFaces => Code::SeveralFaces,

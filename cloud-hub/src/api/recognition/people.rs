@@ -1,0 +1,262 @@
+//! Whose a face is: the person's that is named, one of all the tenant's, or the nearest ones.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use face_core::OpenSetPolicy;
+use face_core::gallery::Gallery as _;
+use face_core::identify::identify_with_anchors;
+use serde::Deserialize;
+use serde_json::json;
+use utoipa::ToSchema;
+use uuid::Uuid;
+use wire_contract::Code;
+
+use super::answers::{CandidateView, IdentificationAnswer, SearchAnswer, VerificationAnswer};
+use super::input::{GivenTemplate, Input};
+use super::policy::{self, MARGIN, Rules};
+use super::probe::{compare_with, gallery, probed, the_probe};
+use super::{IMAGE, fields, note};
+use crate::api::auth::Caller;
+use crate::api::body::Checks;
+use crate::api::openapi::{forms, texts};
+use crate::api::problem::ApiError;
+use crate::api::state::Api;
+use crate::domain::ids::PersonId;
+use crate::domain::recognition::{identified, verify as judge};
+use crate::recognition::faces::StillLife;
+use crate::store::audit::Action;
+
+/// People that one answer names at most.
+const MAX_CANDIDATES: usize = 100;
+/// People that a search may be narrowed to.
+const MAX_PEOPLE: usize = 1_000;
+
+/// A photograph or a template, and whose it is said to be.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = NewVerification)]
+pub(in crate::api) struct Verification {
+    /// JPEG, PNG or WebP; or a part of a form.
+    #[serde(default)]
+    #[schema(value_type = Option<texts::Base64>)]
+    #[expect(dead_code, reason = "taken out of the request before the rest is read; here for the document")]
+    image: Option<String>,
+    person_id: Uuid,
+    #[serde(default)]
+    template: Option<GivenTemplate>,
+    /// Whether a photograph that is plainly an attack is refused; it is unless this says otherwise.
+    #[serde(default)]
+    refuse_attacks: Option<bool>,
+}
+fields!(Verification: "person_id", "template", "refuse_attacks"; "person_id");
+
+/// A photograph or a template.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = NewIdentification)]
+pub(in crate::api) struct WhoIsIt {
+    /// JPEG, PNG or WebP; or a part of a form.
+    #[serde(default)]
+    #[schema(value_type = Option<texts::Base64>)]
+    #[expect(dead_code, reason = "taken out of the request before the rest is read; here for the document")]
+    image: Option<String>,
+    #[serde(default)]
+    template: Option<GivenTemplate>,
+    #[serde(default)]
+    refuse_attacks: Option<bool>,
+    /// How many of the nearest people are named, whoever it is; none unless this says otherwise.
+    #[serde(default)]
+    #[schema(maximum = 100)]
+    candidates: usize,
+}
+fields!(WhoIsIt: "template", "refuse_attacks", "candidates";);
+
+/// A photograph or a template, and among whom to look.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = NewSearch)]
+pub(in crate::api) struct Search {
+    /// JPEG, PNG or WebP; or a part of a form.
+    #[serde(default)]
+    #[schema(value_type = Option<texts::Base64>)]
+    #[expect(dead_code, reason = "taken out of the request before the rest is read; here for the document")]
+    image: Option<String>,
+    #[serde(default)]
+    template: Option<GivenTemplate>,
+    /// How many people are named; ten unless this says otherwise.
+    #[serde(default)]
+    #[schema(minimum = 1, maximum = 100, default = 10)]
+    limit: Option<usize>,
+    /// Only those at least as near, in [-1, 1].
+    #[serde(default)]
+    #[schema(minimum = -1, maximum = 1)]
+    min_score: Option<f32>,
+    /// Only those of a site.
+    #[serde(default)]
+    site_id: Option<Uuid>,
+    /// Only these.
+    #[serde(default)]
+    #[schema(max_items = 1_000)]
+    person_ids: Option<Vec<Uuid>>,
+}
+fields!(Search: "template", "limit", "min_score", "site_id", "person_ids";);
+
+/// `POST /v1/recognition/verify`: is it this person?
+#[utoipa::path(
+    post, path = "/v1/recognition/verify", operation_id = "verify_person", tag = "recognition",
+    summary = "Whether it is this person",
+    description = "Their templates and their negative anchors are compared.",
+    request_body(content((Verification = "application/json"), (forms::ProbeForm = "multipart/form-data"))),
+    responses(
+        (status = 200, description = "Whether it is them, and if not, why not", body = VerificationAnswer),
+        (status = 404, description = "`not_found`: there is no such person."),
+        (status = 422, description = "`no_face`, `several_faces`, `face_too_small`, `face_blurred`, `face_too_dark`, `face_too_bright`, `face_turned`, `face_occluded`, `photo_unreadable`, `photo_too_large`: the photograph cannot be compared; `why` has the reasons."),
+        (status = 503, description = "`models_unavailable`: the hub has no model pack in use."),
+    ),
+)]
+pub(in crate::api) async fn verify(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    request: Request,
+) -> Result<Json<VerificationAnswer>, ApiError> {
+    let mut input = Input::<Verification>::read(&api, request, &[IMAGE]).await?;
+    let person = PersonId(input.options.person_id);
+    // Whether there is such a person is asked before a model runs.
+    api.db.tenant(caller.tenant, move |tx| Box::pin(crate::store::people::get(tx, person))).await?;
+    let rules = Rules::of(&api, &caller).await?;
+    let probe = the_probe(&mut input, &rules.space, |options| &options.template)?;
+    let with_life = input.options.refuse_attacks.unwrap_or(true);
+    let (probe, _) = probed(&api, probe, input.place(), IMAGE, with_life).await?;
+    let gallery = gallery(&api, &caller, &rules, &probe).await?;
+    let scored = compare_with(&api, gallery, move |gallery| {
+        let own = gallery.own(face_core::gallery::PersonId(person.0), &probe.embedding);
+        (own, probe.life)
+    });
+    let (own, life) = scored.await?;
+    let verified =
+        judge(own.best, own.anchor, rules.threshold(own.templates)).unless(life.and_then(StillLife::refusal));
+    let why_not = verified.why_not;
+    let detail = json!({ "verified": why_not.is_none(), "code": why_not.map(|why| why.code) });
+    note(&api, &caller, Action::RecognitionVerify, Some(person.0), detail).await?;
+    Ok(Json(VerificationAnswer {
+        verified: why_not.is_none(),
+        person_id: person.0,
+        score: verified.score,
+        threshold: verified.threshold,
+        far: rules.far,
+        liveness: life.map(|life| life.score),
+        why: why_not.map(Into::into),
+    }))
+}
+
+/// `POST /v1/recognition/identify`: who of the tenant's people is it?
+#[utoipa::path(
+    post, path = "/v1/recognition/identify", operation_id = "identify_faces", tag = "recognition",
+    summary = "Who it is",
+    description = "Among all people of the tenant, by the thresholds for as many templates as there are.",
+    request_body(content((WhoIsIt = "application/json"), (forms::ProbeForm = "multipart/form-data"))),
+    responses(
+        (status = 200, description = "Who it is, or why nobody", body = IdentificationAnswer),
+        (status = 422, description = "`no_face`, `several_faces`, `face_too_small`, `face_blurred`, `face_too_dark`, `face_too_bright`, `face_turned`, `face_occluded`, `photo_unreadable`, `photo_too_large`: the photograph cannot be compared; `why` has the reasons."),
+        (status = 503, description = "`models_unavailable`: the hub has no model pack in use."),
+    ),
+)]
+pub(in crate::api) async fn identify(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    request: Request,
+) -> Result<Json<IdentificationAnswer>, ApiError> {
+    let mut input = Input::<WhoIsIt>::read(&api, request, &[IMAGE]).await?;
+    let wanted = input.options.candidates;
+    Checks::default()
+        .that(wanted <= MAX_CANDIDATES, "/candidates", &format!("must be at most {MAX_CANDIDATES}"))
+        .done()?;
+    let rules = Rules::of(&api, &caller).await?;
+    let probe = the_probe(&mut input, &rules.space, |options| &options.template)?;
+    let with_life = input.options.refuse_attacks.unwrap_or(true);
+    let (probe, _) = probed(&api, probe, input.place(), IMAGE, with_life).await?;
+    let gallery = gallery(&api, &caller, &rules, &probe).await?;
+    let (compared, life) = (gallery.templates(), probe.life);
+    let policy = OpenSetPolicy { margin: MARGIN, threshold: rules.threshold(compared) };
+    let searched = compare_with(&api, gallery, move |gallery| {
+        let ranked = gallery.index().candidates(&probe.embedding);
+        let anchors = gallery.index().anchors(&probe.embedding, &ranked);
+        let found = identify_with_anchors(&ranked, &anchors, &policy);
+        (found, gallery.nearest_people(&probe.embedding, wanted, |_| true))
+    });
+    let (found, candidates) = searched.await?;
+    let found = identified(found, &policy).unless(life.and_then(StillLife::refusal));
+    let decision = match found.why_not {
+        None => "known",
+        Some(why) if why.code == Code::LivenessFailed => "attack",
+        Some(why) => why.code.as_str(),
+    };
+    let person = found.person.map(|person| person.0);
+    note(&api, &caller, Action::RecognitionIdentify, person, json!({ "decision": decision })).await?;
+    Ok(Json(IdentificationAnswer {
+        decision,
+        person_id: person,
+        score: found.score,
+        threshold: found.threshold,
+        margin: found.margin,
+        far: rules.far,
+        liveness: life.map(|life| life.score),
+        compared,
+        candidates: candidates.iter().map(Into::into).collect(),
+        why: found.why_not.map(Into::into),
+    }))
+}
+
+/// `POST /v1/recognition/search`: whoever is nearest, whether it is them or not.
+#[utoipa::path(
+    post, path = "/v1/recognition/search", operation_id = "search_faces", tag = "recognition",
+    summary = "Who is nearest",
+    description = "Whether it is them or not. Scores are those of a door.",
+    request_body(content((Search = "application/json"), (forms::ProbeForm = "multipart/form-data"))),
+    responses(
+        (status = 200, description = "The nearest people", body = SearchAnswer),
+        (status = 404, description = "`not_found`: there is no such site."),
+        (status = 422, description = "`no_face`, `several_faces`, `face_too_small`, `face_blurred`, `face_too_dark`, `face_too_bright`, `face_turned`, `face_occluded`, `photo_unreadable`, `photo_too_large`: the photograph cannot be compared; `why` has the reasons."),
+        (status = 503, description = "`models_unavailable`: the hub has no model pack in use."),
+    ),
+)]
+pub(in crate::api) async fn search(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    request: Request,
+) -> Result<Json<SearchAnswer>, ApiError> {
+    let mut input = Input::<Search>::read(&api, request, &[IMAGE]).await?;
+    let Search { limit, min_score, site_id, person_ids, .. } = &mut input.options;
+    let (limit, min_score, site) = (limit.unwrap_or(10), *min_score, *site_id);
+    let people = person_ids.take();
+    Checks::default()
+        .that((1..=MAX_CANDIDATES).contains(&limit), "/limit", &format!("must lie between 1 and {MAX_CANDIDATES}"))
+        .that(min_score.is_none_or(|score| (-1.0..=1.0).contains(&score)), "/min_score", "must lie in [-1, 1]")
+        .that(
+            people.as_ref().is_none_or(|people| people.len() <= MAX_PEOPLE),
+            "/person_ids",
+            &format!("must be at most {MAX_PEOPLE}"),
+        )
+        .done()?;
+    let rules = Rules::of(&api, &caller).await?;
+    let probe = the_probe(&mut input, &rules.space, |options| &options.template)?;
+    let (probe, _) = probed(&api, probe, input.place(), IMAGE, false).await?;
+    let of_site = match site {
+        None => None,
+        Some(site) => Some(policy::people_of_site(&api, &caller, site).await?),
+    };
+    let gallery = gallery(&api, &caller, &rules, &probe).await?;
+    let compared = gallery.templates();
+    let wanted = move |person: face_core::PersonId| {
+        of_site.as_ref().is_none_or(|site| site.contains(&person.0))
+            && people.as_ref().is_none_or(|people| people.contains(&person.0))
+    };
+    let searched =
+        compare_with(&api, gallery, move |gallery| gallery.nearest_people(&probe.embedding, limit, wanted)).await?;
+    let near = searched.iter().filter(|row| min_score.is_none_or(|least| row.similarity.value() >= least));
+    let candidates: Vec<CandidateView> = near.map(Into::into).collect();
+    note(&api, &caller, Action::RecognitionSearch, None, json!({ "candidates": candidates.len() })).await?;
+    Ok(Json(SearchAnswer { candidates, compared }))
+}

@@ -1,0 +1,124 @@
+//! What is compared: the template behind a photograph, or the one in its place; and with what.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use face_core::{Embedding, Space};
+use wire_contract::Code;
+
+use super::IMAGE;
+use super::answers::no_face;
+use super::input::{GivenTemplate, Input};
+use super::policy::Rules;
+use crate::api::auth::Caller;
+use crate::api::body::Fields;
+use crate::api::enrolments::RETRY_AFTER_SECONDS;
+use crate::api::problem::ApiError;
+use crate::api::state::Api;
+use crate::recognition::Warm;
+use crate::recognition::enroller::Place;
+use crate::recognition::faces::{self, StillLife};
+use crate::recognition::galleries::GalleryError;
+
+impl From<GalleryError> for ApiError {
+    fn from(error: GalleryError) -> Self {
+        match error {
+            GalleryError::Keys(error) => error.into(),
+            error => Self::internal(&error),
+        }
+    }
+}
+
+/// What is compared: a photograph, or the template in its place.
+pub(super) enum Sought {
+    Photograph(Bytes),
+    Template(Box<Embedding>),
+}
+
+pub(super) fn sought(
+    photograph: Option<Bytes>,
+    template: Option<Embedding>,
+    name: &str,
+    template_name: &str,
+) -> Result<Sought, ApiError> {
+    match (photograph, template) {
+        (Some(bytes), None) => Ok(Sought::Photograph(bytes)),
+        (None, Some(embedding)) => Ok(Sought::Template(Box::new(embedding))),
+        (Some(_), Some(_)) => {
+            let message = format!("send {name} or {template_name}, not both");
+            Err(ApiError::field(format!("/{template_name}"), Code::InvalidField, message))
+        }
+        (None, None) => {
+            let message = format!("a photograph is needed, or {template_name} in its place");
+            Err(ApiError::field(format!("/{name}"), Code::MissingField, message))
+        }
+    }
+}
+
+pub(super) fn the_probe<T: Fields>(
+    input: &mut Input<T>,
+    space: &Space,
+    template: impl Fn(&T) -> &Option<GivenTemplate>,
+) -> Result<Sought, ApiError> {
+    let photograph = input.photograph(IMAGE);
+    let given = template(&input.options).as_ref().map(|template| template.embedding(space, "/template")).transpose()?;
+    sought(photograph, given, IMAGE, "template")
+}
+
+/// What is compared in the end.
+pub(super) struct Probed {
+    pub(super) embedding: Embedding,
+    pub(super) life: Option<StillLife>,
+    from_photograph: bool,
+}
+
+/// The gallery as it is when the search begins: models take their time, in which somebody may be deleted.
+pub(super) async fn gallery(
+    api: &Api,
+    caller: &Caller,
+    rules: &Rules,
+    probe: &Probed,
+) -> Result<Arc<Warm>, GalleryError> {
+    if probe.from_photograph {
+        api.galleries.of(caller.tenant, &rules.space).await
+    } else {
+        api.galleries.of_stamp(caller.tenant, &rules.space, rules.stamp).await
+    }
+}
+
+/// The template behind a photograph. The place comes back for a second one.
+pub(super) async fn probed(
+    api: &Api,
+    probe: Sought,
+    place: Option<Place>,
+    name: &'static str,
+    with_life: bool,
+) -> Result<(Probed, Option<Place>), ApiError> {
+    let bytes = match probe {
+        Sought::Template(embedding) => {
+            return Ok((Probed { embedding: *embedding, life: None, from_photograph: false }, place));
+        }
+        Sought::Photograph(bytes) => bytes,
+    };
+    let place = place.ok_or_else(|| ApiError::of(Code::Internal))?;
+    let work = api.enroller.run_and_keep(place, move |models, limits| faces::probe(models, limits, &bytes, with_life));
+    let (probe, place) = work.await.map_err(|why| no_face(why, name))?;
+    Ok((Probed { embedding: probe.embedding, life: probe.life, from_photograph: true }, Some(place)))
+}
+
+/// Compares off the async workers, as many at once as there are processors; the rest is told at once to come back.
+pub(super) async fn compare_with<T: Send + 'static>(
+    api: &Api,
+    gallery: Arc<Warm>,
+    work: impl FnOnce(&Warm) -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    let busy = || ApiError::because(Code::Unavailable, "too many comparisons at once").retry_after(RETRY_AFTER_SECONDS);
+    let place = Arc::clone(&api.comparisons.places).try_acquire_owned().map_err(|_| busy())?;
+    let worker = Arc::clone(&api.comparisons.workers).acquire_owned().await.map_err(|_| busy())?;
+    let work = tokio::task::spawn_blocking(move || {
+        let outcome = work(&gallery);
+        drop((worker, place));
+        outcome
+    });
+    work.await.map_err(|error| ApiError::internal(&error))
+}
