@@ -168,8 +168,12 @@ fn is_current(warm: &Warm, stamp: i64) -> bool {
 }
 
 /// What was known and is still there, and what is new.
-fn merged<I: Eq + Hash, T>(mut known: HashMap<I, T>, present: &HashSet<I>, new: Vec<(I, T)>) -> HashMap<I, T> {
+fn merged<I: Eq + Hash, T>(
+    mut known: HashMap<I, Arc<T>>,
+    present: &HashSet<I>,
+    new: Vec<(I, T)>,
+) -> HashMap<I, Arc<T>> {
     known.retain(|id, _| present.contains(id));
-    known.extend(new);
+    known.extend(new.into_iter().map(|(id, row)| (id, Arc::new(row))));
     known
 }

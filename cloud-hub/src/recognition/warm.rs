@@ -1,6 +1,7 @@
 //! One tenant's gallery of one space, unsealed and ready to search.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use face_core::embedding::dot;
 use face_core::gallery::{PersonId, Ranked, TemplateId};
@@ -31,26 +32,29 @@ pub struct Own {
     pub templates: usize,
 }
 
+/// Whose it is, and the vector; shared with the gallery of before, of which most stays.
+pub(super) type Row = Arc<(PersonId, Embedding)>;
+
 /// Unsealed templates and anchors, by their ids.
 #[derive(Clone, Default)]
 pub(super) struct Rows {
-    pub(super) templates: HashMap<TemplateId, (PersonId, Embedding)>,
-    pub(super) anchors: HashMap<TemplateId, (PersonId, Embedding)>,
+    pub(super) templates: HashMap<TemplateId, Row>,
+    pub(super) anchors: HashMap<TemplateId, Row>,
 }
 
 impl Rows {
-    fn in_order(rows: &HashMap<TemplateId, (PersonId, Embedding)>) -> Vec<(PersonId, TemplateId, Embedding)> {
-        let mut rows: Vec<_> = rows.iter().map(|(id, (person, embedding))| (*person, *id, embedding.clone())).collect();
+    fn in_order(rows: &HashMap<TemplateId, Row>) -> Vec<(PersonId, TemplateId, Embedding)> {
+        let mut rows: Vec<_> = rows.iter().map(|(id, row)| (row.0, *id, row.1.clone())).collect();
         // By id: equal scores are decided alike by every hub.
         rows.sort_unstable_by_key(|(_, id, _)| *id);
         rows
     }
 }
 
-fn by_person(rows: &HashMap<TemplateId, (PersonId, Embedding)>) -> HashMap<PersonId, Vec<TemplateId>> {
+fn by_person(rows: &HashMap<TemplateId, Row>) -> HashMap<PersonId, Vec<TemplateId>> {
     let mut people: HashMap<PersonId, Vec<TemplateId>> = HashMap::new();
-    for (id, (person, _)) in rows {
-        people.entry(*person).or_default().push(*id);
+    for (id, row) in rows {
+        people.entry(row.0).or_default().push(*id);
     }
     people
 }
@@ -66,9 +70,10 @@ impl Warm {
     /// Compares a probe with one person alone, scored as a search scores.
     #[must_use]
     pub fn own(&self, person: PersonId, probe: &Embedding) -> Own {
-        let best = |of: &HashMap<PersonId, Vec<TemplateId>>, rows: &HashMap<TemplateId, (PersonId, Embedding)>| {
+        let best = |of: &HashMap<PersonId, Vec<TemplateId>>, rows: &HashMap<TemplateId, Row>| {
             let ids = of.get(&person).into_iter().flatten();
-            let scores = ids.filter_map(|id| rows.get(id)).map(|(_, template)| {
+            let scores = ids.filter_map(|id| rows.get(id)).map(|row| {
+                let template = &row.1;
                 let cosine = dot(&at_stored_precision(template), probe.as_slice());
                 Similarity::docked(cosine, probe.handicap(), template.handicap()).value()
             });
@@ -116,8 +121,10 @@ impl Warm {
     /// What it takes of the memory, near enough.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        const ROW: usize = size_of::<(TemplateId, PersonId, Embedding)>();
-        self.index.vector_bytes() + (self.rows.templates.len() + self.rows.anchors.len()) * ROW * 8 / 7
+        const ROW: usize = size_of::<(PersonId, Embedding)>() + 2 * size_of::<usize>();
+        const PLACE: usize = size_of::<(TemplateId, Row)>();
+        let rows = |rows: &HashMap<TemplateId, Row>| rows.len() * ROW + rows.capacity() * 8 / 7 * PLACE;
+        self.index.vector_bytes() + rows(&self.rows.templates) + rows(&self.rows.anchors)
     }
 }
 
@@ -142,8 +149,9 @@ mod tests {
         let many = (0..60).map(|number| (1, towards(0.001 * number as f32)));
         let others = (2..12).map(|number| (number, towards(0.2 * number as f32)));
         let rows = many.chain(others).enumerate();
-        let templates =
-            rows.map(|(id, (who, embedding))| (TemplateId(Uuid::from_u128(id as u128)), (person(who), embedding)));
+        let templates = rows.map(|(id, (who, embedding))| {
+            (TemplateId(Uuid::from_u128(id as u128)), Arc::new((person(who), embedding)))
+        });
         let rows = Rows { templates: templates.collect(), anchors: HashMap::new() };
         Warm::build(1, rows, Instant::now()).unwrap()
     }
