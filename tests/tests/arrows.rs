@@ -43,6 +43,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ),
     // Devices made of the agent's own parts; what their galleries find is asked in face-core's words.
     ("fleet-sim", &["edge-agent", "edge-store", "face-core", "wire-contract"]),
+    // It enrols thousands by the hub's own way into its store, and measures its parts bare.
+    ("hub-bench", &["cloud-hub", "face-core", "face-index", "face-runtime", "system-tests"]),
     // It calls the parsers of both programs, so it must link them.
     ("fuzz-targets", &["cloud-hub", "edge-agent", "edge-capture", "face-runtime", "gallery-log", "wire-contract"]),
     ("controls", &[]),

@@ -64,7 +64,7 @@ use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Pr
 use wire_contract::{Code, paths};
 
 use problem::ApiError;
-pub use state::{Api, BrokerControl, BrokerError, Comparisons, EnrolmentLimits, Settings};
+pub use state::{Api, BrokerControl, BrokerError, EnrolmentLimits, Settings};
 
 /// Bodies of JSON requests; ours are below 2 KiB.
 const MAX_JSON_BYTES: usize = 64 * 1024;

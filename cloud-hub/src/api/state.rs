@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -18,7 +17,7 @@ use crate::limit::Limiter;
 use crate::outbound::address::AddressPolicy;
 use crate::pki::Pki;
 use crate::recognition::enroller::Enroller;
-use crate::recognition::{Galleries, Uses};
+use crate::recognition::{Comparisons, Galleries, Standings, Uses};
 use crate::store::Database;
 
 /// The API's share of the configuration, as final values.
@@ -90,9 +89,11 @@ pub struct Api {
     pub enroller: Enroller,
     /// Tenants' galleries in memory.
     pub galleries: Galleries,
+    /// What comparisons go by.
+    pub standings: Standings,
     /// Notes uses of recognition.
     pub uses: Uses,
-    /// Places for comparisons.
+    /// Makes comparisons.
     pub comparisons: Comparisons,
     /// The broker.
     pub broker: Arc<dyn BrokerControl>,
@@ -104,20 +105,6 @@ pub struct Api {
     pub stop: CancellationToken,
     /// The configuration.
     pub settings: Settings,
-}
-
-/// Comparisons at once, one a processor, and those that wait for one.
-pub struct Comparisons {
-    pub(super) workers: Arc<Semaphore>,
-    pub(super) places: Arc<Semaphore>,
-}
-
-impl Comparisons {
-    /// `workers` at once and `queue` more that wait.
-    #[must_use]
-    pub fn new(workers: usize, queue: usize) -> Self {
-        Self { workers: Arc::new(Semaphore::new(workers)), places: Arc::new(Semaphore::new(workers + queue)) }
-    }
 }
 
 impl Api {

@@ -129,11 +129,30 @@ impl Warm {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use face_core::DIM;
     use uuid::Uuid;
 
     use super::*;
+
+    /// A probe along one axis.
+    pub(crate) fn axis(number: usize) -> Embedding {
+        Embedding::from_raw(std::array::from_fn(|i| f32::from(u8::from(i == number)))).unwrap()
+    }
+
+    /// So many people, each somewhere between two axes.
+    pub(crate) fn gallery(people: usize) -> Arc<Warm> {
+        let between = |number: usize| {
+            let slant = |i: usize| if i == number + 1 { 0.3 } else { f32::from(u8::from(i == number)) };
+            Embedding::from_raw(std::array::from_fn(slant)).unwrap()
+        };
+        let row = |number: usize| {
+            let id = number as u128 + 1;
+            (TemplateId(Uuid::from_u128(id)), Arc::new((person(id), between(number))))
+        };
+        let rows = Rows { templates: (0..people).map(row).collect(), anchors: HashMap::new() };
+        Arc::new(Warm::build(1, rows, Instant::now()).unwrap())
+    }
 
     fn person(number: u128) -> PersonId {
         PersonId(Uuid::from_u128(number))
@@ -158,8 +177,7 @@ mod tests {
 
     #[test]
     fn nobody_is_hidden_behind_another_ones_many_templates() {
-        let (warm, probe) =
-            (warm(), Embedding::from_raw(std::array::from_fn(|i| f32::from(u8::from(i == 0)))).unwrap());
+        let (warm, probe) = (warm(), axis(0));
         let people = |limit, wanted: &dyn Fn(PersonId) -> bool| -> Vec<PersonId> {
             warm.nearest_people(&probe, limit, wanted).iter().map(|row| row.person).collect()
         };

@@ -13,6 +13,15 @@ pub async fn stamp(tx: &mut TenantTx) -> Result<i64, StoreError> {
     Ok(sqlx::query_scalar(statement).bind(tenant).fetch_one(tx.conn()).await?)
 }
 
+/// The same together with the tenant's false accept rate.
+pub async fn stamp_with_far(tx: &mut TenantTx) -> Result<(i64, String), StoreError> {
+    let tenant = tx.tenant_uuid();
+    let statement =
+        "SELECT (SELECT coalesce(sum(changes), 0)::bigint FROM template_change WHERE tenant_id = $1), match_far
+                     FROM tenant WHERE tenant_id = $1";
+    Ok(sqlx::query_as(statement).bind(tenant).fetch_one(tx.conn()).await?)
+}
+
 /// Makes one row of many; the sum stays. Of two hubs at once the second waits, and finds those rows gone.
 pub async fn fold(tx: &mut TenantTx) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();

@@ -34,7 +34,7 @@ use url::Url;
 use crate::api::feed::Feed;
 use crate::api::health::{Life, Phase, Probe};
 use crate::api::listener::{ListenerOptions, TlsConfig};
-use crate::api::{self, Api, Comparisons, EnrolmentLimits, Settings, control, listener};
+use crate::api::{self, Api, EnrolmentLimits, Settings, control, listener};
 use crate::audit::{Sealer, Trouble};
 use crate::cli::control_socket;
 use crate::clock::Clock;
@@ -53,7 +53,7 @@ use crate::outbound::address::AddressPolicy;
 use crate::pki::Pki;
 use crate::publish::{self, HomeSettings, Publisher, Seams};
 use crate::recognition::enroller::Enroller;
-use crate::recognition::{Galleries, Uses, uses};
+use crate::recognition::{Comparisons, Galleries, Standings, Uses, uses};
 use crate::store::{self, Database, Notice};
 use broker::Broker;
 use parts::{BrokerPart, DatabasePart, Registered};
@@ -265,6 +265,7 @@ fn make_api(
         enroller: Enroller::new(limits.workers, limits.queue, photographs),
         galleries: Galleries::new(base.custody.clone(), config.recognition.galleries_mib.saturating_mul(1 << 20)),
         uses,
+        standings: Standings::new(base.db.clone()),
         comparisons: Comparisons::new(processors, config.recognition.queue),
         broker: Arc::new(broker),
         life: Life::default(),

@@ -52,8 +52,7 @@ pub trait Gallery: Send + Sync {
         let mut k = FIRST_DEPTH;
         loop {
             let rows = self.search(probe, k);
-            let rival = rows.first().is_some_and(|best| rows.iter().any(|row| row.person != best.person));
-            if rival || rows.len() < k || k >= self.len() {
+            if is_deep_enough(&rows, k, self.len()) {
                 return rows;
             }
             k = k.saturating_mul(4);
@@ -62,7 +61,14 @@ pub trait Gallery: Send + Sync {
 }
 
 /// Rows asked for first: people have at most ten enrolment photographs, so one search is nearly always enough.
-const FIRST_DEPTH: usize = 16;
+pub const FIRST_DEPTH: usize = 16;
+
+/// Whether rows decide: the second-best person is among them, or every row is. `k` of the gallery's `len` were asked for.
+#[must_use]
+pub fn is_deep_enough(rows: &[Ranked], k: usize, len: usize) -> bool {
+    let rival = rows.first().is_some_and(|best| rows.iter().any(|row| row.person != best.person));
+    rival || rows.len() < k || k >= len
+}
 
 #[cfg(test)]
 mod tests {

@@ -8,6 +8,7 @@ use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
 
+use face_core::gallery::{FIRST_DEPTH, is_deep_enough};
 use face_core::{Embedding, Gallery, PersonId, Ranked, TemplateId};
 
 use crate::bound::Probe;
@@ -207,6 +208,17 @@ impl Snapshot {
         }
         let likely = self.likely_rows(probes, k, n_threads);
         probes.iter().zip(likely).map(|(probe, rows)| self.ranked(probe, &rows, k)).collect()
+    }
+
+    /// As [`Gallery::candidates`] for each of several probes, which then share one reading of the rows; only who has more
+    /// templates than a first look sees is looked at alone.
+    #[must_use]
+    pub fn candidates_batch(&self, probes: &[Embedding], n_threads: NonZeroUsize) -> Vec<Vec<Ranked>> {
+        let first = self.search_batch(probes, FIRST_DEPTH, n_threads);
+        let decided = |(probe, rows): (&Embedding, Vec<Ranked>)| {
+            if is_deep_enough(&rows, FIRST_DEPTH, self.len()) { rows } else { self.candidates(probe) }
+        };
+        probes.iter().zip(first).map(decided).collect()
     }
 
     /// For each probe the rows that surely contain its exact top `k`, in gallery order.

@@ -69,6 +69,7 @@ small_rows! {
     i4_a_claim_token_has_one_winner: "I4",
     h1_what_is_acknowledged_is_committed_with_its_effects: "H1",
     h2_the_hub_recovers_from_postgres_by_itself: "H2",
+    h3_nothing_is_left_behind_by_clients_that_leave: "H3",
     s1_nothing_of_another_tenant_is_seen_by_any_operation: "S1",
     s9_whatever_is_done_to_an_audit_is_found: "S9",
     l1_a_fleet_learns_and_forgets_people_at_once: "L1",

@@ -57,6 +57,17 @@ impl Hub {
         mqtt_port: u16,
         options: &[&str],
     ) -> Result<Self> {
+        Self::start_configured(places, data_dir, (https_port, mqtt_port), options, &[]).await
+    }
+
+    /// The same with settings (`LINTEL__SECTION__KEY`) that lie over the configuration; the ports are the API's and the broker's.
+    pub async fn start_configured(
+        places: &Places,
+        data_dir: &Path,
+        (https_port, mqtt_port): (u16, u16),
+        options: &[&str],
+        settings: &[(&str, &str)],
+    ) -> Result<Self> {
         let config = data_dir.with_extension("toml");
         std::fs::write(&config, hub_config(places))?;
         let program = places.programs.join("cloud-hub");
@@ -70,6 +81,7 @@ impl Hub {
             .args(["--mqtt-listen", &format!("127.0.0.1:{mqtt_port}")])
             .args(options)
             .env("LINTEL_PARTS", &places.parts)
+            .envs(settings.iter().copied())
             .stdout(Stdio::piped());
         let mut process = Process::spawn("cloud-hub", command, &data_dir.with_extension("log"))?;
         let stdout = process.take_stdout().context("the hub's standard output")?;

@@ -7,7 +7,7 @@ mod receiver;
 
 pub use agent::{Agent, AgentSetup, camera_name, door_name};
 pub use hub::{Hub, Tenant};
-pub use process::Process;
+pub use process::{Process, cpu_time};
 pub use receiver::Receiver;
 
 use std::net::TcpListener;

@@ -60,12 +60,7 @@ impl Process {
 
     /// Processor time used so far, user and system together.
     pub fn cpu_time(&self) -> Result<Duration> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id()))?;
-        // The name in brackets may hold spaces: count fields behind it.
-        let rest = stat.rsplit_once(')').context("an odd stat line")?.1;
-        let fields: Vec<&str> = rest.split_whitespace().collect();
-        let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-        Ok(Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second()))
+        cpu_time(self.id())
     }
 
     /// Fails with the end of the log if the process is gone.
@@ -110,6 +105,16 @@ impl Process {
         // SAFETY: plain kill(2) on a child that has not been reaped, so the id is still its own.
         unsafe { libc::kill(self.child.id().cast_signed(), signal) };
     }
+}
+
+/// Processor time that a process has used so far, user and system together.
+pub fn cpu_time(process: u32) -> Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // The name in brackets may hold spaces: count fields behind it.
+    let rest = stat.rsplit_once(')').context("an odd stat line")?.1;
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
+    Ok(Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second()))
 }
 
 impl Drop for Process {

@@ -16,7 +16,7 @@ use wire_contract::Code;
 use super::answers::{CandidateView, IdentificationAnswer, SearchAnswer, VerificationAnswer};
 use super::input::{GivenTemplate, Input};
 use super::policy::{self, MARGIN, Rules};
-use super::probe::{compare_with, gallery, probed, the_probe};
+use super::probe::{gallery, probed, the_probe};
 use super::{IMAGE, fields, note};
 use crate::api::auth::Caller;
 use crate::api::body::Checks;
@@ -130,7 +130,7 @@ pub(in crate::api) async fn verify(
     let with_life = input.options.refuse_attacks.unwrap_or(true);
     let (probe, _) = probed(&api, probe, input.place(), IMAGE, with_life).await?;
     let gallery = gallery(&api, &caller, &rules, &probe).await?;
-    let scored = compare_with(&api, gallery, move |gallery| {
+    let scored = api.comparisons.run(move || {
         let own = gallery.own(face_core::gallery::PersonId(person.0), &probe.embedding);
         (own, probe.life)
     });
@@ -180,13 +180,13 @@ pub(in crate::api) async fn identify(
     let gallery = gallery(&api, &caller, &rules, &probe).await?;
     let (compared, life) = (gallery.templates(), probe.life);
     let policy = OpenSetPolicy { margin: MARGIN, threshold: rules.threshold(compared) };
-    let searched = compare_with(&api, gallery, move |gallery| {
-        let ranked = gallery.index().candidates(&probe.embedding);
-        let anchors = gallery.index().anchors(&probe.embedding, &ranked);
-        let found = identify_with_anchors(&ranked, &anchors, &policy);
-        (found, gallery.nearest_people(&probe.embedding, wanted, |_| true))
-    });
-    let (found, candidates) = searched.await?;
+    let ranked = api.comparisons.candidates(Arc::clone(&gallery), probe.embedding.clone()).await?;
+    let anchors = gallery.index().anchors(&probe.embedding, &ranked);
+    let found = identify_with_anchors(&ranked, &anchors, &policy);
+    let candidates = match wanted {
+        0 => Vec::new(),
+        _ => api.comparisons.run(move || gallery.nearest_people(&probe.embedding, wanted, |_| true)).await?,
+    };
     let found = identified(found, &policy).unless(life.and_then(StillLife::refusal));
     let decision = match found.why_not {
         None => "known",
@@ -253,8 +253,7 @@ pub(in crate::api) async fn search(
         of_site.as_ref().is_none_or(|site| site.contains(&person.0))
             && people.as_ref().is_none_or(|people| people.contains(&person.0))
     };
-    let searched =
-        compare_with(&api, gallery, move |gallery| gallery.nearest_people(&probe.embedding, limit, wanted)).await?;
+    let searched = api.comparisons.run(move || gallery.nearest_people(&probe.embedding, limit, wanted)).await?;
     let near = searched.iter().filter(|row| min_score.is_none_or(|least| row.similarity.value() >= least));
     let candidates: Vec<CandidateView> = near.map(Into::into).collect();
     note(&api, &caller, Action::RecognitionSearch, None, json!({ "candidates": candidates.len() })).await?;

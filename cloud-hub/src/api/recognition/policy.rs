@@ -20,7 +20,8 @@ use crate::api::problem::ApiError;
 use crate::api::state::Api;
 use crate::domain::ids::SiteId;
 use crate::recognition::enroller::{Models, Refusal};
-use crate::store::{audit, people, places, template_changes, tenants};
+use crate::recognition::standing::Standing;
+use crate::store::{audit, people, places, tenants};
 
 /// How far the best person must be above the second-best one: as a door's default, which was measured with the thresholds.
 pub(super) const MARGIN: f32 = 0.05;
@@ -41,12 +42,7 @@ impl Rules {
     /// The tenant's, with the models in use.
     pub(super) async fn of(api: &Api, caller: &Caller) -> Result<Self, ApiError> {
         let models = api.enroller.models().ok_or_else(|| refused(Refusal::NoModels))?;
-        let asked = api.db.tenant(caller.tenant, |tx| {
-            Box::pin(
-                async move { Ok::<_, ApiError>((tenants::match_far(tx).await?, template_changes::stamp(tx).await?)) },
-            )
-        });
-        let (far, stamp) = asked.await?;
+        let Standing { far, stamp } = api.standings.of(caller.tenant).await?;
         let ladder = ladder(&models, &far).map_err(|message| {
             // A pack of other rates took the place of the one that the tenant chose from.
             ApiError::because(Code::ModelsUnavailable, format!("{message}: PUT /v1/tenant/recognition"))

@@ -16,6 +16,7 @@ use crate::api::enrolments::RETRY_AFTER_SECONDS;
 use crate::api::problem::ApiError;
 use crate::api::state::Api;
 use crate::recognition::Warm;
+use crate::recognition::comparisons::NotCompared;
 use crate::recognition::enroller::Place;
 use crate::recognition::faces::{self, StillLife};
 use crate::recognition::galleries::GalleryError;
@@ -106,19 +107,11 @@ pub(super) async fn probed(
     Ok((Probed { embedding: probe.embedding, life: probe.life, from_photograph: true }, Some(place)))
 }
 
-/// Compares off the async workers, as many at once as there are processors; the rest is told at once to come back.
-pub(super) async fn compare_with<T: Send + 'static>(
-    api: &Api,
-    gallery: Arc<Warm>,
-    work: impl FnOnce(&Warm) -> T + Send + 'static,
-) -> Result<T, ApiError> {
-    let busy = || ApiError::because(Code::Unavailable, "too many comparisons at once").retry_after(RETRY_AFTER_SECONDS);
-    let place = Arc::clone(&api.comparisons.places).try_acquire_owned().map_err(|_| busy())?;
-    let worker = Arc::clone(&api.comparisons.workers).acquire_owned().await.map_err(|_| busy())?;
-    let work = tokio::task::spawn_blocking(move || {
-        let outcome = work(&gallery);
-        drop((worker, place));
-        outcome
-    });
-    work.await.map_err(|error| ApiError::internal(&error))
+impl From<NotCompared> for ApiError {
+    fn from(why: NotCompared) -> Self {
+        match why {
+            NotCompared::Busy => Self::because(Code::Unavailable, why.to_string()).retry_after(RETRY_AFTER_SECONDS),
+            NotCompared::Crashed => Self::internal(&why),
+        }
+    }
 }

@@ -104,6 +104,18 @@ impl Holdings {
         })
     }
 
+    /// A photograph of the person.
+    #[must_use]
+    pub fn photograph(&self) -> &[u8] {
+        &self.photograph
+    }
+
+    /// A template of their face, as requests name one.
+    #[must_use]
+    pub fn template(&self) -> &Value {
+        &self.template
+    }
+
     /// What nobody else may see.
     pub fn canaries(&self) -> impl Iterator<Item = &str> {
         self.canaries.iter().map(String::as_str)

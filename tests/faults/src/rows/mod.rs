@@ -8,6 +8,7 @@ mod bad_certificates;
 mod bad_packets;
 mod broker_kills;
 mod camera_restarts;
+mod cancelled_requests;
 mod claim_races;
 mod clock_jumps;
 mod cross_tenant;
@@ -67,6 +68,7 @@ pub static ALL: &[&Row] = &[
     &claim_races::I4,
     &hub_kills::H1,
     &postgres_kills::H2,
+    &cancelled_requests::H3,
     &cross_tenant::S1,
     &audit_tampering::S9,
     &fleet_load::L1,
