@@ -15,6 +15,7 @@ use crate::domain::compaction::KeepRule;
 use crate::domain::ids::{ConsumerId, DeviceId, TenantId};
 use crate::keys::{Custody, Snapshots};
 use crate::limit::Limiter;
+use crate::metrics::recognition::{self as measured, Pool};
 use crate::outbound::address::AddressPolicy;
 use crate::pki::Pki;
 use crate::recognition::enroller::Enroller;
@@ -110,13 +111,20 @@ pub struct Api {
 pub struct Comparisons {
     pub(super) workers: Arc<Semaphore>,
     pub(super) places: Arc<Semaphore>,
+    all_places: usize,
 }
 
 impl Comparisons {
     /// `workers` at once and `queue` more that wait.
     #[must_use]
     pub fn new(workers: usize, queue: usize) -> Self {
-        Self { workers: Arc::new(Semaphore::new(workers)), places: Arc::new(Semaphore::new(workers + queue)) }
+        let all_places = workers + queue;
+        Self { workers: Arc::new(Semaphore::new(workers)), places: Arc::new(Semaphore::new(all_places)), all_places }
+    }
+
+    /// Tells how many places are taken.
+    pub fn measure(&self) {
+        measured::queue(Pool::Comparisons, self.all_places - self.places.available_permits(), self.all_places);
     }
 }
 

@@ -34,6 +34,7 @@ pub mod rest;
 pub mod retry;
 pub mod rotation;
 pub mod tenant;
+pub mod trace;
 pub mod twin;
 pub mod user;
 pub mod vault;

@@ -15,6 +15,7 @@ use crate::api::body::Fields;
 use crate::api::enrolments::RETRY_AFTER_SECONDS;
 use crate::api::problem::ApiError;
 use crate::api::state::Api;
+use crate::metrics::recognition::{self as measured, Pool};
 use crate::recognition::Warm;
 use crate::recognition::enroller::Place;
 use crate::recognition::faces::{self, StillLife};
@@ -112,7 +113,10 @@ pub(super) async fn compare_with<T: Send + 'static>(
     gallery: Arc<Warm>,
     work: impl FnOnce(&Warm) -> T + Send + 'static,
 ) -> Result<T, ApiError> {
-    let busy = || ApiError::because(Code::Unavailable, "too many comparisons at once").retry_after(RETRY_AFTER_SECONDS);
+    let busy = || {
+        measured::turned_away(Pool::Comparisons);
+        ApiError::because(Code::Unavailable, "too many comparisons at once").retry_after(RETRY_AFTER_SECONDS)
+    };
     let place = Arc::clone(&api.comparisons.places).try_acquire_owned().map_err(|_| busy())?;
     let worker = Arc::clone(&api.comparisons.workers).acquire_owned().await.map_err(|_| busy())?;
     let work = tokio::task::spawn_blocking(move || {
