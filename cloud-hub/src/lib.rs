@@ -16,6 +16,7 @@ pub mod ingest;
 pub mod jobs;
 pub mod keys;
 pub mod limit;
+pub mod metrics;
 pub mod notify;
 pub mod outbound;
 pub mod pki;

@@ -102,6 +102,38 @@ run_apt() {
     </dev/null >>"$logfile" 2>&1
 }
 
+# Programs out of packages that would start a service if they were installed. apt checks the archive as it does for others.
+take_programs() {
+  local line kind name package path need folder t
+  for line in "${pins[@]}"; do
+    read -r kind name package path need <<<"$line"
+    [[ "$kind" == program ]] || continue
+    wanted "$need" || continue
+    command -v "$name" >/dev/null && continue
+    if [[ "$check" == yes ]]; then lacking "$name" "$name is not installed."; continue; fi
+    if [[ "$use_apt" == no ]] || ! command -v apt-get >/dev/null; then
+      lacking "$name" "$name is missing: put it on the path (Debian has it in the package $package)."
+      continue
+    fi
+    step "$name (out of Debian's $package, which is not installed)"
+    t=$(now_ms)
+    folder="$(mktemp -d -- "$LINTEL_CACHE/.program.XXXXXX")"
+    # The lists of packages may be older than the archive; only root can have newer ones.
+    if { download_package "$package" "$folder" || { [[ "$am_root" == yes ]] && run_apt update && download_package "$package" "$folder"; }; } \
+      && dpkg-deb -x "$folder"/*.deb "$folder/unpacked" >>"$logfile" 2>&1 \
+      && install -D -m 755 -- "$folder/unpacked/$path" "$LINTEL_CACHE/tools/bin/$name"; then
+      good "$name in $(seconds_since "$t")"
+    else
+      lacking "$name" "$name could not be got (see $logfile). To try by hand: apt-get download $package; dpkg-deb -x $package*.deb unpacked; then put unpacked/$path on the path."
+    fi
+    rm -rf -- "$folder"
+  done
+}
+
+download_package() {
+  (cd -- "$2" && run_apt download "$1")
+}
+
 # PostgreSQL refuses to run as root, so the hub starts it as this user when root starts the hub.
 make_user() {
   [[ "$am_root" == yes ]] || return 0

@@ -61,19 +61,21 @@ const HUB_MODULES: &[(&str, &[&str])] = &[
     // The pure rules of where requests to the outside may go are parsed with the configuration.
     ("config", &["outbound"]),
     ("outbound", &[]),
+    // Whatever happens anywhere may be counted; what is counted names nothing of anybody, so it needs no types of ours.
+    ("metrics", &[]),
     // Custody writes what wraps what in the transaction of the change that it belongs to.
-    ("keys", &["domain", "store"]),
+    ("keys", &["domain", "store", "metrics"]),
     ("pki", &["domain"]),
-    ("store", &["domain"]),
+    ("store", &["domain", "metrics"]),
     ("embedded", &["domain", "config"]),
-    ("ingest", &["domain", "store", "keys", "pki"]),
-    ("publish", &["domain", "store", "keys", "pki"]),
-    ("notify", &["domain", "store", "keys", "pki", "outbound"]),
+    ("ingest", &["domain", "store", "keys", "pki", "metrics"]),
+    ("publish", &["domain", "store", "keys", "pki", "metrics"]),
+    ("notify", &["domain", "store", "keys", "pki", "outbound", "metrics"]),
     ("jobs", &["domain", "store", "keys", "pki"]),
-    ("audit", &["domain", "store", "keys"]),
-    ("limit", &["domain"]),
-    ("recognition", &["domain", "store", "keys"]),
-    ("api", &["domain", "store", "keys", "pki", "outbound", "limit", "recognition"]),
+    ("audit", &["domain", "store", "keys", "metrics"]),
+    ("limit", &["domain", "metrics"]),
+    ("recognition", &["domain", "store", "keys", "metrics"]),
+    ("api", &["domain", "store", "keys", "pki", "outbound", "limit", "recognition", "metrics"]),
 ];
 
 #[test]

@@ -19,6 +19,7 @@ use super::problem::{ApiError, Unwritten};
 use super::state::Api;
 use crate::domain::permission::Permission;
 use crate::domain::tenant::Feature;
+use crate::metrics::security::{self, Lack};
 
 /// Whom a route is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +139,13 @@ pub(super) fn audience(method: &Method, pattern: &str) -> Option<Audience> {
     found.map(|(_, _, audience)| *audience)
 }
 
+/// The pattern of a route as the table has it, for whatever must outlive the request; `none` if it is in none.
+pub(super) fn pattern_of(pattern: Option<&str>) -> &'static str {
+    let Some(pattern) = pattern else { return "none" };
+    let pattern = pattern.strip_suffix('/').unwrap_or(pattern);
+    ROUTES.iter().find(|(_, path, _)| pattern == *path).map_or("none", |(_, path, _)| *path)
+}
+
 /// Stands before every route.
 pub(super) async fn guard(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
     let pattern = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
@@ -168,6 +176,9 @@ pub(super) async fn guard(State(api): State<Arc<Api>>, mut request: Request, nex
             return response;
         }
     };
+    let class = limits::class(request.method(), needed);
+    security::used(caller.agreement.tier.as_str(), class.as_str());
+    caller.tell_span();
     request.extensions_mut().insert(caller);
     let mut response = next.run(request).await;
     if response.extensions().get::<Unwritten>().is_some_and(|Unwritten(problem)| problem.code == Code::Unavailable) {
@@ -188,6 +199,7 @@ fn may(caller: &Caller, method: &Method, needed: Option<Permission>) -> Result<(
         };
     };
     if !caller.permissions.allow(needed) {
+        security::forbidden(Lack::Permission);
         tracing::info!(event = "permission_missing", client_id = %caller.tenant, caller = caller.actor(), permission = %needed, "somebody may not do what they asked for");
         let whose = if matches!(caller.who, Who::Key(_)) { "key" } else { "user" };
         return Err(ApiError::because(Code::Forbidden, format!("this {whose} does not have the permission {needed}")));
@@ -196,6 +208,7 @@ fn may(caller: &Caller, method: &Method, needed: Option<Permission>) -> Result<(
     if let Some(feature) = Feature::of(needed).filter(|_| method != Method::DELETE)
         && !caller.agreement.has(feature)
     {
+        security::forbidden(Lack::Feature);
         return Err(ApiError::because(Code::FeatureOff, format!("this tenant does not have {feature}")));
     }
     Ok(())

@@ -27,6 +27,7 @@ use crate::domain::ids::{ApiKeyId, DeviceId, TenantId};
 use crate::domain::permission::Permissions;
 use crate::domain::tenant::Agreement;
 use crate::keys::LoggedIn;
+use crate::metrics::security::{self, Lack, Proof};
 use crate::store::devices::DeviceState;
 use crate::store::{StoreError, TenantTx, credentials, devices, logins, routes};
 
@@ -81,6 +82,15 @@ pub(super) struct CallingDevice {
 }
 
 impl Caller {
+    /// Lets every further line of the request's log say whose it is, and which user's.
+    pub(super) fn tell_span(&self) {
+        let span = tracing::Span::current();
+        span.record("client_id", tracing::field::display(self.tenant));
+        if let Who::User(user) = self.who {
+            span.record("user_id", tracing::field::display(user.user));
+        }
+    }
+
     /// As audit entries name it.
     pub(super) fn actor(&self) -> String {
         match self.who {
@@ -105,6 +115,7 @@ impl FromRequestParts<Arc<Api>> for CallingDevice {
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, ApiError> {
         match calling(parts, api).await? {
             (caller, Standing::Ended) => {
+                security::refused(Proof::Certificate);
                 tracing::warn!(event = "device_refused", client_id = %caller.tenant, device = %caller.device, "its certificate has ended; it may only renew it");
                 Err(ApiError::of(Code::CertificateExpired))
             }
@@ -128,8 +139,14 @@ impl FromRequestParts<Arc<Api>> for RenewingDevice {
 /// The device behind a certificate, and what the certificate is worth: anything but nothing.
 async fn calling(parts: &Parts, api: &Arc<Api>) -> Result<(CallingDevice, Standing), ApiError> {
     let shown = parts.extensions.get::<Peer>().and_then(|peer| peer.device.clone());
-    let shown = shown.ok_or_else(|| ApiError::because(Code::Unauthorized, "a device certificate is needed"))?;
-    let refused = || ApiError::of(Code::DeviceRevoked);
+    let shown = shown.ok_or_else(|| {
+        security::refused(Proof::Nothing);
+        ApiError::because(Code::Unauthorized, "a device certificate is needed")
+    })?;
+    let refused = || {
+        security::refused(Proof::Certificate);
+        ApiError::of(Code::DeviceRevoked)
+    };
     let tenant = routes::tenant_of_device(&api.db, shown.id).await?.ok_or_else(refused)?;
     let device = api.db.tenant(tenant, move |tx| Box::pin(devices::get(tx, shown.id))).await?;
     let held = Held {
@@ -177,11 +194,15 @@ impl Api {
         limits::admit_address(self, address)?;
         let unauthorized = || ApiError::of(Code::Unauthorized);
         let Some(header) = headers.get(header::AUTHORIZATION) else {
-            let cookie = cookie(headers).ok_or_else(unauthorized)?;
+            let cookie = cookie(headers).ok_or_else(|| {
+                security::refused(Proof::Nothing);
+                unauthorized()
+            })?;
             let found = self.custody.recognise_cookie(cookie).await?;
-            let user = found.ok_or_else(|| self.refused(address, "cookie"))?;
+            let user = found.ok_or_else(|| self.refused(address, "cookie", Proof::Cookie))?;
             let sent = headers.get(CSRF).and_then(|value| value.to_str().ok());
             if !method.is_safe() && !user.is_from_its_page(sent) {
+                security::refused(Proof::Csrf);
                 tracing::warn!(event = "csrf_refused", client_id = %user.tenant, user = %user.user, "a cookie came without its token");
                 return Err(ApiError::because(
                     Code::Forbidden,
@@ -190,21 +211,27 @@ impl Api {
             }
             return by_login(user);
         };
-        let header = header.to_str().map_err(|_| unauthorized())?;
+        let malformed = |error: ApiError| {
+            security::refused(Proof::Malformed);
+            error
+        };
+        let header = header.to_str().map_err(|_| malformed(unauthorized()))?;
         if let Some((scheme, token)) = header.split_once(' ')
             && scheme.eq_ignore_ascii_case("Bearer")
         {
             let found = self.custody.recognise_token(token).await?;
-            return by_login(found.ok_or_else(|| self.refused(address, "token"))?);
+            return by_login(found.ok_or_else(|| self.refused(address, "token", Proof::Token))?);
         }
-        let key =
-            ApiKey::from_header(header).map_err(|error| ApiError::because(Code::Unauthorized, error.to_string()))?;
+        let key = ApiKey::from_header(header)
+            .map_err(|error| malformed(ApiError::because(Code::Unauthorized, error.to_string())))?;
         let Some(found) = self.custody.recognise(&key).await? else {
+            security::refused(Proof::ApiKey);
             tracing::warn!(event = "authentication_failed", key = %key.id, "an API key was refused");
             limits::note_refused(self, address);
             return Err(unauthorized());
         };
         if found.suspended {
+            security::forbidden(Lack::Service);
             tracing::info!(event = "tenant_suspended", client_id = %found.tenant, key = %key.id, "a key of a suspended tenant was refused");
             return Err(ApiError::of(Code::TenantSuspended));
         }
@@ -218,7 +245,8 @@ impl Api {
     }
 
     /// Counts what was refused, as keys are counted.
-    fn refused(&self, address: IpAddr, what: &'static str) -> ApiError {
+    fn refused(&self, address: IpAddr, what: &'static str, proof: Proof) -> ApiError {
+        security::refused(proof);
         tracing::info!(event = "authentication_failed", what, "a log-in was refused");
         limits::note_refused(self, address);
         ApiError::because(Code::Unauthorized, "this log-in is not good (any more): refresh it, or log in again")
@@ -227,6 +255,7 @@ impl Api {
 
 fn by_login(user: LoggedIn) -> Result<Caller, ApiError> {
     if user.suspended {
+        security::forbidden(Lack::Service);
         tracing::info!(event = "tenant_suspended", client_id = %user.tenant, user = %user.user, "a user of a suspended tenant was refused");
         return Err(ApiError::of(Code::TenantSuspended));
     }

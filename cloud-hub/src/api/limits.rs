@@ -18,6 +18,7 @@ use super::state::Api;
 use crate::domain::limit::{Class, Micros, Rate, Span, Standing};
 use crate::domain::permission::Permission;
 use crate::limit::{Asked, Bucket};
+use crate::metrics::security;
 
 /// Keys that may be refused of one address before it is not listened to for a while: a program that was set up wrongly, not a
 /// search, which has 2^256 keys before it.
@@ -33,7 +34,7 @@ const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 pub(super) struct Told(Vec<(Asked, Standing)>);
 
 /// The class of a request.
-fn class(method: &Method, permission: Option<Permission>) -> Class {
+pub(super) fn class(method: &Method, permission: Option<Permission>) -> Class {
     match permission {
         Some(Permission::DoorsCommand) => Class::Command,
         Some(Permission::PeopleEnrol) if method == Method::POST => Class::Biometric,
@@ -74,6 +75,7 @@ pub(super) async fn take(
     match told.refusal() {
         None => Ok(told),
         Some((bucket, error)) => {
+            security::limited(bucket.name());
             tracing::info!(event = "rate_limited", client_id = %caller.tenant, caller = caller.actor(), limit = bucket.name(), "a request was above a limit");
             Err((error, told))
         }
@@ -86,6 +88,7 @@ pub(super) fn admit_address(api: &Api, address: IpAddr) -> Result<(), ApiError> 
     if standing.admits {
         return Ok(());
     }
+    security::limited(Bucket::Refused.name());
     let detail =
         "too many keys from this address were refused; the next one is looked at after the time in Retry-After";
     Err(ApiError::because(Code::RateLimited, detail).retry_after(seconds(standing.wait)))
@@ -95,6 +98,7 @@ pub(super) fn admit_address(api: &Api, address: IpAddr) -> Result<(), ApiError> 
 pub(super) fn note_refused(api: &Api, address: IpAddr) {
     let standing = api.limiter.take_stranger(stranger(address), refused_keys(api));
     if standing.remaining == 0 {
+        security::address_locked();
         tracing::warn!(event = "authentication_burst", peer = %address, "so many keys of an address were refused that it is not listened to for a while");
     }
 }
@@ -104,6 +108,7 @@ pub(super) fn take_free(api: &Api, address: IpAddr, each: Asked, all: Asked) -> 
     for (owner, asked) in [(stranger(address), each), (0, all)] {
         let standing = api.limiter.take_stranger(owner, asked);
         if !standing.admits {
+            security::limited(asked.bucket.name());
             return Err(ApiError::of(Code::RateLimited).retry_after(seconds(standing.wait)));
         }
     }

@@ -30,6 +30,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use super::peer::Peer;
+use crate::metrics::http as measured;
 
 /// After an accept error (usually: no file descriptors) the loop waits this long instead of spinning.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -88,17 +89,19 @@ pub async fn serve(
         let Some(place) = admit(&total, &addresses, peer.ip(), options.max_per_address) else {
             // Dropping the socket closes it: cheaper than a handshake only to say no.
             tracing::debug!("a connection above the cap is closed");
+            measured::not_admitted();
             continue;
         };
         let acceptor = TlsAcceptor::from(tls.load_full());
         let work = connection(stream, peer, acceptor, routes.clone(), options.clone(), stop.clone());
         let cut = cut.clone();
+        let open = measured::connected();
         tasks.spawn(async move {
             tokio::select! {
                 () = work => {}
                 () = cut.cancelled() => {}
             }
-            drop(place);
+            drop((place, open));
         });
     }
     tasks.close();
@@ -177,8 +180,14 @@ async fn connection(
     let _ = stream.set_nodelay(true);
     let mut stream = match tokio::time::timeout(options.handshake_timeout, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tell_refusal(address, &error),
-        Err(_) => return tracing::debug!(peer = %address, "a TLS handshake took too long"),
+        Ok(Err(error)) => {
+            measured::handshake_failed();
+            return tell_refusal(address, &error);
+        }
+        Err(_) => {
+            measured::handshake_failed();
+            return tracing::debug!(peer = %address, "a TLS handshake took too long");
+        }
     };
     // hyper starts its own timer for the head only once it polls for a request; a silent socket is bounded here.
     match tokio::time::timeout(options.header_timeout, stream.fill_buf()).await {

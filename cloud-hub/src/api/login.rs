@@ -31,6 +31,7 @@ use crate::domain::limit::Rate;
 use crate::domain::user;
 use crate::keys::{ACCESS_LIFE, Entered, Granted, Refreshed};
 use crate::limit::{Asked, Bucket};
+use crate::metrics::security::{self, Lack, Proof};
 use crate::store::logins::Kind;
 
 /// An office behind one address in the morning.
@@ -127,11 +128,13 @@ pub(super) fn new_password(pointer: &str, password: String) -> Result<Zeroizing<
 /// The refusal of a name that is locked.
 pub(super) fn locked(until: OffsetDateTime, now: OffsetDateTime) -> ApiError {
     let seconds = u32::try_from((until - now).whole_seconds() + 1).unwrap_or(1).max(1);
+    security::name_locked();
     let detail = format!("too many passwords by this name were wrong: come back in {seconds} s");
     ApiError::because(Code::RateLimited, detail).retry_after(seconds)
 }
 
 fn suspended(tenant: TenantId) -> ApiError {
+    security::forbidden(Lack::Service);
     tracing::info!(event = "tenant_suspended", client_id = %tenant, "a user of a suspended tenant was refused");
     ApiError::of(Code::TenantSuspended)
 }
@@ -194,6 +197,7 @@ pub(super) async fn login(
     match api.custody.log_in(TenantId(asked.tenant), &asked.login, password, kind).await? {
         Entered::In(granted) => Ok(private(*granted)),
         Entered::Refused => {
+            security::refused(Proof::Password);
             tracing::warn!(event = "login_refused", client_id = %asked.tenant, peer = %peer.address.ip(), "a name and a password were refused");
             Err(ApiError::because(Code::Unauthorized, "name and password are not those of a user who may log in"))
         }
@@ -227,6 +231,7 @@ pub(super) async fn refresh(
     match api.custody.refresh(&Zeroizing::new(asked.refresh_token)).await? {
         Refreshed::In(granted) => Ok(private(*granted)),
         Refreshed::Refused => {
+            security::refused(Proof::RefreshToken);
             Err(ApiError::because(Code::Unauthorized, "this refresh token is not good (any more): log in again"))
         }
         Refreshed::Suspended(tenant) => Err(suspended(tenant)),
@@ -257,6 +262,7 @@ pub(super) async fn accept(
     if api.custody.accept_invitation(&invitation, password).await? {
         return Ok(StatusCode::NO_CONTENT);
     }
+    security::refused(Proof::Invitation);
     Err(ApiError::because(Code::Unauthorized, "this invitation is not good (any more): ask for another one"))
 }
 

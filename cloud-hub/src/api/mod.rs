@@ -63,6 +63,7 @@ use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Predicate as _};
 use wire_contract::{Code, paths};
 
+use crate::metrics::http as measured;
 use problem::ApiError;
 pub use state::{Api, BrokerControl, BrokerError, EnrolmentLimits, Settings};
 
@@ -173,6 +174,7 @@ fn ordinary() -> Router<Arc<Api>> {
         .route("/v1/recognition/verify", post(recognition::people::verify))
         .route("/v1/recognition/identify", post(recognition::people::identify))
         .route("/v1/recognition/search", post(recognition::people::search))
+        .route_layer(middleware::from_fn(recognition::measure))
         .layer(DefaultBodyLimit::max(MAX_FORM_BYTES));
     let logs = Router::new()
         .route(&format!("{}/{{command}}", paths::DEVICE_LOGS), put(answers::put_logs))
@@ -196,6 +198,7 @@ fn ordinary() -> Router<Arc<Api>> {
 fn panicked(panic: Box<dyn std::any::Any + Send + 'static>) -> Response {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+    measured::panicked();
     tracing::error!(event = "handler_panicked", panic = %text, "a handler panicked");
     let mut response = ApiError::of(Code::Internal).into_response();
     *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;

@@ -1,19 +1,24 @@
-//! The outermost layer: a request id, one log line a request, and problems written out.
+//! The outermost layer: a request id and a place in a trace, one log line a request, what is counted of it, and problems written out.
 //!
 //! Deliberately absent from the log: bodies, query strings, and paths with ids of people in them (the route's pattern
 //! is logged instead).
 
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderValue, Response, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use axum::middleware::Next;
 use tracing::Instrument as _;
 use wire_contract::{Code, Problem, problem};
 
+use super::access::pattern_of;
 use super::problem::Unwritten;
 use crate::clock::Clock;
+use crate::domain::trace::{self, Trace};
+use crate::metrics::http as measured;
 
 const REQUEST_ID: &str = "x-request-id";
+const TRACE_PARENT: &str = "traceparent";
+const TRACE_STATE: &str = "tracestate";
 /// Longer ids of clients are replaced: they would only fill the log.
 const MAX_REQUEST_ID: usize = 64;
 
@@ -22,18 +27,33 @@ pub(super) async fn observe(State(clock): State<Clock>, request: Request, next: 
     let id = request_id(&request, &clock);
     let path = request.uri().path().to_owned();
     let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().map_or("(none)", MatchedPath::as_str).to_owned();
+    let route = pattern_of(request.extensions().get::<MatchedPath>().map(MatchedPath::as_str));
     let begun = tokio::time::Instant::now();
-    let span = tracing::info_span!("request", request_id = %id);
-    let mut response = next.run(request).instrument(span).await;
+    let (trace, state) = trace_of(request.headers());
+    // The level of errors: whatever is logged of the request has these fields, however little is logged.
+    let span = tracing::error_span!(
+        "request",
+        request_id = %id,
+        trace_id = trace.trace_id(),
+        span_id = trace.span_id(),
+        client_id = tracing::field::Empty,
+        user_id = tracing::field::Empty,
+    );
+    let under_way = measured::begin();
+    let mut response = next.run(request).instrument(span.clone()).await;
+    drop(under_way);
     let status = response.status().as_u16();
-    let processing_time = begun.elapsed().as_secs_f64();
+    let took = begun.elapsed();
+    measured::answered(method.as_str(), route, status, took);
+    let processing_time = took.as_secs_f64();
     // Probes come every few seconds and say nothing unless they fail.
-    if route.starts_with("/health") && status < 400 {
-        tracing::debug!(component = "api", event = "request", %method, route, status, processing_time, request_id = %id);
-    } else {
-        tracing::info!(component = "api", event = "request", %method, route, status, processing_time, request_id = %id);
-    }
+    span.in_scope(|| {
+        if route.starts_with("/health") && status < 400 {
+            tracing::debug!(component = "api", event = "request", %method, route, status, processing_time);
+        } else {
+            tracing::info!(component = "api", event = "request", %method, route, status, processing_time);
+        }
+    });
     if let Some(Unwritten(problem)) = response.extensions_mut().remove() {
         write(&mut response, *problem, path, &id);
     } else if is_bare_error(&response) {
@@ -43,8 +63,25 @@ pub(super) async fn observe(State(clock): State<Clock>, request: Request, next: 
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
+    if let Ok(value) = HeaderValue::from_str(&trace.to_string()) {
+        response.headers_mut().insert(TRACE_PARENT, value);
+    }
+    if let Some(value) = state.and_then(|state| HeaderValue::from_str(&state).ok()) {
+        response.headers_mut().insert(TRACE_STATE, value);
+    }
     response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
+}
+
+/// The request's place in a trace, and what is passed on beside it.
+fn trace_of(headers: &HeaderMap) -> (Trace, Option<String>) {
+    // One header, or none: of two nobody knows which is meant.
+    let mut parents = headers.get_all(TRACE_PARENT).iter();
+    let parent = parents.next().filter(|_| parents.next().is_none()).and_then(|value| value.to_str().ok());
+    let states: Result<Vec<&str>, _> = headers.get_all(TRACE_STATE).iter().map(HeaderValue::to_str).collect();
+    let state = states.map(|states| states.join(",")).unwrap_or_default();
+    let state = (!state.is_empty() && trace::passes_on(parent, &state)).then_some(state);
+    (Trace::of(parent, rand::random()), state)
 }
 
 fn request_id(request: &Request, clock: &Clock) -> String {

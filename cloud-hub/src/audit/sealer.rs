@@ -24,6 +24,7 @@ use crate::clock::Clock;
 use crate::domain::audit::Head;
 use crate::domain::ids::TenantId;
 use crate::keys::Keyring;
+use crate::metrics::security;
 use crate::store::audit::sealing::{self, BATCH, StoredHead};
 use crate::store::leadership::Candidate;
 use crate::store::{Database, StoreError, TenantTx, erasure, routes};
@@ -173,7 +174,11 @@ impl Sealer {
                 Ok(sealed) => {
                     rounds.stuck.remove(&tenant);
                     rounds.moved.insert(tenant);
-                    more |= sealed == BATCH;
+                    more |= sealed.count == BATCH;
+                    if let Some(oldest) = sealed.oldest {
+                        let age = std::time::Duration::try_from(self.clock.now() - oldest).unwrap_or_default();
+                        security::sealed(sealed.count, age);
+                    }
                 }
                 // One tenant's trouble is no reason to leave the others' entries without a place.
                 Err(error) => {
@@ -220,6 +225,7 @@ impl Sealer {
             tracing::info!(event = "audit_heads_written", "signed heads of the audit can be written again");
         }
         for head in unwritten {
+            security::head_written();
             if self.heads.log {
                 tracing::info!(event = "audit_head", client_id = %head.tenant, head = %heads::line(&head), "how far a tenant's audit goes, signed");
             }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 pub use tree::{
     AuditConfig, BrokerConfig, Config, DataConfig, DatabaseConfig, EmbeddedConfig, EnrolmentConfig,
-    HomeAssistantConfig, LogConfig, ModelsConfig, ServerConfig, WebhooksConfig,
+    HomeAssistantConfig, LogConfig, MetricsConfig, ModelsConfig, ServerConfig, WebhooksConfig,
 };
 pub use values::{HumanDuration, MaybeAddress, MaybePath, Secret};
 
@@ -178,6 +178,17 @@ mod tests {
         assert!(message.contains("line 2") && message.contains("127.0.0.1:8884"), "{message}");
         let message = from("[broker]\nconsumer_address = \"broker:8884\"\n", &[]).unwrap_err().to_string();
         assert!(message.contains("broker.consumer_password_file"), "{message}");
+    }
+
+    #[test]
+    fn metrics_are_told_nowhere_unless_an_address_says_where() {
+        assert_eq!(from("", &[]).unwrap().metrics.listen.0, None);
+        let set = from("[metrics]\nlisten = \"127.0.0.1:9464\"\n", &[]).unwrap();
+        assert_eq!(set.metrics.listen.0, Some("127.0.0.1:9464".parse().unwrap()));
+        for (wrong, word) in [("listen = \"9464\"", "no address"), ("listn = \"\"", "listn")] {
+            let message = from(&format!("[metrics]\n{wrong}\n"), &[]).unwrap_err().to_string();
+            assert!(message.contains("line 2") && message.contains(word), "{message}");
+        }
     }
 
     #[test]

@@ -48,6 +48,8 @@ pub struct Config {
     pub galleries: GalleriesConfig,
     /// Heads of the audit.
     pub audit: AuditConfig,
+    /// Metrics for Prometheus.
+    pub metrics: MetricsConfig,
     /// Announcements for Home Assistant.
     pub home_assistant: HomeAssistantConfig,
 }
@@ -269,6 +271,14 @@ section! {
 }
 
 section! {
+    /// `[metrics]`
+    MetricsConfig, PartialMetrics {
+        /// Where they are told, if anywhere.
+        listen: MaybeAddress,
+    }
+}
+
+section! {
     /// `[home_assistant]`
     HomeAssistantConfig, PartialHomeAssistant {
         /// Tenants whose devices are announced.
@@ -310,6 +320,8 @@ pub(super) struct PartialConfig {
     galleries: PartialGalleries,
     #[serde(default)]
     audit: PartialAudit,
+    #[serde(default)]
+    metrics: PartialMetrics,
     #[serde(default)]
     home_assistant: PartialHomeAssistant,
 }

@@ -6,6 +6,7 @@
 //! How the hub's modules may import one another (proven by a test over the sources):
 //! `domain` nothing; `store` only `domain`; `pki` only `domain`; `keys` only `domain` and `store`;
 //! `ingest`, `publish`, `notify`, `jobs`, `audit` and `api` those four and never one another; `wiring` all.
+//! Whoever has something to count imports `metrics`, which imports nothing.
 //! The keys in use ([`vault`]) are values and live here, so that `store` can seal what it writes; where keys
 //! come from (files, the key store, wrapped rows) is the business of `keys`.
 
@@ -34,6 +35,7 @@ pub mod rest;
 pub mod retry;
 pub mod rotation;
 pub mod tenant;
+pub mod trace;
 pub mod twin;
 pub mod user;
 pub mod vault;

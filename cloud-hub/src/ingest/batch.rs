@@ -20,6 +20,7 @@ use crate::domain::ids::{DeviceId, EventId, TenantId};
 use crate::domain::message::{Incoming, Outgoing};
 use crate::domain::verdict::{self, Ruling};
 use crate::keys::{Accepted, DeviceLinks, KeysError};
+use crate::metrics::broker as measured;
 use crate::store::audit::{self, Entry};
 use crate::store::{Database, StoreError, TenantTx, devices, events, routes, streams};
 
@@ -94,8 +95,22 @@ struct Decided {
     stream: StreamId,
     verdict: Verdict,
     stored: usize,
+    /// Events that were there before.
+    repeated: usize,
     /// Whether the batch was one that can never be stored.
     refused: bool,
+}
+
+impl Decided {
+    /// Counts what was committed.
+    fn measure(&self) {
+        measured::batch(match self.verdict {
+            _ if self.refused => measured::Batch::Refused,
+            Verdict::Ok => measured::Batch::Committed { events: self.stored, repeated: self.repeated },
+            Verdict::Rewind => measured::Batch::Rewind,
+            Verdict::Conflict => measured::Batch::Conflict,
+        });
+    }
 }
 
 impl Ingest {
@@ -123,6 +138,7 @@ impl Ingest {
         }
         let this = self.clone();
         let decided = self.db.tenant(tenant, move |tx| Box::pin(async move { this.write(tx, &message).await })).await?;
+        decided.measure();
         let ack = self.ack(tenant, device, &decided).await?;
         // A closed channel means that the hub is stopping; the device asks again when it is back.
         let _ = acks.send(ack).await;
@@ -144,7 +160,7 @@ impl Ingest {
         let locked = streams::lock(tx, device, &stream).await?;
         let (first, last) = batch.range()?;
         let stored = events::stored_ids(tx, device, &stream, first.0, last.0).await?;
-        let decided = |verdict, stored| Decided { stream: batch.stream, verdict, stored, refused: false };
+        let decided = |verdict, stored| Decided { stream: batch.stream, verdict, stored, repeated: 0, refused: false };
         devices::seen(tx, device, now).await?;
         match verdict::rule(locked.committed, &stored, &pairs)? {
             Ruling::Rewind => Ok(decided(Verdict::Rewind, 0)),
@@ -164,7 +180,8 @@ impl Ingest {
                 if !new.is_empty() {
                     self.store(tx, device, &stream, &new, through, now).await?;
                 }
-                Ok(decided(Verdict::Ok, new.len()))
+                let repeated = batch.events.len() - new.len();
+                Ok(Decided { repeated, ..decided(Verdict::Ok, new.len()) })
             }
         }
     }
@@ -226,7 +243,7 @@ impl Ingest {
         streams::lock(tx, device, &stream.to_string()).await?;
         devices::seen(tx, device, now).await?;
         self.tell_conflict(tx, device, stream, None, Code::BatchRefused, now).await?;
-        Ok(Decided { stream, verdict: Verdict::Conflict, stored: 0, refused: true })
+        Ok(Decided { stream, verdict: Verdict::Conflict, stored: 0, repeated: 0, refused: true })
     }
 
     /// Tells the operator, once a stream.

@@ -19,6 +19,7 @@ use super::batch::{Ingest, Refused, new_events};
 use crate::domain::ids::{DeviceId, TenantId};
 use crate::domain::message::{Incoming, Outgoing};
 use crate::keys::Accepted;
+use crate::metrics::broker as measured;
 use crate::store::audit::{self, Entry};
 use crate::store::{TenantTx, devices, events, streams};
 
@@ -61,6 +62,9 @@ impl Ingest {
             Err(refused) if refused.may_be_one_batch_alone() => Stored::default(),
             Err(refused) => return shared_by_all(refused, messages.len()),
         };
+        for count in stored.counts.values() {
+            measured::batch(measured::Batch::Committed { events: *count, repeated: 0 });
+        }
         let told = self.acknowledge(tenant, &stored, acks).await.map_err(Arc::new);
         let mut results = Vec::with_capacity(messages.len());
         for (index, message) in messages.iter().enumerate() {

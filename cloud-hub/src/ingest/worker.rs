@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::{Ingest, Refused};
 use crate::chain::chain;
 use crate::domain::ids::{DeviceId, TenantId};
 use crate::domain::message::{Incoming, Outgoing};
+use crate::metrics::broker as measured;
 
 /// Transactions at once. Those of one tenant write in turn (its feed has one order), so that more than two wait for nothing but
 /// each other: while one writes, the other reads its batches.
@@ -45,6 +47,7 @@ pub async fn run(ingest: Ingest, mut messages: mpsc::Receiver<Incoming>, acks: m
             }
         };
         let Some(message) = message else { break };
+        measured::ingest_queue(messages.len());
         let mut hasher = DefaultHasher::new();
         message.device.hash(&mut hasher);
         let index = usize::try_from(hasher.finish() % (WORKERS as u64)).expect("a remainder of 2 fits");
@@ -74,7 +77,9 @@ async fn work(ingest: Ingest, mut messages: mpsc::Receiver<Incoming>, acks: mpsc
 /// before it did.
 async fn take(ingest: &Ingest, tenant: TenantId, mut messages: Vec<Incoming>, acks: &mpsc::Sender<Outgoing>) {
     for tries_left in (0..TRIES).rev() {
+        let begun = Instant::now();
         let results = ingest.take_all(tenant, messages.clone(), acks).await;
+        measured::taken_in(begun.elapsed());
         let mut again = Vec::new();
         for (message, result) in messages.into_iter().zip(results) {
             match result {
@@ -107,9 +112,11 @@ fn tell(tenant: TenantId, device: DeviceId, result: Result<usize, Refused>) {
     match result {
         Ok(stored) => tracing::debug!(%tenant, %device, stored, "batch committed"),
         Err(refused) if refused.by_the_devices_fault() => {
+            measured::batch(measured::Batch::Refused);
             tracing::warn!(%tenant, %device, error = %chain(&refused), "batch refused");
         }
         Err(failed) => {
+            measured::batch(measured::Batch::Failed);
             tracing::error!(%tenant, %device, error = %chain(&failed), "batch not committed; the device sends it again");
         }
     }

@@ -21,6 +21,7 @@ use crate::domain::ids::{LoginId, TenantId, UserId};
 use crate::domain::permission::Role;
 use crate::domain::tenant::Agreement;
 use crate::domain::user::{self, State};
+use crate::metrics::recognition::Cache;
 use crate::store::audit::Action;
 use crate::store::logins::{self, Admission, Kind, NewLogin, Spent};
 use crate::store::{StoreError, users};
@@ -46,6 +47,8 @@ pub(super) struct KnownLogin {
 }
 
 impl Belief for KnownLogin {
+    const CACHE: Cache = Cache::Logins;
+
     fn tenant(&self) -> TenantId {
         self.tenant
     }

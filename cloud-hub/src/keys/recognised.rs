@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::Recognised;
 use crate::domain::ids::{ApiKeyId, TenantId};
+use crate::metrics::recognition::{Cache, looked_up};
 
 /// How long somebody is believed without asking.
 const BELIEVED: Duration = Duration::from_secs(2);
@@ -21,6 +22,9 @@ const MAX_KNOWN: usize = 10_000;
 
 /// Something that was recognised.
 pub(super) trait Belief: Copy {
+    /// As metrics name what is remembered.
+    const CACHE: Cache;
+
     /// Whose it is.
     fn tenant(&self) -> TenantId;
     /// When it ends by itself, if it does.
@@ -39,6 +43,8 @@ pub(super) struct Known {
 }
 
 impl Belief for Known {
+    const CACHE: Cache = Cache::ApiKeys;
+
     fn tenant(&self) -> TenantId {
         self.recognised.tenant
     }
@@ -76,9 +82,12 @@ impl<K: Copy + Eq + Hash, V: Belief> Believed<K, V> {
     /// What is still believed at `now`.
     pub(super) fn get(&self, id: K, now: OffsetDateTime) -> Option<V> {
         let held = self.0.lock();
-        let (known, read) = held.known.get(&id)?;
-        let ended = known.ends_at().is_some_and(|end| end <= now);
-        (read.elapsed() < BELIEVED && !ended).then_some(*known)
+        let found = held.known.get(&id).filter(|(known, read)| {
+            let ended = known.ends_at().is_some_and(|end| end <= now);
+            read.elapsed() < BELIEVED && !ended
+        });
+        looked_up(V::CACHE, found.is_some());
+        found.map(|(known, _)| *known)
     }
 
     /// To be asked before the database is, and given to [`Believed::remember`].

@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use crate::domain::ids::ApiKeyId;
 use crate::domain::limit::{Class, Micros, Pressure, Rate, Span, Standing};
+use crate::metrics::security as measured;
 pub use shared::{Shared, SharedError};
 use table::Table;
 
@@ -130,6 +131,13 @@ impl Limiter {
     /// Notes that somebody was turned away for want of room to work.
     pub fn turned_away(&self) {
         self.turned_away.store(true, Ordering::Relaxed);
+    }
+
+    /// Tells how many limits are in use, and how much of them callers have.
+    pub fn measure(&self) {
+        let share = self.pressure.lock().share();
+        let (tenants, strangers) = (self.tenants.len(), self.strangers.len());
+        measured::limits(tenants, strangers, table::MAX_BUCKETS, share, self.shared_answers());
     }
 
     /// Whether the shared store answers; `None` if there is none.

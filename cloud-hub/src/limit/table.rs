@@ -13,7 +13,7 @@ use super::{Asked, Bucket};
 use crate::domain::limit::{Micros, Standing, ask};
 
 /// Buckets at most. The table of a million takes some 36 MiB.
-const MAX_BUCKETS: usize = 1 << 20;
+pub(super) const MAX_BUCKETS: usize = 1 << 20;
 /// Parts with a lock each, so that two tenants seldom wait for each other.
 const PARTS: usize = 64;
 /// Of so many buckets the one nearest to being as good as new goes when all are in use.
@@ -100,8 +100,8 @@ impl Table {
         self.hash.hash_one((owner, bucket))
     }
 
-    #[cfg(test)]
-    fn len(&self) -> usize {
+    /// Buckets in use.
+    pub(super) fn len(&self) -> usize {
         self.parts.iter().map(|part| part.lock().until.len()).sum()
     }
 }

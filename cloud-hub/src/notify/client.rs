@@ -13,6 +13,7 @@ use futures::future::BoxFuture;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::Url;
 
+use crate::domain::trace::Trace;
 use crate::outbound::address::{AddressError, AddressPolicy};
 use crate::outbound::signature;
 
@@ -65,6 +66,8 @@ pub struct Message<'a> {
     pub id: &'a str,
     /// `webhook-timestamp`: when this attempt is made, Unix seconds.
     pub timestamp: i64,
+    /// The attempt's own trace, which its lines in the hub's log have too.
+    pub trace: &'a Trace,
     /// The JSON body.
     pub body: Bytes,
 }
@@ -109,6 +112,7 @@ impl WebhookClient {
         let request = client
             .post(url.clone())
             .header("content-type", "application/json")
+            .header("traceparent", message.trace.to_string())
             .header("webhook-id", message.id)
             .header("webhook-timestamp", message.timestamp)
             .header("webhook-signature", signature::sign(secret, message.id, message.timestamp, &message.body))

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use time::OffsetDateTime;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 use wire_contract::webhook::WebhookBody;
@@ -22,7 +23,9 @@ use crate::clock::Clock;
 use crate::domain::ids::{EndpointId, TenantId};
 use crate::domain::rest::Rests;
 use crate::domain::retry::{Next, Outcome, after_attempt};
+use crate::domain::trace::Trace;
 use crate::keys::{Custody, KeysError};
+use crate::metrics::webhooks as measured;
 use crate::store::webhooks::{self, Delivery};
 use crate::store::{Database, StoreError, routes};
 
@@ -177,14 +180,17 @@ impl Notifier {
 
     /// Makes one attempt and writes down its outcome. Returns whether anybody answered.
     async fn deliver(&self, tenant: TenantId, delivery: Delivery) -> bool {
-        let outcome = match self.attempt(tenant, &delivery).await {
+        let (_under_way, begun) = (measured::begin(), Instant::now());
+        let trace = Trace::begin(rand::random());
+        let outcome = match self.attempt(tenant, &delivery, &trace).await {
             Ok(attempt) => attempt,
             Err(error) => {
                 tracing::error!(event = "webhook_not_sendable", client_id = %tenant, delivery = %delivery.id, %error, "a delivery cannot be made");
                 Attempt::Failed
             }
         };
-        tracing::debug!(event = "webhook_attempt", client_id = %tenant, delivery = %delivery.id, attempts = delivery.attempts, outcome = ?outcome);
+        measured::attempted(judge(&outcome).2, begun.elapsed());
+        tracing::debug!(event = "webhook_attempt", trace_id = %trace.trace_id(), span_id = %trace.span_id(), client_id = %tenant, delivery = %delivery.id, attempts = delivery.attempts, outcome = ?outcome);
         if let Err(error) = self.write_down(tenant, &delivery, &outcome).await {
             // The lease runs out and the attempt is made again: at least once, as promised.
             tracing::warn!(event = "webhook_outcome_lost", client_id = %tenant, delivery = %delivery.id, %error, "an outcome was not written");
@@ -192,7 +198,7 @@ impl Notifier {
         matches!(outcome, Attempt::Answered { .. })
     }
 
-    async fn attempt(&self, tenant: TenantId, delivery: &Delivery) -> Result<Attempt, DeliveryError> {
+    async fn attempt(&self, tenant: TenantId, delivery: &Delivery, trace: &Trace) -> Result<Attempt, DeliveryError> {
         let keys = self.custody.tenant_keys(tenant).await?;
         let secret =
             keys.open_webhook_secret(delivery.id.endpoint, &delivery.secret_sealed).map_err(KeysError::from)?;
@@ -202,13 +208,17 @@ impl Notifier {
         let body = serde_json::to_vec(&WebhookBody::of(&event, WireTenant(tenant.0), device))?;
         let id = delivery.event.to_string();
         let timestamp = self.clock.now().unix_timestamp();
-        Ok(self.client.send(&url, secret.as_slice(), &Message { id: &id, timestamp, body: Bytes::from(body) }).await)
+        let message = Message { id: &id, timestamp, trace, body: Bytes::from(body) };
+        Ok(self.client.send(&url, secret.as_slice(), &message).await)
     }
 
     async fn write_down(&self, tenant: TenantId, delivery: &Delivery, attempt: &Attempt) -> Result<(), StoreError> {
         let (id, endpoint, now) = (delivery.id, delivery.id.endpoint, self.clock.now());
         let (outcome, status, word) = judge(attempt);
         let next = after_attempt(delivery.attempts, outcome, rand::random());
+        if next == Next::GiveUp {
+            measured::given_up();
+        }
         self.db
             .tenant(tenant, move |tx| {
                 Box::pin(async move {

@@ -20,6 +20,7 @@ use wire_contract::UpChannel;
 
 use super::connection::{Broker, SessionEnd, Subscribed, filter_of, refused};
 use crate::domain::message::Incoming;
+use crate::metrics::broker as measured;
 
 /// Longer than on the other connection, which notices a dead broker for both, so that batches wait while a database starts again
 /// or is taken over. Not for minutes: for as long the broker would go on giving a dead host's share of the batches to nobody.
@@ -59,6 +60,7 @@ pub(super) async fn session(
                     tracing::warn!("a message on a topic that no device writes was ignored");
                     continue;
                 };
+                measured::received(message.channel.as_str());
                 if batches.send(message).await.is_err() {
                     // Ingest has ended; the other tasks go on until the stop.
                     std::future::pending::<()>().await;

@@ -27,6 +27,7 @@ use wire_contract::{UpChannel, topic};
 use super::outbox::{Parcel, Receipt};
 use super::{Inboxes, Publisher, batches, commands, twins};
 use crate::domain::message::{Incoming, Wish};
+use crate::metrics::broker::{self as measured, Acknowledged};
 
 /// Publishes under way at once. Below the broker's receive maximum (20 at the embedded one).
 const WINDOW: usize = 16;
@@ -188,6 +189,7 @@ pub(super) async fn run(publisher: Publisher, parcels: mpsc::Receiver<Parcel>, i
             end = batches::session(&publisher.broker, &inboxes.batches, &subscribed) => end,
         };
         line.served.send_replace(false);
+        measured::session_ended();
         // A session that worked starts the pauses anew.
         pause = if line.connected.send_replace(false) { PAUSES.0 } else { (pause * 2).min(PAUSES.1) };
         tracing::warn!(error = %end, pause_ms = pause.as_millis(), "broker session ended; connecting again");
@@ -251,6 +253,7 @@ async fn session(
             Event::Outgoing(Sent::Publish(id)) => {
                 let mut waiting = waiting.lock();
                 if let Some(parcel) = waiting.queued.pop_front() {
+                    measured::published();
                     waiting.sent.insert(id, parcel);
                 }
             }
@@ -323,6 +326,11 @@ fn acknowledged(waiting: &Mutex<Unacknowledged>, id: u16, reason: PubAckReason) 
             Receipt::Refused
         }
     };
+    measured::acknowledged(match said {
+        Receipt::Taken => Acknowledged::Taken,
+        Receipt::ForNobody => Acknowledged::ForNobody,
+        Receipt::Refused => Acknowledged::Refused,
+    });
     if let Some(receipt) = parcel.receipt {
         let _ = receipt.send(said);
     }
@@ -339,6 +347,7 @@ async fn send(
     loop {
         let place = Arc::clone(&window).acquire_owned().await.expect("the window is never closed");
         let Some(Parcel { message, receipt }) = parcels.recv().await else { return };
+        measured::outbox(parcels.len());
         let (topic, retain) = (message.topic.to_string(), message.topic.kept_by_the_broker());
         waiting.lock().queued.push_back(Waiting {
             since: Instant::now(),
@@ -357,7 +366,9 @@ async fn send(
 fn deliver(topic: &[u8], payload: &[u8], inboxes: &Inboxes) {
     let topic = std::str::from_utf8(topic).unwrap_or_default();
     if let Some(wish) = Wish::on(topic, payload) {
+        measured::received(measured::HOME_ASSISTANT);
         if inboxes.commands.try_send(commands::Input::Wished(wish)).is_err() {
+            measured::dropped(measured::HOME_ASSISTANT);
             tracing::warn!(%topic, "the hub is behind; a word of a Home Assistant was dropped");
         }
         return;
@@ -367,6 +378,7 @@ fn deliver(topic: &[u8], payload: &[u8], inboxes: &Inboxes) {
         return;
     };
     let (channel, device) = (message.channel, message.device);
+    measured::received(channel.as_str());
     let full = match channel {
         UpChannel::Gallery => inboxes.reports.try_send(message).is_err(),
         UpChannel::Cmd => inboxes.commands.try_send(commands::Input::Said(message)).is_err(),
@@ -375,6 +387,7 @@ fn deliver(topic: &[u8], payload: &[u8], inboxes: &Inboxes) {
         _ => false,
     };
     if full {
+        measured::dropped(channel.as_str());
         tracing::warn!(%channel, %device, "the hub is behind; a message was dropped");
     }
 }

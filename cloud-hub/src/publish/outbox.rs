@@ -3,6 +3,7 @@
 use tokio::sync::{mpsc, oneshot};
 
 use crate::domain::message::Outgoing;
+use crate::metrics::broker::outbox;
 
 /// Messages waiting for the connection. Full means that producers wait: the broker is slower than the hub.
 const CAPACITY: usize = 256;
@@ -41,12 +42,18 @@ impl Outbox {
     pub(super) async fn send(&self, message: Outgoing) {
         // A closed queue means that the hub stops.
         let _ = self.parcels.send(Parcel { message, receipt: None }).await;
+        self.measure();
+    }
+
+    fn measure(&self) {
+        outbox(self.parcels.max_capacity() - self.parcels.capacity());
     }
 
     /// Queues a message and returns what will tell what the broker said.
     pub(super) async fn send_with_receipt(&self, message: Outgoing) -> oneshot::Receiver<Receipt> {
         let (receipt, receiver) = oneshot::channel();
         let _ = self.parcels.send(Parcel { message, receipt: Some(receipt) }).await;
+        self.measure();
         receiver
     }
 }

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::warm::Warm;
+use crate::metrics::recognition::{self as measured, Pool};
 
 /// Probes that share one reading of a gallery; as many as the kernel takes together.
 const TOGETHER: usize = 16;
@@ -75,6 +76,15 @@ impl Comparisons {
             let _ = done.send(work());
         })))?;
         answer.await.map_err(|_| NotCompared::Crashed)
+    }
+
+    /// Tells how many places are taken: at work and waiting, and of how many.
+    pub fn measure(&self) {
+        let taken = {
+            let state = self.0.state.lock();
+            state.at_work + state.waiting.len()
+        };
+        measured::queue(Pool::Comparisons, taken, self.0.workers + self.0.most_waiting);
     }
 
     fn give(&self, job: Job) -> Result<(), NotCompared> {

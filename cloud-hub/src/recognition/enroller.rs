@@ -11,7 +11,10 @@ use face_core::quality::{QualityGate, QualityReason};
 use face_core::{Embedding, ModelError, Space, ThresholdLadder};
 use face_runtime::{AverageError, EnrolError, Enrolled, ModelPack, PhotoError, PhotoLimits, RefusalReason};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use wire_contract::Code;
+
+use crate::metrics::recognition::{self as measured, Pool};
 
 /// The model pack in use and what goes with it.
 pub struct Models {
@@ -27,6 +30,7 @@ pub struct Enroller {
     workers: Arc<Semaphore>,
     /// Workers and waiting places together.
     places: Arc<Semaphore>,
+    all_places: usize,
     limits: PhotoLimits,
 }
 
@@ -86,6 +90,7 @@ impl Enroller {
             models: ArcSwapOption::empty(),
             workers: Arc::new(Semaphore::new(workers)),
             places: Arc::new(Semaphore::new(workers + queue)),
+            all_places: workers + queue,
             limits,
         }
     }
@@ -115,7 +120,15 @@ impl Enroller {
 
     /// Takes a place, or says [`Busy`] at once. Take it before the photographs are read: places bound the memory too.
     pub fn enter(&self) -> Result<Place, Busy> {
-        Arc::clone(&self.places).try_acquire_owned().map(Place).map_err(|_| Busy)
+        Arc::clone(&self.places).try_acquire_owned().map(Place).map_err(|_| {
+            measured::turned_away(Pool::Photographs);
+            Busy
+        })
+    }
+
+    /// Tells how many places are taken.
+    pub fn measure(&self) {
+        measured::queue(Pool::Photographs, self.all_places - self.places.available_permits(), self.all_places);
     }
 
     /// Works on the photographs of one person.
@@ -150,10 +163,12 @@ impl Enroller {
     ) -> Result<(T, Place), E> {
         let models = self.models.load_full().ok_or(Refusal::NoModels)?;
         let worker = Arc::clone(&self.workers).acquire_owned().await.map_err(|_| Refusal::Crashed)?;
-        let limits = self.limits;
+        let (limits, span) = (self.limits, tracing::Span::current());
         // The permits go into the task: a client that leaves does not free a place that is still being worked at.
         let work = tokio::task::spawn_blocking(move || {
-            let outcome = work(&models, &limits);
+            let begun = Instant::now();
+            let outcome = span.in_scope(|| work(&models, &limits));
+            measured::models_worked(begun.elapsed());
             drop(worker);
             outcome.map(|done| (done, place))
         });
@@ -184,6 +199,7 @@ fn work(
     let embedding = match face_runtime::average_photographs(&models.pack, &accepted) {
         Ok(embedding) => embedding,
         Err(AverageError::DifferentPeople { .. } | AverageError::NoMean(_)) => {
+            measured::refused_for(Code::PhotosDiffer.as_str());
             for fate in fates.iter_mut().filter(|fate| fate.accepted) {
                 fate.accepted = false;
                 fate.reasons.push(Code::PhotosDiffer);
@@ -214,7 +230,10 @@ fn one(
     limits: &PhotoLimits,
     gate: &QualityGate,
 ) -> Result<(Photograph, Option<Enrolled>), ModelError> {
-    let refused = |quality, reasons| (Photograph { index, accepted: false, quality, reasons }, None);
+    let refused = |quality, reasons: Vec<Code>| {
+        reasons.iter().for_each(|reason| measured::refused_for(reason.as_str()));
+        (Photograph { index, accepted: false, quality, reasons }, None)
+    };
     let image = match face_runtime::decode_photo(bytes, limits) {
         Ok(image) => image,
         Err(error) => return Ok(refused(None, vec![photo_code(&error)])),

@@ -11,6 +11,7 @@ use wire_contract::Code;
 
 use super::enroller::{Models, Refusal, photo_code, refusal_code};
 use crate::domain::recognition::WhyNot;
+use crate::metrics::recognition as measured;
 
 /// Faces of one photograph that are looked at closely, the largest first: a picture of a crowd is not to keep a worker.
 const MAX_FACES: usize = 16;
@@ -48,8 +49,14 @@ impl StillLife {
     }
 }
 
+/// The photograph is at fault, which is counted.
+fn refused(reasons: Vec<Code>) -> NoFace {
+    reasons.iter().for_each(|reason| measured::refused_for(reason.as_str()));
+    NoFace::Photograph(reasons)
+}
+
 fn decoded(bytes: &[u8], limits: &PhotoLimits) -> Result<RgbImage, NoFace> {
-    face_runtime::decode_photo(bytes, limits).map_err(|error| NoFace::Photograph(vec![photo_code(&error)]))
+    face_runtime::decode_photo(bytes, limits).map_err(|error| refused(vec![photo_code(&error)]))
 }
 
 fn model(error: face_core::ModelError) -> NoFace {
@@ -71,12 +78,12 @@ pub fn one(models: &Models, limits: &PhotoLimits, bytes: &[u8]) -> Result<(RgbIm
     let image = decoded(bytes, limits)?;
     let found = models.pack.detect(&image).map_err(model)?;
     match found.as_slice() {
-        [] => Err(NoFace::Photograph(vec![Code::NoFace])),
+        [] => Err(refused(vec![Code::NoFace])),
         [face] => {
             let examined = examine_face(&models.pack, &image, face).map_err(model)?;
             Ok((image, examined))
         }
-        _ => Err(NoFace::Photograph(vec![Code::SeveralFaces])),
+        _ => Err(refused(vec![Code::SeveralFaces])),
     }
 }
 
@@ -88,10 +95,9 @@ pub fn life(models: &Models, limits: &PhotoLimits, bytes: &[u8]) -> Result<(Stil
 
 fn life_of(models: &Models, image: &RgbImage, face: &ExaminedFace) -> Result<StillLife, NoFace> {
     let scores = models.pack.live_scores(image, &face.face).map_err(model)?;
-    Ok(StillLife {
-        score: scores.boxed.min(scores.square),
-        attack: judge_still(scores, &LivenessPolicy::default()).is_some(),
-    })
+    let attack = judge_still(scores, &LivenessPolicy::default()).is_some();
+    measured::liveness(attack);
+    Ok(StillLife { score: scores.boxed.min(scores.square), attack })
 }
 
 /// A face that can be compared.
@@ -111,7 +117,7 @@ pub fn probe(models: &Models, limits: &PhotoLimits, bytes: &[u8], with_life: boo
     let enrolled = match face_runtime::enrol_photograph(&models.pack, &image, &QualityGate::matching()) {
         Ok(enrolled) => enrolled,
         Err(EnrolError::Refused(why)) => {
-            return Err(NoFace::Photograph(why.reasons.iter().map(|reason| refusal_code(*reason)).collect()));
+            return Err(refused(why.reasons.iter().map(|reason| refusal_code(*reason)).collect()));
         }
         Err(EnrolError::Model(error)) => return Err(model(error)),
     };

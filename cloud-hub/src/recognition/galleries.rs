@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::warm::{Rows, Warm};
 use crate::domain::ids::TenantId;
 use crate::keys::{Custody, KeysError, Unsealed};
+use crate::metrics::recognition::{self as measured, Cache, looked_up};
 
 /// However little has changed, a gallery is read anew after this time: the specification's bound on templates in a cache.
 const MAX_AGE: Duration = Duration::from_secs(24 * 3_600);
@@ -74,7 +75,9 @@ impl Galleries {
     pub async fn of_stamp(&self, tenant: TenantId, space: &Space, stamp: i64) -> Result<Arc<Warm>, GalleryError> {
         let key = (tenant, space.id.clone());
         let place = self.place(&key);
-        if let Some(warm) = place.warm.filter(|warm| is_current(warm, stamp)) {
+        let warm = place.warm.filter(|warm| is_current(warm, stamp));
+        looked_up(Cache::Galleries, warm.is_some());
+        if let Some(warm) = warm {
             return Ok(warm);
         }
         let _updating = place.updating.lock().await;
@@ -122,6 +125,16 @@ impl Galleries {
             let stays = |warm: &Warm| warm.stamp == stamp && warm.read.elapsed() < MAX_AGE;
             self.held.lock().retain(|(whose, _), held| *whose != tenant || held.warm.as_deref().is_none_or(stays));
         }
+    }
+
+    /// Tells how many there are, and how much memory they take.
+    pub fn measure(&self) {
+        let (count, bytes) = {
+            let held = self.held.lock();
+            let warm = held.values().filter_map(|held| held.warm.as_ref());
+            warm.fold((0, 0), |(count, bytes), warm| (count + 1, bytes + warm.bytes()))
+        };
+        measured::galleries(count, bytes, self.max_bytes);
     }
 
     fn place(&self, key: &Key) -> Held {

@@ -11,10 +11,13 @@ use futures::future::BoxFuture;
 use sqlx::Executor as _;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgListener, PgPool, PgPoolOptions, Postgres};
 use sqlx::{AssertSqlSafe, Row as _, Transaction};
+use tokio::time::Instant;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::{SCHEMA_VERSION, StoreError};
 use crate::domain::ids::{CommandId, DeviceId, GalleryId, TenantId};
+use crate::metrics::database::{self as measured, Ended};
 
 /// How long a caller waits for a free connection before it is told that the hub is busy. Longer than any healthy
 /// transaction (milliseconds), shorter than a client's patience.
@@ -87,12 +90,19 @@ impl Database {
         E: From<StoreError> + Send + 'static,
     {
         let pool = self.pool.clone();
-        tokio::spawn(async move { run(&pool, tenant, work).await }).await.map_err(|_| E::from(StoreError::Aborted))?
+        // In the caller's span: what is logged in there is about the caller's request.
+        let transaction = async move { run(&pool, tenant, work).await }.in_current_span();
+        tokio::spawn(transaction).await.map_err(|_| E::from(StoreError::Aborted))?
     }
 
     /// A connection outside any tenant, for the routing tables.
     pub(super) fn pool(&self) -> &PgPool {
         &self.pool
+    }
+
+    /// Tells how many connections there are, and how many of them are free.
+    pub fn measure(&self) {
+        measured::pool(self.pool.size(), self.pool.num_idle(), self.pool.options().get_max_connections());
     }
 
     /// Checks what the design relies on: the role cannot see across tenants, a commit is on the disk when it
@@ -157,15 +167,23 @@ async fn run<T, E: From<StoreError>>(pool: &PgPool, tenant: TenantId, work: impl
         let inner = pool.begin_with(AssertSqlSafe(statement)).await?;
         Ok::<_, sqlx::Error>(TenantTx { tenant, inner })
     };
+    let asked = Instant::now();
     let mut tx = begin.await.map_err(|error| E::from(error.into()))?;
-    match work(&mut tx).await {
-        Ok(value) => tx.inner.commit().await.map(|()| value).map_err(|error| E::from(error.into())),
+    measured::begun(asked.elapsed());
+    let begun = Instant::now();
+    let (how, outcome) = match work(&mut tx).await {
+        Ok(value) => match tx.inner.commit().await {
+            Ok(()) => (Ended::Committed, Ok(value)),
+            Err(error) => (Ended::Failed, Err(E::from(error.into()))),
+        },
         Err(error) => {
             // The first error is the one to tell; if the rollback fails too, the connection is closed on its return.
             let _ = tx.inner.rollback().await;
-            Err(error)
+            (Ended::RolledBack, Err(error))
         }
-    }
+    };
+    measured::ended(how, begun.elapsed());
+    outcome
 }
 
 /// Whether a returned connection is outside any transaction and has no tenant set.

@@ -2,6 +2,8 @@
 
 use uuid::Uuid;
 
+use crate::metrics::database::{self as measured, Fault};
+
 /// A failed operation of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -142,11 +144,34 @@ impl StoreError {
 }
 
 impl From<sqlx::Error> for StoreError {
+    /// The only way in for errors of the database, so that each is counted here, once.
     fn from(error: sqlx::Error) -> Self {
+        measured::failed(fault(&error));
         match error.as_database_error() {
             Some(cause) if cause.is_unique_violation() => Self::Clash(Clash::of(cause.constraint())),
             _ => Self::Database(error),
         }
+    }
+}
+
+/// As metrics tell errors apart.
+fn fault(error: &sqlx::Error) -> Fault {
+    let code = match error {
+        sqlx::Error::PoolTimedOut => return Fault::Busy,
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
+            return Fault::Connection;
+        }
+        error => error.as_database_error().and_then(|cause| cause.code()),
+    };
+    // Classes and codes of Postgres (its manual, appendix A).
+    match code.as_deref().unwrap_or_default() {
+        "23505" => Fault::Clash,
+        "57014" => Fault::Cancelled,
+        code if code.starts_with("23") => Fault::Constraint,
+        code if code.starts_with("40") => Fault::Conflict,
+        code if code.starts_with("08") || code.starts_with("57P") => Fault::Connection,
+        code if code.starts_with("53") => Fault::Busy,
+        _ => Fault::Other,
     }
 }
 

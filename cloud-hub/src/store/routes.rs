@@ -130,6 +130,21 @@ pub async fn next_due(db: &Database, job: Job) -> Result<Option<OffsetDateTime>,
         .await?)
 }
 
+/// How many tenants, devices and API keys there are.
+pub async fn totals(db: &Database) -> Result<(i64, i64, i64), StoreError> {
+    let row = sqlx::query_as(
+        "SELECT count(*) FILTER (WHERE kind = 'tenant'), count(*) FILTER (WHERE kind = 'device'),
+                count(*) FILTER (WHERE kind = 'api_key')
+         FROM route WHERE active",
+    );
+    Ok(row.fetch_one(db.pool()).await?)
+}
+
+/// How many transactions wrote audit entries that have no place in a chain yet.
+pub async fn unsealed(db: &Database) -> Result<i64, StoreError> {
+    Ok(sqlx::query_scalar("SELECT count(*) FROM route_unsealed").fetch_one(db.pool()).await?)
+}
+
 pub(super) async fn add(tx: &mut TenantTx, kind: &'static str, id: Uuid) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();
     sqlx::query(

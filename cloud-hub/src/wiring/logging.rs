@@ -1,17 +1,19 @@
 //! Logs: the specification's JSON keys, one object a line on stderr, or journald when stderr is its.
 //!
-//! Keys: `timestamp`, `level`, `service`, `component`, `event`, then whatever the line tells (`client_id` for the
-//! tenant, `processing_time` in seconds, ...). Names, pictures, vectors and keys are never given to a log line.
+//! Keys: `timestamp`, `level`, `service`, `component`, `event`, then whatever the line tells (`client_id` for the tenant, `user_id`
+//! for a user who has logged in, `confidence` for a score, `processing_time` in seconds, ...). A line about a request has what is
+//! known of the request too: `request_id`, `trace_id`, `span_id`. Names, pictures, vectors and keys are never given to a log line.
 
 use std::fmt;
 
 use serde_json::{Map, Value};
 use time::format_description::well_known::Rfc3339;
 use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::layer::{Context, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
@@ -27,7 +29,10 @@ pub fn start(level: &str, clock: Clock) {
     let journald = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
     let layer = match journald {
         Some(journald) => journald.with_field_prefix(Some(String::from("LINTEL"))).boxed(),
-        None => tracing_subscriber::fmt::layer().with_writer(std::io::stderr).event_format(Json { clock }).boxed(),
+        None => {
+            let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).event_format(Json { clock });
+            SpanFields.and_then(lines).boxed()
+        }
     };
     tracing_subscriber::registry().with(layer.with_filter(filter)).init();
 }
@@ -42,7 +47,7 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let mut fields = Fields(Map::new());
         event.record(&mut fields);
         let metadata = event.metadata();
@@ -62,7 +67,36 @@ where
         for (key, value) in fields.0 {
             put(&key, value);
         }
+        // What the line says itself is nearer than what its spans say, and the inner span nearer than the outer one.
+        for span in context.event_scope().into_iter().flatten() {
+            if let Some(Fields(known)) = span.extensions().get::<Fields>() {
+                for (key, value) in known {
+                    line.entry(key.clone()).or_insert_with(|| value.clone());
+                }
+            }
+        }
         writeln!(writer, "{}", Value::Object(line))
+    }
+}
+
+/// Keeps what spans are given, for the lines in them.
+struct SpanFields;
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> tracing_subscriber::Layer<S> for SpanFields {
+    fn on_new_span(&self, given: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let mut fields = Fields(Map::new());
+        given.record(&mut fields);
+        if let Some(span) = context.span(id) {
+            span.extensions_mut().insert(fields);
+        }
+    }
+
+    fn on_record(&self, id: &Id, given: &Record<'_>, context: Context<'_, S>) {
+        if let Some(span) = context.span(id)
+            && let Some(fields) = span.extensions_mut().get_mut::<Fields>()
+        {
+            given.record(fields);
+        }
     }
 }
 
@@ -131,16 +165,49 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_line_has_the_specifications_keys() {
+    fn lines(work: impl FnOnce()) -> Vec<Value> {
         let buffer = Buffer::default();
         let writer = buffer.clone();
         let clock = Clock::of(|| time::macros::datetime!(2026-11-22 10:00 UTC));
-        let layer = tracing_subscriber::fmt::layer().with_writer(move || writer.clone()).event_format(Json { clock });
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+        let lines = tracing_subscriber::fmt::layer().with_writer(move || writer.clone()).event_format(Json { clock });
+        let layer = SpanFields.and_then(lines);
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), work);
+        let text = String::from_utf8(buffer.0.lock().clone()).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_line_about_a_request_says_which_and_whose_it_is() {
+        let lines = lines(|| {
+            let span = tracing::error_span!(
+                "request",
+                trace_id = "t",
+                span_id = "s",
+                client_id = tracing::field::Empty,
+                user_id = tracing::field::Empty
+            );
+            span.in_scope(|| {
+                tracing::warn!("before it is known");
+                span.record("client_id", "acme").record("user_id", "u");
+                tracing::info!(event = "face_compared", confidence = 0.95, span_id = "inner");
+            });
+            tracing::info!("another one");
+        });
+        assert_eq!(
+            (&lines[0]["trace_id"], &lines[0]["span_id"], &lines[0]["client_id"]),
+            (&"t".into(), &"s".into(), &Value::Null)
+        );
+        assert_eq!((&lines[1]["client_id"], &lines[1]["user_id"]), (&"acme".into(), &"u".into()));
+        assert_eq!((&lines[1]["confidence"], &lines[1]["span_id"]), (&0.95.into(), &"inner".into()), "the line's own");
+        assert_eq!(lines[2].get("trace_id"), None);
+    }
+
+    #[test]
+    fn a_line_has_the_specifications_keys() {
+        let lines = lines(|| {
             tracing::info!(event = "face_enrolled", client_id = "t", processing_time = 0.25, n = 3, "enrolled");
         });
-        let line: Value = serde_json::from_slice(&buffer.0.lock()).unwrap();
+        let line = &lines[0];
         assert_eq!(line["timestamp"], "2026-11-22T10:00:00Z");
         assert_eq!(line["level"], "INFO");
         assert_eq!(line["service"], "cloud-hub");

@@ -8,6 +8,7 @@
 mod auditing;
 mod broker;
 mod logging;
+mod metrics;
 mod models;
 mod parts;
 mod probes;
@@ -133,6 +134,7 @@ async fn start(config: &Config, clock: &Clock) -> Result<Running> {
     // First of all, since it is the likeliest to fail: the port.
     let socket = ports::bind_free(config.server.listen, "--listen")?;
     socket.set_nonblocking(true)?;
+    let metrics = metrics::Endpoint::open(config)?;
     let layout = Layout::new(&config.data.dir);
     layout.prepare_private()?;
     let lock = lock_dir(layout.root())?;
@@ -147,10 +149,16 @@ async fn start(config: &Config, clock: &Clock) -> Result<Running> {
     let limiter = Arc::new(Limiter::new(parts::shared_limits(config)?));
     let (uses, writer) = uses::uses(base.db.clone());
     back_tasks.spawn("uses of recognition", writer.run(back.clone()));
+    let (is_connected, troubles) = (connected.subscribe(), audit_trouble.subscribe());
     let probes = probes::all(&base.db, &base.custody, connected.subscribe(), audit_trouble.subscribe(), &limiter);
     let api = Arc::new(make_api(config, clock, &base, Arc::clone(&limiter), uses, probes, &front));
     let (tended, end) = (Arc::clone(&api), back.clone());
     back_tasks.spawn("galleries in memory", async move { tended.galleries.tend(end).await });
+    let metrics_url = metrics.as_ref().map(metrics::Endpoint::url);
+    if let Some(endpoint) = metrics {
+        let sources = metrics::Sources { api: Arc::clone(&api), connected: is_connected, audit: troubles };
+        back_tasks.spawn("metrics", endpoint.serve(sources, back.clone())?);
+    }
     let end = back.clone();
     back_tasks.spawn("limits", async move { limiter.breathe(end).await });
     let sealer = Sealer {
@@ -187,7 +195,7 @@ async fn start(config: &Config, clock: &Clock) -> Result<Running> {
         }
     }
     api.life.enter(Phase::Ready);
-    let ready_line = ready_line(&base, &control_path);
+    let ready_line = ready_line(&base, &control_path, metrics_url.as_deref());
     let Foundation { broker, database, .. } = base;
     Ok(Running { _lock: lock, api, front, back, front_tasks, back_tasks, broker, database, ready_line })
 }
@@ -491,7 +499,7 @@ fn listener_options(config: &Config) -> ListenerOptions {
     }
 }
 
-fn ready_line(base: &Foundation, control_socket: &Path) -> serde_json::Value {
+fn ready_line(base: &Foundation, control_socket: &Path, metrics: Option<&str>) -> serde_json::Value {
     let shown = |host: &str, port: u16| match host.contains(':') {
         true => format!("[{host}]:{port}"),
         false => format!("{host}:{port}"),
@@ -505,5 +513,6 @@ fn ready_line(base: &Foundation, control_socket: &Path) -> serde_json::Value {
         "postgres": base.database.shown_url(),
         "root_certificate": base.pki.root_path(),
         "control_socket": control_socket,
+        "metrics": metrics,
     })
 }

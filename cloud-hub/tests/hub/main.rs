@@ -17,6 +17,7 @@ mod events;
 mod life;
 mod limits;
 mod login;
+mod metrics;
 mod people;
 mod process;
 mod recognition;

@@ -13,7 +13,7 @@ use super::answers::ComparisonAnswer;
 use super::input::{GivenTemplate, Input};
 use super::policy::Rules;
 use super::probe::{probed, sought};
-use super::{IMAGE, fields, note};
+use super::{IMAGE, decided, fields, note};
 use crate::api::auth::Caller;
 use crate::api::openapi::{forms, texts};
 use crate::api::problem::ApiError;
@@ -85,6 +85,7 @@ pub(in crate::api) async fn compare(
     let score = embeddings[0].similarity(&embeddings[1]);
     let threshold = rules.threshold(1).value();
     let same = score.value() >= threshold;
+    decided("compare", (!same).then_some(Code::Unknown), Some(score.value()));
     note(&api, &caller, Action::RecognitionCompare, None, json!({ "same": same })).await?;
     let why = WhyNot { code: Code::Unknown, score: Some(score.value()), threshold: Some(threshold) };
     let why = (!same).then(|| why.into());

@@ -17,7 +17,7 @@ use super::answers::{CandidateView, IdentificationAnswer, SearchAnswer, Verifica
 use super::input::{GivenTemplate, Input};
 use super::policy::{self, MARGIN, Rules};
 use super::probe::{gallery, probed, the_probe};
-use super::{IMAGE, fields, note};
+use super::{IMAGE, decided, fields, note};
 use crate::api::auth::Caller;
 use crate::api::body::Checks;
 use crate::api::openapi::{forms, texts};
@@ -138,6 +138,7 @@ pub(in crate::api) async fn verify(
     let verified =
         judge(own.best, own.anchor, rules.threshold(own.templates)).unless(life.and_then(StillLife::refusal));
     let why_not = verified.why_not;
+    decided("verify", why_not.map(|why| why.code), verified.score);
     let detail = json!({ "verified": why_not.is_none(), "code": why_not.map(|why| why.code) });
     note(&api, &caller, Action::RecognitionVerify, Some(person.0), detail).await?;
     Ok(Json(VerificationAnswer {
@@ -193,6 +194,7 @@ pub(in crate::api) async fn identify(
         Some(why) if why.code == Code::LivenessFailed => "attack",
         Some(why) => why.code.as_str(),
     };
+    decided("identify", found.why_not.map(|why| why.code), found.score);
     let person = found.person.map(|person| person.0);
     note(&api, &caller, Action::RecognitionIdentify, person, json!({ "decision": decision })).await?;
     Ok(Json(IdentificationAnswer {

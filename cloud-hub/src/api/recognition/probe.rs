@@ -15,6 +15,7 @@ use crate::api::body::Fields;
 use crate::api::enrolments::RETRY_AFTER_SECONDS;
 use crate::api::problem::ApiError;
 use crate::api::state::Api;
+use crate::metrics::recognition::{self as measured, Pool};
 use crate::recognition::Warm;
 use crate::recognition::comparisons::NotCompared;
 use crate::recognition::enroller::Place;
@@ -110,7 +111,10 @@ pub(super) async fn probed(
 impl From<NotCompared> for ApiError {
     fn from(why: NotCompared) -> Self {
         match why {
-            NotCompared::Busy => Self::because(Code::Unavailable, why.to_string()).retry_after(RETRY_AFTER_SECONDS),
+            NotCompared::Busy => {
+                measured::turned_away(Pool::Comparisons);
+                Self::because(Code::Unavailable, why.to_string()).retry_after(RETRY_AFTER_SECONDS)
+            }
             NotCompared::Crashed => Self::internal(&why),
         }
     }

@@ -34,9 +34,18 @@ pub async fn waiting(leader: &mut Candidate) -> Result<BTreeMap<TenantId, Vec<Uu
     Ok(waiting)
 }
 
-/// Gives the next entries of the tenant their places, in the order of their times; returns how many. Once none is left, the
+/// Entries that got their places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// How many.
+    pub count: u32,
+    /// When the oldest of them was written.
+    pub oldest: Option<OffsetDateTime>,
+}
+
+/// Gives the next entries of the tenant their places, in the order of their times. Once none is left, the
 /// notes, which were read before, go: whatever they told of is sealed.
-pub async fn seal(tx: &mut TenantTx, notes: &[Uuid]) -> Result<u32, StoreError> {
+pub async fn seal(tx: &mut TenantTx, notes: &[Uuid]) -> Result<Sealed, StoreError> {
     let tenant = tx.tenant();
     let statement = format!(
         "SELECT {COLUMNS} FROM audit_entry WHERE tenant_id = $1 AND chain_position IS NULL ORDER BY at, id LIMIT $2"
@@ -49,15 +58,15 @@ pub async fn seal(tx: &mut TenantTx, notes: &[Uuid]) -> Result<u32, StoreError> 
         let ids: Vec<Uuid> = entries.iter().map(|entry| entry.id).collect();
         place(tx, &ids, &chain(tenant, last, &entries)).await?;
     }
-    let sealed = u32::try_from(entries.len()).unwrap_or(u32::MAX);
-    if sealed < BATCH {
+    let count = u32::try_from(entries.len()).unwrap_or(u32::MAX);
+    if count < BATCH {
         sqlx::query("DELETE FROM route_unsealed WHERE tenant_id = $1 AND id = ANY ($2)")
             .bind(tenant.0)
             .bind(notes)
             .execute(tx.conn())
             .await?;
     }
-    Ok(sealed)
+    Ok(Sealed { count, oldest: entries.iter().map(|entry| entry.at).min() })
 }
 
 async fn place(tx: &mut TenantTx, ids: &[Uuid], links: &[Link]) -> Result<(), StoreError> {
