@@ -30,7 +30,8 @@ use super::problem::ApiError;
 use super::sites::MAX_NAME;
 use super::state::Api;
 use super::{
-    agreements, api_keys, commands, consumers, deletion, devices, galleries, login, observe, tenants, token_keys, twins, users,
+    agreements, api_keys, commands, consumers, deletion, devices, galleries, login, observe, tenants, token_keys,
+    twins, users,
 };
 use crate::domain::command::Command;
 use crate::domain::ids::{

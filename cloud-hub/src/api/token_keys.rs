@@ -61,7 +61,8 @@ fn of_tokens(key: &TokenKeyView, now: OffsetDateTime) -> Value {
 fn of_file(dir: &Path, name: &str, what: &str, now: OffsetDateTime) -> Value {
     let made_at = std::fs::metadata(dir.join(name)).and_then(|file| file.modified()).ok();
     let made_at = made_at.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-    let made_at = made_at.and_then(|since| Duration::try_from(since).ok()).map(|since| OffsetDateTime::UNIX_EPOCH + since);
+    let made_at =
+        made_at.and_then(|since| Duration::try_from(since).ok()).map(|since| OffsetDateTime::UNIX_EPOCH + since);
     json!({
         "key": name, "what": what, "state": "in use", "made_at": made_at.map(Timestamp::from),
         "age_days": made_at.map(|made_at| (now - made_at).whole_days().max(0)), "signs_from": null, "verifies_until": null,

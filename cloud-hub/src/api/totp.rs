@@ -101,7 +101,8 @@ fn once(view: impl Serialize) -> Response {
 )]
 pub(super) async fn begin(State(api): State<Arc<Api>>, caller: Caller) -> Result<Response, ApiError> {
     let begun = api.custody.begin_totp(user(&caller)?).await?;
-    let begun = begun.ok_or_else(|| ApiError::because(Code::Conflict, "there is a second factor: take it off first"))?;
+    let begun =
+        begun.ok_or_else(|| ApiError::because(Code::Conflict, "there is a second factor: take it off first"))?;
     Ok(once(SecretView { secret: begun.secret.to_string(), uri: begun.uri.to_string() }))
 }
 

@@ -81,7 +81,9 @@ pub fn secret_text(secret: &[u8; SECRET]) -> String {
 pub fn uri(login: &str, secret: &[u8; SECRET]) -> String {
     let login: String = byte_serialize(login.as_bytes()).collect();
     let secret = secret_text(secret);
-    format!("otpauth://totp/{ISSUER}:{login}?secret={secret}&issuer={ISSUER}&algorithm=SHA1&digits={DIGITS}&period={STEP_S}")
+    format!(
+        "otpauth://totp/{ISSUER}:{login}?secret={secret}&issuer={ISSUER}&algorithm=SHA1&digits={DIGITS}&period={STEP_S}"
+    )
 }
 
 #[cfg(test)]

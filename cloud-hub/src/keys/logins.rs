@@ -277,7 +277,9 @@ impl Custody {
         });
         match admitted.await? {
             Err(refused) => Ok(refused),
-            Ok((found, role)) => Ok(Entered::In(Box::new(self.granted(tenant, id, (found, role), &secret, kind).await?))),
+            Ok((found, role)) => {
+                Ok(Entered::In(Box::new(self.granted(tenant, id, (found, role), &secret, kind).await?)))
+            }
         }
     }
 
@@ -330,12 +332,12 @@ impl Custody {
         let done = self.db.tenant(tenant, move |tx| {
             Box::pin(async move {
                 // First: a token that a suspended tenant's user shows is not used up, or they would have none when it is served again.
-                match tenants::get(tx).await {
+                let suspended = match tenants::get(tx).await {
                     Err(StoreError::NotFound { .. }) => return Ok(Spending::Refused),
-                    found if found?.suspended_at.is_some() && logins::is_known(tx, &mac).await? => {
-                        return Ok(Spending::Suspended);
-                    }
-                    _ => {}
+                    found => found?.suspended_at.is_some(),
+                };
+                if suspended && logins::is_known(tx, &mac).await? {
+                    return Ok(Spending::Suspended);
                 }
                 match logins::spend(tx, &mac, now).await? {
                     Spent::Unknown => Ok(Spending::Refused),
@@ -382,8 +384,9 @@ impl Custody {
         let (tenant, login) = (TenantId(claims.tenant), LoginId(claims.login));
         let found = self.known_login(tenant, Shown::Token(login), now).await?;
         // A token says what its user could do when it was made: after a change it takes another one.
-        let same =
-            |found: &KnownLogin| found.admission.user.0 == claims.sub && found.admission.role.to_string() == claims.role;
+        let same = |found: &KnownLogin| {
+            found.admission.user.0 == claims.sub && found.admission.role.to_string() == claims.role
+        };
         Ok(found.filter(same).map(|found| logged_in(found, None)))
     }
 

@@ -108,7 +108,7 @@ impl Custody {
             Box::pin(async move {
                 let keys = keyring.tenant(tx).await?;
                 let user = users::lock(tx, id).await?;
-                if !second_factors::begin(tx, id, &keys.seal_totp(id, &kept)?, now).await? {
+                if !second_factors::begin(tx, id, &keys.seal_totp(id, kept.as_slice())?, now).await? {
                     return Ok(None);
                 }
                 Ok::<_, KeysError>(Some(keys.open_login(id, &user.login_sealed)?))
@@ -128,7 +128,7 @@ impl Custody {
         for _ in 0..RECOVERY_CODES {
             codes.push(random::<RECOVERY>()?);
         }
-        let macs: Vec<[u8; 32]> = codes.iter().map(|code| self.keyring.recovery_mac(id, code)).collect();
+        let macs: Vec<[u8; 32]> = codes.iter().map(|code| self.keyring.recovery_mac(id, code.as_slice())).collect();
         let confirmed = self.db.tenant(who.tenant, move |tx| {
             Box::pin(async move {
                 let keys = keyring.tenant(tx).await?;

@@ -115,7 +115,11 @@ impl Custody {
     }
 
     /// The claims of a good token. A key that is not known may be one that another hub has just made.
-    pub(super) async fn verified_claims(&self, text: &str, now: OffsetDateTime) -> Result<Result<Claims, Untrue>, KeysError> {
+    pub(super) async fn verified_claims(
+        &self,
+        text: &str,
+        now: OffsetDateTime,
+    ) -> Result<Result<Claims, Untrue>, KeysError> {
         let found = self.token_keys().await?.verify(text, now);
         if found != Err(Untrue::Header) {
             return Ok(found);
@@ -133,7 +137,11 @@ impl Custody {
         if !over.is_empty() {
             // No token of them is good any more: from now on nobody can make one either.
             token_keys::remove(&self.db, &over).await?;
-            tracing::info!(event = "token_keys_dropped", count = over.len(), "keys of access tokens that are over were destroyed");
+            tracing::info!(
+                event = "token_keys_dropped",
+                count = over.len(),
+                "keys of access tokens that are over were destroyed"
+            );
         }
         let open = |row: &TokenKey| {
             let pkcs8 = self.keyring.open_token_key(row.id, &row.sealed)?;
@@ -218,8 +226,7 @@ fn of<'a>(
 }
 
 fn generate() -> Result<Zeroizing<Vec<u8>>, KeysError> {
-    let document =
-        Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| gallery_log::keys::NoRandomness)?;
+    let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| gallery_log::keys::NoRandomness)?;
     Ok(Zeroizing::new(document.as_ref().to_vec()))
 }
 

@@ -8,7 +8,7 @@ use super::roles::{self, BESIDE, RoleRow};
 use super::tenants::{AGREEMENT, AgreementRow};
 use super::{StoreError, TenantTx, routes};
 use crate::domain::ids::ApiKeyId;
-use crate::domain::permission::{Grant, Permissions};
+use crate::domain::permission::Grant;
 use crate::domain::tenant::Agreement;
 
 /// How exactly it is known when a key was last used: a key that is used all the time is not written all the time.

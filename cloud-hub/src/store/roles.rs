@@ -106,13 +106,12 @@ pub(super) fn columns(role: RoleRef) -> (&'static str, Option<Uuid>) {
 pub(super) async fn hold(tx: &mut TenantTx, role: RoleRef) -> Result<(), StoreError> {
     let RoleRef::Own(id) = role else { return Ok(()) };
     let tenant = tx.tenant_uuid();
-    let found = sqlx::query(
-        "SELECT 1 FROM tenant_role WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL FOR KEY SHARE",
-    )
-    .bind(tenant)
-    .bind(id.0)
-    .fetch_optional(tx.conn())
-    .await?;
+    let found =
+        sqlx::query("SELECT 1 FROM tenant_role WHERE tenant_id = $1 AND id = $2 AND deleted_at IS NULL FOR KEY SHARE")
+            .bind(tenant)
+            .bind(id.0)
+            .fetch_optional(tx.conn())
+            .await?;
     found.map(drop).ok_or(StoreError::NotFound { what: "role", id: id.0 })
 }
 
@@ -145,7 +144,8 @@ async fn read(tx: &mut TenantTx, named: &str, locked: &'static str) -> Result<Op
 /// All living roles of the tenant, oldest first.
 pub async fn list(tx: &mut TenantTx) -> Result<Vec<OwnRole>, StoreError> {
     let tenant = tx.tenant_uuid();
-    let statement = format!("SELECT {COLUMNS} FROM tenant_role WHERE tenant_id = $1 AND deleted_at IS NULL ORDER BY id");
+    let statement =
+        format!("SELECT {COLUMNS} FROM tenant_role WHERE tenant_id = $1 AND deleted_at IS NULL ORDER BY id");
     let rows: Vec<OwnRow> = sqlx::query_as(sqlx::AssertSqlSafe(statement)).bind(tenant).fetch_all(tx.conn()).await?;
     Ok(rows.into_iter().map(OwnRole::from).collect())
 }

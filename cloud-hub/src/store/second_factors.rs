@@ -74,12 +74,14 @@ pub async fn confirm(
         .execute(tx.conn())
         .await?;
     let codes: Vec<Vec<u8>> = codes.iter().map(|code| code.to_vec()).collect();
-    sqlx::query("INSERT INTO recovery_code (tenant_id, user_id, mac) SELECT $1, $2, mac FROM unnest($3::bytea[]) AS mac")
-        .bind(tenant)
-        .bind(user.0)
-        .bind(codes)
-        .execute(tx.conn())
-        .await?;
+    sqlx::query(
+        "INSERT INTO recovery_code (tenant_id, user_id, mac) SELECT $1, $2, mac FROM unnest($3::bytea[]) AS mac",
+    )
+    .bind(tenant)
+    .bind(user.0)
+    .bind(codes)
+    .execute(tx.conn())
+    .await?;
     Ok(())
 }
 
