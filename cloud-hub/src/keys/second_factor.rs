@@ -12,7 +12,8 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::custody::log;
-use super::logins::{Proved, actor};
+use super::entering::Proved;
+use super::logins::actor;
 use super::users::within;
 use super::{Custody, Keyring, KeysError, LoggedIn};
 use crate::domain::ids::{TenantId, UserId};

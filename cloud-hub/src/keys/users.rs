@@ -12,7 +12,8 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::custody::log;
-use super::logins::{Proved, actor as of_user};
+use super::entering::Proved;
+use super::logins::actor as of_user;
 use super::{Custody, KeysError, LoggedIn};
 use crate::domain::ids::{TenantId, UserId};
 use crate::domain::permission::Permissions;
