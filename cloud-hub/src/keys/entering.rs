@@ -38,7 +38,7 @@ impl From<Zeroizing<String>> for Proof {
 /// What became of a password that a user typed who has logged in.
 pub(super) enum Proved {
     /// It is theirs. The failures that were counted are not forgiven yet.
-    Right(users::User),
+    Right(Box<users::User>),
     /// It is not.
     Wrong,
     /// Too many were wrong: nothing is looked at until then.
@@ -123,7 +123,7 @@ impl Custody {
             Ok(user) => user,
         };
         let fits = self.passwords.fits(place, password, user.password).await?;
-        Ok(if fits { Proved::Right(user) } else { Proved::Wrong })
+        Ok(if fits { Proved::Right(Box::new(user)) } else { Proved::Wrong })
     }
 
     /// Lets in whoever knew the password, if their second factor, where they have one, is passed too. Failures are forgiven only
@@ -155,7 +155,8 @@ impl Custody {
                     }
                     return Ok(Err(Entered::Suspended(tenant)));
                 }
-                let passed = second_factor::pass(tx, &keyring, &keys, new.user, code.as_ref().map(|c| c.as_str()), now);
+                let passed =
+                    second_factor::pass(tx, &keyring, &keys, new.user, code.as_ref().map(|code| code.as_str()), now);
                 let passed = match passed.await? {
                     Passed::Missing => return Ok(Err(Entered::CodeNeeded { shown: false })),
                     Passed::Wrong => return Ok(Err(Entered::CodeNeeded { shown: true })),

@@ -7,7 +7,7 @@ use super::custody::log;
 use super::users::within;
 use super::{Custody, KeysError};
 use crate::domain::ids::{RoleId, TenantId};
-use crate::domain::permission::Permissions;
+use crate::domain::permission::{Permission, Permissions};
 use crate::domain::role::GivenRole;
 use crate::store::audit::Action;
 use crate::store::roles::{self, OwnRole};
@@ -126,6 +126,6 @@ async fn held(tx: &mut TenantTx, named: &str) -> Result<OwnRole, KeysError> {
 }
 
 fn told(role: &OwnRole) -> serde_json::Value {
-    let permissions: Vec<&str> = role.permissions.iter().map(|permission| permission.as_str()).collect();
+    let permissions: Vec<&str> = role.permissions.iter().map(Permission::as_str).collect();
     json!({ "name": role.name, "permissions": permissions })
 }
