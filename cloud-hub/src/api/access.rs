@@ -32,16 +32,20 @@ pub enum Audience {
     Key(Permission),
     /// A user who has logged in, about themselves.
     User,
+    /// The same, even one who must set up a second factor before anything else.
+    UserSettingUp,
 }
 
 /// Every route of the API, by method and pattern.
 pub const ROUTES: &[(&str, &str, Audience)] = {
-    use Audience::{Device, Key, Open, User};
+    use Audience::{Device, Key, Open, User, UserSettingUp};
     use Permission as P;
     &[
         ("GET", "/v1/tenant", Key(P::TenantRead)),
         ("GET", "/v1/tenant/recognition", Key(P::TenantRead)),
         ("PUT", "/v1/tenant/recognition", Key(P::TenantWrite)),
+        ("GET", "/v1/tenant/login", Key(P::TenantRead)),
+        ("PUT", "/v1/tenant/login", Key(P::TenantWrite)),
         ("GET", "/v1/api-keys", Key(P::ApiKeysRead)),
         ("POST", "/v1/api-keys", Key(P::ApiKeysWrite)),
         ("GET", "/v1/api-keys/{id}", Key(P::ApiKeysRead)),
@@ -53,14 +57,23 @@ pub const ROUTES: &[(&str, &str, Audience)] = {
         ("PATCH", "/v1/users/{id}", Key(P::UsersWrite)),
         ("DELETE", "/v1/users/{id}", Key(P::UsersWrite)),
         ("POST", "/v1/users/{id}/password", Key(P::UsersWrite)),
+        ("DELETE", "/v1/users/{id}/totp", Key(P::UsersWrite)),
+        ("GET", "/v1/roles", Key(P::RolesRead)),
+        ("POST", "/v1/roles", Key(P::RolesWrite)),
+        ("GET", "/v1/roles/{id}", Key(P::RolesRead)),
+        ("PATCH", "/v1/roles/{id}", Key(P::RolesWrite)),
+        ("DELETE", "/v1/roles/{id}", Key(P::RolesWrite)),
         // A password, a refresh token or an invitation is the proof.
         ("POST", "/v1/login", Open),
         ("POST", "/v1/login/refresh", Open),
         ("POST", "/v1/login/invitation", Open),
         ("GET", "/v1/jwks.json", Open),
-        ("POST", "/v1/logout", User),
-        ("GET", "/v1/me", User),
+        ("POST", "/v1/logout", UserSettingUp),
+        ("GET", "/v1/me", UserSettingUp),
         ("POST", "/v1/me/password", User),
+        ("POST", "/v1/me/totp", UserSettingUp),
+        ("DELETE", "/v1/me/totp", User),
+        ("POST", "/v1/me/totp/confirm", UserSettingUp),
         ("GET", "/v1/sites", Key(P::SitesRead)),
         ("POST", "/v1/sites", Key(P::SitesWrite)),
         ("GET", "/v1/sites/{id}", Key(P::SitesRead)),
@@ -149,10 +162,9 @@ pub(super) fn pattern_of(pattern: Option<&str>) -> &'static str {
 /// Stands before every route.
 pub(super) async fn guard(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
     let pattern = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    let needed = match audience(request.method(), pattern) {
+    let audience = match audience(request.method(), pattern) {
         Some(Audience::Open | Audience::Device) => return next.run(request).await,
-        Some(Audience::Key(needed)) => Some(needed),
-        Some(Audience::User) => None,
+        Some(audience) => audience,
         None => {
             tracing::error!(event = "route_for_nobody", method = %request.method(), pattern, "a route is not in the table of access");
             return ApiError::of(Code::Forbidden).into_response();
@@ -165,9 +177,10 @@ pub(super) async fn guard(State(api): State<Arc<Api>>, mut request: Request, nex
         Ok(caller) => caller,
         Err(refused) => return refused.into_response(),
     };
-    if let Err(refused) = may(&caller, request.method(), needed) {
+    if let Err(refused) = may(&caller, request.method(), audience) {
         return refused.into_response();
     }
+    let needed = if let Audience::Key(needed) = audience { Some(needed) } else { None };
     let told = match limits::take(&api, &caller, request.method(), needed).await {
         Ok(told) => told,
         Err((refused, told)) => {
@@ -188,9 +201,15 @@ pub(super) async fn guard(State(api): State<Arc<Api>>, mut request: Request, nex
     response
 }
 
-/// Whether a caller may do what needs this permission (none: what is a user's own), with the features that the tenant has.
-fn may(caller: &Caller, method: &Method, needed: Option<Permission>) -> Result<(), ApiError> {
-    let Some(needed) = needed else {
+/// Whether a caller may do what is for this audience, with the features that the tenant has.
+fn may(caller: &Caller, method: &Method, audience: Audience) -> Result<(), ApiError> {
+    if let Who::User(user) = caller.who
+        && user.must_set_up_totp
+        && audience != Audience::UserSettingUp
+    {
+        return Err(ApiError::of(Code::TotpSetupRequired));
+    }
+    let Audience::Key(needed) = audience else {
         return match caller.who {
             Who::User(_) => Ok(()),
             Who::Key(_) => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 use utoipa::ToSchema;
 use uuid::Uuid;
 use wire_contract::{Code, Timestamp};
@@ -14,7 +14,8 @@ use super::auth::Caller;
 use super::body::{Checks, Fields, Json};
 use super::openapi::{texts, wire, words};
 use super::page::Page;
-use super::problem::ApiError;
+use super::problem::{ApiError, beyond_rights};
+use super::roles;
 use super::sites::MAX_NAME;
 use super::state::Api;
 use crate::domain::ids::{ApiKeyId, TenantId};
@@ -35,7 +36,7 @@ pub(super) struct NewApiKey {
     name: String,
     /// An owner's without it.
     #[serde(default)]
-    #[schema(value_type = Option<words::Role>)]
+    #[schema(value_type = Option<texts::RoleName>)]
     role: Option<String>,
     /// Permissions of the role, to which the key is narrowed; all of the role without it.
     #[serde(default)]
@@ -77,8 +78,8 @@ impl Fields for Rotation {
 pub(super) struct ApiKeyView {
     id: Uuid,
     name: String,
-    #[schema(value_type = words::Role)]
-    role: &'static str,
+    #[schema(value_type = texts::RoleName)]
+    role: String,
     /// What it may do in the end: its role, narrowed by its scopes.
     #[schema(value_type = Vec<words::Permission>)]
     permissions: Vec<&'static str>,
@@ -116,7 +117,7 @@ fn view(key: ApiKeyRow) -> ApiKeyView {
     ApiKeyView {
         id: key.id.0,
         name: key.name,
-        role: key.grant.role.as_str(),
+        role: key.grant.role.name.clone(),
         permissions: key.grant.permissions().iter().map(Permission::as_str).collect(),
         created_at: key.created_at.into(),
         expires_at: key.expires_at.map(Timestamp::from),
@@ -128,7 +129,8 @@ fn view(key: ApiKeyRow) -> ApiKeyView {
 }
 
 /// What is asked for, read and checked.
-fn asked(new: NewApiKey, now: OffsetDateTime) -> Result<WantedApiKey, ApiError> {
+async fn asked(api: &Api, tenant: TenantId, new: NewApiKey) -> Result<WantedApiKey, ApiError> {
+    let now = api.clock.now();
     let invalid = |pointer: &str, message: String| ApiError::field(pointer, Code::InvalidField, message);
     let expires_at = new.expires_at.map(Timestamp::to_offset_date_time);
     Checks::default()
@@ -142,13 +144,13 @@ fn asked(new: NewApiKey, now: OffsetDateTime) -> Result<WantedApiKey, ApiError> 
         )
         .done()?;
     let role = new.role.as_deref().unwrap_or(Role::Owner.as_str());
-    let role: Role = role.parse().map_err(|error| invalid("/role", format!("{error}")))?;
+    let role = roles::named(api, tenant, role).await?;
     let mut scopes = None;
     for (index, word) in new.scopes.iter().flatten().enumerate() {
         let pointer = format!("/scopes/{index}");
         let scope: Permission = word.parse().map_err(|error| invalid(&pointer, format!("{error}")))?;
-        if !role.permissions().allow(scope) {
-            return Err(invalid(&pointer, format!("the role {role} does not have {scope}")));
+        if !role.permissions.allow(scope) {
+            return Err(invalid(&pointer, format!("the role {} does not have {scope}", role.name)));
         }
         scopes = Some(scopes.into_iter().flat_map(Permissions::iter).chain([scope]).collect());
     }
@@ -164,7 +166,7 @@ pub(super) async fn make(
     giver: Option<Permissions>,
     actor: &str,
 ) -> Result<CreatedView, ApiError> {
-    let wanted = asked(new, api.clock.now())?;
+    let wanted = asked(api, tenant, new).await?;
     if let Some(giver) = giver {
         within(wanted.grant.permissions(), giver)?;
     }
@@ -173,12 +175,8 @@ pub(super) async fn make(
 }
 
 pub(super) fn within(wanted: Permissions, giver: Permissions) -> Result<(), ApiError> {
-    let beyond: Vec<&str> = wanted.beyond(giver).iter().map(Permission::as_str).collect();
-    if beyond.is_empty() {
-        return Ok(());
-    }
-    let detail = format!("nobody gives away what they do not have: {}", beyond.join(", "));
-    Err(ApiError::because(Code::Forbidden, detail))
+    let beyond = wanted.beyond(giver);
+    if beyond == Permissions::default() { Ok(()) } else { Err(beyond_rights(beyond)) }
 }
 
 /// Puts another key in the place of one.

@@ -19,7 +19,7 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 use wire_contract::Code;
 
-use super::auth::{Caller, Who};
+use super::auth::Caller;
 use super::openapi::{texts, words};
 use super::page::{Page, check_limit};
 use super::problem::ApiError;
@@ -220,16 +220,16 @@ pub(super) async fn export(
     caller: Caller,
     Query(query): Query<AuditQuery>,
 ) -> Result<Response, ApiError> {
-    copy(api, caller.tenant, &query, caller.actor(), Some(caller.who)).await
+    copy(api, caller.tenant, &query, caller.actor(), Some(caller)).await
 }
 
-/// A copy for whoever asks; `who`: whose end ends the copy too.
+/// A copy for whoever asks; `caller`: whose end ends the copy too.
 pub(super) async fn copy(
     api: Arc<Api>,
     tenant: TenantId,
     query: &AuditQuery,
     actor: String,
-    who: Option<Who>,
+    caller: Option<Caller>,
 ) -> Result<Response, ApiError> {
     if query.limit.is_some() || query.cursor.is_some() {
         return Err(ApiError::field("limit", Code::InvalidField, "a copy has neither limit nor cursor: it is of all"));
@@ -240,7 +240,7 @@ pub(super) async fn copy(
         Box::pin(async move { note(tx, &actor, Action::AuditExport, json!({ "filter": object(words) })).await })
     });
     noted.await?;
-    let reader = Reader { api, tenant, who, filter: Arc::new(filter), after: Some(Cursor::default()) };
+    let reader = Reader { api, tenant, caller, filter: Arc::new(filter), after: Some(Cursor::default()) };
     let lines = futures::stream::try_unfold(reader, Reader::next);
     let mut response = Body::from_stream(lines).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
@@ -259,7 +259,7 @@ async fn note(tx: &mut TenantTx, actor: &str, action: Action, detail: Value) -> 
 struct Reader {
     api: Arc<Api>,
     tenant: TenantId,
-    who: Option<Who>,
+    caller: Option<Caller>,
     filter: Arc<Filter>,
     /// Where to go on; `None` at the end.
     after: Option<Cursor>,
@@ -272,11 +272,11 @@ impl Reader {
         if self.api.stop.is_cancelled() {
             return Err(io::Error::other("the hub stops"));
         }
-        let (filter, who, now) = (Arc::clone(&self.filter), self.who, self.api.clock.now());
+        let (filter, caller, now) = (Arc::clone(&self.filter), self.caller, self.api.clock.now());
         let page = self.api.db.tenant(self.tenant, move |tx| {
             Box::pin(async move {
-                if let Some(who) = who
-                    && !who.goes_on(tx, now).await?
+                if let Some(caller) = caller
+                    && !caller.goes_on(tx, now).await?
                 {
                     return Ok(None);
                 }

@@ -45,18 +45,6 @@ pub(super) enum Who {
     User(LoggedIn),
 }
 
-impl Who {
-    /// Whether they are still served at `now`, asked of the database: for what goes on for long.
-    pub(super) async fn goes_on(self, tx: &mut TenantTx, now: OffsetDateTime) -> Result<bool, StoreError> {
-        Ok(match self {
-            Self::Key(key) => credentials::admission(tx, key, now).await?.is_some_and(|found| !found.suspended),
-            Self::User(user) => logins::admission(tx, user.login, now)
-                .await?
-                .is_some_and(|found| !found.suspended && found.role == user.role),
-        })
-    }
-}
-
 /// A caller with an API key or a log-in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Caller {
@@ -89,6 +77,22 @@ impl Caller {
         if let Who::User(user) = self.who {
             span.record("user_id", tracing::field::display(user.user));
         }
+    }
+
+    /// Whether they are still served at `now`, and may do all that they might when they came, asked of the database: for what goes
+    /// on for long.
+    pub(super) async fn goes_on(&self, tx: &mut TenantTx, now: OffsetDateTime) -> Result<bool, StoreError> {
+        let may = match self.who {
+            Who::Key(key) => credentials::admission(tx, key, now)
+                .await?
+                .filter(|found| !found.suspended)
+                .map(|found| found.grant.permissions()),
+            Who::User(user) => logins::admission(tx, user.login, now)
+                .await?
+                .filter(|found| !found.suspended && found.role == user.role)
+                .map(|found| found.permissions),
+        };
+        Ok(may.is_some_and(|may| self.permissions.beyond(may) == Permissions::default()))
     }
 
     /// As audit entries name it.
@@ -262,7 +266,7 @@ fn by_login(user: LoggedIn) -> Result<Caller, ApiError> {
     Ok(Caller {
         tenant: user.tenant,
         who: Who::User(user),
-        permissions: user.role.permissions(),
+        permissions: user.permissions,
         requests_per_hour: None,
         agreement: user.agreement,
     })

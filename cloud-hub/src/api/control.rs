@@ -30,7 +30,8 @@ use super::problem::ApiError;
 use super::sites::MAX_NAME;
 use super::state::Api;
 use super::{
-    agreements, api_keys, commands, consumers, deletion, devices, galleries, login, observe, tenants, twins, users,
+    agreements, api_keys, commands, consumers, deletion, devices, galleries, login, observe, tenants, token_keys,
+    twins, users,
 };
 use crate::domain::command::Command;
 use crate::domain::ids::{
@@ -73,6 +74,7 @@ pub async fn serve(listener: UnixListener, api: Arc<Api>, stop: CancellationToke
         .route("/tenants/{tenant}/users", post(create_user).get(list_users))
         .route("/tenants/{tenant}/users/{user}", delete(delete_user))
         .route("/tenants/{tenant}/users/{user}/password", post(reset_user))
+        .route("/tenants/{tenant}/users/{user}/totp", delete(take_totp))
         .route("/tenants/{tenant}/consumers", post(create_consumer).get(list_consumers))
         .route("/tenants/{tenant}/consumers/{consumer}", delete(delete_consumer))
         .route("/tenants/{tenant}/consumers/{consumer}/password", post(rotate_consumer))
@@ -91,6 +93,8 @@ pub async fn serve(listener: UnixListener, api: Arc<Api>, stop: CancellationToke
         .route("/tenants/{tenant}/audit/export", get(export_audit))
         .layer(DefaultBodyLimit::max(api.settings.enrolment.max_photo_bytes))
         .route("/doctor", get(doctor))
+        .route("/keys", get(show_keys))
+        .route("/keys/jwt", post(rotate_token_key))
         .layer(middleware::from_fn_with_state(clock, observe::observe))
         .with_state(api);
     let served = axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned());
@@ -263,8 +267,19 @@ async fn delete_user(
     UrlPath((tenant, user)): UrlPath<(Uuid, Uuid)>,
 ) -> Result<StatusCode, ApiError> {
     let tenant = existing(&api, tenant).await?;
-    api.custody.delete_user(tenant, UserId(user), OPERATOR).await?;
+    api.custody.delete_user(tenant, UserId(user), None, OPERATOR).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn take_totp(
+    State(api): State<Arc<Api>>,
+    UrlPath((tenant, user)): UrlPath<(Uuid, Uuid)>,
+) -> Result<StatusCode, ApiError> {
+    let tenant = existing(&api, tenant).await?;
+    if api.custody.take_totp(tenant, UserId(user), None, OPERATOR).await? {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    Err(ApiError::because(Code::Conflict, "this user has no second factor"))
 }
 
 /// A password that the operator typed in, or none: then the user is invited to choose one.
@@ -290,7 +305,7 @@ async fn reset_user(
         api.custody.set_password(tenant, user, password, OPERATOR).await?;
         return ok(json!({ "id": user.0, "password": "set" }));
     }
-    let invited = api.custody.invite_user(tenant, user, OPERATOR).await?;
+    let invited = api.custody.invite_user(tenant, user, None, OPERATOR).await?;
     ok(json!(users::InvitedView::from(&invited)))
 }
 
@@ -490,6 +505,14 @@ async fn export_audit(
 ) -> Result<Response, ApiError> {
     let tenant = existing(&api, tenant).await?;
     audit_pages::copy(api, tenant, &query, String::from(OPERATOR), None).await
+}
+
+async fn show_keys(State(api): State<Arc<Api>>) -> Answer {
+    ok(token_keys::show(&api).await?)
+}
+
+async fn rotate_token_key(State(api): State<Arc<Api>>, Json(rotation): Json<token_keys::Rotation>) -> Answer {
+    ok(token_keys::rotate(&api, &rotation, OPERATOR).await?)
 }
 
 async fn doctor(State(api): State<Arc<Api>>) -> Answer {

@@ -179,10 +179,10 @@ impl Reader {
     /// The next page; `None` once the caller's key or log-in has ended. Asked for each page: a stream that has much to catch up
     /// with must end as soon as a silent one.
     async fn read(&self) -> Result<Option<Vec<FeedEvent>>, ApiError> {
-        let (after, classes, who, now) = (self.after, self.classes.clone(), self.caller.who, self.api.clock.now());
+        let (after, classes, caller, now) = (self.after, self.classes.clone(), self.caller, self.api.clock.now());
         let page = self.api.db.tenant(self.caller.tenant, move |tx| {
             Box::pin(async move {
-                if !who.goes_on(tx, now).await? {
+                if !caller.goes_on(tx, now).await? {
                     return Ok(None);
                 }
                 events::page(tx, after, STREAM_PAGE, classes.as_deref()).await.map(Some)

@@ -22,16 +22,16 @@ use zeroize::Zeroizing;
 use super::auth::COOKIE;
 use super::body::{Fields, Json};
 use super::limits;
-use super::openapi::{texts, wire, words};
+use super::openapi::{texts, wire};
 use super::peer::Peer;
 use super::problem::ApiError;
 use super::state::Api;
 use crate::domain::ids::TenantId;
 use crate::domain::limit::Rate;
 use crate::domain::user;
-use crate::keys::{ACCESS_LIFE, Entered, Granted, Refreshed};
+use crate::keys::{ACCESS_LIFE, Entered, Granted, Proof, Refreshed};
 use crate::limit::{Asked, Bucket};
-use crate::metrics::security::{self, Lack, Proof};
+use crate::metrics::security::{self, Lack, Proof as Shown};
 use crate::store::logins::Kind;
 
 /// An office behind one address in the morning.
@@ -58,13 +58,17 @@ pub(super) struct LogIn {
     login: String,
     #[schema(max_length = 512)]
     password: String,
+    /// Of the user's second factor, if they have one: a code that their app shows, or a recovery code. Each is good once.
+    #[serde(default)]
+    #[schema(value_type = Option<texts::OneTimeCode>)]
+    code: Option<String>,
     /// For browsers: a cookie instead of tokens.
     #[serde(default)]
     cookie: Option<bool>,
 }
 
 impl Fields for LogIn {
-    const KNOWN: &'static [&'static str] = &["tenant", "login", "password", "cookie"];
+    const KNOWN: &'static [&'static str] = &["tenant", "login", "password", "code", "cookie"];
     const REQUIRED: &'static [&'static str] = &["tenant", "login", "password"];
 }
 
@@ -99,8 +103,10 @@ impl Fields for Acceptance {
 #[schema(as = LoggedIn)]
 pub(super) struct LoggedInView {
     user_id: Uuid,
-    #[schema(value_type = words::Role)]
-    role: &'static str,
+    #[schema(value_type = texts::RoleName)]
+    role: String,
+    /// Whether they must set up a second factor before they can do anything else: `POST /v1/me/totp`.
+    totp_setup_required: bool,
     /// When the log-in ends, however often it is refreshed.
     #[schema(value_type = wire::Timestamp)]
     expires_at: Timestamp,
@@ -145,7 +151,8 @@ fn private(granted: Granted) -> Response {
     let secret = granted.secret.to_string();
     let view = LoggedInView {
         user_id: granted.user.0,
-        role: granted.role.as_str(),
+        role: granted.role,
+        totp_setup_required: granted.must_set_up_totp,
         expires_at: granted.expires_at.into(),
         expires_in: granted.access_token.is_some().then_some(ACCESS_LIFE.whole_seconds()),
         access_token: granted.access_token,
@@ -173,11 +180,11 @@ pub(super) fn set_cookie(headers: &mut HeaderMap, value: &str, max_age_s: Option
 #[utoipa::path(
     post, path = "/v1/login", operation_id = "log_in", tag = "log-in",
     summary = "Log in",
-    description = "After five wrong passwords a name is locked for a minute, then for longer, whether or not there is such a user.",
+    description = "After five wrong passwords a name is locked for a minute, then for longer, whether or not there is such a user. So do a missing and a wrong code of the second factor, of users who have one.",
     request_body = LogIn,
     responses(
         (status = 200, description = "Tokens, or with `cookie` a cookie and its `csrf_token`", body = LoggedInView),
-        (status = 401, description = "`unauthorized`: name and password are not those of a user who may log in."),
+        (status = 401, description = "`unauthorized`: name and password are not those of a user who may log in. `totp_required`: they are, and a code of the second factor is missing, wrong, or was used."),
         (status = 403, description = "`tenant_suspended`: the tenant's users are refused for now."),
         (status = 429, description = "`rate_limited`: too many wrong passwords by this name, or too many log-ins from this address."),
         (status = 503, description = "`unavailable`: too many log in at once, or the database does not answer."),
@@ -194,12 +201,19 @@ pub(super) async fn login(
         return Err(ApiError::field("/password", Code::InvalidField, user::Unusable::Long.to_string()));
     }
     let kind = if asked.cookie == Some(true) { Kind::Cookie } else { Kind::Tokens };
-    match api.custody.log_in(TenantId(asked.tenant), &asked.login, password, kind).await? {
+    let proof = Proof { password, code: asked.code.map(Zeroizing::new) };
+    match api.custody.log_in(TenantId(asked.tenant), &asked.login, proof, kind).await? {
         Entered::In(granted) => Ok(private(*granted)),
         Entered::Refused => {
-            security::refused(Proof::Password);
+            security::refused(Shown::Password);
             tracing::warn!(event = "login_refused", client_id = %asked.tenant, peer = %peer.address.ip(), "a name and a password were refused");
             Err(ApiError::because(Code::Unauthorized, "name and password are not those of a user who may log in"))
+        }
+        Entered::CodeNeeded { shown: false } => Err(ApiError::of(Code::TotpRequired)),
+        Entered::CodeNeeded { shown: true } => {
+            security::refused(Shown::Code);
+            tracing::warn!(event = "login_code_refused", client_id = %asked.tenant, peer = %peer.address.ip(), "a code of a second factor was refused");
+            Err(ApiError::because(Code::TotpRequired, "this code is wrong, or was used before: wait for the next one"))
         }
         Entered::Locked(until) => {
             tracing::warn!(event = "login_locked", client_id = %asked.tenant, peer = %peer.address.ip(), "a name is locked for a while");
@@ -231,7 +245,7 @@ pub(super) async fn refresh(
     match api.custody.refresh(&Zeroizing::new(asked.refresh_token)).await? {
         Refreshed::In(granted) => Ok(private(*granted)),
         Refreshed::Refused => {
-            security::refused(Proof::RefreshToken);
+            security::refused(Shown::RefreshToken);
             Err(ApiError::because(Code::Unauthorized, "this refresh token is not good (any more): log in again"))
         }
         Refreshed::Suspended(tenant) => Err(suspended(tenant)),
@@ -262,7 +276,7 @@ pub(super) async fn accept(
     if api.custody.accept_invitation(&invitation, password).await? {
         return Ok(StatusCode::NO_CONTENT);
     }
-    security::refused(Proof::Invitation);
+    security::refused(Shown::Invitation);
     Err(ApiError::because(Code::Unauthorized, "this invitation is not good (any more): ask for another one"))
 }
 
@@ -291,10 +305,11 @@ pub(super) struct JwkView {
     get, path = "/v1/jwks.json", operation_id = "get_jwks", tag = "log-in",
     summary = "The keys by which access tokens are verified",
     description = "For programs that are shown a user's token. That its log-in goes on is known to the hub alone.",
-    responses((status = 200, description = "The present key, and the one before it while there is one", body = JwksView)),
+    responses((status = 200, description = "The key that signs first, then those that will or did, while a token of them may be good", body = JwksView)),
 )]
-pub(super) async fn jwks(State(api): State<Arc<Api>>) -> axum::Json<JwksView> {
-    let keys = api.custody.keyring().tokens().public().iter().map(|key| JwkView {
+pub(super) async fn jwks(State(api): State<Arc<Api>>) -> Result<axum::Json<JwksView>, ApiError> {
+    let keys = api.custody.token_keys().await?;
+    let keys = keys.public().iter().map(|key| JwkView {
         kty: "OKP",
         crv: "Ed25519",
         alg: "EdDSA",
@@ -302,5 +317,5 @@ pub(super) async fn jwks(State(api): State<Arc<Api>>) -> axum::Json<JwksView> {
         kid: key.kid.clone(),
         x: URL_SAFE_NO_PAD.encode(&key.public),
     });
-    axum::Json(JwksView { keys: keys.collect() })
+    Ok(axum::Json(JwksView { keys: keys.collect() }))
 }

@@ -44,13 +44,18 @@ pub(super) struct MeView {
     user: UserView,
     #[schema(value_type = Vec<words::Permission>)]
     permissions: Vec<&'static str>,
+    /// Recovery codes of the second factor that are left; `null` without one.
+    #[schema(required)]
+    recovery_codes_left: Option<u64>,
+    /// Whether a second factor must be set up before anything else can be done.
+    totp_setup_required: bool,
     /// With a cookie: to be sent as `X-CSRF-Token` with whatever changes something.
     #[serde(skip_serializing_if = "Option::is_none")]
     csrf_token: Option<String>,
 }
 
 /// The access layer has let in nobody else.
-fn user(caller: &Caller) -> Result<LoggedIn, ApiError> {
+pub(super) fn user(caller: &Caller) -> Result<LoggedIn, ApiError> {
     match caller.who {
         Who::User(user) => Ok(user),
         Who::Key(_) => Err(ApiError::of(Code::Forbidden)),
@@ -69,6 +74,8 @@ pub(super) async fn get(State(api): State<Arc<Api>>, caller: Caller) -> Result<a
         tenant_id: caller.tenant.0,
         user: users::view(api.custody.user(caller.tenant, who.user).await?),
         permissions: caller.permissions.iter().map(Permission::as_str).collect(),
+        recovery_codes_left: api.custody.totp(caller.tenant, who.user).await?,
+        totp_setup_required: who.must_set_up_totp,
         csrf_token: who.csrf_text(),
     }))
 }

@@ -38,10 +38,13 @@ mod problem;
 mod reader;
 mod recognition;
 mod renewals;
+mod roles;
 mod sites;
 mod snapshots;
 mod state;
 mod tenants;
+mod token_keys;
+mod totp;
 mod twins;
 mod users;
 mod webhooks;
@@ -117,12 +120,16 @@ fn ordinary() -> Router<Arc<Api>> {
     let v1 = Router::new()
         .route("/v1/tenant", get(tenants::get))
         .route("/v1/tenant/recognition", get(recognition::policy::get_policy).put(recognition::policy::put_policy))
+        .route("/v1/tenant/login", get(totp::get_policy).put(totp::put_policy))
         .route("/v1/api-keys", post(api_keys::create).get(api_keys::list))
         .route("/v1/api-keys/{id}", get(api_keys::get).delete(api_keys::revoke))
         .route("/v1/api-keys/{id}/rotate", post(api_keys::rotate))
         .route("/v1/users", post(users::create).get(users::list))
         .route("/v1/users/{id}", get(users::get).patch(users::change).delete(users::delete))
         .route("/v1/users/{id}/password", post(users::invite))
+        .route("/v1/users/{id}/totp", delete(users::take_totp))
+        .route("/v1/roles", post(roles::create).get(roles::list))
+        .route("/v1/roles/{id}", get(roles::get).patch(roles::change).delete(roles::delete))
         .route("/v1/login", post(login::login))
         .route("/v1/login/refresh", post(login::refresh))
         .route("/v1/login/invitation", post(login::accept))
@@ -130,6 +137,8 @@ fn ordinary() -> Router<Arc<Api>> {
         .route("/v1/logout", post(me::log_out))
         .route("/v1/me", get(me::get))
         .route("/v1/me/password", post(me::change_password))
+        .route("/v1/me/totp", post(totp::begin).delete(totp::remove))
+        .route("/v1/me/totp/confirm", post(totp::confirm))
         .route("/v1/sites", post(sites::create_site).get(sites::list_sites))
         .route("/v1/sites/{id}", get(sites::get_site))
         .route("/v1/doors", post(sites::create_door).get(sites::list_doors))

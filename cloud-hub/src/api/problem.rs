@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use wire_contract::{Code, Problem};
 
 use crate::chain::chain;
+use crate::domain::permission::{Permission, Permissions};
 use crate::domain::vault::VaultError;
 use crate::keys::KeysError;
 use crate::store::{Clash, StoreError};
@@ -97,10 +98,18 @@ impl From<KeysError> for ApiError {
             KeysError::Store(error) => error.into(),
             // A deleted person whose rows are still being read.
             KeysError::NoPersonKey(_) => Self::because(Code::NotFound, "there is no such person"),
+            KeysError::Beyond(beyond) => beyond_rights(beyond),
             KeysError::TooManyPasswords => Self::of(Code::Unavailable).retry_after(2),
             error => Self::internal(&error),
         }
     }
+}
+
+/// The refusal of whoever would give away, or decide over, more than they have.
+pub(super) fn beyond_rights(beyond: Permissions) -> ApiError {
+    let beyond: Vec<&str> = beyond.iter().map(Permission::as_str).collect();
+    let detail = format!("nobody gives away what they do not have: {}", beyond.join(", "));
+    ApiError::because(Code::Forbidden, detail)
 }
 
 impl From<VaultError> for ApiError {

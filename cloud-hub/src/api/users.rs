@@ -16,9 +16,10 @@ use super::body::{Fields, Json};
 use super::openapi::{texts, wire, words};
 use super::page::Page;
 use super::problem::ApiError;
+use super::roles;
 use super::state::Api;
 use crate::domain::ids::{TenantId, UserId};
-use crate::domain::permission::{Permissions, Role};
+use crate::domain::permission::Permissions;
 use crate::domain::user;
 use crate::keys::{self, Invited};
 
@@ -29,7 +30,7 @@ pub(super) struct NewUser {
     /// The name to log in by, as a mail address; case makes no difference.
     #[schema(value_type = texts::Login)]
     login: String,
-    #[schema(value_type = words::Role)]
+    #[schema(value_type = texts::RoleName)]
     role: String,
 }
 
@@ -44,7 +45,7 @@ impl Fields for NewUser {
 #[schema(as = UserChanges)]
 pub(super) struct Changes {
     #[serde(default)]
-    #[schema(value_type = Option<words::Role>)]
+    #[schema(value_type = Option<texts::RoleName>)]
     role: Option<String>,
     #[serde(default)]
     #[schema(value_type = Option<words::UserState>)]
@@ -62,10 +63,12 @@ impl Fields for Changes {
 pub(super) struct UserView {
     id: Uuid,
     login: String,
-    #[schema(value_type = words::Role)]
-    role: &'static str,
+    #[schema(value_type = texts::RoleName)]
+    role: String,
     #[schema(value_type = words::UserState)]
     state: &'static str,
+    /// Whether they have a second factor that counts.
+    totp: bool,
     /// Whether they have chosen a password.
     has_password: bool,
     /// Until when they may choose one.
@@ -98,17 +101,14 @@ pub(super) fn view(user: keys::UserView) -> UserView {
     UserView {
         id: user.id.0,
         login: user.login,
-        role: user.role.as_str(),
+        role: user.role.name,
         state: user.state.as_str(),
+        totp: user.totp,
         has_password: user.has_password,
         invited_until: user.invited_until.map(Timestamp::from),
         created_at: user.created_at.into(),
         last_login_at: user.last_login_at.map(Timestamp::from),
     }
-}
-
-fn role(word: &str) -> Result<Role, ApiError> {
-    word.parse().map_err(|error| ApiError::field("/role", Code::InvalidField, format!("{error}")))
 }
 
 /// Makes a user for whoever may give away at least their rights (`None`: the operator of the machine).
@@ -121,9 +121,9 @@ pub(super) async fn make(
 ) -> Result<InvitedView, ApiError> {
     let login =
         user::login(&new.login).map_err(|error| ApiError::field("/login", Code::InvalidField, error.to_string()))?;
-    let role = role(&new.role)?;
+    let role = roles::named(api, tenant, &new.role).await?;
     if let Some(giver) = giver {
-        within(role.permissions(), giver)?;
+        within(role.permissions, giver)?;
     }
     let invited = api.custody.create_user(tenant, &login, role, actor).await?;
     Ok(InvitedView::from(&invited))
@@ -132,13 +132,6 @@ pub(super) async fn make(
 /// All of a tenant.
 pub(super) async fn all(api: &Api, tenant: TenantId) -> Result<Vec<UserView>, ApiError> {
     Ok(api.custody.users(tenant).await?.into_iter().map(view).collect())
-}
-
-/// A user over whom the caller may decide.
-async fn below(api: &Api, caller: &Caller, id: Uuid) -> Result<UserId, ApiError> {
-    let found = api.custody.user(caller.tenant, UserId(id)).await?;
-    within(found.role.permissions(), caller.permissions)?;
-    Ok(found.id)
 }
 
 /// `POST /v1/users`
@@ -206,17 +199,17 @@ pub(super) async fn change(
     Path(id): Path<Uuid>,
     Json(changes): Json<Changes>,
 ) -> Result<axum::Json<UserView>, ApiError> {
-    let role = changes.role.as_deref().map(role).transpose()?;
+    let role = match &changes.role {
+        Some(name) => Some(roles::named(&api, caller.tenant, name).await?),
+        None => None,
+    };
     let state = changes.state.as_deref().map(|word| {
         user::State::from_word(word)
             .ok_or_else(|| ApiError::field("/state", Code::InvalidField, "must be active or disabled"))
     });
     let state = state.transpose()?;
-    let id = below(&api, &caller, id).await?;
-    if let Some(role) = role {
-        within(role.permissions(), caller.permissions)?;
-    }
-    api.custody.change_user(caller.tenant, id, (role, state), &caller.actor()).await?;
+    let (id, giver) = (UserId(id), Some(caller.permissions));
+    api.custody.change_user(caller.tenant, id, (role, state), giver, &caller.actor()).await?;
     Ok(axum::Json(view(api.custody.user(caller.tenant, id).await?)))
 }
 
@@ -236,8 +229,8 @@ pub(super) async fn invite(
     caller: Caller,
     Path(id): Path<Uuid>,
 ) -> Result<axum::Json<InvitedView>, ApiError> {
-    let id = below(&api, &caller, id).await?;
-    let invited = api.custody.invite_user(caller.tenant, id, &caller.actor()).await?;
+    let giver = Some(caller.permissions);
+    let invited = api.custody.invite_user(caller.tenant, UserId(id), giver, &caller.actor()).await?;
     Ok(axum::Json(InvitedView::from(&invited)))
 }
 
@@ -257,7 +250,30 @@ pub(super) async fn delete(
     caller: Caller,
     Path(id): Path<Uuid>,
 ) -> Result<StatusCode, ApiError> {
-    let id = below(&api, &caller, id).await?;
-    api.custody.delete_user(caller.tenant, id, &caller.actor()).await?;
+    api.custody.delete_user(caller.tenant, UserId(id), Some(caller.permissions), &caller.actor()).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// `DELETE /v1/users/{id}/totp`
+#[utoipa::path(
+    delete, path = "/v1/users/{id}/totp", operation_id = "take_totp_off_user", tag = "users",
+    summary = "Take the second factor off a user who lost it",
+    description = "Their log-ins end too. They log in by their password alone afterwards, and set up another one.",
+    params(("id" = Uuid, Path, description = "The user")),
+    responses(
+        (status = 204, description = "They have none any more"),
+        (status = 403, description = "`forbidden`: the user has rights that the caller does not have."),
+        (status = 409, description = "`conflict`: the user has no second factor."),
+    ),
+)]
+pub(super) async fn take_totp(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(id): Path<Uuid>,
+) -> Result<StatusCode, ApiError> {
+    let giver = Some(caller.permissions);
+    if api.custody.take_totp(caller.tenant, UserId(id), giver, &caller.actor()).await? {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    Err(ApiError::because(Code::Conflict, "this user has no second factor"))
 }

@@ -6,6 +6,7 @@
 
 mod audit;
 mod client;
+mod keys;
 mod orders;
 mod table;
 mod tenants;
@@ -26,6 +27,7 @@ use audit::AuditCommand;
 pub use audit::{Copy, Verification};
 pub use client::ClientError;
 use client::Sent;
+use keys::KeysCommand;
 use orders::{CommandsCommand, TwinCommand};
 use tenants::{ApiKeysCommand, TenantsCommand};
 use users::UsersCommand;
@@ -91,6 +93,9 @@ enum Command {
     /// People of a tenant who log in
     #[command(subcommand)]
     Users(UsersCommand),
+    /// The hub's own keys: how old each is, and another one for access tokens
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Programs that read a tenant's events at the broker
     #[command(subcommand)]
     Consumers(ConsumersCommand),
@@ -365,6 +370,7 @@ fn question(command: &Command, socket: PathBuf, output: Output) -> Question {
     let (method, path, sent, list, columns): (_, _, _, _, &'static [table::Column]) = match command {
         Command::Tenants(command) => command.asked(),
         Command::ApiKeys(command) => command.asked(),
+        Command::Keys(command) => command.asked(),
         Command::Users(command) => {
             if command.reads_password() {
                 then = Then::Password;

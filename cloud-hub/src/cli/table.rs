@@ -50,9 +50,19 @@ pub(super) const USERS: &[Column] = &[
     ("ROLE", "/role"),
     ("STATE", "/state"),
     ("PASSWORD", "/has_password"),
+    ("TOTP", "/totp"),
     ("INVITED UNTIL", "/invited_until"),
     ("CREATED", "/created_at"),
     ("LAST LOG-IN", "/last_login_at"),
+];
+pub(super) const KEYS: &[Column] = &[
+    ("KEY", "/key"),
+    ("WHAT", "/what"),
+    ("STATE", "/state"),
+    ("MADE", "/made_at"),
+    ("AGE (DAYS)", "/age_days"),
+    ("SIGNS FROM", "/signs_from"),
+    ("VERIFIES UNTIL", "/verifies_until"),
 ];
 pub(super) const NEW_CONSUMER: &[Column] =
     &[("CONSUMER", "/id"), ("NAME", "/name"), ("USER", "/username"), ("PASSWORD (shown once)", "/password")];

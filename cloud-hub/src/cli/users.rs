@@ -25,7 +25,7 @@ pub(super) enum UsersCommand {
         tenant: Uuid,
         /// The name to log in by, as a mail address
         login: String,
-        /// What they may do: owner, administrator, operator, auditor or integrator
+        /// What they may do: owner, administrator, operator, auditor, integrator, or a role of the tenant's own
         #[arg(long)]
         role: String,
     },
@@ -45,6 +45,14 @@ pub(super) enum UsersCommand {
         /// Set this password instead: the first line of stdin
         #[arg(long)]
         password_stdin: bool,
+    },
+    /// Take the second factor off a user who lost it; their log-ins end
+    TakeTotp {
+        /// Whose
+        #[arg(long)]
+        tenant: Uuid,
+        /// Which
+        user: Uuid,
     },
     /// Delete a user; their log-ins end at once
     Delete {
@@ -67,6 +75,9 @@ impl UsersCommand {
             Self::List { tenant } => ("GET", users(tenant), Sent::Nothing, "users", table::USERS),
             Self::Reset { tenant, user, .. } => {
                 ("POST", format!("{}/{user}/password", users(tenant)), Sent::Json(json!({})), "", table::NEW_USER)
+            }
+            Self::TakeTotp { tenant, user } => {
+                ("DELETE", format!("{}/{user}/totp", users(tenant)), Sent::Nothing, "", &[])
             }
             Self::Delete { tenant, user } => ("DELETE", format!("{}/{user}", users(tenant)), Sent::Nothing, "", &[]),
         }

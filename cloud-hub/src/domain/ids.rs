@@ -53,6 +53,10 @@ id!(
     SiteId
 );
 id!(
+    /// A role that a tenant made.
+    RoleId
+);
+id!(
     /// A door of a site.
     DoorId
 );

@@ -7,6 +7,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::role::GivenRole;
+
 macro_rules! permissions {
     ($($(#[$doc:meta])* $variant:ident, $word:literal;)+) => {
         /// One thing that may be allowed.
@@ -41,6 +43,10 @@ permissions! {
     UsersRead, "users:read";
     /// Make, change, reset and delete users who have no more rights than oneself.
     UsersWrite, "users:write";
+    /// See the roles that there are, and what each allows.
+    RolesRead, "roles:read";
+    /// Make, change and delete roles that allow no more than one may do oneself.
+    RolesWrite, "roles:write";
     /// See sites and doors.
     SitesRead, "sites:read";
     /// Make sites and doors.
@@ -237,10 +243,10 @@ fn bit(permission: Permission) -> u32 {
 }
 
 /// What a key was given: a role, and scopes if it may do only some of what the role allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
     /// The role.
-    pub role: Role,
+    pub role: GivenRole,
     /// Narrows the role; never widens it.
     pub scopes: Option<Permissions>,
 }
@@ -248,14 +254,14 @@ pub struct Grant {
 impl Grant {
     /// Everything that a role allows.
     #[must_use]
-    pub fn all_of(role: Role) -> Self {
-        Self { role, scopes: None }
+    pub fn all_of(role: impl Into<GivenRole>) -> Self {
+        Self { role: role.into(), scopes: None }
     }
 
     /// What it comes to.
     #[must_use]
-    pub fn permissions(self) -> Permissions {
-        let role = self.role.permissions();
+    pub fn permissions(&self) -> Permissions {
+        let role = self.role.permissions;
         self.scopes.map_or(role, |scopes| role.and(scopes))
     }
 }
@@ -281,12 +287,12 @@ mod tests {
     fn scopes_narrow_a_role_and_never_widen_it() {
         let scopes: Permissions = [Permission::EventsRead, Permission::ApiKeysWrite].into_iter().collect();
         for role in Role::ALL {
-            let grant = Grant { role: *role, scopes: Some(scopes) }.permissions();
+            let grant = Grant { role: GivenRole::from(*role), scopes: Some(scopes) }.permissions();
             assert_eq!(grant.beyond(role.permissions()), Permissions::default(), "{role}");
             assert_eq!(grant.beyond(scopes), Permissions::default(), "{role}");
             assert!(grant.allow(Permission::EventsRead), "{role} reads events");
         }
-        let operator = Grant { role: Role::Operator, scopes: Some(scopes) }.permissions();
+        let operator = Grant { role: GivenRole::from(Role::Operator), scopes: Some(scopes) }.permissions();
         assert!(!operator.allow(Permission::ApiKeysWrite));
     }
 

@@ -16,6 +16,8 @@ use super::people::{Profile, ProfileError};
 
 /// The name by which a user of the dashboard logs in.
 const USER_LOGIN: Purpose = Purpose::new("user.login");
+/// The secret in a user's authenticator app.
+const USER_TOTP: Purpose = Purpose::new("user.totp");
 
 /// Sealing or opening failed.
 #[derive(Debug, thiserror::Error)]
@@ -159,6 +161,16 @@ impl TenantKeys {
     pub fn open_login(&self, user: UserId, sealed: &[u8]) -> Result<Zeroizing<String>, VaultError> {
         let plain = self.open(USER_LOGIN, user.0, 1, sealed)?;
         String::from_utf8(plain.to_vec()).map(Zeroizing::new).map_err(|_| VaultError::Length("login"))
+    }
+
+    /// Seals the secret in a user's authenticator app.
+    pub fn seal_totp(&self, user: UserId, secret: &[u8]) -> Result<Vec<u8>, VaultError> {
+        self.seal(USER_TOTP, user.0, 1, secret)
+    }
+
+    /// Opens the secret in a user's authenticator app.
+    pub fn open_totp(&self, user: UserId, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+        self.open(USER_TOTP, user.0, 1, sealed)
     }
 
     /// Wraps a person's key for the key store.

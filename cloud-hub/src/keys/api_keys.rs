@@ -73,7 +73,7 @@ impl Custody {
             .tenant(tenant, move |tx| {
                 Box::pin(async move {
                     credentials::create(tx, &row).await?;
-                    let detail = json!({ "role": row.grant.role.as_str() });
+                    let detail = json!({ "role": row.grant.role.name });
                     log(tx, &actor, Action::ApiKeyCreate, "api_key", row.id.0, detail).await
                 })
             })

@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 use super::logins::KnownLogins;
 use super::passwords::Passwords;
 use super::recognised::KnownKeys;
+use super::tokens::BelievedTokenKeys;
 use super::{Keyring, KeysError};
 use crate::clock::Clock;
 use crate::domain::certificate::DeviceCertificate;
@@ -41,6 +42,7 @@ pub struct Custody {
     pub(super) known: Arc<KnownKeys>,
     pub(super) logins: Arc<KnownLogins>,
     pub(super) passwords: Arc<Passwords>,
+    pub(super) tokens: Arc<BelievedTokenKeys>,
 }
 
 /// A site to be made.
@@ -116,7 +118,8 @@ impl Custody {
     /// Puts a keyring and a database together.
     #[must_use]
     pub fn new(db: Database, keyring: Arc<Keyring>, clock: Clock) -> Self {
-        Self { db, keyring, clock, known: Arc::default(), logins: Arc::default(), passwords: Arc::default() }
+        let (known, logins) = (Arc::default(), Arc::default());
+        Self { db, keyring, clock, known, logins, passwords: Arc::default(), tokens: Arc::default() }
     }
 
     /// The keyring.

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
+use uuid::Uuid;
+
 use crate::domain::ids::{PersonId, TenantId};
+use crate::domain::permission::Permissions;
 use crate::domain::vault::VaultError;
 use crate::secret_file::SecretFileError;
 use crate::store::StoreError;
@@ -49,6 +52,12 @@ pub enum KeysError {
     /// So many passwords are being looked at that one more would wait too long.
     #[error("too many passwords are being looked at")]
     TooManyPasswords,
+    /// Somebody decides over what has more rights than they have.
+    #[error("nobody gives away or takes what they do not have")]
+    Beyond(Permissions),
+    /// A key of access tokens is none.
+    #[error("key {0} of access tokens is unreadable: cloud-hub keys rotate-jwt --revoke-old")]
+    TokenKey(Uuid),
     /// Work on keys was thrown away by a panic.
     #[error("work on keys was not finished")]
     Crashed,

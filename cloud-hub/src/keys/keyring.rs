@@ -1,6 +1,7 @@
 //! The hub's own keys, and the tenants' keys as it unwraps them.
 
 use std::collections::HashMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,25 +10,30 @@ use gallery_log::seal::key_id;
 use gallery_log::{Purpose, SealContext, SealKey};
 use parking_lot::Mutex;
 use ring::hmac;
+use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::person_files::PersonFiles;
 use super::persons::{PersonDb, PersonKeys};
 use super::restored::SeenFile;
-use super::tokens::TokenKeys;
 use super::{KeysError, SigningKey, signing};
 use crate::domain::ids::{ClaimId, PersonId, TenantId, UserId};
 use crate::domain::rotation::Rotation;
 use crate::domain::vault::{PersonKey, TenantKeys, VaultError, seal_tenant};
-use crate::secret_file;
+use crate::secret_file::{self, SecretFileError};
 use crate::store::{Clash, StoreError, TenantTx, secrets};
+
+/// A key of access tokens, for whom it is no tenant's.
+const TOKEN_KEY: Purpose = Purpose::new("token.key");
+/// Where hubs kept keys of access tokens before they were shared; the second one verified only.
+const TOKEN_KEY_FILES: [&str; 2] = ["jwt.p8", "jwt-previous.p8"];
 
 /// Everything that the hub itself holds. One per process; shared by `Arc`.
 pub struct Keyring {
     master: SealKey,
     pepper: hmac::Key,
     signing: SigningKey,
-    tokens: TokenKeys,
+    dir: PathBuf,
     seen: SeenFile,
     persons: PersonKeys,
     /// Unwrapped tenant keys. They never change in this version; a rotation will clear the entry.
@@ -56,7 +62,7 @@ impl Keyring {
             master: SealKey::new(*master),
             pepper: hmac::Key::new(hmac::HMAC_SHA256, pepper.as_slice()),
             signing: SigningKey::load_or_make(&dir.join(signing::FILE))?,
-            tokens: TokenKeys::load_or_make(dir)?,
+            dir: dir.to_owned(),
             seen: SeenFile::load_or_make(dir)?,
             persons: match shared {
                 Some(folder) => PersonKeys::Shared(PersonFiles::open(folder)?),
@@ -73,10 +79,43 @@ impl Keyring {
         &self.signing
     }
 
-    /// The keys of access tokens.
+    /// Where the hub's own keys are.
     #[must_use]
-    pub fn tokens(&self) -> &TokenKeys {
-        &self.tokens
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Seals a key of access tokens, for all hubs.
+    pub(super) fn seal_token_key(&self, id: Uuid, pkcs8: &[u8]) -> Result<Vec<u8>, VaultError> {
+        Ok(self.master.seal(&token_key_context(id), pkcs8)?)
+    }
+
+    /// Opens a key of access tokens.
+    pub(super) fn open_token_key(&self, id: Uuid, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+        Ok(self.master.open(&token_key_context(id), sealed)?)
+    }
+
+    /// The key of access tokens of a hub from before they were shared.
+    pub(super) fn token_key_file(&self) -> Result<Option<Zeroizing<Vec<u8>>>, KeysError> {
+        match secret_file::load(&self.dir.join(TOKEN_KEY_FILES[0])) {
+            Ok(pkcs8) => Ok(Some(pkcs8)),
+            Err(SecretFileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes it: what is shared is in the database now.
+    pub(super) fn forget_token_key_file(&self) -> Result<(), KeysError> {
+        for name in TOKEN_KEY_FILES {
+            let path = self.dir.join(name);
+            match std::fs::remove_file(&path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(SecretFileError::Io { path, source }.into());
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Which life of the database this is: raised when it was restored from a backup ([`super::restored`]), so that devices send
@@ -137,6 +176,12 @@ impl Keyring {
     #[must_use]
     pub(super) fn is_invitation(&self, user: UserId, secret: &[u8; 32], mac: &[u8; 32]) -> bool {
         hmac::verify(&self.pepper, &peppered(b"invitation", user.0.as_bytes(), secret), mac).is_ok()
+    }
+
+    /// The MAC under which a recovery code of a user is stored.
+    #[must_use]
+    pub(super) fn recovery_mac(&self, user: UserId, code: &[u8]) -> [u8; 32] {
+        tag(&self.pepper, &peppered(b"recovery", user.0.as_bytes(), code))
     }
 
     /// Makes the first keys of the transaction's tenant and stores them wrapped.
@@ -237,6 +282,11 @@ fn context(purpose: Purpose, tenant: TenantId, version: u32) -> SealContext<'sta
     SealContext::new(purpose, seal_tenant(tenant), tenant.0, u64::from(version))
 }
 
+/// No tenant's: in the tenant's place is nobody.
+fn token_key_context(id: Uuid) -> SealContext<'static> {
+    SealContext::new(TOKEN_KEY, seal_tenant(TenantId(Uuid::nil())), id, 1)
+}
+
 fn exact(bytes: &[u8]) -> Result<Zeroizing<[u8; 32]>, VaultError> {
     bytes.try_into().map(Zeroizing::new).map_err(|_| VaultError::Length("key"))
 }
@@ -246,7 +296,7 @@ fn key_file(path: PathBuf) -> Result<Zeroizing<[u8; 32]>, KeysError> {
     exact(&bytes).map_err(|_| KeysError::Damaged { path })
 }
 
-fn peppered(what: &[u8], object: &[u8], secret: &[u8; 32]) -> Zeroizing<Vec<u8>> {
+fn peppered(what: &[u8], object: &[u8], secret: &[u8]) -> Zeroizing<Vec<u8>> {
     let mut message = Zeroizing::new(Vec::with_capacity(64));
     for part in [what, object, secret] {
         message.extend_from_slice(&u32::try_from(part.len()).expect("at most 32 bytes").to_be_bytes());
@@ -262,7 +312,6 @@ fn tag(key: &hmac::Key, message: &[u8]) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use uuid::Uuid;
 
     #[test]
     fn the_hubs_keys_are_made_once() {

@@ -1,8 +1,8 @@
-//! Log-ins: a name and a password become tokens or a cookie; tokens are refreshed; all of it ends as a whole.
+//! Log-ins that go on: tokens are made and refreshed, whoever shows one is recognised, and all of it ends as a whole.
 //!
 //! Refresh tokens and cookies are 256 random bits, found by their MACs. A refresh token is good once: whoever shows one again has a
 //! copy of it, or the one who used it before had, and since nobody can tell which, the log-in ends. Deliberately absent: how they
-//! travel (`api::login`).
+//! travel (`api::login`), and what it takes to be let in (`keys::entering`).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -18,18 +18,18 @@ use super::passwords::same;
 use super::recognised::{Belief, Believed};
 use super::{Custody, KeysError};
 use crate::domain::ids::{LoginId, TenantId, UserId};
-use crate::domain::permission::Role;
+use crate::domain::permission::Permissions;
+use crate::domain::role::RoleRef;
 use crate::domain::tenant::Agreement;
-use crate::domain::user::{self, State};
 use crate::metrics::recognition::Cache;
 use crate::store::audit::Action;
-use crate::store::logins::{self, Admission, Kind, NewLogin, Spent};
-use crate::store::{StoreError, users};
+use crate::store::logins::{self, Admission, Kind, Spent};
+use crate::store::{StoreError, tenants, users};
 
 /// How long tokens can be refreshed without the password.
-const TOKENS_LIFE: Duration = Duration::days(30);
+pub(super) const TOKENS_LIFE: Duration = Duration::days(30);
 /// How long a browser stays logged in: a working day.
-const COOKIE_LIFE: Duration = Duration::hours(12);
+pub(super) const COOKIE_LIFE: Duration = Duration::hours(12);
 
 /// Where a log-in is looked up.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -70,8 +70,12 @@ pub struct LoggedIn {
     pub user: UserId,
     /// By which log-in.
     pub login: LoginId,
-    /// What they may do.
-    pub role: Role,
+    /// Their role.
+    pub role: RoleRef,
+    /// What they may do; nothing, while they must set up a second factor first.
+    pub permissions: Permissions,
+    /// Whether they must.
+    pub must_set_up_totp: bool,
     /// Whether the tenant is not served at present.
     pub suspended: bool,
     /// What was agreed upon with the tenant.
@@ -84,8 +88,10 @@ pub struct LoggedIn {
 pub struct Granted {
     /// Who.
     pub user: UserId,
-    /// What they may do.
-    pub role: Role,
+    /// The name of their role.
+    pub role: String,
+    /// Whether they must set up a second factor before they can do anything else.
+    pub must_set_up_totp: bool,
     /// When the log-in ends, however often it is refreshed.
     pub expires_at: OffsetDateTime,
     /// The refresh token or the cookie.
@@ -94,18 +100,6 @@ pub struct Granted {
     pub access_token: Option<String>,
     /// What must come beside the cookie, if it is by a cookie.
     pub csrf_token: Option<String>,
-}
-
-/// What became of a name and a password.
-pub enum Entered {
-    /// They were right.
-    In(Box<Granted>),
-    /// They were not; or there is nobody of that name, or they may not log in. Callers must not tell these apart.
-    Refused,
-    /// Too many were wrong: nothing is looked at until then.
-    Locked(OffsetDateTime),
-    /// They were right, and the tenant is not served at present.
-    Suspended(TenantId),
 }
 
 /// What became of a refresh token.
@@ -118,113 +112,56 @@ pub enum Refreshed {
     Suspended(TenantId),
 }
 
+/// What became of a refresh token in the database.
+enum Spending {
+    Done(LoginId, Box<(Admission, String)>),
+    Refused,
+    /// Its log-in ended, since it was shown twice.
+    Ended,
+    Suspended,
+}
+
 impl Custody {
-    /// Looks at a name and a password, and lets their user in if they are right.
-    pub async fn log_in(
-        &self,
-        tenant: TenantId,
-        typed: &str,
-        password: Zeroizing<String>,
-        kind: Kind,
-    ) -> Result<Entered, KeysError> {
-        let now = self.clock.now();
-        let keys = match self.tenant_keys(tenant).await {
-            Ok(keys) => keys,
-            // No such tenant: nobody can be locked there, and it takes as long to say no.
-            Err(KeysError::NoTenantKey(_)) => {
-                self.passwords.fits(password, None).await?;
-                return Ok(Entered::Refused);
-            }
-            Err(error) => return Err(error),
-        };
-        let Ok(name) = user::login(typed) else { return Ok(Entered::Refused) };
-        let index = keys.blind_index("user.login", &name);
-        let found = self.db.tenant(tenant, move |tx| {
-            Box::pin(async move {
-                if let Some(until) = logins::attempt(tx, &index, now).await? {
-                    return Ok(Err(until));
-                }
-                Ok::<_, KeysError>(Ok(users::by_login(tx, &index).await?))
-            })
-        });
-        let found = match found.await? {
-            Err(until) => return Ok(Entered::Locked(until)),
-            Ok(found) => found.filter(|user| user.state == State::Active),
-        };
-        let fits = self.passwords.fits(password, found.as_ref().and_then(|user| user.password)).await?;
-        let Some(user) = found.filter(|_| fits) else {
-            return Ok(Entered::Refused);
-        };
-        self.enter(tenant, user, kind).await
-    }
-
-    async fn enter(&self, tenant: TenantId, user: users::User, kind: Kind) -> Result<Entered, KeysError> {
-        let (now, secret) = (self.clock.now(), random_key()?);
-        let life = if kind == Kind::Cookie { COOKIE_LIFE } else { TOKENS_LIFE };
-        let id = LoginId(self.clock.new_id());
-        let new = NewLogin { id, user: user.id, kind, created_at: now, expires_at: now + life };
-        let mac = self.keyring.login_mac(tenant, &secret);
-        let admitted = self.db.tenant(tenant, move |tx| {
-            Box::pin(async move {
-                // Holds the user's row: whoever changes the password meanwhile comes before this, and is seen, or after it, and
-                // ends this log-in with the others.
-                users::logged_in(tx, new.user, now).await?;
-                if users::get(tx, new.user).await?.password != user.password {
-                    return Ok(None);
-                }
-                logins::create(tx, new, mac).await?;
-                let Some(found) = logins::admission(tx, new.id, now).await? else { return Ok(None) };
-                logins::forgive(tx, &user.login_index).await?;
-                if found.suspended {
-                    logins::revoke(tx, new.id, now).await?;
-                } else {
-                    let detail = json!({ "login": new.id.0, "cookie": kind == Kind::Cookie });
-                    log(tx, &actor(new.user), Action::UserLogin, "user", new.user.0, detail).await?;
-                }
-                Ok::<_, KeysError>(Some(found))
-            })
-        });
-        Ok(match admitted.await? {
-            None => Entered::Refused,
-            Some(found) if found.suspended => Entered::Suspended(tenant),
-            Some(found) => Entered::In(Box::new(self.granted(tenant, id, found, &secret, kind))),
-        })
-    }
-
-    fn granted(
+    /// What whoever is let in gets.
+    pub(super) async fn granted(
         &self,
         tenant: TenantId,
         login: LoginId,
-        found: Admission,
+        (found, role): (Admission, String),
         secret: &Zeroizing<[u8; 32]>,
         kind: Kind,
-    ) -> Granted {
-        let access_token = (kind == Kind::Tokens).then(|| self.access_token(tenant, login, found));
+    ) -> Result<Granted, KeysError> {
+        let access_token = match kind {
+            Kind::Tokens => Some(self.access_token(tenant, login, found).await?),
+            Kind::Cookie => None,
+        };
         let csrf = (kind == Kind::Cookie).then(|| self.keyring.csrf_token(tenant, secret));
-        Granted {
+        Ok(Granted {
             user: found.user,
-            role: found.role,
+            role,
+            must_set_up_totp: found.must_set_up_totp,
             expires_at: found.expires_at,
             secret: secret_text(tenant, secret),
             access_token,
             csrf_token: csrf.map(|token| URL_SAFE_NO_PAD.encode(token)),
-        }
+        })
     }
 
-    fn access_token(&self, tenant: TenantId, login: LoginId, found: Admission) -> String {
+    async fn access_token(&self, tenant: TenantId, login: LoginId, found: Admission) -> Result<String, KeysError> {
+        let keys = self.token_keys().await?;
         let iat = self.clock.now().unix_timestamp();
-        self.keyring.tokens().sign(&Claims {
+        Ok(keys.sign(&Claims {
             iss: ISSUER.to_owned(),
             aud: AUDIENCE.to_owned(),
             sub: found.user.0,
             tenant: tenant.0,
-            role: found.role.as_str().to_owned(),
+            role: found.role.to_string(),
             login: login.0,
             jti: Uuid::new_v4(),
             iat,
             nbf: iat,
             exp: iat + LIFE.whole_seconds(),
-        })
+        }))
     }
 
     /// Another refresh token and access token in the place of a refresh token, which is good once.
@@ -234,38 +171,50 @@ impl Custody {
         let (mac, next_mac) = (self.keyring.login_mac(tenant, &secret), self.keyring.login_mac(tenant, &next));
         let done = self.db.tenant(tenant, move |tx| {
             Box::pin(async move {
+                // First: a token that a suspended tenant's user shows is not used up, or they would have none when it is served again.
+                let suspended = match tenants::get(tx).await {
+                    Err(StoreError::NotFound { .. }) => return Ok(Spending::Refused),
+                    found => found?.suspended_at.is_some(),
+                };
+                if suspended && logins::is_known(tx, &mac).await? {
+                    return Ok(Spending::Suspended);
+                }
                 match logins::spend(tx, &mac, now).await? {
-                    Spent::Unknown => Ok(None),
+                    Spent::Unknown => Ok(Spending::Refused),
                     Spent::Before(login) => {
                         if let Some(user) = logins::revoke(tx, login, now).await? {
                             let detail = json!({ "login": login.0 });
                             log(tx, "hub", Action::UserTokenReused, "user", user.0, detail).await?;
                             tracing::warn!(event = "refresh_token_reused", client_id = %tenant, %user, "a refresh token was shown twice; its log-in has ended");
                         }
-                        Ok(None)
+                        Ok(Spending::Ended)
                     }
                     Spent::Now(login) => {
-                        let Some(found) = logins::admission(tx, login, now).await? else { return Ok(None) };
+                        let Some(found) = logins::admission(tx, login, now).await? else { return Ok(Spending::Refused) };
                         logins::add_secret(tx, login, next_mac).await?;
-                        Ok::<_, KeysError>(Some((login, found)))
+                        let role = users::get(tx, found.user).await?.role.name;
+                        Ok::<_, KeysError>(Spending::Done(login, Box::new((found, role))))
                     }
                 }
             })
         });
         Ok(match done.await? {
-            None => {
+            Spending::Refused => Refreshed::Refused,
+            Spending::Ended => {
                 self.logins.forget(tenant);
                 Refreshed::Refused
             }
-            Some((_, found)) if found.suspended => Refreshed::Suspended(tenant),
-            Some((login, found)) => Refreshed::In(Box::new(self.granted(tenant, login, found, &next, Kind::Tokens))),
+            Spending::Suspended => Refreshed::Suspended(tenant),
+            Spending::Done(login, found) => {
+                Refreshed::In(Box::new(self.granted(tenant, login, *found, &next, Kind::Tokens).await?))
+            }
         })
     }
 
     /// Who an access token is of; `None` if it is not good, or its log-in has ended, or the user is somebody else by now.
     pub async fn recognise_token(&self, text: &str) -> Result<Option<LoggedIn>, KeysError> {
         let now = self.clock.now();
-        let claims = match self.keyring.tokens().verify(text, now) {
+        let claims = match self.verified_claims(text, now).await? {
             Ok(claims) => claims,
             Err(why) => {
                 tracing::debug!(event = "token_refused", %why, "an access token was refused");
@@ -275,8 +224,9 @@ impl Custody {
         let (tenant, login) = (TenantId(claims.tenant), LoginId(claims.login));
         let found = self.known_login(tenant, Shown::Token(login), now).await?;
         // A token says what its user could do when it was made: after a change it takes another one.
-        let same =
-            |found: &KnownLogin| found.admission.user.0 == claims.sub && found.admission.role.as_str() == claims.role;
+        let same = |found: &KnownLogin| {
+            found.admission.user.0 == claims.sub && found.admission.role.to_string() == claims.role
+        };
         Ok(found.filter(same).map(|found| logged_in(found, None)))
     }
 
@@ -351,8 +301,9 @@ impl LoggedIn {
 }
 
 fn logged_in(known: KnownLogin, csrf: Option<[u8; 32]>) -> LoggedIn {
-    let Admission { user, role, suspended, agreement, .. } = known.admission;
-    LoggedIn { tenant: known.tenant, user, login: known.login, role, suspended, agreement, csrf }
+    let Admission { user, role, permissions, must_set_up_totp, suspended, agreement, .. } = known.admission;
+    let (tenant, login) = (known.tenant, known.login);
+    LoggedIn { tenant, user, login, role, permissions, must_set_up_totp, suspended, agreement, csrf }
 }
 
 /// As audit entries name a user.

@@ -5,7 +5,7 @@
 //! TK  per tenant           Postgres, under MK   only wraps: PK, GDK, CK, LK, BI, RS, webhook secrets
 //! PK  per person           key store (redb) outside Postgres, under TK; deleting it erases the person
 //! HSK Ed25519              file 0600            signs time, snapshots and audit heads
-//! JWT Ed25519              file 0600            signs access tokens of users
+//! JWT Ed25519, some        Postgres, under MK   sign access tokens of users; shared by all hubs, rotated by `keys rotate-jwt`
 //! pepper                   file 0600            MACs of API keys, claim secrets, refresh tokens, cookies
 //! epochs                   file                 what was seen of the database; raised when it was restored from a backup
 //! ```
@@ -22,6 +22,7 @@ mod consumers;
 mod custody;
 mod deletion;
 mod enrolment;
+mod entering;
 mod error;
 mod keyring;
 mod link;
@@ -33,6 +34,8 @@ mod persons;
 mod recognised;
 mod renewal;
 mod restored;
+mod roles;
+mod second_factor;
 mod signing;
 mod snapshots;
 mod tokens;
@@ -46,14 +49,17 @@ pub use consumers::Password;
 pub use custody::{Claimed, Custody, IssuedClaim, LinkGallery, LinkMaterial, NewSite, Redeemed};
 pub use deletion::{NotDeleted, Step};
 pub use enrolment::{Candidate, NewTemplate, told as duplicate_told};
+pub use entering::{Entered, Proof};
 pub use error::KeysError;
 pub use keyring::Keyring;
 pub use link::{Accepted, DeviceLinks};
-pub use logins::{Entered, Granted, LoggedIn, Refreshed};
+pub use logins::{Granted, LoggedIn, Refreshed};
 pub use opener::{Opener, stand_in_leaf};
 pub use restored::{BEAT, Raised};
+pub use roles::{RoleDeleted, WantedRole};
+pub use second_factor::{Begun, Confirmed, Removed};
 pub use signing::{SigningKey, id_of as signing_key_id};
 pub use snapshots::{Ready, Snapshots};
-pub use tokens::TokenKeys;
+pub use tokens::{TokenKeyView, TokenKeys};
 pub use unsealed::{Found, Unsealed};
 pub use users::{Invited, PasswordChange, UserView};

@@ -3,11 +3,13 @@
 //! In: what was typed, and what is stored. Out: whether they fit, or what to store. Somebody who is not there costs the same time:
 //! [`Passwords::fits`] without a stored password computes all the same.
 
+use std::sync::Arc;
+
 use argon2::{Algorithm, Argon2, Params, Version};
 use gallery_log::keys::NoRandomness;
 use ring::hmac;
 use ring::rand::{SecureRandom as _, SystemRandom};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use zeroize::Zeroizing;
 
 use super::KeysError;
@@ -28,21 +30,33 @@ const WAITING: usize = 64;
 #[derive(Debug)]
 pub(super) struct Passwords {
     places: Semaphore,
-    queue: Semaphore,
+    queue: Arc<Semaphore>,
+}
+
+/// A place in the queue. Whoever counts attempts takes one first: what is not looked at is no failure.
+#[derive(Debug)]
+pub(super) struct Place {
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Default for Passwords {
     fn default() -> Self {
-        Self { places: Semaphore::new(AT_ONCE), queue: Semaphore::new(AT_ONCE + WAITING) }
+        Self { places: Semaphore::new(AT_ONCE), queue: Arc::new(Semaphore::new(AT_ONCE + WAITING)) }
     }
 }
 
 impl Passwords {
+    /// A place in the queue, unless too many wait.
+    pub(super) fn place(&self) -> Result<Place, KeysError> {
+        let permit = Arc::clone(&self.queue).try_acquire_owned().map_err(|_| KeysError::TooManyPasswords)?;
+        Ok(Place { _permit: permit })
+    }
+
     /// What to store of a password.
     pub(super) async fn hash(&self, password: Zeroizing<String>) -> Result<[u8; STORED], KeysError> {
         let mut salt = [0_u8; SALT];
         SystemRandom::new().fill(&mut salt).map_err(|_| NoRandomness)?;
-        let hash = self.compute(password, salt).await?;
+        let hash = self.compute(self.place()?, password, salt).await?;
         let mut stored = [0; STORED];
         stored[..SALT].copy_from_slice(&salt);
         stored[SALT..].copy_from_slice(hash.as_slice());
@@ -52,18 +66,23 @@ impl Passwords {
     /// Whether a password is the one of which this is stored; never without one, and no sooner.
     pub(super) async fn fits(
         &self,
+        place: Place,
         password: Zeroizing<String>,
         stored: Option<[u8; STORED]>,
     ) -> Result<bool, KeysError> {
         let (salt, wanted) = stored.as_ref().map_or((&[0; SALT][..], &[0; HASH][..]), |stored| stored.split_at(SALT));
         let salt = salt.try_into().expect("it was split there");
-        let hash = self.compute(password, salt).await?;
+        let hash = self.compute(place, password, salt).await?;
         Ok(same(hash.as_slice(), wanted) && stored.is_some())
     }
 
-    async fn compute(&self, password: Zeroizing<String>, salt: [u8; SALT]) -> Result<Zeroizing<[u8; HASH]>, KeysError> {
-        let _waiting = self.queue.try_acquire().map_err(|_| KeysError::TooManyPasswords)?;
-        let _place = self.places.acquire().await.map_err(|_| KeysError::Crashed)?;
+    async fn compute(
+        &self,
+        _waiting: Place,
+        password: Zeroizing<String>,
+        salt: [u8; SALT],
+    ) -> Result<Zeroizing<[u8; HASH]>, KeysError> {
+        let _turn = self.places.acquire().await.map_err(|_| KeysError::Crashed)?;
         let computed = tokio::task::spawn_blocking(move || {
             let params = Params::new(MEMORY_KIB, PASSES, 1, Some(HASH)).expect("these parameters are within bounds");
             let mut hash = Zeroizing::new([0; HASH]);
@@ -90,9 +109,9 @@ mod tests {
         let passwords = Passwords::default();
         let typed = |text: &str| Zeroizing::new(text.to_owned());
         let stored = passwords.hash(typed("correct horse")).await.unwrap();
-        assert!(passwords.fits(typed("correct horse"), Some(stored)).await.unwrap());
-        assert!(!passwords.fits(typed("correct horsf"), Some(stored)).await.unwrap());
-        assert!(!passwords.fits(typed("correct horse"), None).await.unwrap());
+        assert!(passwords.fits(passwords.place().unwrap(), typed("correct horse"), Some(stored)).await.unwrap());
+        assert!(!passwords.fits(passwords.place().unwrap(), typed("correct horsf"), Some(stored)).await.unwrap());
+        assert!(!passwords.fits(passwords.place().unwrap(), typed("correct horse"), None).await.unwrap());
         assert_ne!(passwords.hash(typed("correct horse")).await.unwrap(), stored, "a salt of its own");
     }
 }

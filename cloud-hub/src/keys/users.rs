@@ -12,10 +12,12 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::custody::log;
+use super::entering::Proved;
 use super::logins::actor as of_user;
 use super::{Custody, KeysError, LoggedIn};
 use crate::domain::ids::{TenantId, UserId};
-use crate::domain::permission::Role;
+use crate::domain::permission::Permissions;
+use crate::domain::role::GivenRole;
 use crate::domain::user::State;
 use crate::domain::vault::TenantKeys;
 use crate::store::audit::Action;
@@ -43,9 +45,11 @@ pub struct UserView {
     /// The name by which they log in.
     pub login: String,
     /// What they may do.
-    pub role: Role,
+    pub role: GivenRole,
     /// Whether they may log in.
     pub state: State,
+    /// Whether they have a second factor that counts.
+    pub totp: bool,
     /// Whether they have a password.
     pub has_password: bool,
     /// Until when they may choose one, if they are invited to.
@@ -62,11 +66,18 @@ fn view(keys: &TenantKeys, user: User) -> Result<UserView, KeysError> {
         login: keys.open_login(user.id, &user.login_sealed)?.to_string(),
         role: user.role,
         state: user.state,
+        totp: user.totp,
         has_password: user.password.is_some(),
         invited_until: user.invitation.map(|invitation| invitation.until),
         created_at: user.created_at,
         last_login_at: user.last_login_at,
     })
+}
+
+/// Whether a giver (`None`: the operator of the machine) may decide over what has this role.
+pub(super) fn within(role: &GivenRole, giver: Option<Permissions>) -> Result<(), KeysError> {
+    let beyond = giver.map(|giver| role.permissions.beyond(giver)).unwrap_or_default();
+    if beyond == Permissions::default() { Ok(()) } else { Err(KeysError::Beyond(beyond)) }
 }
 
 impl Custody {
@@ -75,20 +86,21 @@ impl Custody {
         &self,
         tenant: TenantId,
         login: &str,
-        role: Role,
+        role: impl Into<GivenRole>,
         actor: &str,
     ) -> Result<Invited, KeysError> {
+        let role = role.into();
         let (id, actor) = (UserId(self.clock.new_id()), actor.to_owned());
         let keys = self.tenant_keys(tenant).await?;
         let login_index = keys.blind_index("user.login", login);
-        let new = NewUser { id, login_sealed: keys.seal_login(id, login)?, login_index, role };
+        let new = NewUser { id, login_sealed: keys.seal_login(id, login)?, login_index, role: role.which };
         let (invited, invitation) = self.new_invitation(tenant, id)?;
         self.db
             .tenant(tenant, move |tx| {
                 Box::pin(async move {
                     users::create(tx, &new).await?;
                     users::invite(tx, id, invitation).await?;
-                    log(tx, &actor, Action::UserCreate, "user", id.0, json!({ "role": role.as_str() })).await
+                    log(tx, &actor, Action::UserCreate, "user", id.0, json!({ "role": role.name })).await
                 })
             })
             .await?;
@@ -103,12 +115,19 @@ impl Custody {
     }
 
     /// Invites a user to choose another password. The one before ends at once, and so do all their log-ins.
-    pub async fn invite_user(&self, tenant: TenantId, user: UserId, actor: &str) -> Result<Invited, KeysError> {
+    pub async fn invite_user(
+        &self,
+        tenant: TenantId,
+        user: UserId,
+        giver: Option<Permissions>,
+        actor: &str,
+    ) -> Result<Invited, KeysError> {
         let (now, actor) = (self.clock.now(), actor.to_owned());
         let (invited, invitation) = self.new_invitation(tenant, user)?;
         self.db
             .tenant(tenant, move |tx| {
                 Box::pin(async move {
+                    within(&users::lock(tx, user).await?.role, giver)?;
                     users::invite(tx, user, invitation).await?;
                     logins::revoke_all(tx, user, None, now).await?;
                     log(tx, &actor, Action::UserInvite, "user", user.0, json!({})).await
@@ -131,7 +150,7 @@ impl Custody {
         if invitation.until <= now || !self.keyring.is_invitation(user, &secret, &invitation.mac) {
             return Ok(false);
         }
-        self.store_password(tenant, user, (None, Some(invitation.mac)), password, None, of_user(user)).await
+        self.store_password(tenant, user, Some((None, Some(invitation.mac))), password, None, of_user(user)).await
     }
 
     /// Stores another password for a user who knows the present one; whether they did. All their other log-ins end.
@@ -141,29 +160,16 @@ impl Custody {
         old: Zeroizing<String>,
         new: Zeroizing<String>,
     ) -> Result<PasswordChange, KeysError> {
-        let (tenant, id, now) = (who.tenant, who.user, self.clock.now());
-        let found = self.db.tenant(tenant, move |tx| {
-            Box::pin(async move {
-                let user = users::get(tx, id).await?;
-                let index = <[u8; 32]>::try_from(user.login_index.as_slice()).unwrap_or_default();
-                // A session that somebody left open must not become a place to try passwords.
-                if let Some(until) = logins::attempt(tx, &index, now).await? {
-                    return Ok(Err(until));
-                }
-                Ok::<_, KeysError>(Ok(user))
-            })
-        });
-        let user = match found.await? {
-            Err(until) => return Ok(PasswordChange::Locked(until)),
-            Ok(user) => user,
+        let (tenant, id) = (who.tenant, who.user);
+        let user = match self.prove(who, old).await? {
+            Proved::Right(user) => user,
+            Proved::Wrong => return Ok(PasswordChange::Wrong),
+            Proved::Locked(until) => return Ok(PasswordChange::Locked(until)),
         };
-        if !self.passwords.fits(old, user.password).await? {
-            return Ok(PasswordChange::Wrong);
-        }
         let index = user.login_index;
         self.db.tenant(tenant, move |tx| Box::pin(async move { logins::forgive(tx, &index).await })).await?;
         let was = (user.password, user.invitation.map(|invitation| invitation.mac));
-        let done = self.store_password(tenant, id, was, new, Some(who), of_user(id)).await?;
+        let done = self.store_password(tenant, id, Some(was), new, Some(who), of_user(id)).await?;
         Ok(if done { PasswordChange::Done } else { PasswordChange::Wrong })
     }
 
@@ -175,17 +181,18 @@ impl Custody {
         password: Zeroizing<String>,
         actor: &str,
     ) -> Result<(), KeysError> {
-        let found = self.db.tenant(tenant, move |tx| Box::pin(users::get(tx, user))).await?;
-        let was = (found.password, found.invitation.map(|invitation| invitation.mac));
-        self.store_password(tenant, user, was, password, None, actor.to_owned()).await?;
-        Ok(())
+        // Whatever is there: the operator must not be told that it is set when it is not.
+        if self.store_password(tenant, user, None, password, None, actor.to_owned()).await? {
+            return Ok(());
+        }
+        Err(StoreError::NotFound { what: "user", id: user.0 }.into())
     }
 
     async fn store_password(
         &self,
         tenant: TenantId,
         user: UserId,
-        was: (Option<[u8; 48]>, Option<[u8; 32]>),
+        was: Option<(Option<[u8; 48]>, Option<[u8; 32]>)>,
         password: Zeroizing<String>,
         by: Option<LoggedIn>,
         actor: String,
@@ -211,20 +218,24 @@ impl Custody {
         &self,
         tenant: TenantId,
         user: UserId,
-        (role, state): (Option<Role>, Option<State>),
+        (role, state): (Option<GivenRole>, Option<State>),
+        giver: Option<Permissions>,
         actor: &str,
     ) -> Result<(), KeysError> {
         let (now, actor) = (self.clock.now(), actor.to_owned());
         self.db
             .tenant(tenant, move |tx| {
                 Box::pin(async move {
-                    let found = users::get(tx, user).await?;
+                    // Locked: of two changes at once the second must not undo the first with what it read before.
+                    let found = users::lock(tx, user).await?;
+                    within(&found.role, giver)?;
                     let (role, state) = (role.unwrap_or(found.role), state.unwrap_or(found.state));
-                    users::change(tx, user, role, state).await?;
+                    within(&role, giver)?;
+                    users::change(tx, user, role.which, state).await?;
                     if state == State::Disabled {
                         logins::revoke_all(tx, user, None, now).await?;
                     }
-                    let detail = json!({ "role": role.as_str(), "state": state.as_str() });
+                    let detail = json!({ "role": role.name, "state": state.as_str() });
                     log(tx, &actor, Action::UserChange, "user", user.0, detail).await
                 })
             })
@@ -234,11 +245,18 @@ impl Custody {
     }
 
     /// Deletes a user; all their log-ins end at once.
-    pub async fn delete_user(&self, tenant: TenantId, user: UserId, actor: &str) -> Result<(), KeysError> {
+    pub async fn delete_user(
+        &self,
+        tenant: TenantId,
+        user: UserId,
+        giver: Option<Permissions>,
+        actor: &str,
+    ) -> Result<(), KeysError> {
         let actor = actor.to_owned();
         self.db
             .tenant(tenant, move |tx| {
                 Box::pin(async move {
+                    within(&users::lock(tx, user).await?.role, giver)?;
                     users::delete(tx, user).await?;
                     log(tx, &actor, Action::UserDelete, "user", user.0, json!({})).await
                 })

@@ -22,6 +22,8 @@ const FAILED: Metric = Metric::counter(
             "password",
             "refresh_token",
             "invitation",
+            "code",
+            "session_token",
             "certificate",
         ],
     }],
@@ -132,6 +134,10 @@ pub enum Proof {
     RefreshToken,
     /// An invitation.
     Invitation,
+    /// A code of a second factor.
+    Code,
+    /// A session's token.
+    SessionToken,
     /// A device's certificate.
     Certificate,
 }
@@ -148,6 +154,8 @@ pub fn refused(proof: Proof) {
         Proof::Password => "password",
         Proof::RefreshToken => "refresh_token",
         Proof::Invitation => "invitation",
+        Proof::Code => "code",
+        Proof::SessionToken => "session_token",
         Proof::Certificate => "certificate",
     }]);
 }

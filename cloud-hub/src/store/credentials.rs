@@ -4,10 +4,11 @@ use sqlx::FromRow;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
+use super::roles::{self, BESIDE, RoleRow};
 use super::tenants::{AGREEMENT, AgreementRow};
 use super::{StoreError, TenantTx, routes};
 use crate::domain::ids::ApiKeyId;
-use crate::domain::permission::{Grant, Permission, Permissions, Role};
+use crate::domain::permission::Grant;
 use crate::domain::tenant::Agreement;
 
 /// How exactly it is known when a key was last used: a key that is used all the time is not written all the time.
@@ -75,16 +76,19 @@ pub struct Admission {
 /// Stores a new key.
 pub async fn create(tx: &mut TenantTx, key: &NewApiKey) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();
+    roles::hold(tx, key.grant.role.which).await?;
+    let (role, own_role) = roles::columns(key.grant.role.which);
     sqlx::query(
-        "INSERT INTO api_key (tenant_id, id, name, mac, role, scopes, expires_at, requests_per_hour)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        "INSERT INTO api_key (tenant_id, id, name, mac, role, own_role, scopes, expires_at, requests_per_hour)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
     )
     .bind(tenant)
     .bind(key.id.0)
     .bind(&key.name)
     .bind(key.mac.as_slice())
-    .bind(key.grant.role.as_str())
-    .bind(key.grant.scopes.map(words))
+    .bind(role)
+    .bind(own_role)
+    .bind(key.grant.scopes.map(roles::words))
     .bind(key.expires_at)
     .bind(key.requests_per_hour.map(i64::from))
     .execute(tx.conn())
@@ -92,22 +96,15 @@ pub async fn create(tx: &mut TenantTx, key: &NewApiKey) -> Result<(), StoreError
     routes::add(tx, "api_key", key.id.0).await
 }
 
-fn words(scopes: Permissions) -> Vec<String> {
-    scopes.iter().map(|permission| permission.as_str().to_owned()).collect()
-}
-
-fn grant(role: &str, scopes: Option<Vec<String>>) -> Result<Grant, StoreError> {
-    let role =
-        role.parse::<Role>().map_err(|_| StoreError::Unreadable { what: "api_key.role", reason: "no such role" })?;
-    // A permission that this program does not know is of a newer one, and allows nothing here.
-    let known = |scopes: Vec<String>| scopes.iter().filter_map(|word| word.parse::<Permission>().ok()).collect();
-    Ok(Grant { role, scopes: scopes.map(known) })
+fn grant(role: RoleRow, scopes: Option<Vec<String>>) -> Result<Grant, StoreError> {
+    Ok(Grant { role: role.try_into()?, scopes: scopes.map(|words| roles::permissions(&words)) })
 }
 
 #[derive(FromRow)]
 struct AdmissionRow {
     mac: Vec<u8>,
-    role: String,
+    #[sqlx(flatten)]
+    role: RoleRow,
     scopes: Option<Vec<String>>,
     last_used_at: Option<OffsetDateTime>,
     key_requests_per_hour: Option<i64>,
@@ -125,9 +122,10 @@ fn requests(count: Option<i64>) -> Option<u32> {
 pub async fn admission(tx: &mut TenantTx, id: ApiKeyId, now: OffsetDateTime) -> Result<Option<Admission>, StoreError> {
     let tenant = tx.tenant_uuid();
     let statement = format!(
-        "SELECT k.mac, k.role, k.scopes, k.last_used_at, k.requests_per_hour AS key_requests_per_hour, k.expires_at,
+        "SELECT k.mac, k.role, {BESIDE}, k.scopes, k.last_used_at, k.requests_per_hour AS key_requests_per_hour, k.expires_at,
              t.suspended_at IS NOT NULL AS suspended, {AGREEMENT}
          FROM api_key k JOIN tenant t USING (tenant_id)
+             LEFT JOIN tenant_role r ON r.tenant_id = k.tenant_id AND r.id = k.own_role
          WHERE k.tenant_id = $1 AND k.id = $2 AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > $3)"
     );
     let row: Option<AdmissionRow> = sqlx::query_as(sqlx::AssertSqlSafe(statement))
@@ -140,7 +138,7 @@ pub async fn admission(tx: &mut TenantTx, id: ApiKeyId, now: OffsetDateTime) -> 
     let mac = row.mac.try_into().map_err(|_| StoreError::Unreadable { what: "api_key.mac", reason: "not 32 bytes" })?;
     Ok(Some(Admission {
         mac,
-        grant: grant(&row.role, row.scopes)?,
+        grant: grant(row.role, row.scopes)?,
         last_used_at: row.last_used_at,
         requests_per_hour: requests(row.key_requests_per_hour),
         expires_at: row.expires_at,
@@ -165,7 +163,8 @@ pub async fn used(tx: &mut TenantTx, id: ApiKeyId, now: OffsetDateTime) -> Resul
 struct KeyRow {
     id: Uuid,
     name: String,
-    role: String,
+    #[sqlx(flatten)]
+    role: RoleRow,
     scopes: Option<Vec<String>>,
     created_at: OffsetDateTime,
     expires_at: Option<OffsetDateTime>,
@@ -182,7 +181,7 @@ impl TryFrom<KeyRow> for ApiKeyRow {
         Ok(Self {
             id: ApiKeyId(row.id),
             name: row.name,
-            grant: grant(&row.role, row.scopes)?,
+            grant: grant(row.role, row.scopes)?,
             created_at: row.created_at,
             expires_at: row.expires_at,
             requests_per_hour: requests(row.requests_per_hour),
@@ -194,22 +193,31 @@ impl TryFrom<KeyRow> for ApiKeyRow {
 }
 
 /// Keys of a tenant, the oldest first: the one of an id, or all.
-const KEYS: &str = "
-    SELECT id, name, role, scopes, created_at, expires_at, requests_per_hour, last_used_at, revoked_at, replaced_by
-    FROM api_key WHERE tenant_id = $1 AND ($2::uuid IS NULL OR id = $2) ORDER BY id";
+async fn keys(tx: &mut TenantTx, id: Option<ApiKeyId>) -> Result<Vec<ApiKeyRow>, StoreError> {
+    let tenant = tx.tenant_uuid();
+    let statement = format!(
+        "SELECT k.id, k.name, k.role, {BESIDE}, k.scopes, k.created_at, k.expires_at, k.requests_per_hour, k.last_used_at,
+             k.revoked_at, k.replaced_by
+         FROM api_key k LEFT JOIN tenant_role r ON r.tenant_id = k.tenant_id AND r.id = k.own_role
+         WHERE k.tenant_id = $1 AND ($2::uuid IS NULL OR k.id = $2) ORDER BY k.id"
+    );
+    let rows: Vec<KeyRow> = sqlx::query_as(sqlx::AssertSqlSafe(statement))
+        .bind(tenant)
+        .bind(id.map(|id| id.0))
+        .fetch_all(tx.conn())
+        .await?;
+    rows.into_iter().map(TryInto::try_into).collect()
+}
 
 /// One key of the tenant.
 pub async fn get(tx: &mut TenantTx, id: ApiKeyId) -> Result<ApiKeyRow, StoreError> {
-    let tenant = tx.tenant_uuid();
-    let rows: Vec<KeyRow> = sqlx::query_as(KEYS).bind(tenant).bind(Some(id.0)).fetch_all(tx.conn()).await?;
-    rows.into_iter().next().ok_or(StoreError::NotFound { what: "api key", id: id.0 })?.try_into()
+    let found = keys(tx, Some(id)).await?;
+    found.into_iter().next().ok_or(StoreError::NotFound { what: "api key", id: id.0 })
 }
 
 /// All keys of the tenant, oldest first.
 pub async fn list(tx: &mut TenantTx) -> Result<Vec<ApiKeyRow>, StoreError> {
-    let tenant = tx.tenant_uuid();
-    let rows: Vec<KeyRow> = sqlx::query_as(KEYS).bind(tenant).bind(None::<Uuid>).fetch_all(tx.conn()).await?;
-    rows.into_iter().map(TryInto::try_into).collect()
+    keys(tx, None).await
 }
 
 /// Lets a key end at `at`, since `by` takes its place; whether there was a living one that nothing had replaced.

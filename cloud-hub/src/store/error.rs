@@ -88,6 +88,8 @@ pub enum Clash {
     ExternalId,
     /// Two users of one name.
     Login,
+    /// Two roles of one name.
+    RoleName,
     /// A primary key or another constraint: a bug, or a repeated request.
     Other,
 }
@@ -100,6 +102,7 @@ impl Clash {
             Some("door_local_id_unique") => Self::DoorLocalId,
             Some("person_external_id_unique") => Self::ExternalId,
             Some("app_user_login_unique") => Self::Login,
+            Some("tenant_role_name_unique") => Self::RoleName,
             _ => Self::Other,
         }
     }
@@ -113,6 +116,7 @@ impl std::fmt::Display for Clash {
             Self::DoorLocalId => "door id of this device",
             Self::ExternalId => "external id",
             Self::Login => "login",
+            Self::RoleName => "role name",
             Self::Other => "identifier",
         })
     }

@@ -4,11 +4,12 @@ use sqlx::FromRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::roles::{BESIDE, RoleRow};
 use super::tenants::{AGREEMENT, AgreementRow};
-use super::users::role;
 use super::{StoreError, TenantTx};
 use crate::domain::ids::{LoginId, UserId};
-use crate::domain::permission::Role;
+use crate::domain::permission::Permissions;
+use crate::domain::role::{GivenRole, RoleRef};
 use crate::domain::tenant::Agreement;
 use crate::domain::user;
 
@@ -162,6 +163,17 @@ pub async fn spend(tx: &mut TenantTx, mac: &[u8; 32], now: OffsetDateTime) -> Re
     Ok(Spent::Now(LoginId(login)))
 }
 
+/// Whether a refresh token is one that was not used yet.
+pub async fn is_known(tx: &mut TenantTx, mac: &[u8; 32]) -> Result<bool, StoreError> {
+    let tenant = tx.tenant_uuid();
+    let found = sqlx::query_scalar(
+        "SELECT EXISTS (
+             SELECT FROM login_secret s JOIN login l ON l.tenant_id = s.tenant_id AND l.id = s.login_id
+             WHERE s.tenant_id = $1 AND s.mac = $2 AND s.used_at IS NULL AND l.kind = 'tokens' AND l.revoked_at IS NULL)",
+    );
+    Ok(found.bind(tenant).bind(mac.as_slice()).fetch_one(tx.conn()).await?)
+}
+
 /// The log-in that a cookie is of, whether or not it goes on.
 pub async fn of_cookie(tx: &mut TenantTx, mac: &[u8; 32]) -> Result<Option<LoginId>, StoreError> {
     let tenant = tx.tenant_uuid();
@@ -181,8 +193,12 @@ pub async fn of_cookie(tx: &mut TenantTx, mac: &[u8; 32]) -> Result<Option<Login
 pub struct Admission {
     /// Whose.
     pub user: UserId,
-    /// What they may do now.
-    pub role: Role,
+    /// Their role now.
+    pub role: RoleRef,
+    /// What it allows now; nothing, while they must set up a second factor first.
+    pub permissions: Permissions,
+    /// Whether the tenant wants a second factor that they do not have.
+    pub must_set_up_totp: bool,
     /// Its end.
     pub expires_at: OffsetDateTime,
     /// Whether the tenant is not served at present.
@@ -194,7 +210,9 @@ pub struct Admission {
 #[derive(FromRow)]
 struct AdmissionRow {
     user_id: Uuid,
-    role: String,
+    #[sqlx(flatten)]
+    role: RoleRow,
+    must_set_up_totp: bool,
     expires_at: OffsetDateTime,
     suspended: bool,
     #[sqlx(flatten)]
@@ -205,9 +223,13 @@ struct AdmissionRow {
 pub async fn admission(tx: &mut TenantTx, id: LoginId, now: OffsetDateTime) -> Result<Option<Admission>, StoreError> {
     let tenant = tx.tenant_uuid();
     let statement = format!(
-        "SELECT l.user_id, u.role, l.expires_at, t.suspended_at IS NOT NULL AS suspended, {AGREEMENT}
+        "SELECT l.user_id, u.role, {BESIDE}, l.expires_at, t.suspended_at IS NOT NULL AS suspended, {AGREEMENT},
+             t.require_totp AND NOT EXISTS (
+                 SELECT FROM user_totp f WHERE f.tenant_id = u.tenant_id AND f.user_id = u.id AND f.confirmed_at IS NOT NULL
+             ) AS must_set_up_totp
          FROM login l JOIN app_user u ON u.tenant_id = l.tenant_id AND u.id = l.user_id
              JOIN tenant t ON t.tenant_id = l.tenant_id
+             LEFT JOIN tenant_role r ON r.tenant_id = u.tenant_id AND r.id = u.own_role
          WHERE l.tenant_id = $1 AND l.id = $2 AND l.revoked_at IS NULL AND l.expires_at > $3 AND u.state = 'active'"
     );
     let row: Option<AdmissionRow> = sqlx::query_as(sqlx::AssertSqlSafe(statement))
@@ -217,9 +239,12 @@ pub async fn admission(tx: &mut TenantTx, id: LoginId, now: OffsetDateTime) -> R
         .fetch_optional(tx.conn())
         .await?;
     let Some(row) = row else { return Ok(None) };
+    let role = GivenRole::try_from(row.role)?;
     Ok(Some(Admission {
         user: UserId(row.user_id),
-        role: role(&row.role)?,
+        role: role.which,
+        permissions: if row.must_set_up_totp { Permissions::default() } else { role.permissions },
+        must_set_up_totp: row.must_set_up_totp,
         expires_at: row.expires_at,
         suspended: row.suspended,
         agreement: row.agreement.try_into()?,

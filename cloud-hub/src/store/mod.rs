@@ -28,13 +28,16 @@ pub mod mark;
 pub mod orders;
 pub mod people;
 pub mod places;
+pub mod roles;
 pub mod routes;
+pub mod second_factors;
 pub mod secrets;
 pub mod sessions;
 pub mod streams;
 pub mod template_changes;
 pub mod templates;
 pub mod tenants;
+pub mod token_keys;
 pub mod twins;
 pub mod users;
 pub mod webhooks;
@@ -43,4 +46,4 @@ pub use database::{Database, Listener, Notice, TenantTx, Work, migrate};
 pub use error::{Clash, StoreError};
 
 /// The version of the schema that this program was written for: `migrations/0001_…`, `0002_…`, ...
-pub const SCHEMA_VERSION: i32 = 24;
+pub const SCHEMA_VERSION: i32 = 27;

@@ -4,9 +4,10 @@ use sqlx::FromRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::roles::{self, BESIDE, RoleRow};
 use super::{StoreError, TenantTx};
 use crate::domain::ids::UserId;
-use crate::domain::permission::Role;
+use crate::domain::role::{GivenRole, RoleRef};
 use crate::domain::user::State;
 
 /// What opens the choice of a password, once.
@@ -28,9 +29,11 @@ pub struct User {
     /// The keyed hash of that name.
     pub login_index: Vec<u8>,
     /// What they may do.
-    pub role: Role,
+    pub role: GivenRole,
     /// Whether they may log in.
     pub state: State,
+    /// Whether they have a second factor that counts.
+    pub totp: bool,
     /// What is stored of their password; none until they chose one.
     pub password: Option<[u8; 48]>,
     /// What opens the choice of a password, if they were invited to one.
@@ -46,8 +49,10 @@ struct UserRow {
     id: Uuid,
     login_sealed: Vec<u8>,
     login_index: Vec<u8>,
-    role: String,
+    #[sqlx(flatten)]
+    role: RoleRow,
     state: String,
+    totp: bool,
     password: Option<Vec<u8>>,
     invitation: Option<Vec<u8>>,
     invited_until: Option<OffsetDateTime>,
@@ -57,11 +62,6 @@ struct UserRow {
 
 fn unreadable(what: &'static str) -> StoreError {
     StoreError::Unreadable { what, reason: "no such value" }
-}
-
-/// The role of this name.
-pub(super) fn role(word: &str) -> Result<Role, StoreError> {
-    word.parse().map_err(|_| unreadable("app_user.role"))
 }
 
 impl TryFrom<UserRow> for User {
@@ -79,7 +79,8 @@ impl TryFrom<UserRow> for User {
             id: UserId(row.id),
             login_sealed: row.login_sealed,
             login_index: row.login_index,
-            role: role(&row.role)?,
+            role: row.role.try_into()?,
+            totp: row.totp,
             state: State::from_word(&row.state).ok_or_else(|| unreadable("app_user.state"))?,
             password: password.transpose()?,
             invitation,
@@ -89,8 +90,16 @@ impl TryFrom<UserRow> for User {
     }
 }
 
-const COLUMNS: &str =
-    "id, login_sealed, login_index, role, state, password, invitation, invited_until, created_at, last_login_at";
+/// What is read of a user, who is `u`.
+fn select(which: &str) -> sqlx::AssertSqlSafe<String> {
+    sqlx::AssertSqlSafe(format!(
+        "SELECT u.id, u.login_sealed, u.login_index, u.role, {BESIDE}, u.state, u.password, u.invitation, u.invited_until,
+             u.created_at, u.last_login_at,
+             EXISTS (SELECT FROM user_totp t WHERE t.tenant_id = u.tenant_id AND t.user_id = u.id AND t.confirmed_at IS NOT NULL) AS totp
+         FROM app_user u LEFT JOIN tenant_role r ON r.tenant_id = u.tenant_id AND r.id = u.own_role
+         WHERE u.tenant_id = $1 {which}"
+    ))
+}
 
 /// A user to be stored.
 #[derive(Clone, Debug)]
@@ -102,37 +111,48 @@ pub struct NewUser {
     /// The keyed hash of that name.
     pub login_index: [u8; 32],
     /// What they may do.
-    pub role: Role,
+    pub role: RoleRef,
 }
 
 /// Stores a new user, who has no password yet.
 pub async fn create(tx: &mut TenantTx, new: &NewUser) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();
-    sqlx::query("INSERT INTO app_user (tenant_id, id, login_sealed, login_index, role) VALUES ($1, $2, $3, $4, $5)")
-        .bind(tenant)
-        .bind(new.id.0)
-        .bind(&new.login_sealed)
-        .bind(new.login_index.as_slice())
-        .bind(new.role.as_str())
-        .execute(tx.conn())
-        .await?;
+    roles::hold(tx, new.role).await?;
+    let (role, own_role) = roles::columns(new.role);
+    sqlx::query(
+        "INSERT INTO app_user (tenant_id, id, login_sealed, login_index, role, own_role) VALUES ($1, $2, $3, $4, $5, $6)",
+    )
+    .bind(tenant)
+    .bind(new.id.0)
+    .bind(&new.login_sealed)
+    .bind(new.login_index.as_slice())
+    .bind(role)
+    .bind(own_role)
+    .execute(tx.conn())
+    .await?;
     Ok(())
 }
 
 /// One user.
 pub async fn get(tx: &mut TenantTx, id: UserId) -> Result<User, StoreError> {
+    one(tx, id, "AND u.id = $2").await
+}
+
+/// One user, held until the end of the transaction: whoever changes them waits.
+pub async fn lock(tx: &mut TenantTx, id: UserId) -> Result<User, StoreError> {
+    one(tx, id, "AND u.id = $2 FOR UPDATE OF u").await
+}
+
+async fn one(tx: &mut TenantTx, id: UserId, which: &str) -> Result<User, StoreError> {
     let tenant = tx.tenant_uuid();
-    let statement = format!("SELECT {COLUMNS} FROM app_user WHERE tenant_id = $1 AND id = $2");
-    let row: Option<UserRow> =
-        sqlx::query_as(sqlx::AssertSqlSafe(statement)).bind(tenant).bind(id.0).fetch_optional(tx.conn()).await?;
+    let row: Option<UserRow> = sqlx::query_as(select(which)).bind(tenant).bind(id.0).fetch_optional(tx.conn()).await?;
     row.ok_or(StoreError::NotFound { what: "user", id: id.0 })?.try_into()
 }
 
 /// The user who logs in by the name of this keyed hash.
 pub async fn by_login(tx: &mut TenantTx, index: &[u8; 32]) -> Result<Option<User>, StoreError> {
     let tenant = tx.tenant_uuid();
-    let statement = format!("SELECT {COLUMNS} FROM app_user WHERE tenant_id = $1 AND login_index = $2");
-    let row: Option<UserRow> = sqlx::query_as(sqlx::AssertSqlSafe(statement))
+    let row: Option<UserRow> = sqlx::query_as(select("AND u.login_index = $2"))
         .bind(tenant)
         .bind(index.as_slice())
         .fetch_optional(tx.conn())
@@ -143,18 +163,20 @@ pub async fn by_login(tx: &mut TenantTx, index: &[u8; 32]) -> Result<Option<User
 /// All users of the tenant, oldest first.
 pub async fn list(tx: &mut TenantTx) -> Result<Vec<User>, StoreError> {
     let tenant = tx.tenant_uuid();
-    let statement = format!("SELECT {COLUMNS} FROM app_user WHERE tenant_id = $1 ORDER BY id");
-    let rows: Vec<UserRow> = sqlx::query_as(sqlx::AssertSqlSafe(statement)).bind(tenant).fetch_all(tx.conn()).await?;
+    let rows: Vec<UserRow> = sqlx::query_as(select("ORDER BY u.id")).bind(tenant).fetch_all(tx.conn()).await?;
     rows.into_iter().map(TryInto::try_into).collect()
 }
 
-/// Gives a user another role and state.
-pub async fn change(tx: &mut TenantTx, id: UserId, role: Role, state: State) -> Result<(), StoreError> {
+/// Gives a user another role and state. The caller has them locked.
+pub async fn change(tx: &mut TenantTx, id: UserId, role: RoleRef, state: State) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();
-    sqlx::query("UPDATE app_user SET role = $3, state = $4 WHERE tenant_id = $1 AND id = $2")
+    roles::hold(tx, role).await?;
+    let (role, own_role) = roles::columns(role);
+    sqlx::query("UPDATE app_user SET role = $3, own_role = $4, state = $5 WHERE tenant_id = $1 AND id = $2")
         .bind(tenant)
         .bind(id.0)
-        .bind(role.as_str())
+        .bind(role)
+        .bind(own_role)
         .bind(state.as_str())
         .execute(tx.conn())
         .await?;
@@ -176,24 +198,27 @@ pub async fn invite(tx: &mut TenantTx, id: UserId, invitation: Invitation) -> Re
     if done.rows_affected() == 0 { Err(StoreError::NotFound { what: "user", id: id.0 }) } else { Ok(()) }
 }
 
-/// Stores a password in the place of this one (`None`: of none, by this invitation, which ends); whether it was still so.
+/// Stores a password in the place of this one (of none, by this invitation, which ends); of whatever is there, if nothing is said.
+/// Whether it was still so.
 pub async fn set_password(
     tx: &mut TenantTx,
     id: UserId,
-    was: (Option<[u8; 48]>, Option<[u8; 32]>),
+    was: Option<(Option<[u8; 48]>, Option<[u8; 32]>)>,
     stored: [u8; 48],
 ) -> Result<bool, StoreError> {
     let tenant = tx.tenant_uuid();
-    let (password, invitation) = was;
+    let (password, invitation) = was.unwrap_or_default();
     let done = sqlx::query(
         "UPDATE app_user SET password = $5, invitation = NULL, invited_until = NULL
-         WHERE tenant_id = $1 AND id = $2 AND password IS NOT DISTINCT FROM $3 AND invitation IS NOT DISTINCT FROM $4",
+         WHERE tenant_id = $1 AND id = $2
+             AND ($6 OR password IS NOT DISTINCT FROM $3 AND invitation IS NOT DISTINCT FROM $4)",
     )
     .bind(tenant)
     .bind(id.0)
     .bind(password.map(|bytes| bytes.to_vec()))
     .bind(invitation.map(|bytes| bytes.to_vec()))
     .bind(stored.as_slice())
+    .bind(was.is_none())
     .execute(tx.conn())
     .await?;
     Ok(done.rows_affected() == 1)

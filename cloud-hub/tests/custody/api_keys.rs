@@ -80,7 +80,7 @@ async fn a_rotated_key_works_beside_the_new_one_for_a_while() {
     let hub = TestHub::start().await;
     let (tenant, now) = (hub.tenant().await, hub.clock.now());
     let scopes = [Permission::EventsRead].into_iter().collect();
-    let grant = Grant { role: Role::Auditor, scopes: Some(scopes) };
+    let grant = Grant { role: Role::Auditor.into(), scopes: Some(scopes) };
     let old = hub
         .custody
         .create_api_key(

@@ -16,8 +16,10 @@ mod people;
 mod recognition;
 mod reports;
 mod restored;
+mod second_factors;
 mod snapshots;
 #[path = "../support/mod.rs"]
 mod support;
 mod tenants;
+mod token_keys;
 mod tombstones;

@@ -4,17 +4,24 @@ use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use gallery_log::{Purpose, SealContext, SealKey};
 use reqwest::StatusCode;
 use ring::hmac;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use serde_json::{Value, json};
 
-use super::login::{bearer, log_in, user};
+use super::login::{bearer, log_in, post, user};
 use super::process::{Hub, data_dir, serve, skipped};
 
-/// The hub's own key, as whoever has got at its file could use it.
-fn key(data_dir: &Path) -> Ed25519KeyPair {
-    Ed25519KeyPair::from_pkcs8(&std::fs::read(data_dir.join("keys/jwt.p8")).unwrap()).unwrap()
+/// The hub's own key, as whoever has got at the database and the master key could use it.
+async fn key(hub: &Hub, data_dir: &Path) -> Ed25519KeyPair {
+    let mut database = hub.superuser().await;
+    let (id, sealed): (uuid::Uuid, Vec<u8>) =
+        sqlx::query_as("SELECT id, sealed FROM token_key").fetch_one(&mut database).await.unwrap();
+    let master: [u8; 32] = std::fs::read(data_dir.join("keys/master.key")).unwrap().try_into().unwrap();
+    let nobody = gallery_log::TenantId(uuid::Uuid::nil());
+    let context = SealContext::new(Purpose::new("token.key"), nobody, id, 1);
+    Ed25519KeyPair::from_pkcs8(&SealKey::new(master).open(&context, &sealed).unwrap()).unwrap()
 }
 
 fn another_key() -> Ed25519KeyPair {
@@ -274,7 +281,7 @@ async fn a_token_that_is_one_step_from_a_good_one_is_refused() {
     let (tenant, neighbour) = (hub.tenant("Acme"), hub.tenant("Neighbour"));
     user(&hub, &tenant, "ada", "auditor").await;
     let granted = log_in(&hub, &tenant, "ada").await;
-    let good = Good::new(granted["access_token"].as_str().unwrap(), key(dir.path()));
+    let good = Good::new(granted["access_token"].as_str().unwrap(), key(&hub, dir.path()).await);
     let refresh = granted["refresh_token"].as_str().unwrap();
     let client = hub.client();
     let status = async |token: &str| {
@@ -305,4 +312,19 @@ async fn a_token_that_is_one_step_from_a_good_one_is_refused() {
     let keys = hub.get(&tenant, "/v1/jwks.json").await;
     let public = URL_SAFE_NO_PAD.decode(keys["keys"][0]["x"].as_str().unwrap()).unwrap();
     assert_eq!(public, good.pair.public_key().as_ref());
+    // A key that was dropped: neither its tokens nor those that somebody who has it makes now.
+    hub.cli(&["keys", "rotate-jwt"]);
+    assert_eq!(status(&good.token).await, StatusCode::OK);
+    hub.cli(&["keys", "rotate-jwt", "--revoke-old"]);
+    let now = time::OffsetDateTime::now_utc().unix_timestamp();
+    let fresh = good.claims.to_string().replace(&good.number("iat").to_string(), &now.to_string());
+    let fresh = fresh.replace(&good.number("exp").to_string(), &(now + 600).to_string());
+    for token in [&good.token, &whole, &signed(&good.pair, &good.header, &fresh)] {
+        assert_eq!(status(token).await, StatusCode::UNAUTHORIZED);
+    }
+    let (_, again) = post(&hub, "/v1/login/refresh", json!({ "refresh_token": refresh })).await;
+    assert_eq!(status(again["access_token"].as_str().unwrap()).await, StatusCode::OK);
+    let told = hub.cli(&["keys", "status"]);
+    let keys: Vec<&str> = told["keys"].as_array().unwrap().iter().map(|key| key["state"].as_str().unwrap()).collect();
+    assert_eq!(keys, ["in use", "in use", "in use", "signs"]);
 }

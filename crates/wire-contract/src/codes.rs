@@ -175,6 +175,10 @@ register! {
 
     /// No credential, or one that is not valid.
     Unauthorized, "unauthorized", Api, "hint.check_credential", Some(401);
+    /// The password is right; a code of the second factor is missing, wrong, or was used before.
+    TotpRequired, "totp_required", Api, "hint.show_code", Some(401);
+    /// The tenant wants a second factor that the user has not set up; until then the log-in opens nothing else.
+    TotpSetupRequired, "totp_setup_required", Api, "hint.set_up_code", Some(403);
     /// The credential does not allow this.
     Forbidden, "forbidden", Api, "hint.check_credential", Some(403);
     /// The tenant is not served at present.

@@ -53,7 +53,7 @@ fn one(operation: &mut Map<String, Value>, audience: Audience) {
     let (security, sentence) = match audience {
         Audience::Open => (json!([]), String::from("Open to anybody.")),
         Audience::Device => (json!([{ DEVICE: [] }]), String::from("For devices, with their certificate.")),
-        Audience::User => {
+        Audience::User | Audience::UserSettingUp => {
             (json!([{ BEARER: [] }, { COOKIE: [] }]), String::from("For users who have logged in, about themselves."))
         }
         Audience::Key(permission) => {

@@ -25,7 +25,7 @@ use utoipa::OpenApi as _;
 use super::fixed::Fixed;
 use super::{
     anchors, answers, api_keys, audit, claims, commands, consumers, devices, enrolments, events, health, hub_time,
-    login, me, people, reader, recognition, renewals, sites, snapshots, tenants, twins, users, webhooks,
+    login, me, people, reader, recognition, renewals, roles, sites, snapshots, tenants, totp, twins, users, webhooks,
 };
 
 const ABOUT: &str = include_str!("about.md");
@@ -39,6 +39,7 @@ const ABOUT: &str = include_str!("about.md");
         (name = "tenant", description = "What was agreed upon with the tenant, and how much of it is used."),
         (name = "api keys", description = "Keys of programs: made with a role, narrowed by scopes, rotated, revoked."),
         (name = "users", description = "People who log in: made, invited to choose a password, changed, deleted."),
+        (name = "roles", description = "What there is to be given to keys and users: the program's roles, and those that the tenant made."),
         (name = "log-in", description = "A name and a password become tokens or a cookie."),
         (name = "sites and doors", description = "Where the doors are."),
         (name = "devices", description = "Door-side devices: made, claimed, seen with the state of their galleries, revoked."),
@@ -56,10 +57,12 @@ const ABOUT: &str = include_str!("about.md");
         (name = "reference", description = "This document, and a page that shows it."),
     ),
     paths(
-        tenants::get, recognition::policy::get_policy, recognition::policy::put_policy,
+        tenants::get, recognition::policy::get_policy, recognition::policy::put_policy, totp::get_policy, totp::put_policy,
         api_keys::create, api_keys::list, api_keys::get, api_keys::revoke, api_keys::rotate,
-        users::create, users::list, users::get, users::change, users::delete, users::invite,
+        users::create, users::list, users::get, users::change, users::delete, users::invite, users::take_totp,
+        roles::create, roles::list, roles::get, roles::change, roles::delete,
         login::login, login::refresh, login::accept, login::jwks, me::get, me::change_password, me::log_out,
+        totp::begin, totp::confirm, totp::remove,
         sites::create_site, sites::list_sites, sites::get_site, sites::create_door, sites::list_doors,
         devices::create, devices::list, devices::get, devices::revoke, devices::create_claim_token,
         twins::get, twins::put, twins::versions,

@@ -27,7 +27,7 @@ const NO_KEY: Shared =
 const MAY_NOT: Shared = shared(
     "NotAllowed",
     "403",
-    "`forbidden`: the key or the user does not have the permission, which `detail` names; or a cookie came without its `X-CSRF-Token`. `tenant_suspended`: the tenant's keys and users are refused for now. `feature_off`: the tenant does not have what this is a part of.",
+    "`forbidden`: the key or the user does not have the permission, which `detail` names; or a cookie came without its `X-CSRF-Token`. `tenant_suspended`: the tenant's keys and users are refused for now. `totp_setup_required`: the user must set up a second factor first. `feature_off`: the tenant does not have what this is a part of.",
 );
 const NO_DEVICE: Shared = shared("NoDevice", "401", "`unauthorized`: no certificate of a device was shown.");
 const NOT_THIS_DEVICE: Shared = shared(

@@ -6,9 +6,10 @@ use wire_contract::EventClass;
 
 use super::named::named_schemas;
 use crate::api::people::MAX_EMAIL;
+use crate::api::roles::MAX_DESCRIPTION;
 use crate::api::sites::{MAX_NAME, MAX_TIME_ZONE};
 use crate::api::webhooks::MAX_URL;
-use crate::domain::user;
+use crate::domain::{role, user};
 
 /// What `Checks::text` takes: no control characters, no blanks at the ends.
 const CLEAN: &str =
@@ -31,6 +32,21 @@ named_schemas! {
         .min_length(Some(1))
         .pattern(Some(r"^[^\s\u0000-\u001f\u007f-\u009f]+$"))
         .examples(["ada@example.org"]);
+    /// A role of the program (owner, administrator, operator, auditor, integrator), or one of the tenant's own by its name.
+    RoleName => text(role::MAX_NAME)
+        .min_length(Some(1))
+        .pattern(Some(r"^[a-z][a-z0-9_-]*$"))
+        .examples(["auditor"]);
+    /// The name of a role that a tenant makes; those of the program's roles are taken.
+    OwnRoleName => text(role::MAX_NAME)
+        .min_length(Some(1))
+        .pattern(Some(r"^[a-z][a-z0-9_-]*$"))
+        .examples(["night-shift"]);
+    /// What a role is for.
+    RoleDescription => text(MAX_DESCRIPTION)
+        .pattern(Some(r"^([^\s\u0000-\u001f\u007f-\u009f]([^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f])?)?$"));
+    /// A code of an authenticator app, or a recovery code; blanks and hyphens make no difference.
+    OneTimeCode => text(40).min_length(Some(6)).examples(["081804"]);
     /// A password to be chosen: long, of whatever signs; at most 512 bytes.
     Password => text(user::MAX_PASSWORD_BYTES).min_length(Some(user::MIN_PASSWORD));
     /// Where a webhook goes: https, a public address.

@@ -16,8 +16,6 @@ named_schemas! {
     Tier => one_of(tenant::Tier::ALL.iter().map(|tier| tier.as_str()));
     /// The keys of a suspended tenant are refused; its doors go on.
     TenantState => one_of(["active", "suspended"]);
-    /// What somebody is there for.
-    Role => one_of(permission::Role::ALL.iter().map(|role| role.as_str()));
     /// Whether a user may log in.
     UserState => one_of(user::State::ALL.iter().map(|state| state.as_str()));
     /// `resource:verb`.

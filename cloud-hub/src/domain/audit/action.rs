@@ -42,6 +42,8 @@ actions! {
     TenantDelete, "tenant.delete";
     /// How sure recognition must be was said anew.
     TenantRecognition, "tenant.recognition";
+    /// Whether users must have a second factor was said anew.
+    TenantLogin, "tenant.login";
     /// An API key was made.
     ApiKeyCreate, "api_key.create";
     /// An API key was replaced.
@@ -56,6 +58,10 @@ actions! {
     UserInvite, "user.invite";
     /// A user chose a password.
     UserPassword, "user.password";
+    /// A user set up a second factor.
+    UserTotpOn, "user.totp_on";
+    /// A second factor was taken off a user, by themselves or by others.
+    UserTotpOff, "user.totp_off";
     /// A user was deleted.
     UserDelete, "user.delete";
     /// A user logged in.
@@ -64,6 +70,12 @@ actions! {
     UserLogout, "user.logout";
     /// A log-in was ended, since a refresh token of it was shown twice.
     UserTokenReused, "user.token_reused";
+    /// A role was made.
+    RoleCreate, "role.create";
+    /// What a role is called or allows was changed, for everybody who has it.
+    RoleChange, "role.change";
+    /// A role that nobody had was deleted.
+    RoleDelete, "role.delete";
     /// A site was made.
     SiteCreate, "site.create";
     /// A door was made.
@@ -148,6 +160,8 @@ actions! {
     StreamConflict, "stream.conflict";
     /// The database was found to be older than it was: devices send again what it lacks.
     HubRestored, "hub.restored";
+    /// Another key signs access tokens.
+    HubTokenKey, "hub.token_key";
     /// A webhook was made.
     WebhookCreate, "webhook.create";
     /// A webhook was deleted.

@@ -33,6 +33,11 @@ const RARE: &[&str] = &[
      SELECT tenant_id, gen_random_uuid(), site_id, id, 'front', 'canary door' FROM device WHERE tenant_id = $1",
     "INSERT INTO session (tenant_id, id, kind, state, person_id, expires_at)
      SELECT tenant_id, gen_random_uuid(), 'enrolment', 'completed', id, now() FROM person WHERE tenant_id = $1",
+    "INSERT INTO user_totp (tenant_id, user_id, secret_sealed, begun_at) SELECT tenant_id, id, 'canary', now() FROM app_user WHERE tenant_id = $1",
+    "INSERT INTO recovery_code (tenant_id, user_id, mac) SELECT tenant_id, id, decode(repeat('00', 32), 'hex') FROM app_user WHERE tenant_id = $1",
+    "INSERT INTO tenant_role (tenant_id, id, name, permissions, created_at, changed_at)
+     VALUES ($1, gen_random_uuid(), 'canary', '{events:read}', now(), now())",
+    "UPDATE app_user SET role = 'own', own_role = (SELECT id FROM tenant_role WHERE tenant_id = $1) WHERE tenant_id = $1",
     "INSERT INTO stream (tenant_id, device_id, stream) SELECT tenant_id, id, repeat('a', 32) FROM device WHERE tenant_id = $1",
     "INSERT INTO event_quarantine (tenant_id, id, device_id, stream, sequence, event_id, body)
      SELECT tenant_id, gen_random_uuid(), id, repeat('a', 32), 1, gen_random_uuid(), '{\"canary\": 1}' FROM device WHERE tenant_id = $1",

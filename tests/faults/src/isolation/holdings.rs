@@ -35,6 +35,10 @@ pub struct Holdings {
     pub(super) command: String,
     pub(super) user: String,
     pub(super) spare_user: String,
+    /// A user who has a second factor.
+    pub(super) totp_user: String,
+    pub(super) role: String,
+    pub(super) spare_role: String,
     /// A template of the person's face.
     pub(super) template: Value,
     pub(super) photograph: Vec<u8>,
@@ -77,6 +81,17 @@ impl Holdings {
             let (key, secret) = (text(&made, "/id")?, text(&made, "/secret")?);
             let user =
                 |name: &str| json!({ "login": format!("{name}@canary-7f3a9c51d20e48b6.example"), "role": "auditor" });
+            let totp_user = of.id("/v1/users", user("totp")).await?;
+            // Setting one up takes an app and a log-in; that it can be taken off, and not by others, takes a row.
+            sqlx::query(
+                "INSERT INTO user_totp (tenant_id, user_id, secret_sealed, begun_at, confirmed_at)
+                 SELECT tenant_id, id, '\\x00', now(), now() FROM app_user WHERE id = $1::uuid",
+            )
+            .bind(&totp_user)
+            .execute(&mut database)
+            .await?;
+            let role =
+                |name: &str| json!({ "name": name, "description": canary("role"), "permissions": ["events:read"] });
             let webhook = json!({ "url": "http://127.0.0.1:9/canary-7f3a9c51d20e48b6" });
             let command = json!({ "kind": "refresh" });
             let canaries = vec![MARK.to_owned(), secret, text(&template, "/vector")?];
@@ -90,6 +105,9 @@ impl Holdings {
                 spare_consumer: of.id("/v1/consumers", name("spare consumer")).await?,
                 user: of.id("/v1/users", user("one")).await?,
                 spare_user: of.id("/v1/users", user("spare")).await?,
+                totp_user,
+                role: of.id("/v1/roles", role("canary")).await?,
+                spare_role: of.id("/v1/roles", role("spare-canary")).await?,
                 spare_webhook: of.id("/v1/webhooks", webhook).await?,
                 command: of.id(&format!("/v1/devices/{device}/commands"), command).await?,
                 template: json!({ "space_id": template["space_id"], "vector": template["vector"] }),
@@ -123,7 +141,7 @@ impl Holdings {
 
     /// The ids of all things.
     #[must_use]
-    pub fn ids(&self) -> [&str; 15] {
+    pub fn ids(&self) -> [&str; 18] {
         [
             &self.site,
             &self.door,
@@ -140,6 +158,9 @@ impl Holdings {
             &self.command,
             &self.user,
             &self.spare_user,
+            &self.totp_user,
+            &self.role,
+            &self.spare_role,
         ]
     }
 }

@@ -76,16 +76,27 @@ impl Holdings {
             | "list_events"
             | "stream_events"
             | "list_people"
+            | "list_roles"
             | "list_sites"
             | "list_users"
             | "list_webhooks"
             | "get_tenant"
+            | "get_login_policy"
             | "get_recognition_policy" => (&[], Body::None, false),
             "create_api_key" | "create_consumer" => (&[], Body::Json(json!({ "name": fresh })), false),
             "create_user" => {
                 let user = json!({ "login": format!("fresh-{number}@example.org"), "role": "auditor" });
                 (&[], Body::Json(user), false)
             }
+            "put_login_policy" => (&[], Body::Json(json!({ "require_totp": false })), false),
+            "create_role" => {
+                let role = json!({ "name": format!("fresh-{number}"), "permissions": ["events:read"] });
+                (&[], Body::Json(role), false)
+            }
+            "get_role" => (&[&self.role], Body::None, true),
+            "change_role" => (&[&self.role], Body::Json(json!({ "description": canary("changed role") })), true),
+            "delete_role" => (&[&self.spare_role], Body::None, true),
+            "take_totp_off_user" => (&[&self.totp_user], Body::None, true),
             "get_user" | "invite_user" => (&[&self.user], Body::None, true),
             "change_user" => (&[&self.user], Body::Json(json!({ "role": "auditor" })), true),
             "delete_user" => (&[&self.spare_user], Body::None, true),
