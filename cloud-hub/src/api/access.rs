@@ -12,7 +12,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use wire_contract::{Code, paths};
 
-use super::auth::{Caller, Who};
+use super::auth::{Caller, SESSION_TOKEN, Who};
 use super::limits;
 use super::peer::Peer;
 use super::problem::{ApiError, Unwritten};
@@ -29,18 +29,22 @@ pub enum Audience {
     Device,
     /// A key or a user with this permission.
     Key(Permission),
+    /// The same, or the token of the very session that the path names.
+    Session(Permission),
     /// A user who has logged in, about themselves.
     User,
 }
 
 /// Every route of the API, by method and pattern.
 pub const ROUTES: &[(&str, &str, Audience)] = {
-    use Audience::{Device, Key, Open, User};
+    use Audience::{Device, Key, Open, Session, User};
     use Permission as P;
     &[
         ("GET", "/v1/tenant", Key(P::TenantRead)),
         ("GET", "/v1/tenant/recognition", Key(P::TenantRead)),
         ("PUT", "/v1/tenant/recognition", Key(P::TenantWrite)),
+        ("GET", "/v1/tenant/sessions", Key(P::TenantRead)),
+        ("PUT", "/v1/tenant/sessions", Key(P::TenantWrite)),
         ("GET", "/v1/api-keys", Key(P::ApiKeysRead)),
         ("POST", "/v1/api-keys", Key(P::ApiKeysWrite)),
         ("GET", "/v1/api-keys/{id}", Key(P::ApiKeysRead)),
@@ -96,6 +100,13 @@ pub const ROUTES: &[(&str, &str, Audience)] = {
         ("POST", "/v1/recognition/identify", Key(P::RecognitionUse)),
         ("POST", "/v1/recognition/search", Key(P::RecognitionUse)),
         ("POST", "/v1/recognition/embed", Key(P::RecognitionEmbed)),
+        ("POST", "/v1/sessions/enrolment", Key(P::PeopleEnrol)),
+        ("POST", "/v1/sessions/authentication", Key(P::RecognitionUse)),
+        ("GET", "/v1/sessions", Key(P::SessionsRead)),
+        ("GET", "/v1/sessions/{id}", Session(P::SessionsRead)),
+        ("DELETE", "/v1/sessions/{id}", Session(P::SessionsWrite)),
+        ("POST", "/v1/sessions/{id}/frames", Session(P::SessionsWrite)),
+        ("POST", "/v1/sessions/{id}/complete", Session(P::SessionsWrite)),
         ("GET", "/v1/events", Key(P::EventsRead)),
         ("GET", "/v1/events/stream", Key(P::EventsRead)),
         ("GET", "/v1/audit", Key(P::AuditRead)),
@@ -141,10 +152,11 @@ pub(super) fn audience(method: &Method, pattern: &str) -> Option<Audience> {
 /// Stands before every route.
 pub(super) async fn guard(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
     let pattern = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    let needed = match audience(request.method(), pattern) {
+    let (needed, takes_tokens) = match audience(request.method(), pattern) {
         Some(Audience::Open | Audience::Device) => return next.run(request).await,
-        Some(Audience::Key(needed)) => Some(needed),
-        Some(Audience::User) => None,
+        Some(Audience::Key(needed)) => (Some(needed), false),
+        Some(Audience::Session(needed)) => (Some(needed), true),
+        Some(Audience::User) => (None, false),
         None => {
             tracing::error!(event = "route_for_nobody", method = %request.method(), pattern, "a route is not in the table of access");
             return ApiError::of(Code::Forbidden).into_response();
@@ -153,13 +165,16 @@ pub(super) async fn guard(State(api): State<Arc<Api>>, mut request: Request, nex
     // Every connection has one; whoever forgets it in a new listener shares one address with everybody.
     let address =
         request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.address.ip());
-    let caller = match api.caller(request.headers(), request.method(), address).await {
+    let caller = if request.headers().contains_key(SESSION_TOKEN) {
+        by_token(&api, &request, takes_tokens, address).await
+    } else {
+        let caller = api.caller(request.headers(), request.method(), address).await;
+        caller.and_then(|caller| may(&caller, request.method(), needed).map(|()| caller))
+    };
+    let caller = match caller {
         Ok(caller) => caller,
         Err(refused) => return refused.into_response(),
     };
-    if let Err(refused) = may(&caller, request.method(), needed) {
-        return refused.into_response();
-    }
     let told = match limits::take(&api, &caller, request.method(), needed).await {
         Ok(told) => told,
         Err((refused, told)) => {
@@ -177,12 +192,23 @@ pub(super) async fn guard(State(api): State<Arc<Api>>, mut request: Request, nex
     response
 }
 
+/// The caller with a session's token, which opens that session and nothing else: whatever else there is, is not there.
+async fn by_token(api: &Api, request: &Request, takes_tokens: bool, address: IpAddr) -> Result<Caller, ApiError> {
+    let caller = api.session_caller(request.headers(), address).await?;
+    let named = request.uri().path().split('/').nth(3).and_then(|id| id.parse().ok());
+    if takes_tokens && named.is_some_and(|id| caller.who == Who::Session(id)) {
+        return Ok(caller);
+    }
+    tracing::warn!(event = "session_token_elsewhere", client_id = %caller.tenant, caller = caller.actor(), "a session's token was shown where it opens nothing");
+    Err(ApiError::of(Code::NotFound))
+}
+
 /// Whether a caller may do what needs this permission (none: what is a user's own), with the features that the tenant has.
 fn may(caller: &Caller, method: &Method, needed: Option<Permission>) -> Result<(), ApiError> {
     let Some(needed) = needed else {
         return match caller.who {
             Who::User(_) => Ok(()),
-            Who::Key(_) => {
+            Who::Key(_) | Who::Session(_) => {
                 Err(ApiError::because(Code::Forbidden, "this is for users who have logged in, not for keys"))
             }
         };
@@ -217,7 +243,7 @@ mod tests {
     #[test]
     fn whoever_only_reads_changes_nothing() {
         for (method, path, audience) in ROUTES {
-            let Audience::Key(permission) = audience else { continue };
+            let (Audience::Key(permission) | Audience::Session(permission)) = audience else { continue };
             assert_eq!(*method == "GET", permission.as_str().ends_with(":read"), "{method} {path} needs {permission}");
         }
     }
@@ -226,9 +252,18 @@ mod tests {
     fn every_permission_opens_a_route() {
         for permission in Permission::ALL {
             assert!(
-                ROUTES.iter().any(|(_, _, audience)| *audience == Audience::Key(*permission)),
+                ROUTES.iter().any(|(_, _, audience)| {
+                    [Audience::Key(*permission), Audience::Session(*permission)].contains(audience)
+                }),
                 "{permission} opens nothing"
             );
+        }
+    }
+
+    #[test]
+    fn a_token_opens_what_is_of_one_session_only() {
+        for (method, path, audience) in ROUTES.iter().filter(|(.., audience)| matches!(audience, Audience::Session(_))) {
+            assert!(path.starts_with("/v1/sessions/{id}"), "{method} {path} {audience:?}");
         }
     }
 

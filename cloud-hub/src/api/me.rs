@@ -53,7 +53,7 @@ pub(super) struct MeView {
 fn user(caller: &Caller) -> Result<LoggedIn, ApiError> {
     match caller.who {
         Who::User(user) => Ok(user),
-        Who::Key(_) => Err(ApiError::of(Code::Forbidden)),
+        Who::Key(_) | Who::Session(_) => Err(ApiError::of(Code::Forbidden)),
     }
 }
 

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use wire_contract::{Code, Problem};
 
 use crate::chain::chain;
+use crate::domain::session::SessionError;
 use crate::domain::vault::VaultError;
 use crate::keys::KeysError;
 use crate::store::{Clash, StoreError};
@@ -97,9 +98,16 @@ impl From<KeysError> for ApiError {
             KeysError::Store(error) => error.into(),
             // A deleted person whose rows are still being read.
             KeysError::NoPersonKey(_) => Self::because(Code::NotFound, "there is no such person"),
+            KeysError::Session(error) => error.into(),
             KeysError::TooManyPasswords => Self::of(Code::Unavailable).retry_after(2),
             error => Self::internal(&error),
         }
+    }
+}
+
+impl From<SessionError> for ApiError {
+    fn from(error: SessionError) -> Self {
+        Self::because(Code::Conflict, error.to_string())
     }
 }
 

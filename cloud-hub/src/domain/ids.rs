@@ -109,7 +109,7 @@ id!(
     EndpointId
 );
 id!(
-    /// An enrolment session.
+    /// An enrolment, verification or identification, version 7.
     SessionId
 );
 id!(

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::domain::ids::{PersonId, TenantId};
+use crate::domain::session::SessionError;
 use crate::domain::vault::VaultError;
 use crate::secret_file::SecretFileError;
 use crate::store::StoreError;
@@ -49,6 +50,9 @@ pub enum KeysError {
     /// So many passwords are being looked at that one more would wait too long.
     #[error("too many passwords are being looked at")]
     TooManyPasswords,
+    /// A session does not allow it.
+    #[error(transparent)]
+    Session(#[from] SessionError),
     /// Work on keys was thrown away by a panic.
     #[error("work on keys was not finished")]
     Crashed,

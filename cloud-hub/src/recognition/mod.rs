@@ -5,6 +5,7 @@
 
 pub mod enroller;
 pub mod faces;
+pub mod frames;
 pub mod galleries;
 pub mod uses;
 mod warm;
