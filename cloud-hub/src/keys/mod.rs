@@ -53,7 +53,7 @@ pub use link::{Accepted, DeviceLinks};
 pub use logins::{Entered, Granted, LoggedIn, Refreshed};
 pub use opener::{Opener, stand_in_leaf};
 pub use restored::{BEAT, Raised};
-pub use sessions::{Decision, JoinedSession, OpenedSession, SessionState, WantedSession};
+pub use sessions::{Decision, JoinedSession, OpenedFrame, OpenedSession, SessionState, WantedSession};
 pub use signing::{SigningKey, id_of as signing_key_id};
 pub use snapshots::{Ready, Snapshots};
 pub use tokens::TokenKeys;

@@ -83,6 +83,17 @@ impl SessionState {
     }
 }
 
+/// A frame that was accepted, unsealed.
+#[derive(Clone, Debug)]
+pub struct OpenedFrame {
+    /// Its template.
+    pub embedding: Embedding,
+    /// How good it is, in [0, 1].
+    pub quality: f32,
+    /// What it says of life.
+    pub look: Option<Look>,
+}
+
 /// What was decided about an attempt.
 #[derive(Clone, Debug)]
 pub struct Decision {
@@ -156,13 +167,13 @@ impl Custody {
         self.db.tenant(tenant, move |tx| Box::pin(async move { Ok(state(tx, id).await?) })).await
     }
 
-    /// The same, and the templates of a space that were accepted, each with its quality, in the order of the frames.
+    /// The same, and the templates of a space that were accepted, in the order of the frames.
     pub async fn session_templates(
         &self,
         tenant: TenantId,
         id: SessionId,
         space_id: &str,
-    ) -> Result<(SessionState, Vec<(Embedding, f32)>), KeysError> {
+    ) -> Result<(SessionState, Vec<OpenedFrame>), KeysError> {
         let (keyring, space_id) = (Arc::clone(&self.keyring), space_id.to_owned());
         self.db
             .tenant(tenant, move |tx| {
@@ -175,7 +186,8 @@ impl Custody {
                             && *space == space_id
                         {
                             let embedding = seal.open(id, frame.number, sealed)?;
-                            opened.push((embedding, frame.quality.unwrap_or(0.0)));
+                            let quality = frame.quality.unwrap_or(0.0);
+                            opened.push(OpenedFrame { embedding, quality, look: frame.look });
                         }
                     }
                     Ok::<_, KeysError>((state, opened))

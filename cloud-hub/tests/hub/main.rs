@@ -23,6 +23,7 @@ mod recognition;
 mod reference;
 mod renewals;
 mod roles;
+mod sessions;
 mod snapshots;
 mod tokens;
 mod transport;

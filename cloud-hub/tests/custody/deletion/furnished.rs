@@ -31,8 +31,10 @@ pub(super) struct Furnished {
 const RARE: &[&str] = &[
     "INSERT INTO door (tenant_id, id, site_id, device_id, local_id, name)
      SELECT tenant_id, gen_random_uuid(), site_id, id, 'front', 'canary door' FROM device WHERE tenant_id = $1",
-    "INSERT INTO session (tenant_id, id, kind, state, person_id, expires_at)
-     SELECT tenant_id, gen_random_uuid(), 'enrolment', 'completed', id, now() FROM person WHERE tenant_id = $1",
+    "INSERT INTO session (tenant_id, id, kind, state, person_id, expires_at, ended_at)
+     SELECT tenant_id, gen_random_uuid(), 'enrolment', 'completed', id, now(), now() FROM person WHERE tenant_id = $1",
+    "INSERT INTO session_frame (tenant_id, session_id, number, accepted, reasons, look)
+     SELECT tenant_id, id, 0, false, '{canary}', '{\"canary\": 1}' FROM session WHERE tenant_id = $1",
     "INSERT INTO stream (tenant_id, device_id, stream) SELECT tenant_id, id, repeat('a', 32) FROM device WHERE tenant_id = $1",
     "INSERT INTO event_quarantine (tenant_id, id, device_id, stream, sequence, event_id, body)
      SELECT tenant_id, gen_random_uuid(), id, repeat('a', 32), 1, gen_random_uuid(), '{\"canary\": 1}' FROM device WHERE tenant_id = $1",
