@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::Method;
+use axum::http::{HeaderMap, Method, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use wire_contract::{Code, paths};
@@ -166,7 +166,7 @@ pub(super) async fn guard(State(api): State<Arc<Api>>, mut request: Request, nex
     let address =
         request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.address.ip());
     let caller = if request.headers().contains_key(SESSION_TOKEN) {
-        by_token(&api, &request, takes_tokens, address).await
+        by_token(&api, request.headers(), request.uri(), takes_tokens, address).await
     } else {
         let caller = api.caller(request.headers(), request.method(), address).await;
         caller.and_then(|caller| may(&caller, request.method(), needed).map(|()| caller))
@@ -193,9 +193,15 @@ pub(super) async fn guard(State(api): State<Arc<Api>>, mut request: Request, nex
 }
 
 /// The caller with a session's token, which opens that session and nothing else: whatever else there is, is not there.
-async fn by_token(api: &Api, request: &Request, takes_tokens: bool, address: IpAddr) -> Result<Caller, ApiError> {
-    let caller = api.session_caller(request.headers(), address).await?;
-    let named = request.uri().path().split('/').nth(3).and_then(|id| id.parse().ok());
+async fn by_token(
+    api: &Api,
+    headers: &HeaderMap,
+    uri: &Uri,
+    takes_tokens: bool,
+    address: IpAddr,
+) -> Result<Caller, ApiError> {
+    let caller = api.session_caller(headers, address).await?;
+    let named = uri.path().split('/').nth(3).and_then(|id| id.parse().ok());
     if takes_tokens && named.is_some_and(|id| caller.who == Who::Session(id)) {
         return Ok(caller);
     }
@@ -262,7 +268,8 @@ mod tests {
 
     #[test]
     fn a_token_opens_what_is_of_one_session_only() {
-        for (method, path, audience) in ROUTES.iter().filter(|(.., audience)| matches!(audience, Audience::Session(_))) {
+        for (method, path, audience) in ROUTES.iter().filter(|(.., audience)| matches!(audience, Audience::Session(_)))
+        {
             assert!(path.starts_with("/v1/sessions/{id}"), "{method} {path} {audience:?}");
         }
     }

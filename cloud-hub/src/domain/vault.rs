@@ -11,7 +11,9 @@ use ring::hmac;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::ids::{AnchorId, DeviceId, EndpointId, GalleryId, PersonId, SessionId, SnapshotId, TemplateId, TenantId, UserId};
+use super::ids::{
+    AnchorId, DeviceId, EndpointId, GalleryId, PersonId, SessionId, SnapshotId, TemplateId, TenantId, UserId,
+};
 use super::people::{Profile, ProfileError};
 
 /// The name by which a user of the dashboard logs in.
@@ -169,12 +171,7 @@ impl TenantKeys {
     }
 
     /// Opens what a frame of such a session gave.
-    pub fn open_frame(
-        &self,
-        session: SessionId,
-        number: u32,
-        sealed: &[u8],
-    ) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+    pub fn open_frame(&self, session: SessionId, number: u32, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, VaultError> {
         self.open(SESSION_FRAME, session.0, u64::from(number), sealed)
     }
 
@@ -323,12 +320,7 @@ impl PersonKey {
     }
 
     /// Opens what a frame of a session about this person gave.
-    pub fn open_frame(
-        &self,
-        session: SessionId,
-        number: u32,
-        sealed: &[u8],
-    ) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+    pub fn open_frame(&self, session: SessionId, number: u32, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, VaultError> {
         Ok(self.key.open(&self.frame_context(session, number), sealed)?)
     }
 

@@ -33,6 +33,7 @@ mod persons;
 mod recognised;
 mod renewal;
 mod restored;
+mod session_frames;
 mod sessions;
 mod signing;
 mod snapshots;

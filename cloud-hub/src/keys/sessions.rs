@@ -1,4 +1,4 @@
-//! Sessions: opened with a token, joined by it, ended. What frames gave is sealed here and opened here.
+//! Sessions: opened with a token, joined by it, ended. What frames gave is sealed and opened.
 //!
 //! A frame's template is sealed under the key of the person whom the session is about, and under the tenant's where that is not known
 //! yet. It lasts as long as the session is open; then the row goes. Deliberately absent: models, and who somebody is (`api::sessions`).
@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use face_core::Embedding;
-use face_core::embedding::TEMPLATE_BYTES;
 use gallery_log::keys::random_key;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -14,13 +13,13 @@ use wire_contract::Code;
 use zeroize::Zeroizing;
 
 use super::custody::log;
-use super::{Custody, Keyring, KeysError};
+use super::session_frames::Seal;
+use super::{Custody, KeysError};
 use crate::domain::ids::{PersonId, SessionId, TenantId};
 use crate::domain::session::life::{self, Look, Standing};
 use crate::domain::session::token::SessionToken;
 use crate::domain::session::{Input, Kind, Seen, SessionError, State, after_refusal, step};
 use crate::domain::tenant::{Agreement, Resource};
-use crate::domain::vault::{PersonKey, TenantKeys, VaultError};
 use crate::store::audit::{Action, Entry};
 use crate::store::sessions::frames::{self, Frame};
 use crate::store::sessions::{self, NewSession, Prompt, Session};
@@ -378,54 +377,4 @@ fn fresh_prompt(at: OffsetDateTime) -> Result<Prompt, KeysError> {
     seed.copy_from_slice(&random[..8]);
     nonce.copy_from_slice(&random[8..24]);
     Ok(Prompt { seed: u64::from_le_bytes(seed), nonce, at })
-}
-
-/// The key that a session's frames are sealed under.
-enum Seal {
-    Person(PersonKey),
-    Tenant(TenantKeys),
-}
-
-impl Seal {
-    async fn of(tx: &mut TenantTx, keyring: &Keyring, session: &Session) -> Result<Self, KeysError> {
-        let keys = keyring.tenant(tx).await?;
-        Ok(match session.person_id {
-            Some(person) => Self::Person(keyring.person(&keys, person)?),
-            None => Self::Tenant(keys),
-        })
-    }
-
-    fn frame(&self, session: SessionId, number: usize, seen: &Seen, space_id: &str) -> Result<Frame, KeysError> {
-        let number = u32::try_from(number).unwrap_or(u32::MAX);
-        let sealed = seen.embedding.as_ref().map(|embedding| self.seal(session, number, embedding)).transpose()?;
-        Ok(Frame {
-            number,
-            accepted: seen.accepted,
-            quality: seen.quality,
-            reasons: seen.reasons.iter().map(|code| code.as_str().to_owned()).collect(),
-            look: seen.look,
-            sealed: sealed.map(|sealed| (space_id.to_owned(), sealed)),
-        })
-    }
-
-    /// The vector, and what comparisons with it are docked.
-    fn seal(&self, session: SessionId, number: u32, embedding: &Embedding) -> Result<Vec<u8>, VaultError> {
-        let mut body = Zeroizing::new(embedding.to_le_bytes().to_vec());
-        body.extend_from_slice(&embedding.handicap().to_le_bytes());
-        match self {
-            Self::Person(key) => key.seal_frame(session, number, &body),
-            Self::Tenant(keys) => keys.seal_frame(session, number, &body),
-        }
-    }
-
-    fn open(&self, session: SessionId, number: u32, sealed: &[u8]) -> Result<Embedding, VaultError> {
-        let body = match self {
-            Self::Person(key) => key.open_frame(session, number, sealed)?,
-            Self::Tenant(keys) => keys.open_frame(session, number, sealed)?,
-        };
-        let wrong = || VaultError::Length("frame");
-        let (vector, handicap) = body.split_at_checked(TEMPLATE_BYTES).ok_or_else(wrong)?;
-        let handicap = f32::from_le_bytes(handicap.try_into().map_err(|_| wrong())?);
-        Ok(Embedding::from_le_bytes(vector).map_err(|_| wrong())?.with_handicap(handicap))
-    }
 }

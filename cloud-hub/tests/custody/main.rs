@@ -16,6 +16,7 @@ mod people;
 mod recognition;
 mod reports;
 mod restored;
+mod sessions;
 mod snapshots;
 #[path = "../support/mod.rs"]
 mod support;

@@ -54,9 +54,7 @@ pub(in crate::api) async fn complete(
         return Err(ApiError::because(Code::Conflict, detail));
     }
     let view = match (session.kind, session.person_id) {
-        (Kind::Enrolment, Some(person)) => {
-            enrol::complete(&api, &caller, &models, (state, person), opened).await?
-        }
+        (Kind::Enrolment, Some(person)) => enrol::complete(&api, &caller, &models, (state, person), opened).await?,
         _ => authenticate(&api, &caller, &models, state, opened).await?,
     };
     Ok(Json(view))
@@ -117,12 +115,7 @@ fn life(state: &SessionState, chosen: &[&OpenedFrame]) -> Judged {
 }
 
 /// Whose face it is, by the tenant's thresholds and among its people as they are now.
-async fn compared(
-    api: &Api,
-    caller: &Caller,
-    person: Option<PersonId>,
-    probe: Embedding,
-) -> Result<Stored, ApiError> {
+async fn compared(api: &Api, caller: &Caller, person: Option<PersonId>, probe: Embedding) -> Result<Stored, ApiError> {
     let rules = Rules::of(api, caller).await?;
     let gallery = api.galleries.of(caller.tenant, &rules.space).await?;
     Ok(match person {

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::body::Bytes;
 use axum::extract::multipart::Multipart;
 use axum::extract::{FromRequest as _, Path, Request, State};
 use axum::http::header;
-use axum::Json;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde::Deserialize;
@@ -105,9 +105,7 @@ pub(in crate::api) async fn add(
 /// it says was taken before the prompt was shown is no answer to it.
 fn timed(api: &Api, state: &SessionState, images: Vec<Bytes>, interval: u32, nonce: Option<&str>) -> Vec<Sent> {
     let session = &state.session;
-    let since = |at: time::OffsetDateTime| {
-        u64::try_from((at - session.created_at).whole_milliseconds()).unwrap_or(0)
-    };
+    let since = |at: time::OffsetDateTime| u64::try_from((at - session.created_at).whole_milliseconds()).unwrap_or(0);
     let now = since(api.clock.now());
     let nonce = nonce.and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
     let prompt = session.prompt.filter(|prompt| nonce.as_deref() == Some(prompt.nonce.as_slice()));

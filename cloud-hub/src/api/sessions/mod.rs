@@ -42,10 +42,7 @@ pub(super) async fn list(
     Query(query): Query<PageQuery>,
 ) -> Result<(HeaderMap, Json<Page<SessionView>>), ApiError> {
     let (limit, after, now) = (query.limit()?, query.after_id()?, api.clock.now());
-    let mut found = api
-        .db
-        .tenant(caller.tenant, move |tx| Box::pin(sessions::list(tx, after, limit + 1)))
-        .await?;
+    let mut found = api.db.tenant(caller.tenant, move |tx| Box::pin(sessions::list(tx, after, limit + 1))).await?;
     let more = found.len() > limit as usize;
     found.truncate(limit as usize);
     let next_cursor = found.last().filter(|_| more).map(|last| encode_id(last.id.0));

@@ -74,8 +74,7 @@ pub(in crate::api) struct OpenedView {
 }
 
 async fn open(api: &Api, caller: &Caller, wanted: WantedSession) -> Result<(StatusCode, Json<OpenedView>), ApiError> {
-    let OpenedSession { session, token } =
-        api.custody.open_session(caller.tenant, wanted, &caller.actor()).await?;
+    let OpenedSession { session, token } = api.custody.open_session(caller.tenant, wanted, &caller.actor()).await?;
     let state = SessionState { session, frames: Vec::new() };
     let challenge = ChallengeView::of(&state);
     let session = SessionView::of(state.session, api.clock.now());

@@ -11,8 +11,8 @@
 use std::time::Duration;
 
 use face_core::liveness::{
-    Challenge, ChallengeLook, CheckState, Demand, EyeLook, Failure, LivenessEvidence, LivenessPolicy,
-    LivenessVerdict, LivenessWindow, Method, Methods, Movement, judge,
+    Challenge, ChallengeLook, CheckState, Demand, EyeLook, Failure, LivenessEvidence, LivenessPolicy, LivenessVerdict,
+    LivenessWindow, Method, Methods, Movement, judge,
 };
 use face_core::{HeadPose, MonoTime, PassiveScores};
 use wire_contract::Code;

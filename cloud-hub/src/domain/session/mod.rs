@@ -246,8 +246,7 @@ mod tests {
     use super::*;
 
     const START: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
-    const INPUTS: [Input; 5] =
-        [Input::Submitted, Input::Accepted, Input::Refused, Input::Cancelled, Input::Lapsed];
+    const INPUTS: [Input; 5] = [Input::Submitted, Input::Accepted, Input::Refused, Input::Cancelled, Input::Lapsed];
 
     fn run(state: State, input: Input) -> Result<State, SessionError> {
         step(state, input, START, START + LIFETIME)

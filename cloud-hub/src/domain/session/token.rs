@@ -73,7 +73,8 @@ mod tests {
         let read = SessionToken::parse(&text).unwrap();
         assert_eq!((read.tenant, read.session, *read.secret), (token().tenant, token().session, [7; 32]));
         let (head, last) = text.split_at(text.len() - 1);
-        for wrong in [String::new(), format!("{}=", *text), format!("{} ", *text), head.to_owned(), format!("{head}-")] {
+        for wrong in [String::new(), format!("{}=", *text), format!("{} ", *text), head.to_owned(), format!("{head}-")]
+        {
             assert_eq!(SessionToken::parse(&wrong).err(), Some(Malformed), "{wrong} {last}");
         }
     }

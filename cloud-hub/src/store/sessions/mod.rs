@@ -144,7 +144,8 @@ impl TryFrom<SessionRow> for Session {
         let prompt = match (row.challenge_seed, row.prompt_nonce, row.prompted_at) {
             (Some(seed), Some(nonce), Some(at)) => {
                 let nonce = nonce.try_into();
-                let nonce = nonce.map_err(|_| StoreError::Unreadable { what: "session.prompt_nonce", reason: "length" })?;
+                let nonce =
+                    nonce.map_err(|_| StoreError::Unreadable { what: "session.prompt_nonce", reason: "length" })?;
                 Some(Prompt { seed: seed.cast_unsigned(), nonce, at })
             }
             _ => None,

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use face_core::align::Alignment;
 use face_core::liveness::{
-    Appearance, ChallengeLook, EyeLook, FaceShape, LivenessEvidence, LivenessPolicy, LivenessWindow, digest, glow, texture,
+    Appearance, ChallengeLook, EyeLook, FaceShape, LivenessEvidence, LivenessPolicy, LivenessWindow, digest, glow,
+    texture,
 };
 use face_core::quality::{Quality, QualityGate, QualityInput, QualityReason};
 use face_core::sample::aligned_grey;

@@ -94,9 +94,7 @@ impl Holdings {
             "create_site" => (&[], Body::Json(json!({ "name": fresh, "time_zone": "UTC" })), false),
             "create_webhook" => (&[], Body::Json(json!({ "url": "http://127.0.0.1:9/" })), false),
             "put_recognition_policy" => (&[], Body::Json(json!({ "far": "1e-4" })), false),
-            "put_session_settings" => {
-                (&[], Body::Json(json!({ "authentication_s": 120, "enrolment_s": 900 })), false)
-            }
+            "put_session_settings" => (&[], Body::Json(json!({ "authentication_s": 120, "enrolment_s": 900 })), false),
             "open_enrolment_session" => (&[], Body::Json(json!({ "person_id": self.person })), true),
             "open_authentication_session" => {
                 (&[], Body::Json(json!({ "kind": "verification", "person_id": self.person })), true)
