@@ -146,7 +146,7 @@ impl SessionView {
 
 /// A session, its frames so far, and what is asked.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = SessionState)]
+#[schema(as = SessionProgress)]
 pub(in crate::api) struct StateView {
     pub(super) session: SessionView,
     /// The frames of the present attempt; none once the session ended.
