@@ -7,12 +7,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::Method;
+use axum::http::{HeaderMap, Method, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use wire_contract::{Code, paths};
 
-use super::auth::{Caller, Who};
+use super::auth::{Caller, SESSION_TOKEN, Who};
 use super::limits;
 use super::peer::Peer;
 use super::problem::{ApiError, Unwritten};
@@ -30,6 +30,8 @@ pub enum Audience {
     Device,
     /// A key or a user with this permission.
     Key(Permission),
+    /// The same, or the token of the very session that the path names.
+    Session(Permission),
     /// A user who has logged in, about themselves.
     User,
     /// The same, even one who must set up a second factor before anything else.
@@ -38,7 +40,7 @@ pub enum Audience {
 
 /// Every route of the API, by method and pattern.
 pub const ROUTES: &[(&str, &str, Audience)] = {
-    use Audience::{Device, Key, Open, User, UserSettingUp};
+    use Audience::{Device, Key, Open, Session, User, UserSettingUp};
     use Permission as P;
     &[
         ("GET", "/v1/tenant", Key(P::TenantRead)),
@@ -46,6 +48,8 @@ pub const ROUTES: &[(&str, &str, Audience)] = {
         ("PUT", "/v1/tenant/recognition", Key(P::TenantWrite)),
         ("GET", "/v1/tenant/login", Key(P::TenantRead)),
         ("PUT", "/v1/tenant/login", Key(P::TenantWrite)),
+        ("GET", "/v1/tenant/sessions", Key(P::TenantRead)),
+        ("PUT", "/v1/tenant/sessions", Key(P::TenantWrite)),
         ("GET", "/v1/api-keys", Key(P::ApiKeysRead)),
         ("POST", "/v1/api-keys", Key(P::ApiKeysWrite)),
         ("GET", "/v1/api-keys/{id}", Key(P::ApiKeysRead)),
@@ -110,6 +114,13 @@ pub const ROUTES: &[(&str, &str, Audience)] = {
         ("POST", "/v1/recognition/identify", Key(P::RecognitionUse)),
         ("POST", "/v1/recognition/search", Key(P::RecognitionUse)),
         ("POST", "/v1/recognition/embed", Key(P::RecognitionEmbed)),
+        ("POST", "/v1/sessions/enrolment", Key(P::PeopleEnrol)),
+        ("POST", "/v1/sessions/authentication", Key(P::RecognitionUse)),
+        ("GET", "/v1/sessions", Key(P::SessionsRead)),
+        ("GET", "/v1/sessions/{id}", Session(P::SessionsRead)),
+        ("DELETE", "/v1/sessions/{id}", Session(P::SessionsWrite)),
+        ("POST", "/v1/sessions/{id}/frames", Session(P::SessionsWrite)),
+        ("POST", "/v1/sessions/{id}/complete", Session(P::SessionsWrite)),
         ("GET", "/v1/events", Key(P::EventsRead)),
         ("GET", "/v1/events/stream", Key(P::EventsRead)),
         ("GET", "/v1/audit", Key(P::AuditRead)),
@@ -173,14 +184,20 @@ pub(super) async fn guard(State(api): State<Arc<Api>>, mut request: Request, nex
     // Every connection has one; whoever forgets it in a new listener shares one address with everybody.
     let address =
         request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.address.ip());
-    let caller = match api.caller(request.headers(), request.method(), address).await {
+    let caller = if request.headers().contains_key(SESSION_TOKEN) {
+        by_token(&api, request.headers(), request.uri(), audience, address).await
+    } else {
+        let caller = api.caller(request.headers(), request.method(), address).await;
+        caller.and_then(|caller| may(&caller, request.method(), audience).map(|()| caller))
+    };
+    let caller = match caller {
         Ok(caller) => caller,
         Err(refused) => return refused.into_response(),
     };
-    if let Err(refused) = may(&caller, request.method(), audience) {
-        return refused.into_response();
-    }
-    let needed = if let Audience::Key(needed) = audience { Some(needed) } else { None };
+    let needed = match audience {
+        Audience::Key(needed) | Audience::Session(needed) => Some(needed),
+        _ => None,
+    };
     let told = match limits::take(&api, &caller, request.method(), needed).await {
         Ok(told) => told,
         Err((refused, told)) => {
@@ -201,6 +218,23 @@ pub(super) async fn guard(State(api): State<Arc<Api>>, mut request: Request, nex
     response
 }
 
+/// The caller with a session's token, which opens that session and nothing else: whatever else there is, is not there.
+async fn by_token(
+    api: &Api,
+    headers: &HeaderMap,
+    uri: &Uri,
+    audience: Audience,
+    address: IpAddr,
+) -> Result<Caller, ApiError> {
+    let caller = api.session_caller(headers, address).await?;
+    let named = uri.path().split('/').nth(3).and_then(|id| id.parse().ok());
+    if matches!(audience, Audience::Session(_)) && named.is_some_and(|id| caller.who == Who::Session(id)) {
+        return Ok(caller);
+    }
+    tracing::warn!(event = "session_token_elsewhere", client_id = %caller.tenant, caller = caller.actor(), "a session's token was shown where it opens nothing");
+    Err(ApiError::of(Code::NotFound))
+}
+
 /// Whether a caller may do what is for this audience, with the features that the tenant has.
 fn may(caller: &Caller, method: &Method, audience: Audience) -> Result<(), ApiError> {
     if let Who::User(user) = caller.who
@@ -209,10 +243,10 @@ fn may(caller: &Caller, method: &Method, audience: Audience) -> Result<(), ApiEr
     {
         return Err(ApiError::of(Code::TotpSetupRequired));
     }
-    let Audience::Key(needed) = audience else {
+    let (Audience::Key(needed) | Audience::Session(needed)) = audience else {
         return match caller.who {
             Who::User(_) => Ok(()),
-            Who::Key(_) => {
+            Who::Key(_) | Who::Session(_) => {
                 Err(ApiError::because(Code::Forbidden, "this is for users who have logged in, not for keys"))
             }
         };
@@ -249,7 +283,7 @@ mod tests {
     #[test]
     fn whoever_only_reads_changes_nothing() {
         for (method, path, audience) in ROUTES {
-            let Audience::Key(permission) = audience else { continue };
+            let (Audience::Key(permission) | Audience::Session(permission)) = audience else { continue };
             assert_eq!(*method == "GET", permission.as_str().ends_with(":read"), "{method} {path} needs {permission}");
         }
     }
@@ -258,9 +292,19 @@ mod tests {
     fn every_permission_opens_a_route() {
         for permission in Permission::ALL {
             assert!(
-                ROUTES.iter().any(|(_, _, audience)| *audience == Audience::Key(*permission)),
+                ROUTES.iter().any(|(_, _, audience)| {
+                    [Audience::Key(*permission), Audience::Session(*permission)].contains(audience)
+                }),
                 "{permission} opens nothing"
             );
+        }
+    }
+
+    #[test]
+    fn a_token_opens_what_is_of_one_session_only() {
+        for (method, path, audience) in ROUTES.iter().filter(|(.., audience)| matches!(audience, Audience::Session(_)))
+        {
+            assert!(path.starts_with("/v1/sessions/{id}"), "{method} {path} {audience:?}");
         }
     }
 

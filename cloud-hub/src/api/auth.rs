@@ -1,5 +1,5 @@
-//! Who calls: an API key (`Authorization: ApiKey id:secret`), a user (`Authorization: Bearer token`, or a browser's cookie) or a
-//! device (its certificate). Checked here and nowhere else; what they may then do is [`access`](super::access)'s.
+//! Who calls: an API key (`Authorization: ApiKey id:secret`), a user (`Authorization: Bearer token`, or a browser's cookie), whoever
+//! holds the token of one session (`X-Session-Token`) or a device (its certificate). Checked here and nowhere else; what they may then do is [`access`](super::access)'s.
 //!
 //! A cookie is sent by a browser whatever page asks for it: what changes something needs `X-CSRF-Token` too, which only the
 //! dashboard's own page has read.
@@ -23,8 +23,9 @@ use super::problem::ApiError;
 use super::state::Api;
 use crate::domain::api_key::ApiKey;
 use crate::domain::certificate::{Held, Shown, Standing, standing};
-use crate::domain::ids::{ApiKeyId, DeviceId, TenantId};
+use crate::domain::ids::{ApiKeyId, DeviceId, SessionId, TenantId};
 use crate::domain::permission::Permissions;
+use crate::domain::session::token::SessionToken;
 use crate::domain::tenant::Agreement;
 use crate::keys::LoggedIn;
 use crate::metrics::security::{self, Lack, Proof};
@@ -33,6 +34,8 @@ use crate::store::{StoreError, TenantTx, credentials, devices, logins, routes};
 
 /// The cookie of a browser's log-in. The prefix makes browsers refuse it from anywhere but this host, over TLS.
 pub(super) const COOKIE: &str = "__Host-lintel";
+/// What a kiosk or a browser shows in the place of a key, for one session.
+pub(super) const SESSION_TOKEN: &str = "x-session-token";
 /// What a page shows beside the cookie.
 pub(super) const CSRF: &str = "x-csrf-token";
 
@@ -43,6 +46,8 @@ pub(super) enum Who {
     Key(ApiKeyId),
     /// A user who has logged in.
     User(LoggedIn),
+    /// Whoever holds a session's token: that session and nothing else.
+    Session(SessionId),
 }
 
 /// A caller with an API key or a log-in.
@@ -91,6 +96,8 @@ impl Caller {
                 .await?
                 .filter(|found| !found.suspended && found.role == user.role)
                 .map(|found| found.permissions),
+            // Nothing that goes on for long is open to it.
+            Who::Session(_) => None,
         };
         Ok(may.is_some_and(|may| self.permissions.beyond(may) == Permissions::default()))
     }
@@ -100,6 +107,7 @@ impl Caller {
         match self.who {
             Who::Key(key) => format!("api_key:{key}"),
             Who::User(user) => format!("user:{}", user.user),
+            Who::Session(session) => format!("session:{session}"),
         }
     }
 }
@@ -245,6 +253,38 @@ impl Api {
             permissions: found.permissions,
             requests_per_hour: found.requests_per_hour,
             agreement: found.agreement,
+        })
+    }
+
+    /// The caller behind a session's token. What is unknown, wrong, of a session that has ended or of another tenant is told
+    /// nothing of what it is. A cookie beside it counts for nothing: browsers send it whether or not they were asked to.
+    pub(super) async fn session_caller(&self, headers: &HeaderMap, address: IpAddr) -> Result<Caller, ApiError> {
+        if headers.contains_key(header::AUTHORIZATION) || headers.get_all(SESSION_TOKEN).iter().count() > 1 {
+            return Err(ApiError::because(
+                Code::InvalidRequest,
+                "send one X-Session-Token or one Authorization, not more: it must be clear who asks",
+            ));
+        }
+        limits::admit_address(self, address)?;
+        let refused = || {
+            security::refused(Proof::SessionToken);
+            tracing::info!(event = "authentication_failed", what = "session token", "a session's token was refused");
+            limits::note_refused(self, address);
+            ApiError::because(Code::Unauthorized, "this session token is not good (any more): open another session")
+        };
+        let text = headers.get(SESSION_TOKEN).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let token = SessionToken::parse(text).map_err(|_| refused())?;
+        let joined = self.custody.join_session(&token).await?.ok_or_else(refused)?;
+        if joined.suspended {
+            tracing::info!(event = "tenant_suspended", client_id = %joined.tenant, session = %joined.session, "a session of a suspended tenant was refused");
+            return Err(ApiError::of(Code::TenantSuspended));
+        }
+        Ok(Caller {
+            tenant: joined.tenant,
+            who: Who::Session(joined.session),
+            permissions: Permissions::default(),
+            requests_per_hour: None,
+            agreement: joined.agreement,
         })
     }
 

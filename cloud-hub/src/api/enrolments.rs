@@ -20,10 +20,11 @@ use super::people::TemplateView;
 use super::problem::ApiError;
 use super::state::Api;
 use crate::domain::duplicate::Duplicate;
-use crate::domain::enrolment::{self, Input, State as SessionState};
 use crate::domain::ids::{PersonId, SessionId, TemplateId};
+use crate::domain::session::{self, Input, Kind, State as SessionState};
 use crate::keys;
 use crate::recognition::enroller::{Busy, NewTemplate, Photograph, Refusal};
+use crate::store::sessions::NewSession;
 use crate::store::{audit, people, sessions};
 
 /// Seconds after which a client that met a full queue may come back; a photograph takes well below one.
@@ -221,14 +222,24 @@ pub(super) fn multipart_error(error: &MultipartError) -> ApiError {
 
 async fn open_session(api: &Api, caller: &Caller, person: PersonId) -> Result<SessionId, ApiError> {
     let (id, now) = (SessionId(api.clock.new_id()), api.clock.now());
-    let expires_at = now + enrolment::LIFETIME;
+    let expires_at = now + session::LIFETIME;
     api.db
         .tenant(caller.tenant, move |tx| {
             Box::pin(async move {
                 people::get(tx, person).await?;
-                sessions::create(tx, id, person, expires_at).await?;
-                let state = enrolment::step(SessionState::Initialized, &Input::Submitted, now, expires_at)
-                    .map_err(|error| ApiError::internal(&error))?;
+                let new = NewSession {
+                    id,
+                    kind: Kind::Enrolment,
+                    person: Some(person),
+                    token_mac: None,
+                    allow_duplicate: false,
+                    max_attempts: 1,
+                    prompt: None,
+                    created_at: now,
+                    expires_at,
+                };
+                sessions::create(tx, &new).await?;
+                let state = session::step(SessionState::Initialized, Input::Submitted, now, expires_at)?;
                 sessions::set(tx, id, state, None, None, now).await?;
                 Ok::<_, ApiError>(id)
             })
@@ -246,8 +257,7 @@ async fn close_failed(api: &Api, caller: &Caller, (person, id): (PersonId, Sessi
             let (action, object_kind) = (audit::Action::TemplateRefuse, "person");
             let entry = audit::Entry { actor: &actor, action, object_kind, object_id: Some(person.0), detail };
             audit::write(tx, entry).await?;
-            let input = Input::Refused(code.as_str());
-            if let Ok(state) = enrolment::step(session.state, &input, now, session.expires_at) {
+            if let Ok(state) = session::step(session.state, Input::Refused, now, session.expires_at) {
                 sessions::set(tx, id, state, None, Some(code.as_str()), now).await?;
             }
             Ok::<_, ApiError>(())

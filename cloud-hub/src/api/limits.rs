@@ -39,6 +39,8 @@ pub(super) fn class(method: &Method, permission: Option<Permission>) -> Class {
         Some(Permission::DoorsCommand) => Class::Command,
         Some(Permission::PeopleEnrol) if method == Method::POST => Class::Biometric,
         Some(Permission::RecognitionUse | Permission::RecognitionEmbed) => Class::Biometric,
+        // Frames; what is cancelled is taken down.
+        Some(Permission::SessionsWrite) if method == Method::POST => Class::Biometric,
         _ if method == Method::GET || method == Method::HEAD => Class::Read,
         _ => Class::Write,
     }

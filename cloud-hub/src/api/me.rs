@@ -58,7 +58,7 @@ pub(super) struct MeView {
 pub(super) fn user(caller: &Caller) -> Result<LoggedIn, ApiError> {
     match caller.who {
         Who::User(user) => Ok(user),
-        Who::Key(_) => Err(ApiError::of(Code::Forbidden)),
+        Who::Key(_) | Who::Session(_) => Err(ApiError::of(Code::Forbidden)),
     }
 }
 

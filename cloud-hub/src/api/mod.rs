@@ -39,6 +39,7 @@ mod reader;
 mod recognition;
 mod renewals;
 mod roles;
+mod sessions;
 mod sites;
 mod snapshots;
 mod state;
@@ -121,6 +122,7 @@ fn ordinary() -> Router<Arc<Api>> {
         .route("/v1/tenant", get(tenants::get))
         .route("/v1/tenant/recognition", get(recognition::policy::get_policy).put(recognition::policy::put_policy))
         .route("/v1/tenant/login", get(totp::get_policy).put(totp::put_policy))
+        .route("/v1/tenant/sessions", get(sessions::settings::get).put(sessions::settings::put))
         .route("/v1/api-keys", post(api_keys::create).get(api_keys::list))
         .route("/v1/api-keys/{id}", get(api_keys::get).delete(api_keys::revoke))
         .route("/v1/api-keys/{id}/rotate", post(api_keys::rotate))
@@ -155,6 +157,11 @@ fn ordinary() -> Router<Arc<Api>> {
         .route("/v1/people", post(people::create).get(people::list))
         .route("/v1/people/{id}", get(people::get).patch(people::change).delete(people::delete))
         .route("/v1/people/{id}/negative-anchors/{anchor}", delete(anchors::delete))
+        .route("/v1/sessions", get(sessions::list))
+        .route("/v1/sessions/enrolment", post(sessions::open::enrolment))
+        .route("/v1/sessions/authentication", post(sessions::open::authentication))
+        .route("/v1/sessions/{id}", get(sessions::get).delete(sessions::cancel))
+        .route("/v1/sessions/{id}/complete", post(sessions::decide::complete))
         .route("/v1/events", get(events::list))
         .route("/v1/audit", get(audit::list))
         .route("/v1/consumers", post(consumers::create).get(consumers::list))
@@ -184,6 +191,7 @@ fn ordinary() -> Router<Arc<Api>> {
         .route("/v1/recognition/identify", post(recognition::people::identify))
         .route("/v1/recognition/search", post(recognition::people::search))
         .route_layer(middleware::from_fn(recognition::measure))
+        .route("/v1/sessions/{id}/frames", post(sessions::frames::add))
         .layer(DefaultBodyLimit::max(MAX_FORM_BYTES));
     let logs = Router::new()
         .route(&format!("{}/{{command}}", paths::DEVICE_LOGS), put(answers::put_logs))

@@ -9,6 +9,7 @@ use wire_contract::{Code, Problem};
 
 use crate::chain::chain;
 use crate::domain::permission::{Permission, Permissions};
+use crate::domain::session::SessionError;
 use crate::domain::vault::VaultError;
 use crate::keys::KeysError;
 use crate::store::{Clash, StoreError};
@@ -99,6 +100,7 @@ impl From<KeysError> for ApiError {
             // A deleted person whose rows are still being read.
             KeysError::NoPersonKey(_) => Self::because(Code::NotFound, "there is no such person"),
             KeysError::Beyond(beyond) => beyond_rights(beyond),
+            KeysError::Session(error) => error.into(),
             KeysError::TooManyPasswords => Self::of(Code::Unavailable).retry_after(2),
             error => Self::internal(&error),
         }
@@ -110,6 +112,12 @@ pub(super) fn beyond_rights(beyond: Permissions) -> ApiError {
     let beyond: Vec<&str> = beyond.iter().map(Permission::as_str).collect();
     let detail = format!("nobody gives away what they do not have: {}", beyond.join(", "));
     ApiError::because(Code::Forbidden, detail)
+}
+
+impl From<SessionError> for ApiError {
+    fn from(error: SessionError) -> Self {
+        Self::because(Code::Conflict, error.to_string())
+    }
 }
 
 impl From<VaultError> for ApiError {

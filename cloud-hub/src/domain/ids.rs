@@ -113,7 +113,7 @@ id!(
     EndpointId
 );
 id!(
-    /// An enrolment session.
+    /// An enrolment, verification or identification, version 7.
     SessionId
 );
 id!(

@@ -69,6 +69,10 @@ permissions! {
     RecognitionUse, "recognition:use";
     /// Have photographs turned into templates and given out: whoever has one can compare it anywhere.
     RecognitionEmbed, "recognition:embed";
+    /// See sessions and how far they are.
+    SessionsRead, "sessions:read";
+    /// Add frames to sessions that are open, complete and cancel them. Opening one takes `people:enrol` or `recognition:use`.
+    SessionsWrite, "sessions:write";
     /// Read events, once or as they come.
     EventsRead, "events:read";
     /// Read the audit, and take copies of it.
@@ -162,6 +166,8 @@ impl Role {
                 P::PeopleWrite,
                 P::PeopleEnrol,
                 P::RecognitionUse,
+                P::SessionsRead,
+                P::SessionsWrite,
                 P::EventsRead,
             ]
             .into_iter()
@@ -174,6 +180,8 @@ impl Role {
                 P::PeopleWrite,
                 P::PeopleEnrol,
                 P::RecognitionUse,
+                P::SessionsRead,
+                P::SessionsWrite,
                 P::EventsRead,
                 P::WebhooksRead,
                 P::WebhooksWrite,

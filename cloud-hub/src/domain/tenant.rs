@@ -39,9 +39,11 @@ impl Tier {
             (Self::Basic, Resource::People) => Some(500),
             (Self::Basic, Resource::Templates) => Some(2_500),
             (Self::Basic, Resource::Devices) => Some(10),
+            (Self::Basic, Resource::Sessions) => Some(20),
             (Self::Professional, Resource::People) => Some(10_000),
             (Self::Professional, Resource::Templates) => Some(50_000),
             (Self::Professional, Resource::Devices) => Some(200),
+            (Self::Professional, Resource::Sessions) => Some(200),
             (Self::Enterprise, _) => None,
         }
     }
@@ -76,11 +78,13 @@ pub enum Resource {
     Templates,
     /// Devices that are not revoked.
     Devices,
+    /// Sessions that are open at the same time.
+    Sessions,
 }
 
 impl Resource {
     /// All there are.
-    pub const ALL: &[Self] = &[Self::People, Self::Templates, Self::Devices];
+    pub const ALL: &[Self] = &[Self::People, Self::Templates, Self::Devices, Self::Sessions];
 
     /// As documents name it, in the plural.
     #[must_use]
@@ -89,6 +93,7 @@ impl Resource {
             Self::People => "people",
             Self::Templates => "templates",
             Self::Devices => "devices",
+            Self::Sessions => "sessions",
         }
     }
 }

@@ -11,13 +11,17 @@ use ring::hmac;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::ids::{AnchorId, DeviceId, EndpointId, GalleryId, PersonId, SnapshotId, TemplateId, TenantId, UserId};
+use super::ids::{
+    AnchorId, DeviceId, EndpointId, GalleryId, PersonId, SessionId, SnapshotId, TemplateId, TenantId, UserId,
+};
 use super::people::{Profile, ProfileError};
 
 /// The name by which a user of the dashboard logs in.
 const USER_LOGIN: Purpose = Purpose::new("user.login");
 /// The secret in a user's authenticator app.
 const USER_TOTP: Purpose = Purpose::new("user.totp");
+/// What a frame of an open session gave.
+const SESSION_FRAME: Purpose = Purpose::new("session.frame");
 
 /// Sealing or opening failed.
 #[derive(Debug, thiserror::Error)]
@@ -173,6 +177,16 @@ impl TenantKeys {
         self.open(USER_TOTP, user.0, 1, sealed)
     }
 
+    /// Seals what a frame of a session gave in which the person is not known yet.
+    pub fn seal_frame(&self, session: SessionId, number: u32, body: &[u8]) -> Result<Vec<u8>, VaultError> {
+        self.seal(SESSION_FRAME, session.0, u64::from(number), body)
+    }
+
+    /// Opens what a frame of such a session gave.
+    pub fn open_frame(&self, session: SessionId, number: u32, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+        self.open(SESSION_FRAME, session.0, u64::from(number), sealed)
+    }
+
     /// Wraps a person's key for the key store.
     pub fn wrap_person(&self, key: &PersonKey) -> Result<Vec<u8>, VaultError> {
         self.seal(Purpose::PERSON_KEY, key.person.0, 1, key.key.expose())
@@ -312,6 +326,20 @@ impl PersonKey {
         Ok(self.key.open(&self.anchor_context(anchor, revision, space_id), sealed)?)
     }
 
+    /// Seals what a frame of a session about this person gave.
+    pub fn seal_frame(&self, session: SessionId, number: u32, body: &[u8]) -> Result<Vec<u8>, VaultError> {
+        Ok(self.key.seal(&self.frame_context(session, number), body)?)
+    }
+
+    /// Opens what a frame of a session about this person gave.
+    pub fn open_frame(&self, session: SessionId, number: u32, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+        Ok(self.key.open(&self.frame_context(session, number), sealed)?)
+    }
+
+    fn frame_context(&self, session: SessionId, number: u32) -> SealContext<'static> {
+        SealContext::new(SESSION_FRAME, seal_tenant(self.tenant), session.0, u64::from(number))
+    }
+
     fn anchor_context<'a>(&self, anchor: AnchorId, revision: u32, space_id: &'a str) -> SealContext<'a> {
         SealContext::new(Purpose::ANCHOR, seal_tenant(self.tenant), anchor.0, u64::from(revision))
             .with_template(TemplateRow { person: self.person.0, space_id, row: anchor.0 })
@@ -369,6 +397,20 @@ mod tests {
         assert!(person.open_anchor(AnchorId(Uuid::from_u128(3)), 1, "space-a", &sealed).is_err());
         let sealed = person.seal_template(template, 1, "space-a", b"body").unwrap();
         assert!(person.open_anchor(anchor, 1, "space-a", &sealed).is_err());
+    }
+
+    #[test]
+    fn a_frame_opens_only_in_its_session_and_under_its_key() {
+        let (session, other) = (SessionId(Uuid::from_u128(4)), SessionId(Uuid::from_u128(5)));
+        let keys = tenant(1);
+        let person = PersonKey::random(keys.tenant(), PersonId(Uuid::from_u128(1))).unwrap();
+        let (known, unknown) =
+            (person.seal_frame(session, 3, b"face").unwrap(), keys.seal_frame(session, 3, b"face").unwrap());
+        assert_eq!(person.open_frame(session, 3, &known).unwrap().as_slice(), b"face");
+        assert_eq!(keys.open_frame(session, 3, &unknown).unwrap().as_slice(), b"face");
+        assert!(person.open_frame(other, 3, &known).is_err() && person.open_frame(session, 4, &known).is_err());
+        assert!(keys.open_frame(other, 3, &unknown).is_err() && keys.open_frame(session, 3, &known).is_err());
+        assert!(tenant(2).open_frame(session, 3, &unknown).is_err());
     }
 
     #[test]

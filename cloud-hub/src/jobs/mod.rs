@@ -22,6 +22,8 @@ pub use deletion::Deletions;
 
 /// How often each job looks for work. Erasure is a promise to a person, so it is retried soon; the rest is order.
 const ERASURE_EVERY: Duration = Duration::from_secs(5);
+/// Whatever frames gave goes within this time of a session's end; nobody is let in meanwhile either.
+const SESSIONS_EVERY: Duration = Duration::from_secs(2);
 /// Vectors are missing after a crash of the database only; the start looks too.
 const VECTORS_EVERY: Duration = Duration::from_secs(60);
 /// Rows to tidy up pile up slowly.
@@ -49,6 +51,7 @@ impl Jobs {
     /// Runs every job at its own pace until `stop`. The first round is at once.
     pub async fn run(self, stop: CancellationToken) {
         let mut erasure = tokio::time::interval(ERASURE_EVERY);
+        let mut sessions = tokio::time::interval(SESSIONS_EVERY);
         let mut vectors = tokio::time::interval(VECTORS_EVERY);
         let mut tidy = tokio::time::interval(TIDY_EVERY);
         let mut beat = tokio::time::interval(BEAT);
@@ -57,6 +60,7 @@ impl Jobs {
             let (job, outcome) = tokio::select! {
                 () = stop.cancelled() => return,
                 _ = erasure.tick() => ("erasure", self.destroy_keys().await),
+                _ = sessions.tick() => ("sessions", self.expire_sessions().await),
                 _ = vectors.tick() => ("vectors", self.rebuild_vectors().await),
                 _ = tidy.tick() => ("tidy", self.tidy().await),
                 _ = beat.tick() => ("mark", self.custody.beat().await),
@@ -75,6 +79,19 @@ impl Jobs {
             let Some(destroyed) = told("erasure", tenant, outcome) else { continue };
             if destroyed > 0 {
                 tracing::info!(event = "person_keys_destroyed", client_id = %tenant, count = destroyed, "keys of deleted people were destroyed late");
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends sessions whose time is over.
+    async fn expire_sessions(&self) -> Result<(), KeysError> {
+        for tenant in routes::due(&self.db, routes::Job::Session, self.clock.now()).await? {
+            // A batch each round, so that one tenant keeps no other waiting.
+            let outcome = self.custody.expire_sessions(tenant).await;
+            let expired = told("sessions", tenant, outcome).unwrap_or(0);
+            if expired > 0 {
+                tracing::info!(event = "sessions_expired", client_id = %tenant, count = expired, "the time of sessions was over");
             }
         }
         Ok(())

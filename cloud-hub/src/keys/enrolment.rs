@@ -12,10 +12,10 @@ use wire_contract::{EventData, Score};
 use super::custody::log;
 use super::{Custody, Keyring, KeysError};
 use crate::domain::duplicate::{self, Duplicate};
-use crate::domain::enrolment::State;
 use crate::domain::event::NewEvent;
 use crate::domain::ids::{CommandId, EventId, PersonId, SessionId, TemplateId, TenantId};
 use crate::domain::rotation::DIM;
+use crate::domain::session::{Input, step};
 use crate::domain::tenant::Resource;
 use crate::domain::vault::TenantKeys;
 use crate::store::audit::Entry;
@@ -129,8 +129,15 @@ impl Custody {
                         embedding: new.embedding,
                     };
                     people::add_template(tx, &keys, &key, &rotation, &enrolled).await?;
-                    if let Some(session) = session {
-                        sessions::set(tx, session, State::Completed, Some(template), None, now).await?;
+                    // After the person's row, as whoever deletes them takes the two.
+                    if let Some(id) = session {
+                        let open = sessions::lock(tx, id).await?;
+                        let state = step(open.state, Input::Accepted, now, open.expires_at)?;
+                        sessions::set(tx, id, state, Some(template), None, now).await?;
+                        if open.joinable {
+                            let detail = json!({ "state": state.name(), "template": template.0 });
+                            log(tx, &actor, audit::Action::SessionEnd, "session", id.0, detail).await?;
+                        }
                     }
                     let entry = Entry {
                         actor: &actor,

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use crate::domain::ids::{PersonId, TenantId};
 use crate::domain::permission::Permissions;
+use crate::domain::session::SessionError;
 use crate::domain::vault::VaultError;
 use crate::secret_file::SecretFileError;
 use crate::store::StoreError;
@@ -58,6 +59,9 @@ pub enum KeysError {
     /// A key of access tokens is none.
     #[error("key {0} of access tokens is unreadable: cloud-hub keys rotate-jwt --revoke-old")]
     TokenKey(Uuid),
+    /// A session does not allow it.
+    #[error(transparent)]
+    Session(#[from] SessionError),
     /// Work on keys was thrown away by a panic.
     #[error("work on keys was not finished")]
     Crashed,

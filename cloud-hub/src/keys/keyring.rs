@@ -17,7 +17,7 @@ use super::person_files::PersonFiles;
 use super::persons::{PersonDb, PersonKeys};
 use super::restored::SeenFile;
 use super::{KeysError, SigningKey, signing};
-use crate::domain::ids::{ClaimId, PersonId, TenantId, UserId};
+use crate::domain::ids::{ClaimId, PersonId, SessionId, TenantId, UserId};
 use crate::domain::rotation::Rotation;
 use crate::domain::vault::{PersonKey, TenantKeys, VaultError, seal_tenant};
 use crate::secret_file::{self, SecretFileError};
@@ -184,6 +184,18 @@ impl Keyring {
         tag(&self.pepper, &peppered(b"recovery", user.0.as_bytes(), code))
     }
 
+    /// The MAC under which a session's token is stored.
+    #[must_use]
+    pub(super) fn session_mac(&self, tenant: TenantId, session: SessionId, secret: &[u8; 32]) -> [u8; 32] {
+        tag(&self.pepper, &peppered(b"session", &of_session(tenant, session), secret))
+    }
+
+    /// Whether `secret` is the one that `mac` was made of, in constant time.
+    #[must_use]
+    pub(super) fn is_session(&self, tenant: TenantId, session: SessionId, secret: &[u8; 32], mac: &[u8]) -> bool {
+        hmac::verify(&self.pepper, &peppered(b"session", &of_session(tenant, session), secret), mac).is_ok()
+    }
+
     /// Makes the first keys of the transaction's tenant and stores them wrapped.
     pub async fn make_tenant(&self, tx: &mut TenantTx) -> Result<(), KeysError> {
         let tenant = tx.tenant();
@@ -303,6 +315,10 @@ fn peppered(what: &[u8], object: &[u8], secret: &[u8]) -> Zeroizing<Vec<u8>> {
         message.extend_from_slice(part);
     }
     message
+}
+
+fn of_session(tenant: TenantId, session: SessionId) -> Vec<u8> {
+    [tenant.0.as_bytes().as_slice(), session.0.as_bytes()].concat()
 }
 
 fn tag(key: &hmac::Key, message: &[u8]) -> [u8; 32] {

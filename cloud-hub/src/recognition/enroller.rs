@@ -196,8 +196,11 @@ fn work(
         let code = fates.iter().find_map(|fate| fate.reasons.first()).copied().unwrap_or(Code::NoFace);
         return Err(Refusal::Photographs(code, fates));
     }
-    let embedding = match face_runtime::average_photographs(&models.pack, &accepted) {
-        Ok(embedding) => embedding,
+    let qualities: Vec<f32> = fates.iter().filter(|fate| fate.accepted).filter_map(|fate| fate.quality).collect();
+    let accepted: Vec<(Embedding, f32)> =
+        accepted.into_iter().map(|enrolled| enrolled.embedding).zip(qualities).collect();
+    let (embedding, quality) = match average(models, &accepted) {
+        Ok(mean) => mean,
         Err(AverageError::DifferentPeople { .. } | AverageError::NoMean(_)) => {
             measured::refused_for(Code::PhotosDiffer.as_str());
             for fate in fates.iter_mut().filter(|fate| fate.accepted) {
@@ -207,15 +210,11 @@ fn work(
             return Err(Refusal::Photographs(Code::PhotosDiffer, fates));
         }
     };
-    let qualities: Vec<f32> = fates.iter().filter(|fate| fate.accepted).filter_map(|fate| fate.quality).collect();
-    let count = f32::from(u16::try_from(qualities.len().max(1)).unwrap_or(u16::MAX));
     let manifest = models.pack.manifest();
-    let space = manifest.space();
     Ok(NewTemplate {
-        // What doors dock the template by, where the pack has a scale for it.
-        quality: space.quality(embedding.handicap(), qualities.iter().sum::<f32>() / count),
+        quality,
         embedding,
-        space,
+        space: manifest.space(),
         space_id: manifest.space_id.clone(),
         model_version: format!("{} {}", manifest.name, manifest.version),
         photographs: fates,
@@ -223,7 +222,18 @@ fn work(
     })
 }
 
-fn one(
+/// The mean of templates of one person, and the quality that doors dock it by, where the pack has a scale for it; else the mean of
+/// the photographs' own.
+pub fn average(models: &Models, accepted: &[(Embedding, f32)]) -> Result<(Embedding, f32), AverageError> {
+    let embeddings: Vec<Embedding> = accepted.iter().map(|(embedding, _)| embedding.clone()).collect();
+    let mean = face_runtime::average_embeddings(&models.pack, &embeddings)?;
+    let count = f32::from(u16::try_from(accepted.len().max(1)).unwrap_or(u16::MAX));
+    let quality = accepted.iter().map(|(_, quality)| quality).sum::<f32>() / count;
+    let quality = models.pack.manifest().space().quality(mean.handicap(), quality);
+    Ok((mean, quality))
+}
+
+pub(super) fn one(
     pack: &ModelPack,
     index: usize,
     bytes: &[u8],

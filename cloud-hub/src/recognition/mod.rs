@@ -6,6 +6,7 @@
 pub mod comparisons;
 pub mod enroller;
 pub mod faces;
+pub mod frames;
 pub mod galleries;
 pub mod standing;
 pub mod uses;

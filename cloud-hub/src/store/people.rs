@@ -11,14 +11,16 @@ use std::collections::HashSet;
 use sqlx::FromRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
+use wire_contract::Code;
 
 use super::galleries::{self, Pending};
 use super::templates::{self, NewTemplate};
-use super::{StoreError, TenantTx, anchors, places, routes};
+use super::{StoreError, TenantTx, anchors, places, routes, sessions};
 use crate::domain::gallery::Change;
 use crate::domain::ids::{GalleryId, PersonId, SiteId, TemplateId};
 use crate::domain::people::{Access, Profile};
 use crate::domain::rotation::{DIM, Rotation};
+use crate::domain::session::{Input, State as SessionState, step};
 use crate::domain::vault::{PersonKey, TenantKeys, VaultError};
 
 /// A person who is not deleted.
@@ -349,6 +351,11 @@ async fn erase(tx: &mut TenantTx, id: PersonId, now: OffsetDateTime) -> Result<(
     let tenant = tx.tenant_uuid();
     templates::delete_of_person(tx, id).await?;
     anchors::delete_of_person(tx, id).await?;
+    for open in sessions::open_of_person(tx, id).await? {
+        let session = sessions::lock(tx, open).await?;
+        let state = step(session.state, Input::Cancelled, now, session.expires_at).unwrap_or(SessionState::Expired);
+        sessions::set(tx, open, state, None, Some(Code::PersonRemoved.as_str()), now).await?;
+    }
     for statement in [
         "UPDATE gallery_record SET sealed = NULL WHERE tenant_id = $1 AND person_id = $2 AND sealed IS NOT NULL",
         "DELETE FROM gallery_member WHERE tenant_id = $1 AND person_id = $2",

@@ -17,6 +17,8 @@ pub enum Job {
     Erasure,
     /// Rows of a tenant that is being deleted.
     Deletion,
+    /// Sessions whose time is over.
+    Session,
 }
 
 impl Job {
@@ -25,6 +27,7 @@ impl Job {
             Self::Webhook => "webhook",
             Self::Erasure => "erasure",
             Self::Deletion => "deletion",
+            Self::Session => "session",
         }
     }
 }

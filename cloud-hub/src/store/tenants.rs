@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use super::{StoreError, TenantTx, routes};
 use crate::domain::ids::TenantId;
 use crate::domain::limit::Allowance;
+use crate::domain::session::Lifetimes;
 use crate::domain::tenant::{Agreement, Feature, Overrides, Resource, Switches, Tier, admits_one_more};
 
 /// A tenant.
@@ -148,12 +149,38 @@ pub async fn set_match_far(tx: &mut TenantTx, far: &str) -> Result<(), StoreErro
     Ok(())
 }
 
+/// How long the tenant's sessions stay open.
+pub async fn session_lifetimes(tx: &mut TenantTx) -> Result<Lifetimes, StoreError> {
+    let tenant = tx.tenant_uuid();
+    let statement = "SELECT authentication_session_s, enrolment_session_s FROM tenant WHERE tenant_id = $1";
+    let (authentication, enrolment): (i32, i32) = sqlx::query_as(statement).bind(tenant).fetch_one(tx.conn()).await?;
+    Ok(Lifetimes { authentication_s: authentication.unsigned_abs(), enrolment_s: enrolment.unsigned_abs() })
+}
+
+/// Changes it, for sessions that are opened from now on.
+pub async fn set_session_lifetimes(tx: &mut TenantTx, lifetimes: Lifetimes) -> Result<(), StoreError> {
+    let tenant = tx.tenant_uuid();
+    let seconds = |seconds: u32| i32::try_from(seconds).unwrap_or(i32::MAX);
+    sqlx::query("UPDATE tenant SET authentication_session_s = $2, enrolment_session_s = $3 WHERE tenant_id = $1")
+        .bind(tenant)
+        .bind(seconds(lifetimes.authentication_s))
+        .bind(seconds(lifetimes.enrolment_s))
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
 /// How many of a resource the tenant has.
 pub async fn count(tx: &mut TenantTx, resource: Resource) -> Result<u64, StoreError> {
     let statement = match resource {
         Resource::People => "SELECT count(*) FROM person WHERE tenant_id = $1 AND state = 'active'",
         Resource::Templates => "SELECT count(*) FROM template WHERE tenant_id = $1",
         Resource::Devices => "SELECT count(*) FROM device WHERE tenant_id = $1 AND state <> 'revoked'",
+        // One whose time is over is not open, whether or not the job has been there.
+        Resource::Sessions => {
+            "SELECT count(*) FROM session
+             WHERE tenant_id = $1 AND ended_at IS NULL AND expires_at > now() AND token_mac IS NOT NULL"
+        }
     };
     let tenant = tx.tenant_uuid();
     let count: i64 = sqlx::query_scalar(statement).bind(tenant).fetch_one(tx.conn()).await?;

@@ -17,6 +17,7 @@ mod recognition;
 mod reports;
 mod restored;
 mod second_factors;
+mod sessions;
 mod snapshots;
 #[path = "../support/mod.rs"]
 mod support;

@@ -25,6 +25,7 @@ mod recognition;
 mod reference;
 mod renewals;
 mod roles;
+mod sessions;
 mod snapshots;
 mod tokens;
 mod totp;

@@ -39,7 +39,7 @@ async fn every_role_may_do_what_it_is_there_for_and_nothing_else() {
         let name = role.as_str();
         let caller = key(&hub, &owner, json!({ "name": name, "role": name })).await;
         for (method, pattern, audience) in ROUTES {
-            let Audience::Key(permission) = audience else { continue };
+            let (Audience::Key(permission) | Audience::Session(permission)) = audience else { continue };
             let found = status(&hub, Some(&caller.authorization), method, pattern).await;
             assert_ne!(found, StatusCode::UNAUTHORIZED, "{name}: {method} {pattern}");
             let may = role.permissions().allow(*permission);
@@ -52,7 +52,9 @@ async fn every_role_may_do_what_it_is_there_for_and_nothing_else() {
     for (method, pattern, audience) in ROUTES {
         let expected = match audience {
             Audience::Open => continue,
-            Audience::Key(_) | Audience::User | Audience::UserSettingUp => status(&hub, None, method, pattern).await,
+            Audience::Key(_) | Audience::Session(_) | Audience::User | Audience::UserSettingUp => {
+                status(&hub, None, method, pattern).await
+            }
             Audience::Device => status(&hub, Some(&owner.authorization), method, pattern).await,
         };
         assert_eq!(expected, StatusCode::UNAUTHORIZED, "{method} {pattern}");

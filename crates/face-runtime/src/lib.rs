@@ -27,8 +27,8 @@ pub use models::EyeOutside;
 pub use pack::{ModelPack, PackError, PackOptions};
 pub use photo::{PhotoError, PhotoLimits, decode_photo};
 pub use photograph::{
-    AverageError, EnrolError, Enrolled, ExaminedFace, RefusalReason, Refused, average_photographs, enrol_photograph,
-    examine_face,
+    AverageError, EnrolError, Enrolled, ExaminedFace, RefusalReason, Refused, average_embeddings, average_photographs,
+    enrol_photograph, examine_face, one_person_from,
 };
 pub use runtime::{Provider, ProviderReport, Runtime, RuntimeError, SkippedProvider};
 pub use session::{Cause, InferenceError, Outputs, PoolUse, SessionPool};

@@ -9,6 +9,7 @@ const API_KEY: &str = "ApiKey";
 const DEVICE: &str = "Device";
 const BEARER: &str = "Bearer";
 const COOKIE: &str = "Cookie";
+const SESSION: &str = "SessionToken";
 
 /// How callers show who they are.
 pub(super) fn schemes() -> Value {
@@ -30,6 +31,12 @@ pub(super) fn schemes() -> Value {
             "in": "cookie",
             "name": crate::api::auth::COOKIE,
             "description": "A browser's log-in (`POST /v1/login` with `cookie`). What changes something needs the header `X-CSRF-Token` too.",
+        },
+        SESSION: {
+            "type": "apiKey",
+            "in": "header",
+            "name": "X-Session-Token",
+            "description": "The `token` of a session, as it was shown once when the session was opened. It opens that session and nothing else, and ends with it. Not together with `Authorization`.",
         },
         DEVICE: {
             "type": "mutualTLS",
@@ -55,6 +62,13 @@ fn one(operation: &mut Map<String, Value>, audience: Audience) {
         Audience::Device => (json!([{ DEVICE: [] }]), String::from("For devices, with their certificate.")),
         Audience::User | Audience::UserSettingUp => {
             (json!([{ BEARER: [] }, { COOKIE: [] }]), String::from("For users who have logged in, about themselves."))
+        }
+        Audience::Session(permission) => {
+            operation.insert(String::from("x-lintel-permission"), json!(permission.as_str()));
+            (
+                json!([{ API_KEY: [] }, { BEARER: [] }, { COOKIE: [] }, { SESSION: [] }]),
+                format!("Needs the permission `{permission}`, or this session's token."),
+            )
         }
         Audience::Key(permission) => {
             operation.insert(String::from("x-lintel-permission"), json!(permission.as_str()));

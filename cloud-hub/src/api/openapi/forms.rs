@@ -14,6 +14,11 @@ named_schemas! {
     ImageForm => images(&["image"]).required("image");
     /// A form with a picture, JPEG, PNG or WebP, and everything else as JSON in `options`.
     ProbeForm => images(&["image"]).property("options", options());
+    /// A form with frames, JPEG, PNG or WebP, each in a part named `image`, and everything else as JSON in `options`.
+    FramesForm => images(&[])
+        .property("image", ArrayBuilder::new().items(picture()).min_items(Some(1)))
+        .required("image")
+        .property("options", options());
     /// A form with two pictures, JPEG, PNG or WebP, or with a template in `options` in the place of one.
     PairForm => images(&["image", "other_image"]).property("options", options());
 }

@@ -25,7 +25,8 @@ use utoipa::OpenApi as _;
 use super::fixed::Fixed;
 use super::{
     anchors, answers, api_keys, audit, claims, commands, consumers, devices, enrolments, events, health, hub_time,
-    login, me, people, reader, recognition, renewals, roles, sites, snapshots, tenants, totp, twins, users, webhooks,
+    login, me, people, reader, recognition, renewals, roles, sessions, sites, snapshots, tenants, totp, twins, users,
+    webhooks,
 };
 
 const ABOUT: &str = include_str!("about.md");
@@ -48,6 +49,7 @@ const ABOUT: &str = include_str!("about.md");
         (name = "people", description = "Who may be recognised."),
         (name = "enrolment", description = "Photographs that become templates, and pictures of who somebody is not."),
         (name = "recognition", description = "Photographs and templates compared: what is on a picture, whether it is them, who it is."),
+        (name = "sessions", description = "Somebody before a camera: enrolled, verified or identified frame by frame, with a challenge, by a kiosk that holds nothing but the session's token."),
         (name = "audit", description = "Who did what, and who looked at whom."),
         (name = "events", description = "What happened, by page or as it happens."),
         (name = "consumers", description = "Programs that read the feed at the broker."),
@@ -58,6 +60,7 @@ const ABOUT: &str = include_str!("about.md");
     ),
     paths(
         tenants::get, recognition::policy::get_policy, recognition::policy::put_policy, totp::get_policy, totp::put_policy,
+        sessions::settings::get, sessions::settings::put,
         api_keys::create, api_keys::list, api_keys::get, api_keys::revoke, api_keys::rotate,
         users::create, users::list, users::get, users::change, users::delete, users::invite, users::take_totp,
         roles::create, roles::list, roles::get, roles::change, roles::delete,
@@ -71,6 +74,8 @@ const ABOUT: &str = include_str!("about.md");
         enrolments::create, anchors::create, anchors::list, anchors::delete,
         recognition::pictures::detect, recognition::pictures::quality, recognition::pictures::liveness, recognition::pictures::embed, recognition::pair::compare,
         recognition::people::verify, recognition::people::identify, recognition::people::search,
+        sessions::open::enrolment, sessions::open::authentication, sessions::list, sessions::get, sessions::frames::add,
+        sessions::decide::complete, sessions::cancel,
         audit::list, audit::export,
         events::list, events::stream,
         consumers::create, consumers::list, consumers::rotate, consumers::delete,

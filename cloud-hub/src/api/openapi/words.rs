@@ -6,7 +6,9 @@ use wire_contract::{CommandState as Said, LogLevel as Level, TwinState};
 
 use super::named::named_schemas;
 use crate::api::commands::{OF_DEVICES, OF_DOORS};
+use crate::api::sessions::MOVEMENTS;
 use crate::domain::permission;
+use crate::domain::session;
 use crate::domain::tenant;
 use crate::domain::twin::Standing;
 use crate::domain::user;
@@ -42,6 +44,14 @@ named_schemas! {
     StillDecision => one_of(["attack", "insufficient"]);
     /// Who it is, or why nobody.
     Identity => one_of(["known", "unknown", "ambiguous", "not_this_person", "attack"]);
+    /// What a session is for.
+    SessionKind => one_of(session::Kind::ALL.iter().map(|kind| kind.as_str()));
+    /// What a session is for that compares a face.
+    AuthenticationKind => one_of([session::Kind::Verification.as_str(), session::Kind::Identification.as_str()]);
+    /// Where a session stands; the last four are ends.
+    SessionState => one_of(session::State::ALL.iter().map(|state| state.name()));
+    /// A movement that is asked for. Sides are those of the picture: the nose goes towards its left or right edge.
+    Movement => one_of(MOVEMENTS);
     /// Something that is audited.
     AuditAction => one_of(crate::domain::audit::action::Action::ALL.iter().map(|action| action.as_str()));
     /// Where the hub is in its life.

@@ -125,7 +125,8 @@ impl Kind {
     }
 }
 
-fn enter(api: &Api) -> Result<Place, ApiError> {
+/// Takes a place at the models.
+pub(in crate::api) fn enter(api: &Api) -> Result<Place, ApiError> {
     api.enroller.enter().map_err(|Busy| {
         ApiError::because(Code::Unavailable, "too many photographs at once").retry_after(RETRY_AFTER_SECONDS)
     })

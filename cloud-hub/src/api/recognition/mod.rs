@@ -4,8 +4,8 @@
 //! Work on pictures has the models' bounded queue, comparisons a bounded one of their own; neither is done on an async worker, and
 //! a full queue is answered at once. Each use is in the audit, with the decision and without pictures, vectors or names.
 
-mod answers;
-mod input;
+pub(super) mod answers;
+pub(super) mod input;
 pub(super) mod pair;
 pub(super) mod people;
 pub(super) mod pictures;

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use face_core::OpenSetPolicy;
 use face_core::gallery::Gallery as _;
 use face_core::identify::identify_with_anchors;
+use face_core::{Embedding, OpenSetPolicy, Ranked};
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::ToSchema;
@@ -24,7 +24,8 @@ use crate::api::openapi::{forms, texts};
 use crate::api::problem::ApiError;
 use crate::api::state::Api;
 use crate::domain::ids::PersonId;
-use crate::domain::recognition::{identified, verify as judge};
+use crate::domain::recognition::{Identified, Verified, identified, verify as judge};
+use crate::recognition::Warm;
 use crate::recognition::faces::StillLife;
 use crate::store::audit::Action;
 
@@ -130,13 +131,9 @@ pub(in crate::api) async fn verify(
     let with_life = input.options.refuse_attacks.unwrap_or(true);
     let (probe, _) = probed(&api, probe, input.place(), IMAGE, with_life).await?;
     let gallery = gallery(&api, &caller, &rules, &probe).await?;
-    let scored = api.comparisons.run(move || {
-        let own = gallery.own(face_core::gallery::PersonId(person.0), &probe.embedding);
-        (own, probe.life)
-    });
-    let (own, life) = scored.await?;
-    let verified =
-        judge(own.best, own.anchor, rules.threshold(own.templates)).unless(life.and_then(StillLife::refusal));
+    let life = probe.life;
+    let verified = verified_in(&api, gallery, &rules, person, probe.embedding).await?;
+    let verified = verified.unless(life.and_then(StillLife::refusal));
     let why_not = verified.why_not;
     decided("verify", why_not.map(|why| why.code), verified.score);
     let detail = json!({ "verified": why_not.is_none(), "code": why_not.map(|why| why.code) });
@@ -180,15 +177,8 @@ pub(in crate::api) async fn identify(
     let (probe, _) = probed(&api, probe, input.place(), IMAGE, with_life).await?;
     let gallery = gallery(&api, &caller, &rules, &probe).await?;
     let (compared, life) = (gallery.templates(), probe.life);
-    let policy = OpenSetPolicy { margin: MARGIN, threshold: rules.threshold(compared) };
-    let ranked = api.comparisons.candidates(Arc::clone(&gallery), probe.embedding.clone()).await?;
-    let anchors = gallery.index().anchors(&probe.embedding, &ranked);
-    let found = identify_with_anchors(&ranked, &anchors, &policy);
-    let candidates = match wanted {
-        0 => Vec::new(),
-        _ => api.comparisons.run(move || gallery.nearest_people(&probe.embedding, wanted, |_| true)).await?,
-    };
-    let found = identified(found, &policy).unless(life.and_then(StillLife::refusal));
+    let (found, candidates) = identified_in(&api, gallery, &rules, probe.embedding, wanted).await?;
+    let found = found.unless(life.and_then(StillLife::refusal));
     let decision = match found.why_not {
         None => "known",
         Some(why) if why.code == Code::LivenessFailed => "attack",
@@ -209,6 +199,38 @@ pub(in crate::api) async fn identify(
         candidates: candidates.iter().map(Into::into).collect(),
         why: found.why_not.map(Into::into),
     }))
+}
+
+/// Whether a face is a person's, by the tenant's thresholds.
+pub(in crate::api) async fn verified_in(
+    api: &Api,
+    gallery: Arc<Warm>,
+    rules: &Rules,
+    person: PersonId,
+    probe: Embedding,
+) -> Result<Verified, ApiError> {
+    let person = face_core::gallery::PersonId(person.0);
+    let own = api.comparisons.run(move || gallery.own(person, &probe)).await?;
+    Ok(judge(own.best, own.anchor, rules.threshold(own.templates)))
+}
+
+/// Whose face it is, by the tenant's thresholds, and the `wanted` nearest people.
+pub(in crate::api) async fn identified_in(
+    api: &Api,
+    gallery: Arc<Warm>,
+    rules: &Rules,
+    probe: Embedding,
+    wanted: usize,
+) -> Result<(Identified, Vec<Ranked>), ApiError> {
+    let policy = OpenSetPolicy { margin: MARGIN, threshold: rules.threshold(gallery.templates()) };
+    let ranked = api.comparisons.candidates(Arc::clone(&gallery), probe.clone()).await?;
+    let anchors = gallery.index().anchors(&probe, &ranked);
+    let found = identify_with_anchors(&ranked, &anchors, &policy);
+    let nearest = match wanted {
+        0 => Vec::new(),
+        _ => api.comparisons.run(move || gallery.nearest_people(&probe, wanted, |_| true)).await?,
+    };
+    Ok((identified(found, &policy), nearest))
 }
 
 /// `POST /v1/recognition/search`: whoever is nearest, whether it is them or not.

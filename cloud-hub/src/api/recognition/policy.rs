@@ -27,11 +27,11 @@ use crate::store::{audit, people, places, tenants};
 pub(super) const MARGIN: f32 = 0.05;
 
 /// What scores are held against.
-pub(super) struct Rules {
+pub(in crate::api) struct Rules {
     /// The space of the models in use.
-    pub(super) space: Space,
+    pub(in crate::api) space: Space,
     /// The tenant's choice.
-    pub(super) far: String,
+    pub(in crate::api) far: String,
     /// Its thresholds by the number of templates compared.
     pub(super) ladder: ThresholdLadder,
     /// How often the tenant's templates had changed when the request came.
@@ -40,7 +40,7 @@ pub(super) struct Rules {
 
 impl Rules {
     /// The tenant's, with the models in use.
-    pub(super) async fn of(api: &Api, caller: &Caller) -> Result<Self, ApiError> {
+    pub(in crate::api) async fn of(api: &Api, caller: &Caller) -> Result<Self, ApiError> {
         let models = api.enroller.models().ok_or_else(|| refused(Refusal::NoModels))?;
         let Standing { far, stamp } = api.standings.of(caller.tenant).await?;
         let ladder = ladder(&models, &far).map_err(|message| {

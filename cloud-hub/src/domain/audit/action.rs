@@ -44,6 +44,8 @@ actions! {
     TenantRecognition, "tenant.recognition";
     /// Whether users must have a second factor was said anew.
     TenantLogin, "tenant.login";
+    /// How long sessions stay open was said anew.
+    TenantSessions, "tenant.sessions";
     /// An API key was made.
     ApiKeyCreate, "api_key.create";
     /// An API key was replaced.
@@ -116,6 +118,14 @@ actions! {
     RecognitionIdentify, "recognition.identify";
     /// The people nearest to a face were asked for.
     RecognitionSearch, "recognition.search";
+    /// A session was opened.
+    SessionCreate, "session.create";
+    /// Frames of a session were looked at.
+    SessionFrames, "session.frames";
+    /// An attempt of a session was judged.
+    SessionAttempt, "session.attempt";
+    /// A session ended: completed, failed, cancelled or expired.
+    SessionEnd, "session.end";
     /// A person got a negative anchor.
     AnchorCreate, "anchor.create";
     /// Somebody looked at a person's negative anchors.

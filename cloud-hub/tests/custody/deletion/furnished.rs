@@ -31,8 +31,10 @@ pub(super) struct Furnished {
 const RARE: &[&str] = &[
     "INSERT INTO door (tenant_id, id, site_id, device_id, local_id, name)
      SELECT tenant_id, gen_random_uuid(), site_id, id, 'front', 'canary door' FROM device WHERE tenant_id = $1",
-    "INSERT INTO session (tenant_id, id, kind, state, person_id, expires_at)
-     SELECT tenant_id, gen_random_uuid(), 'enrolment', 'completed', id, now() FROM person WHERE tenant_id = $1",
+    "INSERT INTO session (tenant_id, id, kind, state, person_id, expires_at, ended_at)
+     SELECT tenant_id, gen_random_uuid(), 'enrolment', 'completed', id, now(), now() FROM person WHERE tenant_id = $1",
+    "INSERT INTO session_frame (tenant_id, session_id, number, accepted, reasons, look)
+     SELECT tenant_id, id, 0, false, '{canary}', '{\"canary\": 1}' FROM session WHERE tenant_id = $1",
     "INSERT INTO user_totp (tenant_id, user_id, secret_sealed, begun_at) SELECT tenant_id, id, 'canary', now() FROM app_user WHERE tenant_id = $1",
     "INSERT INTO recovery_code (tenant_id, user_id, mac) SELECT tenant_id, id, decode(repeat('00', 32), 'hex') FROM app_user WHERE tenant_id = $1",
     "INSERT INTO tenant_role (tenant_id, id, name, permissions, created_at, changed_at)

@@ -17,6 +17,7 @@ mod fusion;
 mod head;
 mod injection;
 mod interview;
+mod look;
 pub mod planes;
 mod shape;
 mod still;
@@ -35,6 +36,7 @@ pub use challenge::{Challenge, ChallengeLook, Failure, Movement, STEP_LIMIT, STE
 pub use findings::{Check, CheckState, Findings, Method};
 pub use fusion::{Demand, LivenessVerdict, Methods, judge};
 pub use interview::{ChallengeRule, Interview, MAX_FAILURES, Turn};
+pub use look::{digest, glow};
 pub use shape::FaceShape;
 pub use still::judge_still;
 pub use window::LivenessWindow;

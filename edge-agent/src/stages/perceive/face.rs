@@ -2,15 +2,15 @@
 //!
 //! In: one examined frame at a time. Out: a [`FaceReport`] and, when it is due, that the frame is worth an embedding.
 
-use std::hash::{DefaultHasher, Hasher};
 use std::time::Duration;
 
 use face_core::align::Alignment;
 use face_core::liveness::{
-    Appearance, ChallengeLook, EyeLook, FaceShape, LivenessEvidence, LivenessPolicy, LivenessWindow, texture,
+    Appearance, ChallengeLook, EyeLook, FaceShape, LivenessEvidence, LivenessPolicy, LivenessWindow, digest, glow,
+    texture,
 };
 use face_core::quality::{Quality, QualityGate, QualityInput, QualityReason};
-use face_core::sample::{GreyCrop, aligned_grey};
+use face_core::sample::aligned_grey;
 use face_core::track::{BestShots, Shot, Track};
 use face_core::{Detection, FivePoints, Frame, HeadPose, Landmarks68, ModelError, MonoTime, PixelRect, RgbImage};
 
@@ -30,8 +30,6 @@ const SHOT_AGE: Duration = Duration::from_secs(3);
 
 /// Distance from the picture's edge, in face heights, within which a face is not compared.
 const EDGE_MARGIN: f32 = 0.05;
-/// Every such pixel of every such row makes the mean of a picture.
-const GLOW_STEP: usize = 8;
 
 /// One frame's measurements of one face.
 pub(super) struct Examined {
@@ -92,38 +90,6 @@ fn eyes(models: &impl FaceModels, image: &RgbImage, landmarks: &Landmarks68) -> 
     let state = models.eyes(image, landmarks).ok()?;
     let closed = state.left_closed.min(state.right_closed);
     Some(EyeLook { aspect_ratio: landmarks.eye_aspect_ratio(), closed })
-}
-
-/// Mean luma of the face over that of the picture; `None` in darkness.
-fn glow(aligned: &GreyCrop, image: &RgbImage) -> Option<f32> {
-    let face = mean(aligned.luma().chunks_exact(aligned.width()).skip(24).flat_map(|row| &row[16..96]).copied())?;
-    let rows = (0..image.height()).step_by(GLOW_STEP).map(|y| image.row(y));
-    let lumas = rows.flat_map(|row| row.chunks_exact(3).step_by(GLOW_STEP).map(luma));
-    mean(lumas).filter(|picture| *picture >= 1.0).map(|picture| face / picture)
-}
-
-fn luma(pixel: &[u8]) -> u8 {
-    ((u32::from(pixel[0]) * 77 + u32::from(pixel[1]) * 150 + u32::from(pixel[2]) * 29) >> 8) as u8
-}
-
-fn mean(values: impl Iterator<Item = u8>) -> Option<f32> {
-    let (n, sum) = values.fold((0u32, 0u64), |(n, sum), value| (n + 1, sum + u64::from(value)));
-    (n > 0).then(|| (sum as f64 / f64::from(n)) as f32)
-}
-
-/// Tells the face's own pixels apart, every fourth row of them.
-fn digest(image: &RgbImage, face: &PixelRect) -> Option<u64> {
-    let within = |value: f32, end: u32| value.clamp(0.0, end as f32) as usize;
-    let (left, right) = (within(face.x(), image.width()), within(face.right(), image.width()));
-    let (top, bottom) = (within(face.y(), image.height()), within(face.bottom(), image.height()));
-    if left >= right || top >= bottom {
-        return None;
-    }
-    let mut hasher = DefaultHasher::new();
-    for y in (top..bottom).step_by(4) {
-        hasher.write(&image.row(y as u32)[left * 3..right * 3]);
-    }
-    Some(hasher.finish())
 }
 
 /// The memory of one track.

@@ -39,6 +39,10 @@ pub struct Holdings {
     pub(super) totp_user: String,
     pub(super) role: String,
     pub(super) spare_role: String,
+    pub(super) session: String,
+    /// One with a frame, to be completed.
+    pub(super) ready_session: String,
+    pub(super) spare_session: String,
     /// A template of the person's face.
     pub(super) template: Value,
     pub(super) photograph: Vec<u8>,
@@ -94,6 +98,14 @@ impl Holdings {
                 |name: &str| json!({ "name": name, "description": canary("role"), "permissions": ["events:read"] });
             let webhook = json!({ "url": "http://127.0.0.1:9/canary-7f3a9c51d20e48b6" });
             let command = json!({ "kind": "refresh" });
+            // As long as there are: whoever asks about them takes their time.
+            let long = json!({ "authentication_s": 600, "enrolment_s": 3_600 });
+            let url = format!("{}/v1/tenant/sessions", ready.https);
+            let sent = hub.client()?.put(url).header("authorization", &tenant.authorization).json(&long).send().await?;
+            sent.error_for_status().context("how long sessions stay open")?;
+            let ready_session = of.session(&person).await?;
+            let frames = json!({ "images": [STANDARD.encode(&photograph)] });
+            hub.post(tenant, &format!("/v1/sessions/{ready_session}/frames"), frames).await?;
             let canaries = vec![MARK.to_owned(), secret, text(&template, "/vector")?];
             Ok(Self {
                 door: of.id("/v1/doors", door).await?,
@@ -108,6 +120,9 @@ impl Holdings {
                 totp_user,
                 role: of.id("/v1/roles", role("canary")).await?,
                 spare_role: of.id("/v1/roles", role("spare-canary")).await?,
+                session: of.session(&person).await?,
+                ready_session,
+                spare_session: of.session(&person).await?,
                 spare_webhook: of.id("/v1/webhooks", webhook).await?,
                 command: of.id(&format!("/v1/devices/{device}/commands"), command).await?,
                 template: json!({ "space_id": template["space_id"], "vector": template["vector"] }),
@@ -161,6 +176,9 @@ impl Holdings {
             &self.totp_user,
             &self.role,
             &self.spare_role,
+            &self.session,
+            &self.ready_session,
+            &self.spare_session,
         ]
     }
 }
@@ -173,6 +191,14 @@ struct Maker<'a> {
 impl Maker<'_> {
     async fn id(&self, path: &str, body: Value) -> Result<String> {
         text(&self.hub.post(self.tenant, path, body).await?, "/id")
+    }
+}
+
+impl Maker<'_> {
+    /// An enrolment of a person, open.
+    async fn session(&self, person: &str) -> Result<String> {
+        let opened = self.hub.post(self.tenant, "/v1/sessions/enrolment", json!({ "person_id": person })).await?;
+        text(&opened, "/session/id")
     }
 }
 

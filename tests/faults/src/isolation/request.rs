@@ -82,7 +82,9 @@ impl Holdings {
             | "list_webhooks"
             | "get_tenant"
             | "get_login_policy"
-            | "get_recognition_policy" => (&[], Body::None, false),
+            | "get_recognition_policy"
+            | "get_session_settings"
+            | "list_sessions" => (&[], Body::None, false),
             "create_api_key" | "create_consumer" => (&[], Body::Json(json!({ "name": fresh })), false),
             "create_user" => {
                 let user = json!({ "login": format!("fresh-{number}@example.org"), "role": "auditor" });
@@ -103,6 +105,17 @@ impl Holdings {
             "create_site" => (&[], Body::Json(json!({ "name": fresh, "time_zone": "UTC" })), false),
             "create_webhook" => (&[], Body::Json(json!({ "url": "http://127.0.0.1:9/" })), false),
             "put_recognition_policy" => (&[], Body::Json(json!({ "far": "1e-4" })), false),
+            "put_session_settings" => (&[], Body::Json(json!({ "authentication_s": 120, "enrolment_s": 900 })), false),
+            "open_enrolment_session" => (&[], Body::Json(json!({ "person_id": self.person })), true),
+            "open_authentication_session" => {
+                (&[], Body::Json(json!({ "kind": "verification", "person_id": self.person })), true)
+            }
+            "get_session" => (&[&self.session], Body::None, true),
+            "add_session_frames" => {
+                (&[&self.session], Body::Json(json!({ "images": [STANDARD.encode(&self.photograph)] })), true)
+            }
+            "complete_session" => (&[&self.ready_session], Body::None, true),
+            "cancel_session" => (&[&self.spare_session], Body::None, true),
             "detect_faces" | "quality_of_face" | "liveness_of_face" | "embed_faces" => {
                 (&[], Body::Json(photograph()), false)
             }

@@ -1,0 +1,55 @@
+//! The end of an enrolment: the best frames averaged, a duplicate looked for, the template stored with the session's end.
+
+use face_core::Space;
+use wire_contract::Code;
+
+use super::views::StateView;
+use crate::api::auth::{Caller, Who};
+use crate::api::problem::ApiError;
+use crate::api::state::Api;
+use crate::domain::ids::{PersonId, SessionId};
+use crate::domain::session::{Input, best};
+use crate::keys::{self, OpenedFrame, SessionState};
+use crate::recognition::enroller::{Models, average};
+
+/// Makes the template of a session whose frames were accepted.
+pub(super) async fn complete(
+    api: &Api,
+    caller: &Caller,
+    models: &Models,
+    (state, person): (SessionState, PersonId),
+    opened: Vec<OpenedFrame>,
+) -> Result<StateView, ApiError> {
+    let id = state.session.id;
+    let qualities: Vec<f32> = opened.iter().map(|frame| frame.quality).collect();
+    let chosen: Vec<_> =
+        best(&qualities).into_iter().map(|index| (opened[index].embedding.clone(), opened[index].quality)).collect();
+    // Each was held against the first one; two of them may differ all the same.
+    let Ok((embedding, quality)) = average(models, &chosen) else {
+        return failed(api, caller, id, Code::PhotosDiffer).await;
+    };
+    let manifest = models.pack.manifest();
+    let space: Space = manifest.space();
+    let probe = (embedding.clone(), models.duplicates.clone());
+    let duplicate = api.custody.duplicate(caller.tenant, person, &space, probe, &caller.actor()).await?;
+    if let Some(other) = duplicate.filter(|_| !state.session.allow_duplicate) {
+        let mut view = failed(api, caller, id, Code::DuplicatePerson).await?;
+        view.duplicate = (!matches!(caller.who, Who::Session(_))).then(|| keys::duplicate_told(&other));
+        return Ok(view);
+    }
+    let new = keys::NewTemplate {
+        space_id: space.id,
+        model_version: format!("{} {}", manifest.name, manifest.version),
+        quality,
+        photographs: u32::try_from(chosen.len()).unwrap_or(u32::MAX),
+        embedding: Box::new(*embedding.as_slice()),
+        duplicate,
+    };
+    api.custody.enrol(caller.tenant, person, Some(id), new, &caller.actor()).await?;
+    Ok(StateView::of(api.custody.session(caller.tenant, id).await?, api.clock.now()))
+}
+
+async fn failed(api: &Api, caller: &Caller, id: SessionId, code: Code) -> Result<StateView, ApiError> {
+    let ended = api.custody.end_session(caller.tenant, id, (Input::Refused, Some(code)), &caller.actor()).await?;
+    Ok(StateView::of(ended, api.clock.now()))
+}
