@@ -71,7 +71,8 @@ const HUB_MODULES: &[(&str, &[&str])] = &[
     ("audit", &["domain", "store", "keys"]),
     ("limit", &["domain"]),
     ("recognition", &["domain", "store", "keys"]),
-    ("api", &["domain", "store", "keys", "pki", "outbound", "limit", "recognition"]),
+    ("roster", &[]),
+    ("api", &["domain", "store", "keys", "pki", "outbound", "limit", "recognition", "roster"]),
 ];
 
 #[test]

@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+use super::Imports;
 use super::feed::Feed;
 use super::health::{Component, Life, Probe};
 use crate::clock::Clock;
@@ -88,6 +89,8 @@ pub struct Api {
     pub feed: Feed,
     /// Works on photographs.
     pub enroller: Enroller,
+    /// Files of people that are imported.
+    pub imports: Imports,
     /// Tenants' galleries in memory.
     pub galleries: Galleries,
     /// Notes uses of recognition.

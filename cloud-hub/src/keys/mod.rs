@@ -23,6 +23,7 @@ mod custody;
 mod deletion;
 mod enrolment;
 mod error;
+mod imports;
 mod keyring;
 mod link;
 mod logins;
