@@ -115,7 +115,7 @@ pub(super) async fn upload(
 ) -> Result<(), ClientError> {
     let opened = tokio::fs::File::open(file).await;
     let opened = opened.map_err(|source| ClientError::File { path: file.to_path_buf(), source })?;
-    let body = BodyExt::boxed(StreamBody::new(ReaderStream::new(opened).map_ok(Frame::data)));
+    let body = StreamBody::new(ReaderStream::new(opened).map_ok(Frame::data)).boxed();
     let (answer, driver) = carry(socket, "POST", path, kind, body).await?;
     read_lines(answer, driver, take).await
 }
