@@ -17,7 +17,7 @@ pub struct Row {
 }
 
 /// Why a row says nothing of anybody.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RowError {
     /// Longer than [`MAX_ROW_BYTES`]; in a table most often a quotation mark without its second one.
     #[error("this row has more than {MAX_ROW_BYTES} bytes: is a quotation mark missing?")]

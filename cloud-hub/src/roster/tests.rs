@@ -65,9 +65,9 @@ fn lines_become_rows() {
     assert_eq!(Value::Object(rows[0].fields.clone().unwrap()), json!({ "external_id": "E-1" }));
     assert_eq!((rows[1].line, &rows[1].fields), (3, &Err(RowError::NotAnObject)));
     assert!(matches!(rows[2].fields, Err(RowError::NotJson(_))));
-    let wrong = rows_of(&[b"{\"external_id\":\"\xff\"}\n", b"{\"photos\": [1]}\n", b"{}\n"].concat());
+    let wrong = rows_of(b"{\"external_id\":\"\xff\"}\n{\"photos\": [1]}\n{}\n");
     assert_eq!(wrong, [Some(RowError::NotUtf8), Some(RowError::Photographs), None]);
-    let long = [b"{\"name\":\"", vec![b'x'; 100_000].as_slice(), b"\"}\n{}\n"].concat();
+    let long = [b"{\"name\":\"".as_slice(), vec![b'x'; 100_000].as_slice(), b"\"}\n{}\n"].concat();
     assert_eq!(rows_of(&long), [Some(RowError::TooLong), None], "the line after a long one is read");
 }
 
