@@ -22,6 +22,7 @@ pub mod outbound;
 pub mod pki;
 pub mod publish;
 pub mod recognition;
+pub mod roster;
 pub mod secret_file;
 pub mod store;
 pub mod wiring;

@@ -28,6 +28,11 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error.to_string(), error.exit_code()),
         },
+        Task::Import(import) => match run(import.run()) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(error) => fail(&error.to_string(), error.exit_code()),
+        },
         Task::Verify(config, asked) => match run(wiring::verify_audit(&config, asked, Clock::system())) {
             Ok((text, true)) => print(&text),
             Ok((text, false)) => {

@@ -75,7 +75,8 @@ const HUB_MODULES: &[(&str, &[&str])] = &[
     ("audit", &["domain", "store", "keys", "metrics"]),
     ("limit", &["domain", "metrics"]),
     ("recognition", &["domain", "store", "keys", "metrics"]),
-    ("api", &["domain", "store", "keys", "pki", "outbound", "limit", "recognition", "metrics"]),
+    ("roster", &[]),
+    ("api", &["domain", "store", "keys", "pki", "outbound", "limit", "recognition", "roster", "metrics"]),
 ];
 
 #[test]

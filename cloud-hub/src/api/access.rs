@@ -99,6 +99,8 @@ pub const ROUTES: &[(&str, &str, Audience)] = {
         ("GET", "/v1/commands/{id}/logs", Key(P::LogsRead)),
         ("GET", "/v1/people", Key(P::PeopleRead)),
         ("POST", "/v1/people", Key(P::PeopleWrite)),
+        // And to enrol, for whoever sends photographs.
+        ("POST", "/v1/people/imports", Key(P::PeopleWrite)),
         ("GET", "/v1/people/{id}", Key(P::PeopleRead)),
         ("PATCH", "/v1/people/{id}", Key(P::PeopleWrite)),
         ("DELETE", "/v1/people/{id}", Key(P::PeopleWrite)),

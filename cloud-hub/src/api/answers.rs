@@ -165,7 +165,14 @@ fn template_of(api: &Api, request: EnrolRequest) -> Result<(NewTemplate, Space, 
     #[expect(clippy::cast_possible_truncation, reason = "a share of four decimals")]
     let quality = quality as f32;
     let space_id = space.id.clone();
-    let new =
-        NewTemplate { space_id, model_version: request.pack, quality, photographs: 1, embedding, duplicate: None };
+    let new = NewTemplate {
+        space_id,
+        model_version: request.pack,
+        quality,
+        photographs: 1,
+        embedding,
+        duplicate: None,
+        mark: None,
+    };
     Ok((new, space, ladder))
 }

@@ -123,8 +123,9 @@ async fn enrol(
         ApiError::because(Code::Unavailable, "too many enrolments at once").retry_after(RETRY_AFTER_SECONDS)
     })?;
     let photographs = read_photographs(api, form).await?;
+    let mark = api.custody.mark_of(caller.tenant, photographs.clone()).await?;
     let template = api.enroller.enrol(place, photographs).await.map_err(refused)?;
-    let (id, duplicate) = store(api, caller, person, session, &template, allow_duplicate).await?;
+    let (id, duplicate) = store(api, caller, person, session, (&template, mark), allow_duplicate).await?;
     let view = TemplateView {
         id: id.0,
         space_id: template.space_id,
@@ -274,31 +275,40 @@ async fn store(
     caller: &Caller,
     person: PersonId,
     session: SessionId,
-    template: &NewTemplate,
+    (template, mark): (&NewTemplate, [u8; 32]),
     allow_duplicate: bool,
 ) -> Result<(TemplateId, Option<Duplicate>), ApiError> {
-    let embedding = Box::new(*template.embedding.as_slice());
     let (probe, ladder) = (template.embedding.clone(), template.duplicates.clone());
     let duplicate =
         api.custody.duplicate(caller.tenant, person, &template.space, (probe, ladder), &caller.actor()).await?;
     if let Some(other) = duplicate.filter(|_| !allow_duplicate) {
         return Err(is_duplicate(&other));
     }
-    let accepted = template.photographs.iter().filter(|photograph| photograph.accepted).count();
-    let new = keys::NewTemplate {
-        space_id: template.space_id.clone(),
-        model_version: template.model_version.clone(),
-        quality: template.quality,
-        photographs: u32::try_from(accepted).unwrap_or(u32::MAX),
-        embedding,
-        duplicate,
-    };
+    let new = new_template(template, duplicate, Some(mark));
     let id = api.custody.enrol(caller.tenant, person, Some(session), new, &caller.actor()).await?;
     Ok((id, duplicate))
 }
 
+/// What is kept of photographs.
+pub(super) fn new_template(
+    template: &NewTemplate,
+    duplicate: Option<Duplicate>,
+    mark: Option<[u8; 32]>,
+) -> keys::NewTemplate {
+    let accepted = template.photographs.iter().filter(|photograph| photograph.accepted).count();
+    keys::NewTemplate {
+        space_id: template.space_id.clone(),
+        model_version: template.model_version.clone(),
+        quality: template.quality,
+        photographs: u32::try_from(accepted).unwrap_or(u32::MAX),
+        embedding: Box::new(*template.embedding.as_slice()),
+        duplicate,
+        mark,
+    }
+}
+
 /// Another person of the tenant who looks the same is told by id, with the score and what it had to stay below.
-fn is_duplicate(other: &Duplicate) -> ApiError {
+pub(super) fn is_duplicate(other: &Duplicate) -> ApiError {
     let detail = format!(
         "person {} looks the same: enrol the photographs there if it is one person, or here with ?allow_duplicate=true if it is not (the audit keeps that)",
         other.person

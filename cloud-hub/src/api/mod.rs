@@ -25,6 +25,7 @@ mod fixed;
 mod galleries;
 pub mod health;
 mod hub_time;
+mod imports;
 mod limits;
 pub mod listener;
 mod login;
@@ -68,6 +69,7 @@ use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Pr
 use wire_contract::{Code, paths};
 
 use crate::metrics::http as measured;
+pub use imports::{ImportLimits, Imports};
 use problem::ApiError;
 pub use state::{Api, BrokerControl, BrokerError, EnrolmentLimits, Settings};
 
@@ -104,17 +106,23 @@ pub fn routes(api: Arc<Api>, request_timeout: Duration) -> Router {
         .with_state(api)
 }
 
-/// What takes as long as it takes: a stream that does not end, a gallery over a slow line.
-const LONG: [&str; 4] =
-    ["/v1/events/stream", "/v1/audit/export", "/v1/device/snapshots/{id}/manifest", "/v1/device/snapshots/{id}"];
+/// What takes as long as it takes: a stream that does not end, a gallery over a slow line, a file of thousands of people.
+const LONG: [&str; 5] = [
+    "/v1/events/stream",
+    "/v1/audit/export",
+    "/v1/device/snapshots/{id}/manifest",
+    "/v1/device/snapshots/{id}",
+    "/v1/people/imports",
+];
 
 fn long() -> Router<Arc<Api>> {
-    let [stream, export, manifest, content] = LONG;
+    let [stream, export, manifest, content, import] = LONG;
     Router::new()
         .route(stream, get(events::stream))
         .route(manifest, get(snapshots::manifest))
         .route(content, get(snapshots::content))
         .route(export, get(audit::export))
+        .route(import, post(imports::create))
 }
 
 fn ordinary() -> Router<Arc<Api>> {

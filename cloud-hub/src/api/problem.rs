@@ -58,6 +58,18 @@ impl ApiError {
         Self::of(Code::Internal)
     }
 
+    /// The problem as one part of a longer answer.
+    #[must_use]
+    pub(super) fn told(&self) -> serde_json::Value {
+        let problem = serde_json::to_value(&self.problem).expect("a problem is JSON");
+        let serde_json::Value::Object(mut members) = problem else { return problem };
+        // What goes with an answer of its own.
+        for member in ["type", "status"] {
+            members.remove(member);
+        }
+        members.into()
+    }
+
     /// The code.
     #[must_use]
     pub(super) fn code(&self) -> Code {

@@ -7,6 +7,7 @@ use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+use super::Imports;
 use super::feed::Feed;
 use super::health::{Component, Life, Probe};
 use crate::clock::Clock;
@@ -87,6 +88,8 @@ pub struct Api {
     pub feed: Feed,
     /// Works on photographs.
     pub enroller: Enroller,
+    /// Files of people that are imported.
+    pub imports: Imports,
     /// Tenants' galleries in memory.
     pub galleries: Galleries,
     /// What comparisons go by.

@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 
 use axum::http::{Request, Response, header};
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
+use futures::TryStreamExt as _;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
+use tokio_util::io::ReaderStream;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -96,9 +99,32 @@ pub(super) async fn ask(socket: &Path, method: &str, path: &str, sent: &Sent) ->
 pub(super) async fn lines(
     socket: &Path,
     path: &str,
-    mut take: impl FnMut(&[u8]) -> io::Result<()>,
+    take: impl FnMut(&[u8]) -> io::Result<()>,
 ) -> Result<(), ClientError> {
     let (answer, driver) = send(socket, "GET", path, &Sent::Nothing).await?;
+    read_lines(answer, driver, take).await
+}
+
+/// Sends a file as it is read, and hands over each line of the answer.
+pub(super) async fn upload(
+    socket: &Path,
+    path: &str,
+    kind: &'static str,
+    file: &Path,
+    take: impl FnMut(&[u8]) -> io::Result<()>,
+) -> Result<(), ClientError> {
+    let opened = tokio::fs::File::open(file).await;
+    let opened = opened.map_err(|source| ClientError::File { path: file.to_path_buf(), source })?;
+    let body = StreamBody::new(ReaderStream::new(opened).map_ok(Frame::data)).boxed();
+    let (answer, driver) = carry(socket, "POST", path, kind, body).await?;
+    read_lines(answer, driver, take).await
+}
+
+async fn read_lines(
+    answer: Response<Incoming>,
+    driver: JoinHandle<hyper::Result<()>>,
+    mut take: impl FnMut(&[u8]) -> io::Result<()>,
+) -> Result<(), ClientError> {
     let (status, mut body) = (answer.status(), answer.into_body());
     if !status.is_success() {
         let bytes = body.collect().await.map_err(broken)?.to_bytes();
@@ -126,6 +152,17 @@ async fn send(
     sent: &Sent,
 ) -> Result<(Response<Incoming>, JoinHandle<hyper::Result<()>>), ClientError> {
     let (kind, body) = sent.bytes()?;
+    let body = Full::new(body).map_err(|never| match never {}).boxed();
+    carry(socket, method, path, kind, body).await
+}
+
+async fn carry(
+    socket: &Path,
+    method: &str,
+    path: &str,
+    kind: &str,
+    body: BoxBody<Bytes, io::Error>,
+) -> Result<(Response<Incoming>, JoinHandle<hyper::Result<()>>), ClientError> {
     let stream = UnixStream::connect(socket).await.map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => ClientError::NotAllowed { socket: socket.to_path_buf() },
         _ => ClientError::NotRunning { socket: socket.to_path_buf() },
@@ -137,7 +174,7 @@ async fn send(
         .uri(path)
         .header(header::HOST, "control")
         .header(header::CONTENT_TYPE, kind)
-        .body(Full::new(body))
+        .body(body)
         .map_err(broken)?;
     Ok((sender.send_request(request).await.map_err(broken)?, driver))
 }

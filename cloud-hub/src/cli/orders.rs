@@ -9,6 +9,10 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use super::client::Sent;
+use super::question::{Asked, Then};
+use super::table;
+
 /// Verbs of `commands`.
 #[derive(Debug, Subcommand)]
 pub(super) enum CommandsCommand {
@@ -53,6 +57,34 @@ pub(super) enum CommandsCommand {
         /// Which command asked for it
         command: Uuid,
     },
+}
+
+impl CommandsCommand {
+    pub(super) fn asked(&self) -> (Asked, Then) {
+        let commands = |tenant: &Uuid| format!("/tenants/{tenant}/commands");
+        match self {
+            Self::Send(send) => {
+                let sending = send.sending();
+                let then = if sending.wait { Then::Wait(sending.asked_at) } else { Then::Show };
+                (("POST", sending.path, Sent::Json(sending.body), "", table::COMMANDS), then)
+            }
+            Self::List { tenant, device: None } => {
+                (("GET", commands(tenant), Sent::Nothing, "commands", table::COMMANDS), Then::Show)
+            }
+            Self::List { tenant, device: Some(device) } => {
+                let path = format!("/tenants/{tenant}/devices/{device}/commands");
+                (("GET", path, Sent::Nothing, "commands", table::COMMANDS), Then::Show)
+            }
+            Self::Show { tenant, command } => {
+                let path = format!("{}/{command}", commands(tenant));
+                (("GET", path, Sent::Nothing, "", table::COMMANDS), Then::Show)
+            }
+            Self::Logs { tenant, command } => {
+                let path = format!("{}/{command}/logs", commands(tenant));
+                (("GET", path, Sent::Nothing, "", &[]), Then::Text("lines"))
+            }
+        }
+    }
 }
 
 /// For a device.

@@ -64,6 +64,40 @@ pub(super) const KEYS: &[Column] = &[
     ("SIGNS FROM", "/signs_from"),
     ("VERIFIES UNTIL", "/verifies_until"),
 ];
+pub(super) const PEOPLE: &[Column] = &[
+    ("PERSON", "/id"),
+    ("EXTERNAL ID", "/external_id"),
+    ("NAME", "/name"),
+    ("E-MAIL", "/email"),
+    ("GROUPS", "/groups"),
+    ("FROM", "/valid_from"),
+    ("UNTIL", "/valid_until"),
+    ("CREATED", "/created_at"),
+];
+pub(super) const PERSON: &[Column] = &[
+    ("PERSON", "/id"),
+    ("EXTERNAL ID", "/external_id"),
+    ("NAME", "/name"),
+    ("E-MAIL", "/email"),
+    ("GROUPS", "/groups"),
+    ("FROM", "/valid_from"),
+    ("UNTIL", "/valid_until"),
+    ("REVISION", "/revision"),
+    ("TEMPLATES", "/templates"),
+];
+pub(super) const REFUSED: &[Column] =
+    &[("LINE", "/line"), ("EXTERNAL ID", "/external_id"), ("WHAT", "/what"), ("CODE", "/code"), ("WHY", "/why")];
+pub(super) const IMPORTED: &[Column] = &[
+    ("ROWS", "/rows"),
+    ("CREATED", "/created"),
+    ("UPDATED", "/updated"),
+    ("UNCHANGED", "/unchanged"),
+    ("SKIPPED", "/skipped"),
+    ("REFUSED", "/refused"),
+    ("ENROLLED", "/enrolled"),
+    ("ENROLLED BEFORE", "/enrolled_before"),
+    ("PHOTOGRAPHS REFUSED", "/photographs_refused"),
+];
 pub(super) const NEW_CONSUMER: &[Column] =
     &[("CONSUMER", "/id"), ("NAME", "/name"), ("USER", "/username"), ("PASSWORD (shown once)", "/password")];
 pub(super) const CONSUMERS: &[Column] = &[

@@ -4,8 +4,8 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::Asked;
 use super::client::Sent;
+use super::question::Asked;
 use super::table;
 
 #[derive(Debug, Subcommand)]

@@ -6,8 +6,8 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::Asked;
 use super::client::Sent;
+use super::question::Asked;
 use super::table;
 
 #[derive(Debug, Subcommand)]

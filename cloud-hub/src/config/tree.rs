@@ -40,6 +40,8 @@ pub struct Config {
     pub models: ModelsConfig,
     /// Enrolment by photograph.
     pub enrolment: EnrolmentConfig,
+    /// Files of people.
+    pub imports: ImportsConfig,
     /// Recognition over the API.
     pub recognition: RecognitionConfig,
     /// Webhook delivery.
@@ -221,6 +223,16 @@ section! {
 }
 
 section! {
+    /// `[imports]`
+    ImportsConfig, PartialImports {
+        /// Imports at once.
+        at_once: usize,
+        /// Bytes of a file.
+        max_bytes: u64,
+    }
+}
+
+section! {
     /// `[recognition]`
     RecognitionConfig, PartialRecognition {
         /// Memory for tenants' galleries.
@@ -313,6 +325,8 @@ pub(super) struct PartialConfig {
     #[serde(default)]
     enrolment: PartialEnrolment,
     #[serde(default)]
+    imports: PartialImports,
+    #[serde(default)]
     recognition: PartialRecognition,
     #[serde(default)]
     webhooks: PartialWebhooks,
@@ -360,6 +374,8 @@ impl Config {
             ("enrolment.max_photos", self.enrolment.max_photos),
             ("enrolment.max_photo_bytes", self.enrolment.max_photo_bytes),
             ("enrolment.workers", self.enrolment.workers),
+            ("imports.at_once", self.imports.at_once),
+            ("imports.max_bytes", usize::try_from(self.imports.max_bytes).unwrap_or(usize::MAX)),
             ("webhooks.workers", self.webhooks.workers),
             ("webhooks.per_endpoint", self.webhooks.per_endpoint),
         ] {

@@ -38,6 +38,8 @@ pub struct NewTemplate {
     pub embedding: Box<[f32; DIM]>,
     /// Somebody else who looks the same, when the operator wanted the template all the same: for the audit.
     pub duplicate: Option<Duplicate>,
+    /// The mark of the photographs ([`Custody::mark_of`]), where the hub had them.
+    pub mark: Option<[u8; 32]>,
 }
 
 /// What led to an enrolment.
@@ -127,6 +129,7 @@ impl Custody {
                         model_version: new.model_version,
                         quality: new.quality,
                         embedding: new.embedding,
+                        mark: new.mark,
                     };
                     people::add_template(tx, &keys, &key, &rotation, &enrolled).await?;
                     // After the person's row, as whoever deletes them takes the two.

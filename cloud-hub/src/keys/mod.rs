@@ -24,6 +24,7 @@ mod deletion;
 mod enrolment;
 mod entering;
 mod error;
+mod imports;
 mod keyring;
 mod link;
 mod logins;

@@ -259,6 +259,8 @@ pub struct Enrolled {
     pub quality: f32,
     /// The embedding, of unit norm.
     pub embedding: Box<[f32; DIM]>,
+    /// The mark of the photographs that it was made of.
+    pub mark: Option<[u8; 32]>,
 }
 
 impl std::fmt::Debug for Enrolled {
@@ -293,6 +295,7 @@ pub async fn add_template(
         model_version: &enrolled.model_version,
         quality: enrolled.quality,
         sealed: &sealed,
+        mark: enrolled.mark.as_ref(),
     };
     templates::create(tx, &row).await?;
     templates::put_vector(tx, enrolled.id, person, &enrolled.space_id, &rotation.apply(&enrolled.embedding)).await?;

@@ -75,14 +75,16 @@ pub struct NewTemplate<'a> {
     pub quality: f32,
     /// Its body, sealed under the person's key, of revision 1.
     pub sealed: &'a [u8],
+    /// The mark of the photographs that it was made of.
+    pub mark: Option<&'a [u8; 32]>,
 }
 
 /// Writes a template.
 pub async fn create(tx: &mut TenantTx, template: &NewTemplate<'_>) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();
     sqlx::query(
-        "INSERT INTO template (tenant_id, id, person_id, space_id, model_version, quality, sealed)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        "INSERT INTO template (tenant_id, id, person_id, space_id, model_version, quality, sealed, photographs_mark)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
     )
     .bind(tenant)
     .bind(template.id.0)
@@ -91,6 +93,7 @@ pub async fn create(tx: &mut TenantTx, template: &NewTemplate<'_>) -> Result<(),
     .bind(template.model_version)
     .bind(template.quality)
     .bind(template.sealed)
+    .bind(template.mark.map(<[u8; 32]>::as_slice))
     .execute(tx.conn())
     .await?;
     Ok(())
@@ -108,6 +111,27 @@ pub async fn of_person(tx: &mut TenantTx, person: PersonId) -> Result<Vec<Templa
     .fetch_all(tx.conn())
     .await?;
     rows.into_iter().map(Template::try_from).collect()
+}
+
+/// The person's template of this space that was made of photographs with this mark.
+pub async fn made_of(
+    tx: &mut TenantTx,
+    person: PersonId,
+    space_id: &str,
+    mark: &[u8; 32],
+) -> Result<Option<TemplateId>, StoreError> {
+    let tenant = tx.tenant_uuid();
+    let id: Option<Uuid> = sqlx::query_scalar(
+        "SELECT id FROM template WHERE tenant_id = $1 AND person_id = $2 AND space_id = $3 AND photographs_mark = $4
+         ORDER BY created_at LIMIT 1",
+    )
+    .bind(tenant)
+    .bind(person.0)
+    .bind(space_id)
+    .bind(mark.as_slice())
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(id.map(TemplateId))
 }
 
 /// The ids of all templates of a space.

@@ -35,7 +35,7 @@ use url::Url;
 use crate::api::feed::Feed;
 use crate::api::health::{Life, Phase, Probe};
 use crate::api::listener::{ListenerOptions, TlsConfig};
-use crate::api::{self, Api, EnrolmentLimits, Settings, control, listener};
+use crate::api::{self, Api, EnrolmentLimits, ImportLimits, Imports, Settings, control, listener};
 use crate::audit::{Sealer, Trouble};
 use crate::cli::control_socket;
 use crate::clock::Clock;
@@ -271,6 +271,11 @@ fn make_api(
         limiter,
         feed: Feed::default(),
         enroller: Enroller::new(limits.workers, limits.queue, photographs),
+        imports: Imports::new(ImportLimits {
+            at_once: config.imports.at_once,
+            max_bytes: config.imports.max_bytes,
+            dir: config.data.dir.join("imports"),
+        }),
         galleries: Galleries::new(base.custody.clone(), config.recognition.galleries_mib.saturating_mul(1 << 20)),
         uses,
         standings: Standings::new(base.db.clone()),

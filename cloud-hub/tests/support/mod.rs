@@ -155,5 +155,6 @@ pub fn template(axis: usize) -> NewTemplate {
         photographs: 1,
         embedding,
         duplicate: None,
+        mark: None,
     }
 }

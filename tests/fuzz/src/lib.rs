@@ -33,7 +33,7 @@ pub const MAX_INPUT_BYTES: usize = 64 << 10;
 const MIB: usize = 1 << 20;
 
 /// All of them.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 15] = [
     // 25 megapixels with what a progressive JPEG keeps beside them: see `PhotoLimits`.
     target("photo", "uploads and enrolment folders", targets::photo, seeds::photos, 320 * MIB),
     target("netpbm", "pictures for eval", targets::netpbm, seeds::netpbm, MIB),
@@ -48,6 +48,7 @@ pub const TARGETS: [Target; 14] = [
     target("gallery-record", "the hub, inside the gallery log", targets::gallery_record, seeds::gallery_records, MIB),
     target("snapshot-manifest", "the hub, over HTTPS", targets::snapshot_manifest, seeds::snapshot_manifests, 8 * MIB),
     target("snapshot-chunk", "the hub, inside a snapshot", targets::snapshot_chunk, seeds::snapshot_chunks, 4 * MIB),
+    target("roster", "files of people, over the REST API", targets::roster, seeds::rosters, 80 * MIB),
     target("cursor", "clients of the REST API", targets::cursor, seeds::cursors, MIB),
 ];
 

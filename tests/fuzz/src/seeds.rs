@@ -1,6 +1,6 @@
 //! Good inputs to start from. Pictures are drawn here, the wire's are the golden files: nothing shows a face.
 
-use std::io::Cursor;
+use std::io::{Cursor, Write as _};
 use std::path::{Path, PathBuf};
 
 use gallery_log::body::PersonState;
@@ -8,6 +8,7 @@ use gallery_log::snapshot::ChunkBuilder;
 use gallery_log::{Body, GalleryId, Kind, Op, PersonBody, Record, RecordId, TemplateBody};
 use image::codecs::jpeg::JpegEncoder;
 use image::{DynamicImage, ImageFormat, RgbImage};
+use zip::write::{SimpleFileOptions, ZipWriter};
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -130,6 +131,20 @@ pub(crate) fn snapshot_chunks() -> Vec<Vec<u8>> {
         chunk.push(&record).expect("a record that fits");
     }
     vec![chunk.finish(), Vec::new()]
+}
+
+pub(crate) fn rosters() -> Vec<Vec<u8>> {
+    let table = b"external_id,name,groups,photos\nE-1,\"Ada, L.\",a;b,ada.jpg\nE-2,Cleo,,\n".as_slice();
+    let lines = b"{\"external_id\": \"E-1\", \"photos\": [\"ada.jpg\"]}\n{}\n".as_slice();
+    let packed = |list: &str, bytes: &[u8]| {
+        let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+        for (name, bytes) in [(list, bytes), ("ada.jpg", &[7; 300])] {
+            zip.start_file(name, SimpleFileOptions::default()).expect("a short name");
+            zip.write_all(bytes).expect("memory can be written");
+        }
+        zip.finish().expect("memory can be written").into_inner()
+    };
+    vec![table.to_vec(), lines.to_vec(), packed("people.csv", table), packed("a/people.jsonl", lines)]
 }
 
 pub(crate) fn cursors() -> Vec<Vec<u8>> {

@@ -1,9 +1,11 @@
 //! What each target calls: the very function that the programs call on such bytes.
 
 use std::hint::black_box;
+use std::io;
 
 use cloud_hub::domain::cursor::Cursor;
 use cloud_hub::pki::DeviceRequest;
+use cloud_hub::roster::{self, Bounds, Format};
 use edge_agent::eval::{lists, template};
 use edge_capture::CameraProfile;
 use face_runtime::{Manifest, PhotoLimits, decode_photo};
@@ -127,6 +129,23 @@ pub(crate) fn snapshot_chunk(bytes: &[u8]) {
         assert!(chunk.push(record).expect("a record that was read can be written"));
     }
     assert_eq!(chunk.finish(), bytes);
+}
+
+/// A table, lines and an archive of the same bytes; every photograph that a row names is unpacked.
+pub(crate) fn roster(bytes: &[u8]) {
+    let bounds = Bounds { entries: 100, list_bytes: 1 << 20, photograph_bytes: 1 << 16, unpacked_bytes: 1 << 21 };
+    for format in [Format::Csv, Format::Jsonl, Format::Zip] {
+        let opened = roster::open(io::Cursor::new(bytes.to_vec()), format, bounds, || Ok(io::Cursor::new(Vec::new())));
+        let Ok((mut list, mut photographs)) = opened else { continue };
+        let rows = list.some(usize::MAX).expect("memory can be read");
+        assert_eq!(rows.len() as u64, list.count(), "the second reading finds what the first has counted");
+        let Some(photographs) = &mut photographs else { continue };
+        for name in rows.iter().flat_map(|row| &row.photographs) {
+            if let Ok(photograph) = photographs.read(name) {
+                assert!(photograph.len() as u64 <= bounds.photograph_bytes);
+            }
+        }
+    }
 }
 
 pub(crate) fn cursor(bytes: &[u8]) {

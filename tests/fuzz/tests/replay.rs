@@ -74,6 +74,7 @@ replayed! {
     gallery_record: "gallery-record",
     snapshot_manifest: "snapshot-manifest",
     snapshot_chunk: "snapshot-chunk",
+    roster: "roster",
     cursor: "cursor",
 }
 
@@ -85,6 +86,16 @@ fn seeds_are_understood() {
     assert!(seeds("photo").iter().all(|seed| face_runtime::decode_photo(seed, &limits).is_ok()));
     assert!(seeds("event-batch").iter().all(|seed| Batch::decode(seed).is_ok()));
     assert!(seeds("gallery-record").iter().all(|seed| gallery_log::Record::decode(seed).is_ok()));
+    let rows = |seed: &Vec<u8>| {
+        use cloud_hub::roster::{Bounds, Format, open};
+        let bounds = Bounds { entries: 9, list_bytes: 1 << 20, photograph_bytes: 1 << 20, unpacked_bytes: 1 << 20 };
+        let found = [Format::Csv, Format::Jsonl, Format::Zip].into_iter().filter_map(|format| {
+            let opened = open(std::io::Cursor::new(seed.clone()), format, bounds, || Ok(Default::default()));
+            opened.ok()?.0.some(9).ok()?.into_iter().find(|row| row.fields.is_ok())
+        });
+        found.count()
+    };
+    assert!(seeds("roster").iter().map(rows).all(|found| found == 1));
     let lists = |seed: &Vec<u8>| edge_agent::eval::lists::readable(std::str::from_utf8(seed).unwrap());
     assert!(seeds("lists").iter().map(lists).all(|(pairs, labels)| pairs != labels));
 }

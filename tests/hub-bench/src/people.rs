@@ -103,6 +103,7 @@ pub(crate) async fn enrol_one(
         photographs: 1,
         embedding: Box::new(*embedding.as_slice()),
         duplicate: None,
+        mark: None,
     };
     custody.enrol(tenant, person, None, new, "bench").await?;
     Ok(())

@@ -90,7 +90,9 @@ pub(crate) async fn measure(rig: &Rig, lasting: Duration) -> Result<Map<String, 
 
 /// A person made of these photographs.
 async fn enrolled(asking: &Asking, photographs: &[Arc<Vec<u8>>]) -> Result<String> {
-    let made = asking.request(Method::POST, "/v1/people").json(&json!({ "external_id": uuid::Uuid::new_v4(), "name": "Somebody" }));
+    let made = asking
+        .request(Method::POST, "/v1/people")
+        .json(&json!({ "external_id": uuid::Uuid::new_v4(), "name": "Somebody" }));
     let made = answer(made, StatusCode::CREATED).await?;
     let id = made["id"].as_str().context("no id in the person")?.to_owned();
     let mut form = reqwest::multipart::Form::new();

@@ -25,8 +25,8 @@ use utoipa::OpenApi as _;
 use super::fixed::Fixed;
 use super::{
     anchors, answers, api_keys, audit, claims, commands, consumers, devices, enrolments, events, health, hub_time,
-    login, me, people, reader, recognition, renewals, roles, sessions, sites, snapshots, tenants, totp, twins, users,
-    webhooks,
+    imports, login, me, people, reader, recognition, renewals, roles, sessions, sites, snapshots, tenants, totp, twins,
+    users, webhooks,
 };
 
 const ABOUT: &str = include_str!("about.md");
@@ -70,7 +70,7 @@ const ABOUT: &str = include_str!("about.md");
         devices::create, devices::list, devices::get, devices::revoke, devices::create_claim_token,
         twins::get, twins::put, twins::versions,
         commands::create, commands::list, commands::unlock, commands::create_at_door, commands::get, commands::logs,
-        people::create, people::list, people::get, people::change, people::delete,
+        people::create, imports::create, people::list, people::get, people::change, people::delete,
         enrolments::create, anchors::create, anchors::list, anchors::delete,
         recognition::pictures::detect, recognition::pictures::quality, recognition::pictures::liveness, recognition::pictures::embed, recognition::pair::compare,
         recognition::people::verify, recognition::people::identify, recognition::people::search,

@@ -44,6 +44,7 @@ pub(super) async fn complete(
         photographs: u32::try_from(chosen.len()).unwrap_or(u32::MAX),
         embedding: Box::new(*embedding.as_slice()),
         duplicate,
+        mark: None,
     };
     api.custody.enrol(caller.tenant, person, Some(id), new, &caller.actor()).await?;
     Ok(StateView::of(api.custody.session(caller.tenant, id).await?, api.clock.now()))

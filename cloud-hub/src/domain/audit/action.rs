@@ -90,6 +90,10 @@ actions! {
     PersonRead, "person.read";
     /// Somebody looked at a list of people.
     PersonList, "person.list";
+    /// An import of people began.
+    PersonImport, "person.import";
+    /// An import of people ended.
+    PersonImported, "person.imported";
     /// A person was deleted.
     PersonDelete, "person.delete";
     /// The key of a deleted person was destroyed: nothing of them can be read any more.

@@ -156,7 +156,7 @@ impl Holdings {
 
     /// The ids of all things.
     #[must_use]
-    pub fn ids(&self) -> [&str; 18] {
+    pub fn ids(&self) -> [&str; 21] {
         [
             &self.site,
             &self.door,

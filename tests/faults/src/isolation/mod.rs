@@ -85,6 +85,7 @@ impl Neighbours {
         sent = match &request.body {
             Body::None => sent,
             Body::Json(body) => sent.json(body),
+            Body::Table(table) => sent.header("content-type", "text/csv").body(table.clone()),
             Body::Photograph(bytes) => {
                 let part = reqwest::multipart::Part::bytes(bytes.clone()).file_name("photograph");
                 sent.multipart(reqwest::multipart::Form::new().part("photo", part))

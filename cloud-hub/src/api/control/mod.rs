@@ -3,6 +3,8 @@
 //! In: requests of the command line. Out: JSON. Whoever may open the socket is the operator; there is no other check,
 //! and no route here is reachable over the network.
 
+mod people;
+
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -22,14 +24,14 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use wire_contract::Code;
 
-use super::anchors::{self, AnchorQuery};
-use super::audit::{self as audit_pages, AuditQuery};
-use super::body::{Checks, Fields, Json};
-use super::commands::{Giver, NewCommand};
-use super::problem::ApiError;
-use super::sites::MAX_NAME;
-use super::state::Api;
-use super::{
+use crate::api::anchors::{self, AnchorQuery};
+use crate::api::audit::{self as audit_pages, AuditQuery};
+use crate::api::body::{Checks, Fields, Json};
+use crate::api::commands::{Giver, NewCommand};
+use crate::api::problem::ApiError;
+use crate::api::sites::MAX_NAME;
+use crate::api::state::Api;
+use crate::api::{
     agreements, api_keys, commands, consumers, deletion, devices, galleries, login, observe, tenants, token_keys,
     twins, users,
 };
@@ -91,6 +93,7 @@ pub async fn serve(listener: UnixListener, api: Arc<Api>, stop: CancellationToke
         .route("/tenants/{tenant}/people/{person}/negative-anchors/{anchor}", delete(remove_anchor))
         .route("/tenants/{tenant}/audit", get(list_audit))
         .route("/tenants/{tenant}/audit/export", get(export_audit))
+        .merge(people::routes())
         .layer(DefaultBodyLimit::max(api.settings.enrolment.max_photo_bytes))
         .route("/doctor", get(doctor))
         .route("/keys", get(show_keys))
