@@ -113,16 +113,15 @@ fn turned(image: &RgbImage, points: &FivePoints, degrees: f32) -> (RgbImage, Fiv
 fn a_head_leaned_towards_a_shoulder_keeps_its_template() {
     let Some(parts) = parts("a_head_leaned_towards_a_shoulder_keeps_its_template") else { return };
     let pack = pack(&parts);
-    for name in PICTURES {
+    for (name, degrees) in [("obama.jpg", -30.0), ("astronaut.png", 30.0)] {
         let image = demo_picture(&parts, name);
         let (_, points) = face(&pack, &image);
         let upright = pack.embed(&image, &points).expect("runs");
-        for degrees in [-30.0, 30.0] {
-            let (leaned, points) = turned(&image, &points, degrees);
-            let alike = cosine(&upright, &pack.embed(&leaned, &points).expect("runs"));
-            println!("{name}: leaned by {degrees} degrees at {alike:.4}");
-            assert!(alike > 0.95, "{name}, {degrees} degrees: {alike}");
-        }
+        let (leaned, points) = turned(&image, &points, degrees);
+        let alike = cosine(&upright, &pack.embed(&leaned, &points).expect("runs"));
+        println!("{name}: leaned by {degrees} degrees at {alike:.4}");
+        // 0.999 and more; not turned back, below 0.1.
+        assert!(alike > 0.98, "{name}, {degrees} degrees: {alike}");
     }
 }
 
