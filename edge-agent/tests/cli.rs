@@ -87,7 +87,7 @@ fn a_photograph_gives_template_quality_and_box() {
     let site = Site::new(&parts, "");
     let told = site.json(&["embed", parts.demo("obama.jpg").to_str().unwrap()]);
     assert_eq!(told["accepted"], true);
-    assert_eq!(told["space_id"], "faceplugin-feature-0.0.1-arcface5-views2c");
+    assert_eq!(told["space_id"], "faceplugin-feature-0.0.1-arcface5-views2d");
     assert!(told["quality"]["overall"].as_f64().unwrap() > 0.5, "{told}");
     assert!(told["face"]["height"].as_f64().unwrap() > 100.0, "{told}");
     let (same, other) = (embedding(&site, &parts, "obama2.jpg"), embedding(&site, &parts, "biden.jpg"));

@@ -55,7 +55,7 @@ pub struct Candidate {
     pub person: PersonId,
     /// By which template.
     pub template: TemplateId,
-    /// As doors score: the cosine less both handicaps, in [-1, 1].
+    /// As doors score: the cosine docked by clarity, in [-1, 1].
     pub similarity: f32,
 }
 

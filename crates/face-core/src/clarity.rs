@@ -3,8 +3,8 @@
 //! In: the length of the model's raw output, a [`ClarityScale`] from the pack's manifest. Out: a [`Clarity`] in [0, 1] and a
 //! *handicap* in units of cosine. A blurred, covered or turned face gives a short vector. Two pictures of one person are less
 //! alike the dimmer they are; two strangers are not more alike. So one threshold for all refuses the dim and indulges the
-//! clear. Docking each side's score by its handicap (below zero for a dim face) moves the threshold to where the two kinds of
-//! pairs part: figures in docs/measurements/accuracy.md, why this form in docs/decisions/0011.
+//! clear. Docking a score by the handicap (below zero for a dim face) of the dimmer side moves the threshold to where the two
+//! kinds of pairs part: figures in docs/measurements/accuracy.md, why this form in docs/decisions/0011 and 0023.
 //!
 //! The length as a measure of quality: MagFace, arXiv:2103.06627. Quality beside the score, calibrated: the quality measure
 //! functions of speaker recognition (Mandasari et al. 2013, doi:10.1109/TASL.2013.2279332).
@@ -73,15 +73,16 @@ impl Space {
     }
 }
 
-/// The most that a comparison may be given, in cosine, however dim both faces are. Two pictures spoilt in the same way (dark,
-/// blurred, covered) are alike for that alone: without this, two dark ones of strangers reach 0.442 eleven times in ten
-/// thousand, with it not three; on ordinary pictures it costs nothing (docs/measurements/accuracy.md).
-pub const MAX_INDULGENCE: f32 = 0.045;
+/// The most that a comparison may be given, in cosine, however dim a face is. Two pictures spoilt in the same way (dark,
+/// blurred, covered) are alike for that alone; and a dark stranger must keep the promise before a clear template: at 0.442 ten in
+/// a hundred thousand, where twice as many come without a limit (docs/measurements/accuracy.md).
+pub const MAX_INDULGENCE: f32 = 0.038;
 
-/// What a comparison of two faces with these handicaps is docked, in cosine.
+/// What a comparison of two faces with these handicaps is docked, in cosine: the lesser of both for each side. What one picture
+/// does not show, the other cannot make up for.
 #[must_use]
 pub fn docked_by(first: f32, second: f32) -> f32 {
-    (first + second).max(-MAX_INDULGENCE)
+    (2.0 * first.min(second)).max(-MAX_INDULGENCE)
 }
 
 /// Why figures are no scale.
@@ -118,7 +119,7 @@ impl ClarityScale {
         Clarity::new(((norm - dim) / (clear - dim)) as f32)
     }
 
-    /// What a comparison with such a face is docked, in cosine: half the weight at most, either way.
+    /// What a comparison with such a face is docked for its side, in cosine: half the weight at most, either way.
     #[must_use]
     pub fn handicap(&self, clarity: Clarity) -> f32 {
         self.weight * (clarity.0 - Clarity::NEUTRAL.0)
@@ -148,8 +149,16 @@ mod tests {
     #[test]
     fn two_dim_faces_are_given_no_more_than_the_most() {
         assert_eq!(docked_by(-0.045, -0.045), -MAX_INDULGENCE);
-        assert_eq!(docked_by(-0.045, 0.01), -0.045 + 0.01);
+        assert_eq!(docked_by(-0.01, -0.01), -0.02);
         assert_eq!(docked_by(0.045, 0.045), 0.09);
+    }
+
+    #[test]
+    fn the_dimmer_face_decides_however_clear_the_other_is() {
+        for clearer in [-0.01, 0.0, 0.045, MAX_WEIGHT / 2.0] {
+            assert_eq!(docked_by(-0.01, clearer), -0.02, "{clearer}");
+            assert_eq!(docked_by(clearer, -0.01), -0.02, "{clearer}");
+        }
     }
 
     #[test]

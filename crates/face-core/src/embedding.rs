@@ -1,7 +1,7 @@
 //! One face as a point on the unit sphere, and how alike two of them are.
 //!
 //! In: the embedder's raw output. Out: [`Embedding`], the only form the rest of the code accepts, and [`Similarity`]: the
-//! cosine of two, less the handicap of each ([`crate::clarity`]; none where the pack has no scale for it).
+//! cosine of two, less twice the lesser handicap ([`crate::clarity`]; none where the pack has no scale for it).
 //! No I/O, no clock. The indexes in `face-index` are tested against the exact [`rank`] below.
 
 use std::cmp::Ordering;
@@ -120,7 +120,7 @@ impl Embedding {
         Self { handicap, ..self }
     }
 
-    /// What a comparison with this face is docked, in cosine; below zero it is given.
+    /// What a comparison with this face is docked for its side, in cosine, unless the other is dimmer; below zero it is given.
     #[must_use]
     pub fn handicap(&self) -> f32 {
         self.handicap
@@ -162,7 +162,7 @@ impl Embedding {
         &self.components
     }
 
-    /// How alike two faces are: the cosine of the angle between them, less both handicaps ([`docked_by`]). Rises with the cosine, and is
+    /// How alike two faces are: the cosine of the angle between them, less what the handicaps dock it by ([`docked_by`]). Rises with the cosine, and is
     /// the same either way round.
     #[must_use]
     pub fn similarity(&self, other: &Self) -> Similarity {
@@ -210,7 +210,7 @@ impl Similarity {
         if cosine.is_nan() { Self(-1.0) } else { Self(cosine.clamp(-1.0, 1.0)) }
     }
 
-    /// A cosine less the handicaps of both sides, in this order of roundings, so that every search gives the same bits.
+    /// A cosine less what both handicaps dock it by, in this order of roundings, so that every search gives the same bits.
     #[must_use]
     pub fn docked(cosine: f32, first: f32, second: f32) -> Self {
         Self::new(cosine - docked_by(first, second))

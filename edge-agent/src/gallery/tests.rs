@@ -175,11 +175,11 @@ fn a_template_is_docked_by_the_clarity_in_its_record() {
     let similarity = |space: &Space| {
         let mut copy = Copy::of(space);
         copy.enrol(1, 0);
-        let probe = Embedding::from_slice(towards(0).as_slice()).unwrap();
+        let probe = Embedding::from_slice(towards(0).as_slice()).unwrap().with_handicap(0.05);
         copy.galleries.roster().load().snapshot().search(&probe, 1)[0].similarity.value()
     };
-    // The record says 0.9: 0.4 above the middle, of a weight of 0.1.
-    assert!((similarity(&Space { id: SPACE.to_owned(), clarity }) - 0.96).abs() < 1e-5);
+    // The record says 0.9: 0.4 above the middle, of a weight of 0.1, and the probe is clearer.
+    assert!((similarity(&Space { id: SPACE.to_owned(), clarity }) - 0.92).abs() < 1e-5);
     assert!((similarity(&Space::plain(SPACE)) - 1.0).abs() < 1e-5, "a pack without a scale goes by the cosine");
 }
 

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use wire_contract::{ClaimToken, Code};
 
 /// The embedding space of the default model pack (models/faceplugin/manifest.toml): people of other spaces are not taken in.
-pub const SPACE_ID: &str = "faceplugin-feature-0.0.1-arcface5-views2c";
+pub const SPACE_ID: &str = "faceplugin-feature-0.0.1-arcface5-views2d";
 
 /// A device that can be started. It holds its stores' locks.
 pub struct Device {

@@ -222,11 +222,11 @@ pub(crate) mod tests {
     #[test]
     fn a_tilted_picture_lit_from_the_side_has_hardly_changed() {
         // A homography that foreshortens the right half by 8 %, and light that falls off across the face.
+        let still = pattern(0.0, 0.0, 1.0, 0.0);
         let tilted = (0..112 * 112).map(|index| {
             let (px, py) = ((index % 112) as f32, (index / 112) as f32);
             let depth = 1.0 + 0.0008 * (px - 56.0);
             let (x, y) = ((px - 56.0) / depth + 56.0, (py - 56.0) / depth + 56.0);
-            let still = pattern(0.0, 0.0, 1.0, 0.0);
             let at = |x: f32, y: f32| {
                 f32::from(still.luma()[(y.clamp(0.0, 111.0) as usize) * 112 + x.clamp(0.0, 111.0) as usize])
             };
