@@ -339,6 +339,7 @@ async fn a_site_made_during_an_enrolment_gets_the_template_and_the_person_can_be
                     model_version: new.model_version,
                     quality: new.quality,
                     embedding: new.embedding,
+                    mark: None,
                 };
                 people::add_template(tx, &keys, &key, &rotation, &new).await?;
                 enrolled.0.send(()).unwrap();
