@@ -159,11 +159,11 @@ async fn in_a_space_with_a_scale_candidates_are_docked_as_at_a_door() {
     let person = hub.person(place.tenant, "clear").await;
     let clear = NewTemplate { quality: 0.9, ..support::template(7) };
     hub.custody.enrol(place.tenant, person, None, clear, "test").await.unwrap();
-    let probe = Embedding::from_slice(support::template(7).embedding.as_slice()).unwrap().with_handicap(0.02);
+    let probe = Embedding::from_slice(support::template(7).embedding.as_slice()).unwrap().with_handicap(0.1);
     let scaled = Space { id: SPACE.to_owned(), clarity: Some(ClarityScale::new(1.0, 2.0, 0.1).unwrap()) };
-    // The probe by its own handicap; the template's quality is 0.4 above the middle, of a weight of 0.1.
+    // The template is the dimmer one: its quality is 0.4 above the middle, of a weight of 0.1, for each side.
     let docked = hub.custody.nearest(place.tenant, &scaled, probe, 1).await.unwrap();
-    assert!((docked[0].similarity - (1.0 - 0.02 - 0.04)).abs() < 1e-6, "{docked:?}");
+    assert!((docked[0].similarity - (1.0 - 2.0 * 0.04)).abs() < 1e-6, "{docked:?}");
 }
 
 #[tokio::test]
