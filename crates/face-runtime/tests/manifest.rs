@@ -107,7 +107,7 @@ fn values_that_cannot_be_right_are_named() {
         ("score = 0.442\n", "score = 0.2\n", "must rise as the false accept rate falls"),
         ("score = 0.442\n", "score = 1.5\n", "cosine"),
         ("weight = 0.09\n", "weight = 0.3\n", "weight must be between"),
-        ("clear_norm = 4.95\n", "clear_norm = 2.0\n", "below clear_norm"),
+        ("clear_norm = 4.29\n", "clear_norm = 2.0\n", "below clear_norm"),
         ("normalised = false\n", "normalised = true\n", "unit length"),
         ("up_to = 3,", "up_to = 1,", "rise with the size"),
         ("up_to = 3,", "up_to = 4,", "same sizes"),

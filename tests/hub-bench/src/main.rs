@@ -13,6 +13,7 @@ mod memory;
 mod people;
 mod photographs;
 mod rig;
+mod sessions;
 mod streams;
 
 use std::io::Write as _;
@@ -46,6 +47,8 @@ struct Arguments {
 enum Figure {
     /// Keys that were and were not seen lately
     Authentication,
+    /// Sessions opened, five hundred of them at once
+    Sessions,
     /// A photograph of 640×480 searched for, and three enrolled
     Photographs,
     /// A thousand event streams
@@ -68,6 +71,10 @@ async fn main() -> Result<()> {
     if wanted(Figure::Authentication) {
         say("keys");
         told.extend(authentication::measure(&rig, lasting).await?);
+    }
+    if wanted(Figure::Sessions) {
+        say("sessions");
+        told.extend(sessions::measure(&rig).await?);
     }
     if wanted(Figure::Photographs) {
         say("photographs");
