@@ -14,7 +14,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::Body;
-use axum::http::Request;
+use axum::http::{Request, header};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
+use super::lingering::Lingering;
 use super::peer::Peer;
 use crate::metrics::http as measured;
 
@@ -228,7 +229,11 @@ async fn serve_http(
             begun.notify_one();
         }
         request.extensions_mut().insert(peer.clone());
-        routes.clone().oneshot(request.map(Body::new))
+        // Whoever waits to be told to go on sends nothing before that.
+        let lingers = !http2 && !request.headers().contains_key(header::EXPECT);
+        routes
+            .clone()
+            .oneshot(request.map(|body| if lingers { Body::new(Lingering::new(body)) } else { Body::new(body) }))
     });
     let io = TokioIo::new(stream);
     if http2 {

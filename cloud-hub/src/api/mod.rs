@@ -27,6 +27,7 @@ pub mod health;
 mod hub_time;
 mod imports;
 mod limits;
+mod lingering;
 pub mod listener;
 mod login;
 mod me;

@@ -86,6 +86,28 @@ async fn tls_1_2_and_foreign_certificates_are_refused() {
 }
 
 #[tokio::test]
+async fn whoever_is_refused_while_sending_much_is_told_so() {
+    if skipped("whoever_is_refused_while_sending_much_is_told_so") {
+        return;
+    }
+    let dir = data_dir();
+    let hub = Hub::start(dir.path());
+    let mut stream = connect(&hub, &[&rustls::version::TLS13], None).await.unwrap();
+    // More than the buffers between both hold.
+    let body = vec![b'x'; 20 << 20];
+    let head = format!(
+        "POST /v1/recognition/detect HTTP/1.1\r\nhost: hub\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // As most clients do: everything is sent before the answer is looked at.
+    stream.write_all(&body).await.expect("what is sent is taken");
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).await.expect("the refusal comes through");
+    assert_eq!(&answer, b"HTTP/1.1 401");
+}
+
+#[tokio::test]
 async fn slow_and_many_connections_are_bounded() {
     if skipped("slow_and_many_connections_are_bounded") {
         return;

@@ -39,6 +39,8 @@ async fn a_wish_is_checked_versioned_and_changed_only_by_whoever_has_read_it() {
         json!({ "door": { "main": { "actuator": "gpio" } } }),
         json!({ "door": { "main": { "hold_ms": 0 } } }),
         json!({ "policy": { "default": { "liveness": "off" } } }),
+        // What no device can have as an id, and no database as text.
+        json!({ "policy": { "a\0": {} } }),
     ] {
         assert_eq!(code(&put(&hub, &tenant, &device, Some("\"0\""), wrong).await), (422, "invalid_field"));
     }

@@ -25,6 +25,8 @@ pub const MAX_INTERVAL_MS: u32 = 2_000;
 pub const MAX_FACE_PX: u16 = 1_000;
 /// Doors, or policies, of one device.
 pub const MAX_ELEMENTS: usize = 64;
+/// Longest id of a door or a policy.
+const MAX_ID: usize = 32;
 
 /// Declares a table of settings, each of which may be absent: then the device's own configuration counts.
 macro_rules! settings {
@@ -161,6 +163,14 @@ pub enum TwinError {
         /// What was found.
         found: u32,
     },
+    /// An id that no door and no policy can have.
+    #[error("{path}: an id is 1 to {MAX_ID} of a-z, 0-9, -, found {id:?}")]
+    Id {
+        /// Where.
+        path: &'static str,
+        /// What was found.
+        id: String,
+    },
     /// Too many doors or policies.
     #[error("{path} has {found} elements; at most {MAX_ELEMENTS}")]
     Many {
@@ -186,6 +196,14 @@ impl TwinSettings {
         for (path, found) in [("door", self.door.len()), ("policy", self.policy.len())] {
             if found > MAX_ELEMENTS {
                 return Err(TwinError::Many { path, found });
+            }
+        }
+        let ids = self.door.keys().map(|id| ("door", id)).chain(self.policy.keys().map(|id| ("policy", id)));
+        for (path, id) in ids {
+            // As the agent's configuration has it.
+            let good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+            if !(1..=MAX_ID).contains(&id.len()) || !id.bytes().all(good) {
+                return Err(TwinError::Id { path, id: id.clone() });
             }
         }
         for (path, least, most, found) in self.numbers() {
@@ -333,6 +351,10 @@ mod tests {
         assert!(says(json!({ "hub": { "url": "https://elsewhere" } })).contains("hub"));
         assert!(says(json!({ "door": { "main": { "actuator": "gpio" } } })).contains("actuator"));
         assert!(says(json!({ "policy": { "default": { "liveness": "off" } } })).contains("off"));
+        for id in ["", "Main", "a\0", "a.b", &"x".repeat(33)] {
+            assert!(says(json!({ "policy": { id: {} } })).starts_with("policy: an id is 1 to 32 of"), "{id:?}");
+            assert!(says(json!({ "door": { id: {} } })).starts_with("door: an id is 1 to 32 of"), "{id:?}");
+        }
         let hold = says(json!({ "door": { "main": { "hold_ms": 700_000 } } }));
         assert_eq!(hold, "door.main.hold_ms must be 100 to 600000, found 700000");
         assert!(TwinSettings::parse(&json!({})).is_ok(), "nothing is set: the device's own configuration counts");

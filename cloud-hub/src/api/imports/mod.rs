@@ -106,6 +106,7 @@ pub(super) struct Importer {
     ),
     responses(
         (status = 200, description = "What comes of it, as it comes", body = String, content_type = "application/x-ndjson"),
+        (status = 415, description = "`unsupported_media_type`: it is sent as none of the three."),
         (status = 413, description = "`payload_too_large`: the file, its list, what it unpacks to, or the number of its files is above a bound."),
         (status = 422, description = "`invalid_field`, `unknown_field`, `missing_field`: this is no such file, or its heading is not one."),
         (status = 503, description = "`unavailable`: the tenant has an import under way, or the hub has as many as it takes. `models_unavailable`: there are photographs, and no model pack in use."),

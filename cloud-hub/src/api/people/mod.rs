@@ -197,7 +197,6 @@ pub(in crate::api) struct PeopleQuery {
     #[param(value_type = Option<texts::IdCursor>)]
     cursor: Option<String>,
     /// Only who has this, letter by letter; at most one person has it.
-    #[param(value_type = Option<texts::Name>)]
     external_id: Option<String>,
     /// Only who has this, letter by letter; at most 200 are told, in one page.
     email: Option<String>,

@@ -33,8 +33,10 @@ pub(super) use views::{MOVEMENTS, SessionView, StateView};
     summary = "Sessions",
     description = "The oldest first; those that ended are kept for a week.",
     params(PageQuery),
-    responses((status = 200, description = "A page of them", body = Page<SessionView>,
-        headers(("Link" = Option<String>, description = "The next page")))),
+    responses(
+        (status = 200, description = "A page of them", body = Page<SessionView>, headers(("Link" = Option<String>, description = "The next page"))),
+        (status = 422, description = "`invalid_field`: `limit` or `cursor` is not one."),
+    ),
 )]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
