@@ -47,7 +47,8 @@ pub const ROUTES: &[(&str, &str, Audience)] = {
         ("GET", "/v1/tenant/recognition", Key(P::TenantRead)),
         ("PUT", "/v1/tenant/recognition", Key(P::TenantWrite)),
         ("GET", "/v1/tenant/login", Key(P::TenantRead)),
-        ("PUT", "/v1/tenant/login", Key(P::TenantWrite)),
+        // It is about users: whoever may say how sure recognition must be has no say in it.
+        ("PUT", "/v1/tenant/login", Key(P::UsersWrite)),
         ("GET", "/v1/tenant/sessions", Key(P::TenantRead)),
         ("PUT", "/v1/tenant/sessions", Key(P::TenantWrite)),
         ("GET", "/v1/api-keys", Key(P::ApiKeysRead)),

@@ -299,6 +299,8 @@ pub(super) async fn revoke(
     caller: Caller,
     Path(id): Path<Uuid>,
 ) -> Result<StatusCode, ApiError> {
+    let key = api.db.tenant(caller.tenant, move |tx| Box::pin(credentials::get(tx, ApiKeyId(id)))).await?;
+    within(key.grant.permissions(), caller.permissions)?;
     api.custody.revoke_api_key(caller.tenant, ApiKeyId(id), &caller.actor()).await?;
     Ok(StatusCode::NO_CONTENT)
 }

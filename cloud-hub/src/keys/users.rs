@@ -166,8 +166,11 @@ impl Custody {
             Proved::Wrong => return Ok(PasswordChange::Wrong),
             Proved::Locked(until) => return Ok(PasswordChange::Locked(until)),
         };
-        let index = user.login_index;
-        self.db.tenant(tenant, move |tx| Box::pin(async move { logins::forgive(tx, &index).await })).await?;
+        // A password alone does not forgive wrong codes: whoever has it and not the app could go on guessing.
+        if !user.totp {
+            let index = user.login_index;
+            self.db.tenant(tenant, move |tx| Box::pin(async move { logins::forgive(tx, &index).await })).await?;
+        }
         let was = (user.password, user.invitation.map(|invitation| invitation.mac));
         let done = self.store_password(tenant, id, Some(was), new, Some(who), of_user(id)).await?;
         Ok(if done { PasswordChange::Done } else { PasswordChange::Wrong })

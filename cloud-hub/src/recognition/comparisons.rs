@@ -89,7 +89,7 @@ impl Comparisons {
 
     fn give(&self, job: Job) -> Result<(), NotCompared> {
         let mut state = self.0.state.lock();
-        if state.waiting.len() >= self.0.most_waiting {
+        if state.at_work + state.waiting.len() >= self.0.workers + self.0.most_waiting {
             return Err(NotCompared::Busy);
         }
         state.waiting.push_back(job);
@@ -154,10 +154,16 @@ impl Worker {
 }
 
 impl Drop for Worker {
-    /// After a panic another one takes the place: others wait for it.
+    /// After a panic another one takes the place: others wait for it. One that never began, because the hub is going down, is
+    /// followed by nobody.
     fn drop(&mut self) {
-        if !self.nothing_left {
+        if self.nothing_left {
+            return;
+        }
+        if std::thread::panicking() {
             self.comparisons.start();
+        } else {
+            self.comparisons.0.state.lock().at_work -= 1;
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use face_core::align::Alignment;
-use face_core::liveness::{EyeLook, LivenessPolicy, digest, glow};
+use face_core::liveness::{EyeLook, digest, glow};
 use face_core::quality::{QualityGate, QualityReason};
 use face_core::sample::aligned_grey;
 use face_core::{Detector as _, Embedder as _, Embedding, EyeModel as _, LivenessModel as _, ModelError, RgbImage};
@@ -113,8 +113,7 @@ fn living(models: &Models, limits: &PhotoLimits, frame: &Sent, first: Option<&Em
 
 /// What cannot be measured is left out, and whoever judges life takes that for no sign of it.
 fn look(models: &Models, image: &RgbImage, face: &ExaminedFace, frame: &Sent) -> Look {
-    let frontal = face.pose.frontal_deviation_deg() <= LivenessPolicy::default().max_frontal_deviation_deg;
-    let scores = || models.pack.live_scores(image, &face.face).ok().and_then(|scores| scores.checked());
+    let scores = models.pack.live_scores(image, &face.face).ok().and_then(|scores| scores.checked());
     let eyes = models.pack.eyes(image, &face.landmarks).ok().map(|state| EyeLook {
         aspect_ratio: face.landmarks.eye_aspect_ratio(),
         closed: state.left_closed.min(state.right_closed),
@@ -123,7 +122,8 @@ fn look(models: &Models, image: &RgbImage, face: &ExaminedFace, frame: &Sent) ->
     Look {
         at_ms: frame.at_ms,
         pose: face.pose,
-        passive: if frontal { scores() } else { None },
+        // Of a turned head too: a print that is held aslant is one. Whoever judges life counts the frontal ones alone.
+        passive: scores,
         glow: aligned.and_then(|aligned| glow(&aligned, image)).filter(|glow| glow.is_finite()),
         eyes: eyes.filter(|eyes| eyes.aspect_ratio.is_finite() && eyes.closed.is_finite()),
         digest: digest(image, &face.face),

@@ -29,6 +29,9 @@ pub enum Unfit {
     /// It is none, or a damaged one.
     #[error("is no ZIP that can be read: {0}")]
     Unreadable(String),
+    /// A trailer for more files and bytes than may be sent, whose numbers are believed before they are looked at.
+    #[error("is a ZIP64: pack it as an ordinary ZIP, which is enough for 65,535 files and 4 GiB")]
+    Zip64,
     /// Two files of one name: which is meant?
     #[error("has two files of one name")]
     NameTwice,
@@ -104,9 +107,42 @@ pub struct Photographs<F> {
     unpacked: u64,
 }
 
+/// Whether a place where the directory's end may stand is announced as a ZIP64's. The number of files that such an end claims would be
+/// made room for before a single one is looked at; an ordinary one claims 65,535 at most.
+fn has_zip64_trailer(file: &mut (impl Read + Seek)) -> io::Result<bool> {
+    const LOCATOR: &[u8] = b"PK\x06\x07";
+    const END: &[u8] = b"PK\x05\x06";
+    const BETWEEN: usize = 20;
+    file.rewind()?;
+    let (mut piece, mut kept) = (vec![0; 256 << 10], 0);
+    loop {
+        let read = file.read(&mut piece[kept..])?;
+        let filled = kept + read;
+        let mut searched = &piece[..filled];
+        while searched.len() >= BETWEEN + END.len() {
+            let Some(at) = searched.windows(LOCATOR.len()).position(|four| four == LOCATOR) else { break };
+            if searched.get(at + BETWEEN..at + BETWEEN + END.len()) == Some(END) {
+                file.rewind()?;
+                return Ok(true);
+            }
+            searched = &searched[at + 1..];
+        }
+        if read == 0 {
+            file.rewind()?;
+            return Ok(false);
+        }
+        // The next piece may have the rest of a trailer.
+        kept = filled.min(BETWEEN + END.len());
+        piece.copy_within(filled - kept..filled, 0);
+    }
+}
+
 impl<F: Read + Seek> Photographs<F> {
     /// Learns what there is, and refuses what is not fit. Nothing is unpacked yet.
-    pub(super) fn open(file: F, bounds: Bounds) -> Result<(Self, Format), RosterError> {
+    pub(super) fn open(mut file: F, bounds: Bounds) -> Result<(Self, Format), RosterError> {
+        if has_zip64_trailer(&mut file)? {
+            return Err(RosterError::Archive(Unfit::Zip64));
+        }
         let allowance = Arc::new(AtomicU64::new(DIRECTORY_BYTES));
         let metered = Metered { inner: file, allowance: Arc::clone(&allowance) };
         let archive = ZipArchive::new(metered).map_err(|error| unreadable(error, &allowance))?;

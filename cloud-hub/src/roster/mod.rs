@@ -29,6 +29,9 @@ pub struct Bounds {
     pub unpacked_bytes: u64,
 }
 
+/// Rows of a list: each asks the database.
+const MAX_ROWS: u64 = 200_000;
+
 /// What a list is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -67,6 +70,12 @@ pub enum RosterError {
         most: u64,
         /// Of what.
         unit: &'static str,
+    },
+    /// A row without an end.
+    #[error("the row that begins on line {line} goes on for more than {most} bytes: is a quotation mark missing?", most = table::LONGEST_ROW)]
+    Endless {
+        /// Where it begins.
+        line: u64,
     },
     /// Written in another encoding.
     #[error("the list is in UTF-16: save it as UTF-8")]
@@ -137,6 +146,14 @@ impl<F: Spool> Rows<F> {
         }
     }
 
+    /// What an error of [`Rows::next`] says of the list.
+    fn told(&self, error: io::Error) -> RosterError {
+        match self {
+            Self::Table(table) if table::is_endless(&error) => RosterError::Endless { line: table.next_line() },
+            _ => RosterError::Io(error),
+        }
+    }
+
     fn rewind(&mut self) -> io::Result<()> {
         match self {
             Self::Table(table) => table.rewind(),
@@ -166,8 +183,11 @@ pub fn open<F: Spool>(
     };
     let mut rows = Rows::open(list, format)?;
     let mut count = 0;
-    while rows.next()?.is_some() {
+    while rows.next().map_err(|error| rows.told(error))?.is_some() {
         count += 1;
+        if count > MAX_ROWS {
+            return Err(RosterError::TooLarge { what: String::from("the list"), most: MAX_ROWS, unit: "rows" });
+        }
     }
     rows.rewind()?;
     Ok((List { rows, count }, photographs))

@@ -4,6 +4,8 @@
 //! cell, separated by semicolons.
 
 use std::io::{self, Read, Seek, SeekFrom};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use csv::{ByteRecord, Position, Reader, ReaderBuilder, Terminator};
 use serde_json::{Map, Value};
@@ -19,9 +21,50 @@ const LISTS: [&str; 3] = ["groups", "site_ids", "photos"];
 /// Columns whose empty cells take away; the others must say something.
 const OPTIONAL: [&str; 3] = ["email", "valid_from", "valid_until"];
 
+/// A row of so many cells is wrong, and what it took of the memory is given back.
+const MANY_CELLS: usize = 1_000;
+/// What is read of one row at most. A row of nothing but commas takes sixteen times its length in memory.
+pub(super) const LONGEST_ROW: u64 = 1 << 20;
+
+/// A file of which a row is read at a time.
+struct Rationed<F> {
+    inner: F,
+    left: Arc<AtomicU64>,
+}
+
+impl<F: Read> Read for Rationed<F> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let left = self.left.load(Ordering::Relaxed);
+        if left == 0 {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, Endless));
+        }
+        let most = into.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let read = self.inner.read(&mut into[..most])?;
+        self.left.fetch_sub(read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
+}
+
+impl<F: Seek> Seek for Rationed<F> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.inner.seek(to)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("a row of the list has no end")]
+struct Endless;
+
+/// Whether reading ended because a row did not.
+pub(super) fn is_endless(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<Endless>())
+}
+
 /// Reads such a list. Lines without anything on them are passed over.
 pub(super) struct Table<F> {
-    reader: Reader<F>,
+    reader: Reader<Rationed<F>>,
+    /// What may be read until the row ends.
+    left: Arc<AtomicU64>,
     columns: Vec<&'static str>,
     /// Where the first row begins.
     start: Position,
@@ -44,16 +87,25 @@ impl<F: Read + Seek> Table<F> {
         file.seek(SeekFrom::Start(offset))?;
         // Of CRLF the reader would leave the line feed to the next row, and count its line too low.
         let end = Terminator::Any(b'\n');
-        let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).terminator(end).from_reader(file);
+        let mut reader = ReaderBuilder::new();
+        reader.has_headers(false).flexible(true).terminator(end);
+        let left = Arc::new(AtomicU64::new(LONGEST_ROW));
+        let mut reader = reader.from_reader(Rationed { inner: file, left: Arc::clone(&left) });
         let mut record = ByteRecord::new();
-        if !reader.read_byte_record(&mut record).map_err(failed)? {
+        let read = reader.read_byte_record(&mut record).map_err(failed);
+        if !read.map_err(|error| if is_endless(&error) { RosterError::Endless { line: 1 } } else { error.into() })? {
             return Err(RosterError::NoHeading);
         }
         let columns = columns(&record)?;
         // The reader counts from where it began.
         let mut start = reader.position().clone();
         start.set_byte(start.byte() + offset);
-        Ok(Self { reader, columns, start, record, open_end })
+        Ok(Self { reader, left, columns, start, record, open_end })
+    }
+
+    /// The line after the last row that was read.
+    pub(super) fn next_line(&self) -> u64 {
+        self.reader.position().line()
     }
 
     pub(super) fn rewind(&mut self) -> io::Result<()> {
@@ -69,6 +121,7 @@ impl<F: Read + Seek> Table<F> {
 
     pub(super) fn next(&mut self) -> io::Result<Option<Row>> {
         loop {
+            self.left.store(LONGEST_ROW, Ordering::Relaxed);
             if !self.reader.read_byte_record(&mut self.record).map_err(failed)? {
                 return Ok(None);
             }
@@ -83,6 +136,9 @@ impl<F: Read + Seek> Table<F> {
             return Ok(Some(Row::wrong(line, RowError::TooLong)));
         }
         let (found, expected) = (self.record.len(), self.columns.len());
+        if found > MANY_CELLS {
+            self.record = ByteRecord::new();
+        }
         if found != expected {
             return Ok(Some(Row::wrong(line, RowError::Cells { found, expected })));
         }

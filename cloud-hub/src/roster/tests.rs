@@ -101,6 +101,41 @@ fn a_wrong_row_is_its_own_matter() {
 }
 
 #[test]
+fn a_row_without_an_end_refuses_the_list_before_it_fills_the_memory() {
+    let commas = [b"external_id,name\na,b\n".as_slice(), vec![b','; 3 << 20].as_slice()].concat();
+    let bounds = Bounds { list_bytes: 8 << 20, ..BOUNDS };
+    let refused = open(Cursor::new(commas), Format::Csv, bounds, || Ok(Cursor::new(Vec::new()))).err().unwrap();
+    assert!(matches!(refused, RosterError::Endless { line: 3 }), "{refused}");
+    let heading = vec![b','; 3 << 20];
+    let refused = open(Cursor::new(heading), Format::Csv, bounds, || Ok(Cursor::new(Vec::new()))).err().unwrap();
+    assert!(matches!(refused, RosterError::Endless { line: 1 }), "{refused}");
+}
+
+#[test]
+fn a_trailer_that_claims_millions_of_files_is_refused_before_room_is_made_for_them() {
+    let plain = packed(&[("people.csv", LIST)]);
+    let end = plain.windows(4).rposition(|four| four == b"PK\x05\x06").unwrap();
+    // A ZIP64's end of the directory and the place where it stands, before the ordinary one.
+    let mut record = b"PK\x06\x06".to_vec();
+    record.extend(44_u64.to_le_bytes());
+    record.extend([45, 0, 45, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    for number in [1_000_000_u64, 1_000_000, 1 << 26, 0] {
+        record.extend(number.to_le_bytes());
+    }
+    let mut locator = b"PK\x06\x07\0\0\0\0".to_vec();
+    locator.extend((end as u64).to_le_bytes());
+    locator.extend(1_u32.to_le_bytes());
+    let forged = [&plain[..end], &record, &locator, &plain[end..]].concat();
+    let refused = opened(forged, Format::Zip).err().unwrap();
+    assert!(matches!(refused, RosterError::Archive(Unfit::Zip64)), "{refused}");
+    // Wherever it stands in the pieces that are read.
+    for before in [(256 << 10) - 30, (256 << 10) - 10, 256 << 10] {
+        let moved = [vec![0; before].as_slice(), &locator, &plain[end..]].concat();
+        assert!(matches!(opened(moved, Format::Zip), Err(RosterError::Archive(Unfit::Zip64))), "{before}");
+    }
+}
+
+#[test]
 fn photographs_are_found_beside_the_list() {
     let folder = packed(&[("staff/people.csv", LIST), ("staff/ada.jpg", b"picture"), ("other.jpg", b"-")]);
     let (mut list, photographs) = opened(folder, Format::Zip).unwrap();

@@ -185,7 +185,7 @@ fn unfit(error: &RosterError) -> ApiError {
         RosterError::UnknownColumn { .. } | RosterError::OneColumn { .. } => ("/heading", Code::UnknownField),
         RosterError::NoExternalId | RosterError::NoHeading => ("/heading", Code::MissingField),
         RosterError::ColumnTwice { .. } => ("/heading", Code::InvalidField),
-        RosterError::Utf16 | RosterError::Archive(_) => ("/file", Code::InvalidField),
+        RosterError::Endless { .. } | RosterError::Utf16 | RosterError::Archive(_) => ("/file", Code::InvalidField),
     };
     ApiError::field(pointer, code, error.to_string())
 }

@@ -51,7 +51,7 @@ impl Rules {
     }
 
     /// What has to be reached among so many templates. Beyond what was calibrated nobody is known.
-    pub(super) fn threshold(&self, templates: usize) -> Similarity {
+    pub(in crate::api) fn threshold(&self, templates: usize) -> Similarity {
         self.ladder.at(templates.max(1)).unwrap_or(Similarity::UNREACHABLE)
     }
 }

@@ -67,8 +67,11 @@ async fn authenticate(
     state: SessionState,
     opened: Vec<OpenedFrame>,
 ) -> Result<StateView, ApiError> {
-    let qualities: Vec<f32> = opened.iter().map(|frame| frame.quality).collect();
-    let chosen: Vec<&OpenedFrame> = best(&qualities).into_iter().map(|index| &opened[index]).collect();
+    let demanded = state.session.require_liveness;
+    let may_tell = |frame: &&OpenedFrame| !demanded || frame.look.is_some_and(|look| look.tells_who());
+    let telling: Vec<&OpenedFrame> = opened.iter().filter(may_tell).collect();
+    let qualities: Vec<f32> = telling.iter().map(|frame| frame.quality).collect();
+    let chosen: Vec<&OpenedFrame> = best(&qualities).into_iter().map(|index| telling[index]).collect();
     let life = life(&state, &chosen);
     if let Some(why) = life.why_not.filter(may_still_pass) {
         let mut view = StateView::of(state, api.clock.now());
@@ -83,7 +86,16 @@ async fn authenticate(
             let why = WhyNot { code: Code::PhotosDiffer, score: None, threshold: None };
             Stored { why: Some(why.into()), ..Stored::default() }
         }
-        (None, Ok((probe, _))) => compared(api, caller, state.session.person_id, probe).await?,
+        (None, Ok((probe, _))) => {
+            let rules = Rules::of(api, caller).await?;
+            if telling.iter().any(|frame| frame.embedding.similarity(&probe) < rules.threshold(1)) {
+                // By the tenant's own rate: whoever answered is who is looked for, in every frame.
+                let why = WhyNot { code: Code::PhotosDiffer, score: None, threshold: None };
+                Stored { why: Some(why.into()), ..Stored::default() }
+            } else {
+                compared(api, caller, &rules, state.session.person_id, probe).await?
+            }
+        }
     };
     let stored = Stored { liveness: life.score, ..stored };
     let decision = Decision {
@@ -98,15 +110,23 @@ async fn authenticate(
 
 /// What the frames say of life: what was demanded, or at least that the best of them are not plainly an attack.
 fn life(state: &SessionState, chosen: &[&OpenedFrame]) -> Judged {
+    let unavailable = WhyNot { code: Code::LivenessUnavailable, score: None, threshold: None };
     if state.session.require_liveness {
         // A demand without a prompt cannot be met.
-        let unavailable = WhyNot { code: Code::LivenessUnavailable, score: None, threshold: None };
-        return state
-            .standing()
-            .map_or(Judged { score: None, why_not: Some(unavailable) }, |standing| standing.judged());
+        let judged =
+            state.standing().map_or(Judged { score: None, why_not: Some(unavailable) }, |standing| standing.judged());
+        if judged.why_not.is_none() && chosen.is_empty() {
+            let why = WhyNot { code: Code::LivenessUndecided, score: None, threshold: None };
+            return Judged { why_not: Some(why), ..judged };
+        }
+        return judged;
     }
-    let scores = chosen.iter().filter_map(|frame| frame.look?.passive);
-    let lives = scores.map(|scores| StillLife {
+    // A frame without scores is no frame without an attack.
+    let scores: Option<Vec<_>> = chosen.iter().map(|frame| frame.look?.passive).collect();
+    let Some(scores) = scores else {
+        return Judged { score: None, why_not: Some(unavailable) };
+    };
+    let lives = scores.into_iter().map(|scores| StillLife {
         score: scores.boxed.min(scores.square),
         attack: judge_still(scores, &LivenessPolicy::default()).is_some(),
     });
@@ -115,31 +135,36 @@ fn life(state: &SessionState, chosen: &[&OpenedFrame]) -> Judged {
 }
 
 /// Whose face it is, by the tenant's thresholds and among its people as they are now.
-async fn compared(api: &Api, caller: &Caller, person: Option<PersonId>, probe: Embedding) -> Result<Stored, ApiError> {
-    let rules = Rules::of(api, caller).await?;
+async fn compared(
+    api: &Api,
+    caller: &Caller,
+    rules: &Rules,
+    person: Option<PersonId>,
+    probe: Embedding,
+) -> Result<Stored, ApiError> {
     let gallery = api.galleries.of(caller.tenant, &rules.space).await?;
     Ok(match person {
         Some(person) => {
-            let verified = verified_in(api, gallery, &rules, person, probe).await?;
+            let verified = verified_in(api, gallery, rules, person, probe).await?;
             Stored {
                 matched: verified.why_not.is_none(),
                 person_id: Some(person.0),
                 score: verified.score,
                 threshold: Some(verified.threshold),
-                far: Some(rules.far),
+                far: Some(rules.far.clone()),
                 why: verified.why_not.map(Into::into),
                 ..Stored::default()
             }
         }
         None => {
-            let (found, _) = identified_in(api, gallery, &rules, probe, 0).await?;
+            let (found, _) = identified_in(api, gallery, rules, probe, 0).await?;
             Stored {
                 matched: found.why_not.is_none(),
                 person_id: found.person.map(|person| person.0),
                 score: found.score,
                 threshold: Some(found.threshold),
                 margin: found.margin,
-                far: Some(rules.far),
+                far: Some(rules.far.clone()),
                 why: found.why_not.map(Into::into),
                 ..Stored::default()
             }

@@ -26,7 +26,7 @@ pub struct Look {
     pub at_ms: u64,
     /// Where the head pointed.
     pub pose: HeadPose,
-    /// The passive model's scores; none of a turned head, or when the model could not answer.
+    /// The passive model's scores; none when the model could not answer.
     pub passive: Option<PassiveScores>,
     /// How much brighter the face is than the picture.
     pub glow: Option<f32>,
@@ -36,6 +36,16 @@ pub struct Look {
     pub digest: Option<u64>,
     /// The prompt that was shown when it was taken: the number of movements made before. None: it was not an answer to any.
     pub prompt: Option<u16>,
+}
+
+impl Look {
+    /// Whether who it is may be told by this frame where life is demanded: it was taken for a movement that was asked for, and looks
+    /// alive itself. Otherwise somebody could show photographs for the identity and the own face for the life.
+    #[must_use]
+    pub fn tells_who(&self) -> bool {
+        let lives = self.passive.is_some_and(|scores| scores.mean() > LivenessPolicy::default().pass_above);
+        lives && self.prompt.is_some()
+    }
 }
 
 /// A gap between frames counts as this at most: a window takes a longer one for another person, and here every frame is held
@@ -232,6 +242,18 @@ mod tests {
             assert!(story.standing().passed() && story.standing().failure().is_none(), "{seed}");
             assert_eq!(story.code(), None, "{seed}");
         }
+    }
+
+    #[test]
+    fn who_it_is_is_told_only_by_frames_that_prove_life() {
+        let mut story = Story::of(3, 0.9);
+        story.show(FRONTAL, OPEN, Some(0));
+        let answer = story.looks[0];
+        assert!(answer.tells_who());
+        assert!(!Look { prompt: None, ..answer }.tells_who(), "a photograph that was sent before");
+        let dim = PassiveScores { boxed: 0.3, square: 0.3 };
+        assert!(!Look { passive: Some(dim), ..answer }.tells_who(), "a print between two frames");
+        assert!(!Look { passive: None, ..answer }.tells_who());
     }
 
     #[test]
