@@ -195,7 +195,7 @@ impl Custody {
         &self,
         tenant: TenantId,
         user: UserId,
-        was: Option<(Option<[u8; 48]>, Option<[u8; 32]>)>,
+        was: Option<users::Credentials>,
         password: Zeroizing<String>,
         by: Option<LoggedIn>,
         actor: String,

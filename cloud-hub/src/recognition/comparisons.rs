@@ -118,7 +118,7 @@ impl State {
         while at < self.waiting.len() && jobs.len() < TOGETHER {
             match &self.waiting[at] {
                 Job::Probe { gallery: other, .. } if Arc::ptr_eq(other, &gallery) => {
-                    jobs.extend(self.waiting.remove(at))
+                    jobs.extend(self.waiting.remove(at));
                 }
                 _ => at += 1,
             }
@@ -196,8 +196,8 @@ mod tests {
     use super::*;
 
     /// Holds the only worker until the sender is dropped.
-    async fn held(comparisons: &Comparisons) -> (std::sync::mpsc::Sender<()>, tokio::task::JoinHandle<()>) {
-        let (hold, held) = std::sync::mpsc::channel::<()>();
+    async fn held(comparisons: &Comparisons) -> (std::sync::mpsc::SyncSender<()>, tokio::task::JoinHandle<()>) {
+        let (hold, held) = std::sync::mpsc::sync_channel::<()>(1);
         let (begun, begins) = oneshot::channel();
         let comparisons = comparisons.clone();
         let work = tokio::spawn(async move {
@@ -217,7 +217,7 @@ mod tests {
         let (one, other) = (gallery(40), gallery(7));
         let (hold, holder) = held(&comparisons).await;
         let ask = |number: usize| {
-            let gallery = if number % 3 == 0 { &other } else { &one };
+            let gallery = if number.is_multiple_of(3) { &other } else { &one };
             let (comparisons, gallery, probe) = (comparisons.clone(), Arc::clone(gallery), axis(number % DIM));
             tokio::spawn(async move {
                 let alone = gallery.index().candidates(&probe);

@@ -198,12 +198,15 @@ pub async fn invite(tx: &mut TenantTx, id: UserId, invitation: Invitation) -> Re
     if done.rows_affected() == 0 { Err(StoreError::NotFound { what: "user", id: id.0 }) } else { Ok(()) }
 }
 
+/// A password and an invitation as they are stored, each if there is one.
+pub type Credentials = (Option<[u8; 48]>, Option<[u8; 32]>);
+
 /// Stores a password in the place of this one (of none, by this invitation, which ends); of whatever is there, if nothing is said.
 /// Whether it was still so.
 pub async fn set_password(
     tx: &mut TenantTx,
     id: UserId,
-    was: Option<(Option<[u8; 48]>, Option<[u8; 32]>)>,
+    was: Option<Credentials>,
     stored: [u8; 48],
 ) -> Result<bool, StoreError> {
     let tenant = tx.tenant_uuid();

@@ -41,8 +41,11 @@ fn pool(parts: &std::path::Path) -> SessionPool {
 
 /// What the model makes of `x`.
 fn squared(pool: &SessionPool, x: f32) -> Vec<f32> {
-    let fill = |tensor: &mut [f32]| tensor.fill(x);
-    pool.run(|_, tensor| Ok(fill(tensor)), |outputs| Ok(outputs.values(0).to_vec())).expect("runs")
+    let fill = |tensor: &mut [f32]| {
+        tensor.fill(x);
+        Ok(())
+    };
+    pool.run(|_, tensor| fill(tensor), |outputs| Ok(outputs.values(0).to_vec())).expect("runs")
 }
 
 /// ONNX Runtime's own switch reaches whichever thread makes a process's first session, and no other of ours.

@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) async fn measure(rig: &Rig) -> Result<Map<String, Value>> {
     let tenants = [rig.tenant("Streams one")?, rig.tenant("Streams two")?];
     let space = people::space(&tenants[0], &std::fs::read(rig.places.demo_file("obama.jpg"))?).await?;
-    let (heard, mut hearing) = mpsc::unbounded_channel();
+    let (heard, mut hearing) = mpsc::channel(STREAMS * EVENTS);
     let mut streams = JoinSet::new();
     let opened = Instant::now();
     for stream in 0..STREAMS / A_CONNECTION {
@@ -75,7 +75,7 @@ pub(crate) async fn measure(rig: &Rig) -> Result<Map<String, Value>> {
         match told.lock().get(&subject) {
             // Committed before it was told: an event may overtake the note of its time.
             Some((whose, since)) if *whose == tenant => {
-                late.push(at.saturating_duration_since(*since).as_secs_f64() * 1e3)
+                late.push(at.saturating_duration_since(*since).as_secs_f64() * 1e3);
             }
             _ => strange += 1,
         }
@@ -112,10 +112,10 @@ enum Heard {
     Event { stream: tokio::task::Id, tenant: usize, subject: String, at: Instant },
 }
 
-async fn listen(asking: Asking, tenant: usize, heard: mpsc::UnboundedSender<Heard>) -> Result<()> {
+async fn listen(asking: Asking, tenant: usize, heard: mpsc::Sender<Heard>) -> Result<()> {
     let answer = asking.request(Method::GET, "/v1/events/stream").timeout(Duration::from_secs(600)).send().await?;
     ensure!(answer.status() == StatusCode::OK, "a stream was refused: {}", answer.status());
-    heard.send(Heard::Listening)?;
+    heard.send(Heard::Listening).await?;
     let (mut bytes, mut pending) = (answer.bytes_stream(), Vec::new());
     while let Some(chunk) = bytes.next().await {
         pending.extend_from_slice(&chunk?);
@@ -126,7 +126,7 @@ async fn listen(asking: Asking, tenant: usize, heard: mpsc::UnboundedSender<Hear
             let Some(data) = text.lines().find_map(|line| line.strip_prefix("data: ")) else { continue };
             let event: Value = serde_json::from_str(data)?;
             let subject = event["subject"].as_str().context("an event without a subject")?.to_owned();
-            heard.send(Heard::Event { stream: tokio::task::id(), tenant, subject, at })?;
+            heard.send(Heard::Event { stream: tokio::task::id(), tenant, subject, at }).await?;
         }
     }
     Ok(())

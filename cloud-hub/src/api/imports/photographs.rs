@@ -7,7 +7,7 @@ use axum::body::Bytes;
 use serde_json::json;
 use wire_contract::{Code, Problem};
 
-use super::report::{self, Enrolled, EnrolmentReport, PhotographReport};
+use super::report::{self, EnrolmentReport, Fate, PhotographReport};
 use super::run::{Archive, Import};
 use crate::api::MAX_FORM_BYTES;
 use crate::api::enrolments;
@@ -58,7 +58,7 @@ impl Import {
         archive: &Archive,
     ) -> Result<EnrolmentReport, ApiError> {
         let refused = |problem: &ApiError, photographs| EnrolmentReport {
-            result: Enrolled::Refused,
+            result: Fate::Refused,
             template_id: None,
             photographs,
             duplicate_allowed: None,
@@ -90,7 +90,7 @@ impl Import {
         let photographs = self.read(names, archive).await?;
         let mark = self.api.custody.mark_of(tenant, photographs.clone()).await?;
         let mut report = EnrolmentReport {
-            result: Enrolled::Unchanged,
+            result: Fate::Unchanged,
             template_id: None,
             photographs: Vec::new(),
             duplicate_allowed: None,
@@ -121,7 +121,7 @@ impl Import {
             let made = self.api.custody.enrol(tenant, person, None, new, &self.importer.actor).await?;
             report.template_id = Some(made.0);
         }
-        report.result = Enrolled::Enrolled;
+        report.result = Fate::Enrolled;
         report.photographs = std::mem::take(fates);
         Ok(report)
     }

@@ -22,7 +22,7 @@ pub(super) enum Outcome {
 /// What became of their photographs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Enrolled {
+pub(super) enum Fate {
     /// They are a template now.
     Enrolled,
     /// A template was made of the same photographs before.
@@ -61,7 +61,7 @@ impl RowReport {
 /// What came of a row's photographs.
 #[derive(Debug, Serialize)]
 pub(super) struct EnrolmentReport {
-    pub(super) result: Enrolled,
+    pub(super) result: Fate,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) template_id: Option<Uuid>,
     pub(super) photographs: Vec<PhotographReport>,
@@ -125,9 +125,9 @@ impl Counts {
         } += 1;
         if let Some(enrolment) = &row.enrolment {
             *match enrolment.result {
-                Enrolled::Enrolled => &mut self.enrolled,
-                Enrolled::Unchanged => &mut self.enrolled_before,
-                Enrolled::Refused => &mut self.photographs_refused,
+                Fate::Enrolled => &mut self.enrolled,
+                Fate::Unchanged => &mut self.enrolled_before,
+                Fate::Refused => &mut self.photographs_refused,
             } += 1;
         }
     }
