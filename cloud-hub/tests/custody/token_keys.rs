@@ -77,7 +77,8 @@ async fn a_rotation_is_noticed_by_nobody_and_a_dropped_key_signs_for_nobody() {
     // stand still.
     tokio::time::sleep(Duration::from_millis(2_100)).await;
     for token in [&before, &at_once, &after] {
-        assert!(is_good(&two.replica(5), token).await && is_good(&other, token).await);
+        assert!(is_good(&two.replica(5), token).await, "at the hub that signs with it: {}", header(token));
+        assert!(is_good(&other, token).await, "where the keys were read before: {}", header(token));
     }
     // Once the last token is over, so is the key, and whoever still has it cannot use it.
     let far = two.replica(5 + ACCESS_LIFE.whole_seconds() + 30);
