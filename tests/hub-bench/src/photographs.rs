@@ -102,7 +102,8 @@ async fn enrolled(asking: &Asking, photographs: &[Arc<Vec<u8>>]) -> Result<Strin
     }
     let enrolment = asking.request(Method::POST, &format!("/v1/people/{id}/enrolments")).multipart(form);
     let told = answer(enrolment, StatusCode::CREATED).await?;
-    let accepted = told["photographs"].as_array().map_or(0, |all| all.iter().filter(|one| one["accepted"] == true).count());
+    let accepted =
+        told["photographs"].as_array().map_or(0, |all| all.iter().filter(|one| one["accepted"] == true).count());
     ensure!(accepted == photographs.len(), "{accepted} of {} photographs were accepted: {told}", photographs.len());
     Ok(id)
 }
