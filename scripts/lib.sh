@@ -62,6 +62,24 @@ lintel_target() {
   fi
 }
 
+# A build folder keeps what older sources were built to, and a full disk fails a build after half an hour: with little room left,
+# what our own crates were built to goes, which takes minutes to build again. The libraries stay.
+make_room() {
+  local target="${CARGO_TARGET_DIR:-$LINTEL_ROOT/target}" enough=$((15 * 1024 * 1024)) least=$((4 * 1024 * 1024)) left
+  left=$(df --output=avail -k -- "$target/" 2>/dev/null | tail -n 1) || return 0
+  ((left < enough)) || return 0
+  if [[ -d "$target/release" ]]; then
+    note "$((left / 1024 / 1024)) GB left for builds: clearing what older sources were built to"
+    local members
+    mapfile -t members < <(cargo metadata --manifest-path "$LINTEL_ROOT/Cargo.toml" --no-deps --format-version 1 --locked |
+      python3 -c 'import json, sys; [print("--package", package["name"], sep="\n") for package in json.load(sys.stdin)["packages"]]')
+    rm -rf -- "$target/release/incremental"
+    (cd -- "$LINTEL_ROOT" && cargo clean --release --quiet "${members[@]}")
+    left=$(df --output=avail -k -- "$target/" | tail -n 1)
+  fi
+  ((left >= least)) || warn "only $((left / 1024 / 1024)) GB left on the disk of $target: a build from nothing takes about 12"
+}
+
 # Makes folder $2 equal to the sources in clone $1 and touches only what differs, so that cargo rebuilds only that.
 copy_sources() {
   local files
