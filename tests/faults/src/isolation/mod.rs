@@ -80,8 +80,19 @@ impl Neighbours {
 
     /// Asks with a key.
     pub async fn ask(&self, authorization: &str, operation: &Operation, request: &Request) -> Result<Answer> {
+        self.ask_by(&self.client, authorization, operation, request).await
+    }
+
+    /// The same by another client.
+    pub async fn ask_by(
+        &self,
+        client: &reqwest::Client,
+        authorization: &str,
+        operation: &Operation,
+        request: &Request,
+    ) -> Result<Answer> {
         let url = format!("{}{}", self.site.hub()?.ready().https, request.path);
-        let mut sent = self.client.request(operation.method.clone(), url).header("authorization", authorization);
+        let mut sent = client.request(operation.method.clone(), url).header("authorization", authorization);
         sent = match &request.body {
             Body::None => sent,
             Body::Json(body) => sent.json(body),

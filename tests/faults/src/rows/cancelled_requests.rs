@@ -32,6 +32,8 @@ pub(super) static H3: Row = Row {
 const AT_ONCE: usize = 12;
 /// A client has left by then; most answers take less, photographs more.
 const LONGEST_MS: u64 = 24;
+/// Requests of one client: the hub ends a connection on which requests are cut off one after the other.
+const A_CLIENT: u64 = 10;
 /// Requests for each one that must be cut off: most of the others were answered before their client left.
 const MOST_FOR_EACH: u64 = 60;
 /// What was under way when the last client left has ended by then.
@@ -72,14 +74,20 @@ async fn campaign(neighbours: &Neighbours, count: u64, tally: &mut Tally) -> Res
 /// Requests whose clients leave after a while, until so many left before they had their answer.
 async fn leave(neighbours: &Neighbours, operations: &[Operation], count: u64, tally: &mut Tally) -> Result<()> {
     let (whose, every) = (&neighbours.other().authorization, operations.len() as u64);
+    let hub = neighbours.site().hub()?;
+    let mut client = hub.client()?;
     let mut requests = futures::stream::iter(0..count * MOST_FOR_EACH)
         .map(|number| {
+            if number % A_CLIENT == 0 {
+                client = hub.client().expect("its root was read before");
+            }
+            let client = client.clone();
             let operation = &operations[(number % every) as usize];
             // Each operation is left at every time in turn; 7 has no divisor in common with the number of times.
             let patience = Duration::from_millis((number / every * 7 + number) % LONGEST_MS);
             async move {
                 let request = neighbours.holdings().request(operation, number)?;
-                match tokio::time::timeout(patience, neighbours.ask(whose, operation, &request)).await {
+                match tokio::time::timeout(patience, neighbours.ask_by(&client, whose, operation, &request)).await {
                     Err(_) => anyhow::Ok(None),
                     Ok(answer) => Ok(Some((operation, answer?))),
                 }
