@@ -6,28 +6,27 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
+use system_tests::bench::percentile;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 /// What came of a load.
 pub(crate) struct Load {
-    /// How long each request took, in milliseconds, sorted.
+    /// How long each request took, in milliseconds; never none.
     times: Vec<f64>,
     /// From the first request to the last answer.
     took: Duration,
 }
 
 impl Load {
-    fn of(mut times: Vec<f64>, took: Duration) -> Result<Self> {
+    pub(crate) fn of(times: Vec<f64>, took: Duration) -> Result<Self> {
         ensure!(!times.is_empty(), "no request was made in {took:?}");
-        times.sort_by(f64::total_cmp);
         Ok(Self { times, took })
     }
 
     /// The smallest time, in milliseconds, that at least `share` percent of the requests did not exceed.
     pub(crate) fn percentile(&self, share: usize) -> f64 {
-        let rank = (self.times.len() * share).div_ceil(100).max(1);
-        self.times[rank - 1]
+        percentile(&self.times, share).expect("a load has a request")
     }
 
     /// Answers a second.

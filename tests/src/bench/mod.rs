@@ -42,7 +42,8 @@ pub(crate) fn percentiles(name: &str, values: &[f64]) -> Figures {
 }
 
 /// The smallest value that at least `share` percent of the values do not exceed; none of nothing.
-pub(crate) fn percentile(values: &[f64], share: usize) -> Option<f64> {
+#[must_use]
+pub fn percentile(values: &[f64], share: usize) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let rank = (sorted.len() * share).div_ceil(100).max(1);
