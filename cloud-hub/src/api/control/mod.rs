@@ -3,7 +3,10 @@
 //! In: requests of the command line. Out: JSON. Whoever may open the socket is the operator; there is no other check,
 //! and no route here is reachable over the network.
 
+mod orders;
 mod people;
+mod tenants;
+mod users;
 
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -26,23 +29,12 @@ use wire_contract::Code;
 
 use crate::api::anchors::{self, AnchorQuery};
 use crate::api::audit::{self as audit_pages, AuditQuery};
-use crate::api::body::{Checks, Fields, Json};
-use crate::api::commands::{Giver, NewCommand};
+use crate::api::body::{Fields, Json};
 use crate::api::problem::ApiError;
-use crate::api::sites::MAX_NAME;
 use crate::api::state::Api;
-use crate::api::{
-    agreements, api_keys, commands, consumers, deletion, devices, galleries, login, observe, tenants, token_keys,
-    twins, users,
-};
-use crate::domain::command::Command;
-use crate::domain::ids::{
-    AnchorId, ApiKeyId, CommandId, ConsumerId, DeviceId, DoorId, GalleryId, PersonId, TenantId, UserId,
-};
-use crate::domain::permission::{Grant, Role};
-use crate::domain::tenant::Tier;
-use crate::keys::WantedApiKey;
-use crate::store::{audit, commands as store_commands, devices as store_devices, routes, tenants as store_tenants};
+use crate::api::{api_keys, consumers, deletion, devices, galleries, observe, token_keys};
+use crate::domain::ids::{AnchorId, ApiKeyId, ConsumerId, GalleryId, PersonId, TenantId};
+use crate::store::tenants as store_tenants;
 
 /// As audit entries name the command line's user.
 const OPERATOR: &str = "operator";
@@ -65,35 +57,23 @@ pub fn bind(private_dir: &Path, socket: &Path) -> io::Result<UnixListener> {
 pub async fn serve(listener: UnixListener, api: Arc<Api>, stop: CancellationToken) {
     let clock = api.clock.clone();
     let routes = Router::new()
-        .route("/tenants", post(create_tenant).get(list_tenants))
-        .route("/tenants/{tenant}", get(show_tenant).patch(agree_with_tenant))
-        .route("/tenants/{tenant}/deletion", get(show_deletion).post(delete_tenant))
-        .route("/tenants/{tenant}/suspend", post(suspend_tenant))
-        .route("/tenants/{tenant}/resume", post(resume_tenant))
+        .merge(tenants::routes())
+        .merge(users::routes())
+        .merge(orders::routes())
+        .merge(people::routes())
         .route("/tenants/{tenant}/api-keys", post(create_key).get(list_keys))
         .route("/tenants/{tenant}/api-keys/{key}", delete(revoke_key))
         .route("/tenants/{tenant}/api-keys/{key}/rotate", post(rotate_key))
-        .route("/tenants/{tenant}/users", post(create_user).get(list_users))
-        .route("/tenants/{tenant}/users/{user}", delete(delete_user))
-        .route("/tenants/{tenant}/users/{user}/password", post(reset_user))
-        .route("/tenants/{tenant}/users/{user}/totp", delete(take_totp))
         .route("/tenants/{tenant}/consumers", post(create_consumer).get(list_consumers))
         .route("/tenants/{tenant}/consumers/{consumer}", delete(delete_consumer))
         .route("/tenants/{tenant}/consumers/{consumer}/password", post(rotate_consumer))
         .route("/tenants/{tenant}/devices", get(list_devices))
         .route("/tenants/{tenant}/galleries", get(list_galleries))
         .route("/tenants/{tenant}/galleries/compact", post(compact_galleries))
-        .route("/tenants/{tenant}/devices/{device}/twin", get(show_twin).put(set_twin))
-        .route("/tenants/{tenant}/devices/{device}/commands", post(order_device).get(list_commands_of_device))
-        .route("/tenants/{tenant}/doors/{door}/commands", post(order_door))
-        .route("/tenants/{tenant}/commands", get(list_commands))
-        .route("/tenants/{tenant}/commands/{command}", get(show_command))
-        .route("/tenants/{tenant}/commands/{command}/logs", get(show_logs))
         .route("/tenants/{tenant}/people/{person}/negative-anchors", post(add_anchor).get(list_anchors))
         .route("/tenants/{tenant}/people/{person}/negative-anchors/{anchor}", delete(remove_anchor))
         .route("/tenants/{tenant}/audit", get(list_audit))
         .route("/tenants/{tenant}/audit/export", get(export_audit))
-        .merge(people::routes())
         .layer(DefaultBodyLimit::max(api.settings.enrolment.max_photo_bytes))
         .route("/doctor", get(doctor))
         .route("/keys", get(show_keys))
@@ -106,116 +86,10 @@ pub async fn serve(listener: UnixListener, api: Arc<Api>, stop: CancellationToke
     }
 }
 
-#[derive(Debug, Deserialize)]
-struct NewTenant {
-    name: String,
-    #[serde(default)]
-    tier: Option<String>,
-}
-
-impl Fields for NewTenant {
-    const KNOWN: &'static [&'static str] = &["name", "tier"];
-    const REQUIRED: &'static [&'static str] = &["name"];
-}
-
 type Answer = Result<(StatusCode, axum::Json<Value>), ApiError>;
 
 fn ok(value: Value) -> Answer {
     Ok((StatusCode::OK, axum::Json(value)))
-}
-
-async fn create_tenant(State(api): State<Arc<Api>>, Json(new): Json<NewTenant>) -> Answer {
-    Checks::default().text("/name", &new.name, MAX_NAME).done()?;
-    let tier = new.tier.as_deref().map_or(Ok(Tier::Enterprise), agreements::tier)?;
-    let tenant = api.custody.create_tenant(&new.name, tier, OPERATOR).await?;
-    let grant = Grant::all_of(Role::Owner);
-    let key = api.custody.create_api_key(tenant, WantedApiKey::of("first key", grant), OPERATOR).await?;
-    let secret = key.secret_text();
-    let answer = json!({
-        "tenant": { "id": tenant.0, "name": new.name, "tier": tier.as_str() },
-        "api_key": { "id": key.id.0, "secret": secret.as_str() },
-    });
-    Ok((StatusCode::CREATED, axum::Json(answer)))
-}
-
-async fn list_tenants(State(api): State<Arc<Api>>) -> Answer {
-    let mut all = Vec::new();
-    for tenant in routes::tenants_with_rows(&api.db).await? {
-        match shown(&api, tenant).await {
-            Ok(tenant) => all.push(tenant),
-            // It went since the list was made.
-            Err(error) if error.code() == Code::NotFound => {}
-            Err(error) => return Err(error),
-        }
-    }
-    ok(json!({ "tenants": all }))
-}
-
-async fn show_tenant(State(api): State<Arc<Api>>, UrlPath(tenant): UrlPath<Uuid>) -> Answer {
-    ok(shown(&api, TenantId(tenant)).await?)
-}
-
-/// A tenant, or how far its end is.
-async fn shown(api: &Api, tenant: TenantId) -> Result<Value, ApiError> {
-    if deletion::has_begun(api, tenant).await? {
-        return Ok(json!(deletion::show(api, tenant).await?));
-    }
-    Ok(json!(tenants::show(api, tenant).await?))
-}
-
-async fn show_deletion(State(api): State<Arc<Api>>, UrlPath(tenant): UrlPath<Uuid>) -> Answer {
-    ok(json!(deletion::show(&api, TenantId(tenant)).await?))
-}
-
-async fn delete_tenant(
-    State(api): State<Arc<Api>>,
-    UrlPath(tenant): UrlPath<Uuid>,
-    Json(order): Json<deletion::Order>,
-) -> Answer {
-    let tenant = TenantId(tenant);
-    deletion::order(Arc::clone(&api), tenant, order, OPERATOR).await?;
-    Ok((StatusCode::ACCEPTED, axum::Json(json!(deletion::show(&api, tenant).await?))))
-}
-
-async fn agree_with_tenant(
-    State(api): State<Arc<Api>>,
-    UrlPath(tenant): UrlPath<Uuid>,
-    Json(new): Json<agreements::Changes>,
-) -> Answer {
-    let tenant = existing(&api, tenant).await?;
-    agreements::change(&api, tenant, &new, OPERATOR).await?;
-    ok(json!(tenants::show(&api, tenant).await?))
-}
-
-async fn suspend_tenant(State(api): State<Arc<Api>>, UrlPath(tenant): UrlPath<Uuid>) -> Answer {
-    serve_tenant(&api, tenant, false).await
-}
-
-async fn resume_tenant(State(api): State<Arc<Api>>, UrlPath(tenant): UrlPath<Uuid>) -> Answer {
-    serve_tenant(&api, tenant, true).await
-}
-
-/// Its keys are refused or let in again. Doors go on as they were: nobody is locked in or out over a bill.
-async fn serve_tenant(api: &Api, tenant: Uuid, serve: bool) -> Answer {
-    let tenant = existing(api, tenant).await?;
-    let since = (!serve).then(|| api.clock.now());
-    let action = if serve { audit::Action::TenantResume } else { audit::Action::TenantSuspend };
-    api.db
-        .tenant(tenant, move |tx| {
-            Box::pin(async move {
-                if store_tenants::suspend(tx, since).await? {
-                    audit::write(tx, of_tenant(tenant, action, json!({}))).await?;
-                }
-                Ok::<_, ApiError>(())
-            })
-        })
-        .await?;
-    api.custody.forget_keys(tenant);
-    ok(json!(tenants::show(api, tenant).await?))
-}
-
-fn of_tenant(tenant: TenantId, action: audit::Action, detail: Value) -> audit::Entry<'static> {
-    audit::Entry { actor: OPERATOR, action, object_kind: "tenant", object_id: Some(tenant.0), detail }
 }
 
 async fn create_key(
@@ -247,69 +121,8 @@ async fn revoke_key(
     UrlPath((tenant, key)): UrlPath<(Uuid, Uuid)>,
 ) -> Result<StatusCode, ApiError> {
     let tenant = existing(&api, tenant).await?;
-    api.custody.revoke_api_key(tenant, ApiKeyId(key), OPERATOR).await?;
+    api.custody.revoke_api_key(tenant, ApiKeyId(key), None, OPERATOR).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-async fn create_user(
-    State(api): State<Arc<Api>>,
-    UrlPath(tenant): UrlPath<Uuid>,
-    Json(new): Json<users::NewUser>,
-) -> Answer {
-    let tenant = existing(&api, tenant).await?;
-    Ok((StatusCode::CREATED, axum::Json(json!(users::make(&api, tenant, new, None, OPERATOR).await?))))
-}
-
-async fn list_users(State(api): State<Arc<Api>>, UrlPath(tenant): UrlPath<Uuid>) -> Answer {
-    let tenant = existing(&api, tenant).await?;
-    ok(json!({ "users": users::all(&api, tenant).await? }))
-}
-
-async fn delete_user(
-    State(api): State<Arc<Api>>,
-    UrlPath((tenant, user)): UrlPath<(Uuid, Uuid)>,
-) -> Result<StatusCode, ApiError> {
-    let tenant = existing(&api, tenant).await?;
-    api.custody.delete_user(tenant, UserId(user), None, OPERATOR).await?;
-    Ok(StatusCode::NO_CONTENT)
-}
-
-async fn take_totp(
-    State(api): State<Arc<Api>>,
-    UrlPath((tenant, user)): UrlPath<(Uuid, Uuid)>,
-) -> Result<StatusCode, ApiError> {
-    let tenant = existing(&api, tenant).await?;
-    if api.custody.take_totp(tenant, UserId(user), None, OPERATOR).await? {
-        return Ok(StatusCode::NO_CONTENT);
-    }
-    Err(ApiError::because(Code::Conflict, "this user has no second factor"))
-}
-
-/// A password that the operator typed in, or none: then the user is invited to choose one.
-#[derive(Deserialize)]
-struct Reset {
-    #[serde(default)]
-    password: Option<String>,
-}
-
-impl Fields for Reset {
-    const KNOWN: &'static [&'static str] = &["password"];
-    const REQUIRED: &'static [&'static str] = &[];
-}
-
-async fn reset_user(
-    State(api): State<Arc<Api>>,
-    UrlPath((tenant, user)): UrlPath<(Uuid, Uuid)>,
-    Json(reset): Json<Reset>,
-) -> Answer {
-    let (tenant, user) = (existing(&api, tenant).await?, UserId(user));
-    if let Some(password) = reset.password {
-        let password = login::new_password("/password", password)?;
-        api.custody.set_password(tenant, user, password, OPERATOR).await?;
-        return ok(json!({ "id": user.0, "password": "set" }));
-    }
-    let invited = api.custody.invite_user(tenant, user, None, OPERATOR).await?;
-    ok(json!(users::InvitedView::from(&invited)))
 }
 
 async fn create_consumer(
@@ -374,94 +187,6 @@ async fn compact_galleries(
     let tenant = existing(&api, tenant).await?;
     let only = which.gallery.map(GalleryId);
     ok(json!({ "logs": galleries::compact(&api, tenant, only, OPERATOR).await? }))
-}
-
-async fn show_twin(State(api): State<Arc<Api>>, UrlPath((tenant, device)): UrlPath<(Uuid, Uuid)>) -> Answer {
-    let tenant = existing(&api, tenant).await?;
-    ok(json!(twins::show(&api, tenant, DeviceId(device)).await?))
-}
-
-/// Settings as a whole, and which version they are a change of.
-#[derive(Debug, Deserialize)]
-struct NewTwin {
-    settings: Value,
-    #[serde(default)]
-    version: Option<u64>,
-}
-
-impl Fields for NewTwin {
-    const KNOWN: &'static [&'static str] = &["settings", "version"];
-    const REQUIRED: &'static [&'static str] = &["settings"];
-}
-
-async fn set_twin(
-    State(api): State<Arc<Api>>,
-    UrlPath((tenant, device)): UrlPath<(Uuid, Uuid)>,
-    Json(new): Json<NewTwin>,
-) -> Answer {
-    let giver = operator(&api, tenant).await?;
-    ok(json!(twins::wish(&api, giver, DeviceId(device), new.version, &new.settings).await?))
-}
-
-async fn order_device(
-    State(api): State<Arc<Api>>,
-    UrlPath((tenant, device)): UrlPath<(Uuid, Uuid)>,
-    Json(new): Json<NewCommand>,
-) -> Answer {
-    let giver = operator(&api, tenant).await?;
-    let command = commands::order(&api, giver, Some(DeviceId(device)), None, &new).await?;
-    Ok((StatusCode::ACCEPTED, axum::Json(json!(commands::view(&api, command)))))
-}
-
-async fn order_door(
-    State(api): State<Arc<Api>>,
-    UrlPath((tenant, door)): UrlPath<(Uuid, Uuid)>,
-    Json(new): Json<NewCommand>,
-) -> Answer {
-    let giver = operator(&api, tenant).await?;
-    let command = commands::order(&api, giver, None, Some(DoorId(door)), &new).await?;
-    Ok((StatusCode::ACCEPTED, axum::Json(json!(commands::view(&api, command)))))
-}
-
-async fn list_commands(State(api): State<Arc<Api>>, UrlPath(tenant): UrlPath<Uuid>) -> Answer {
-    let tenant = existing(&api, tenant).await?;
-    let found = api.db.tenant(tenant, |tx| Box::pin(store_commands::list(tx))).await?;
-    listed(&api, found)
-}
-
-async fn list_commands_of_device(
-    State(api): State<Arc<Api>>,
-    UrlPath((tenant, device)): UrlPath<(Uuid, Uuid)>,
-) -> Answer {
-    let tenant = existing(&api, tenant).await?;
-    let found = api.db.tenant(tenant, move |tx| {
-        Box::pin(async move {
-            store_devices::get(tx, DeviceId(device)).await?;
-            store_commands::of_device(tx, DeviceId(device)).await
-        })
-    });
-    listed(&api, found.await?)
-}
-
-fn listed(api: &Api, found: Vec<Command>) -> Answer {
-    ok(json!({ "commands": found.into_iter().map(|command| commands::view(api, command)).collect::<Vec<_>>() }))
-}
-
-async fn show_command(State(api): State<Arc<Api>>, UrlPath((tenant, command)): UrlPath<(Uuid, Uuid)>) -> Answer {
-    let tenant = existing(&api, tenant).await?;
-    let found = api.db.tenant(tenant, move |tx| Box::pin(store_commands::get(tx, CommandId(command)))).await?;
-    ok(json!(commands::view(&api, found)))
-}
-
-async fn show_logs(State(api): State<Arc<Api>>, UrlPath((tenant, command)): UrlPath<(Uuid, Uuid)>) -> Answer {
-    let tenant = existing(&api, tenant).await?;
-    let lines = api.db.tenant(tenant, move |tx| Box::pin(store_commands::log(tx, CommandId(command)))).await?;
-    ok(json!({ "lines": String::from_utf8_lossy(&lines) }))
-}
-
-/// The command line's user, as whoever gives orders in a tenant.
-async fn operator(api: &Api, tenant: Uuid) -> Result<Giver, ApiError> {
-    Ok(Giver { tenant: existing(api, tenant).await?, actor: OPERATOR.to_owned() })
 }
 
 /// The body is the picture itself.
