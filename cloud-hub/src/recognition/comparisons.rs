@@ -44,7 +44,10 @@ struct Shared {
 #[derive(Default)]
 struct State {
     waiting: VecDeque<Job>,
+    /// Workers there are.
     at_work: usize,
+    /// Those of them that have taken jobs; the others are on their way to them.
+    busy: usize,
 }
 
 enum Job {
@@ -82,26 +85,29 @@ impl Comparisons {
     pub fn measure(&self) {
         let taken = {
             let state = self.0.state.lock();
-            state.at_work + state.waiting.len()
+            state.busy + state.waiting.len()
         };
         measured::queue(Pool::Comparisons, taken, self.0.workers + self.0.most_waiting);
     }
 
     fn give(&self, job: Job) -> Result<(), NotCompared> {
         let mut state = self.0.state.lock();
-        if state.at_work + state.waiting.len() >= self.0.workers + self.0.most_waiting {
+        if state.busy + state.waiting.len() >= self.0.workers + self.0.most_waiting {
             return Err(NotCompared::Busy);
         }
         state.waiting.push_back(job);
-        if state.at_work < self.0.workers {
-            state.at_work += 1;
+        let one_more = state.at_work < self.0.workers;
+        state.at_work += usize::from(one_more);
+        // A worker that is thrown away at once, because the hub is going down, takes the lock too.
+        drop(state);
+        if one_more {
             self.start();
         }
         Ok(())
     }
 
     fn start(&self) {
-        let worker = Worker { comparisons: self.clone(), nothing_left: false };
+        let worker = Worker { comparisons: self.clone(), busy: false, nothing_left: false };
         tokio::task::spawn_blocking(move || worker.work());
     }
 }
@@ -130,6 +136,7 @@ impl State {
 /// One that is at work, until nothing is left to do.
 struct Worker {
     comparisons: Comparisons,
+    busy: bool,
     nothing_left: bool,
 }
 
@@ -143,6 +150,9 @@ impl Worker {
     fn next(&mut self) -> Option<Vec<Job>> {
         let mut state = self.comparisons.0.state.lock();
         let jobs = state.next();
+        state.busy -= usize::from(self.busy);
+        self.busy = !jobs.is_empty();
+        state.busy += usize::from(self.busy);
         self.nothing_left = jobs.is_empty();
         if self.nothing_left {
             // Under the same lock as the look: whoever gives a job now finds the place free.
@@ -160,10 +170,13 @@ impl Drop for Worker {
         if self.nothing_left {
             return;
         }
+        let mut state = self.comparisons.0.state.lock();
+        state.busy -= usize::from(self.busy);
         if std::thread::panicking() {
+            drop(state);
             self.comparisons.start();
         } else {
-            self.comparisons.0.state.lock().at_work -= 1;
+            state.at_work -= 1;
         }
     }
 }
@@ -270,5 +283,55 @@ mod tests {
         for number in 0..3 {
             assert_eq!(comparisons.run(move || number).await, Ok(number));
         }
+    }
+
+    #[tokio::test]
+    async fn whoever_comes_in_a_burst_finds_every_place() {
+        let comparisons = Comparisons::new(2, 3);
+        let (hold, held) = std::sync::mpsc::sync_channel::<()>(1);
+        let held = Arc::new(Mutex::new(held));
+        let mut asked: Vec<_> = (0..6)
+            .map(|_| {
+                let held = Arc::clone(&held);
+                Box::pin(comparisons.run(move || {
+                    let _ = held.lock().recv();
+                }))
+            })
+            .collect();
+        for asked in &mut asked[..5] {
+            assert!(futures::poll!(asked).is_pending());
+        }
+        assert_eq!(futures::poll!(&mut asked[5]), std::task::Poll::Ready(Err(NotCompared::Busy)));
+        drop(hold);
+        for asked in asked.drain(..5) {
+            assert_eq!(asked.await, Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_worker_that_never_began_is_followed_by_nobody_when_the_hub_goes_down() {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).max_blocking_threads(1).build().unwrap();
+        let comparisons = Comparisons::new(2, 10);
+        let (hold, held) = std::sync::mpsc::sync_channel::<()>(1);
+        let (begun, begins) = std::sync::mpsc::sync_channel::<()>(1);
+        let (first, second) = (comparisons.clone(), comparisons.clone());
+        runtime.spawn(async move {
+            first
+                .run(move || {
+                    begun.send(()).unwrap();
+                    let _ = held.recv();
+                })
+                .await
+        });
+        begins.recv().unwrap();
+        // Its worker waits for the only thread.
+        let waiting = runtime.spawn(async move { second.run(|| ()).await });
+        while comparisons.0.state.lock().at_work < 2 {
+            std::thread::yield_now();
+        }
+        runtime.shutdown_timeout(std::time::Duration::from_millis(100));
+        drop((hold, waiting));
+        assert!(comparisons.0.state.lock().at_work <= 1);
     }
 }
