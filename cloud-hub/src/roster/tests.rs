@@ -112,6 +112,14 @@ fn a_row_without_an_end_refuses_the_list_before_it_fills_the_memory() {
 }
 
 #[test]
+fn a_list_has_at_most_so_many_rows_however_short_they_are() {
+    let most = usize::try_from(MAX_ROWS).unwrap();
+    let list = |rows: usize| [b"external_id\n".as_slice(), &b"a\n".repeat(rows)].concat();
+    assert_eq!(opened(list(most), Format::Csv).unwrap().0.count(), MAX_ROWS);
+    assert!(refusal(list(most + 1), Format::Csv).contains("200000 rows"));
+}
+
+#[test]
 fn a_trailer_that_claims_millions_of_files_is_refused_before_room_is_made_for_them() {
     let plain = packed(&[("people.csv", LIST)]);
     let end = plain.windows(4).rposition(|four| four == b"PK\x05\x06").unwrap();

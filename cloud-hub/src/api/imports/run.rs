@@ -150,11 +150,14 @@ impl Import {
                     self.row(row, before, archive)
                 })
                 .collect();
-            // All of them to their ends: a row is never left half done.
-            for done in futures::future::join_all(work).await {
-                let row = done?;
-                counts.add(&row);
-                say(lines, report::line(&row)).await?;
+            // All of them to their ends: a row is never left half done, and what was done is told before the import ends for another.
+            let (done, cut) = apart(futures::future::join_all(work).await);
+            done.iter().for_each(|row| counts.add(row));
+            for row in &done {
+                say(lines, report::line(row)).await?;
+            }
+            if let Some(cut) = cut {
+                return Err(cut);
             }
         }
     }
@@ -204,6 +207,18 @@ fn entry(actor: &str, action: audit::Action, id: Uuid, detail: Value) -> audit::
     audit::Entry { actor, action, object_kind: "import", object_id: Some(id), detail }
 }
 
+/// What was done, in its order, and the first reason to end.
+fn apart<T, E>(results: Vec<Result<T, E>>) -> (Vec<T>, Option<E>) {
+    let (mut done, mut first) = (Vec::new(), None);
+    for result in results {
+        match result {
+            Ok(one) => done.push(one),
+            Err(error) => first = first.or(Some(error)),
+        }
+    }
+    (done, first)
+}
+
 /// On which line somebody with the same external id was before. Two rows about one person contradict one another, or say nothing new.
 fn twice(first_lines: &mut HashMap<String, u64>, row: &Row) -> Option<u64> {
     let id = external_id(row)?;
@@ -222,5 +237,16 @@ async fn say(lines: &mpsc::Sender<Result<Bytes, io::Error>>, line: Bytes) -> Res
     match tokio::time::timeout(UNREAD, lines.send(Ok(line))).await {
         Ok(Ok(())) => Ok(()),
         _ => Err(Cut::Unread),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::apart;
+
+    #[test]
+    fn rows_that_were_done_beside_one_that_ends_the_import_are_told() {
+        assert_eq!(apart(vec![Ok(1), Err("away"), Ok(3), Err("still away")]), (vec![1, 3], Some("away")));
+        assert_eq!(apart::<_, &str>(vec![Ok(1)]), (vec![1], None));
     }
 }
