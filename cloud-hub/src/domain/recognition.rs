@@ -4,7 +4,8 @@
 //! refusal the stage that refused, its code, and the score with what it had to reach. Deliberately absent: pictures, searching.
 
 use face_core::gallery::PersonId;
-use face_core::{Identification, OpenSetPolicy, Similarity};
+use face_core::liveness::{LivenessPolicy, judge_still};
+use face_core::{Identification, OpenSetPolicy, PassiveScores, Similarity};
 use wire_contract::Code;
 
 /// Why somebody was not recognised.
@@ -16,6 +17,31 @@ pub struct WhyNot {
     pub score: Option<f32>,
     /// What had to be reached.
     pub threshold: Option<f32>,
+}
+
+/// What a still photograph says of life. It never says that somebody lives.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StillLife {
+    /// How alive the less alive of both crops looks, in [0, 1]: what the verdict goes by.
+    pub score: f32,
+    /// Whether it is plainly an attack.
+    pub attack: bool,
+}
+
+impl StillLife {
+    /// What the passive model's scores of a photograph say.
+    #[must_use]
+    pub fn of(scores: PassiveScores) -> Self {
+        let attack = judge_still(scores, &LivenessPolicy::default()).is_some();
+        Self { score: scores.boxed.min(scores.square), attack }
+    }
+
+    /// Why a face is refused before anybody is looked for in it, if it is.
+    #[must_use]
+    pub fn refusal(self) -> Option<WhyNot> {
+        let threshold = Some(LivenessPolicy::default().still_attack_below);
+        self.attack.then_some(WhyNot { code: Code::LivenessFailed, score: Some(self.score), threshold })
+    }
 }
 
 /// Whether it is the person who it is said to be.

@@ -3,14 +3,13 @@
 //! Blocking work on the models; [`enroller`](super::enroller) gives it a thread. The same code as enrolment's and a door's, so that one picture
 //! gives one template everywhere.
 
-use face_core::liveness::{LivenessPolicy, judge_still};
 use face_core::quality::QualityGate;
 use face_core::{Detector as _, Embedding, LivenessModel as _, RgbImage};
 use face_runtime::{EnrolError, ExaminedFace, PhotoLimits, examine_face};
 use wire_contract::Code;
 
 use super::enroller::{Models, Refusal, photo_code, refusal_code};
-use crate::domain::recognition::WhyNot;
+use crate::domain::recognition::StillLife;
 use crate::metrics::recognition as measured;
 
 /// Faces of one photograph that are looked at closely, the largest first: a picture of a crowd is not to keep a worker.
@@ -28,24 +27,6 @@ pub enum NoFace {
 impl From<Refusal> for NoFace {
     fn from(refusal: Refusal) -> Self {
         Self::Hub(refusal)
-    }
-}
-
-/// What a still photograph says of life. It never says that somebody lives.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct StillLife {
-    /// How alive the less alive of both crops looks, in [0, 1]: what the verdict goes by.
-    pub score: f32,
-    /// Whether it is plainly an attack.
-    pub attack: bool,
-}
-
-impl StillLife {
-    /// Why a face is refused before anybody is looked for in it, if it is.
-    #[must_use]
-    pub fn refusal(self) -> Option<WhyNot> {
-        let threshold = Some(LivenessPolicy::default().still_attack_below);
-        self.attack.then_some(WhyNot { code: Code::LivenessFailed, score: Some(self.score), threshold })
     }
 }
 
@@ -95,9 +76,9 @@ pub fn life(models: &Models, limits: &PhotoLimits, bytes: &[u8]) -> Result<(Stil
 
 fn life_of(models: &Models, image: &RgbImage, face: &ExaminedFace) -> Result<StillLife, NoFace> {
     let scores = models.pack.live_scores(image, &face.face).map_err(model)?;
-    let attack = judge_still(scores, &LivenessPolicy::default()).is_some();
-    measured::liveness(attack);
-    Ok(StillLife { score: scores.boxed.min(scores.square), attack })
+    let life = StillLife::of(scores);
+    measured::liveness(life.attack);
+    Ok(life)
 }
 
 /// A face that can be compared.

@@ -24,9 +24,8 @@ use crate::api::openapi::{forms, texts};
 use crate::api::problem::ApiError;
 use crate::api::state::Api;
 use crate::domain::ids::PersonId;
-use crate::domain::recognition::{Identified, Verified, identified, verify as judge};
+use crate::domain::recognition::{Identified, StillLife, Verified, identified, verify as judge};
 use crate::recognition::Warm;
-use crate::recognition::faces::StillLife;
 use crate::store::audit::Action;
 
 /// People that one answer names at most.

@@ -35,7 +35,7 @@ pub(in crate::api) struct Rules {
     /// Its thresholds by the number of templates compared.
     pub(super) ladder: ThresholdLadder,
     /// How often the tenant's templates had changed when the request came.
-    pub(super) stamp: i64,
+    pub(in crate::api) stamp: i64,
 }
 
 impl Rules {

@@ -15,11 +15,12 @@ use crate::api::body::Fields;
 use crate::api::enrolments::RETRY_AFTER_SECONDS;
 use crate::api::problem::ApiError;
 use crate::api::state::Api;
+use crate::domain::recognition::StillLife;
 use crate::metrics::recognition::{self as measured, Pool};
 use crate::recognition::Warm;
 use crate::recognition::comparisons::NotCompared;
 use crate::recognition::enroller::Place;
-use crate::recognition::faces::{self, StillLife};
+use crate::recognition::faces;
 use crate::recognition::galleries::GalleryError;
 
 impl From<GalleryError> for ApiError {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use face_core::Embedding;
-use face_core::liveness::{LivenessPolicy, judge_still};
 use uuid::Uuid;
 use wire_contract::Code;
 
@@ -19,11 +18,10 @@ use crate::api::recognition::policy::Rules;
 use crate::api::state::Api;
 use crate::domain::ids::{PersonId, SessionId};
 use crate::domain::recognition::WhyNot;
-use crate::domain::session::life::{Judged, may_still_pass};
+use crate::domain::session::life::{Judged, Look, may_still_pass, no_attack, telling};
 use crate::domain::session::{Input, Kind, best, step};
 use crate::keys::{Decision, OpenedFrame, SessionState};
 use crate::recognition::enroller::{Models, Refusal, average};
-use crate::recognition::faces::StillLife;
 
 /// `POST /v1/sessions/{id}/complete`
 #[utoipa::path(
@@ -67,34 +65,23 @@ async fn authenticate(
     state: SessionState,
     opened: Vec<OpenedFrame>,
 ) -> Result<StateView, ApiError> {
-    let demanded = state.session.require_liveness;
-    let may_tell = |frame: &&OpenedFrame| !demanded || frame.look.is_some_and(|look| look.tells_who());
-    let telling: Vec<&OpenedFrame> = opened.iter().filter(may_tell).collect();
+    let looks: Vec<Option<Look>> = opened.iter().map(|frame| frame.look).collect();
+    let telling: Vec<&OpenedFrame> =
+        telling(state.session.require_liveness, &looks).into_iter().map(|place| &opened[place]).collect();
     let qualities: Vec<f32> = telling.iter().map(|frame| frame.quality).collect();
-    let chosen: Vec<&OpenedFrame> = best(&qualities).into_iter().map(|index| telling[index]).collect();
+    let chosen: Vec<&OpenedFrame> = best(&qualities).into_iter().map(|place| telling[place]).collect();
     let life = life(&state, &chosen);
     if let Some(why) = life.why_not.filter(may_still_pass) {
         let mut view = StateView::of(state, api.clock.now());
         view.undecided = Some(why.into());
         return Ok(view);
     }
-    let embeddings: Vec<(Embedding, f32)> =
-        chosen.iter().map(|frame| (frame.embedding.clone(), frame.quality)).collect();
-    let stored = match (life.why_not, average(models, &embeddings)) {
-        (Some(why), _) => Stored { why: Some(why.into()), ..Stored::default() },
-        (None, Err(_)) => {
-            let why = WhyNot { code: Code::PhotosDiffer, score: None, threshold: None };
-            Stored { why: Some(why.into()), ..Stored::default() }
-        }
-        (None, Ok((probe, _))) => {
-            let rules = Rules::of(api, caller).await?;
-            if telling.iter().any(|frame| frame.embedding.similarity(&probe) < rules.threshold(1)) {
-                // By the tenant's own rate: whoever answered is who is looked for, in every frame.
-                let why = WhyNot { code: Code::PhotosDiffer, score: None, threshold: None };
-                Stored { why: Some(why.into()), ..Stored::default() }
-            } else {
-                compared(api, caller, &rules, state.session.person_id, probe).await?
-            }
+    let stored = match life.why_not {
+        Some(why) => Stored { why: Some(why.into()), ..Stored::default() },
+        None => {
+            // Where life is demanded whoever answered is who is looked for, in every frame and not only in the best.
+            let shown = if state.session.require_liveness { &telling } else { &chosen };
+            identified_by(api, caller, models, state.session.person_id, (shown, &chosen)).await?
         }
     };
     let stored = Stored { liveness: life.score, ..stored };
@@ -110,28 +97,41 @@ async fn authenticate(
 
 /// What the frames say of life: what was demanded, or at least that the best of them are not plainly an attack.
 fn life(state: &SessionState, chosen: &[&OpenedFrame]) -> Judged {
-    let unavailable = WhyNot { code: Code::LivenessUnavailable, score: None, threshold: None };
-    if state.session.require_liveness {
-        // A demand without a prompt cannot be met.
-        let judged =
-            state.standing().map_or(Judged { score: None, why_not: Some(unavailable) }, |standing| standing.judged());
-        if judged.why_not.is_none() && chosen.is_empty() {
-            let why = WhyNot { code: Code::LivenessUndecided, score: None, threshold: None };
-            return Judged { why_not: Some(why), ..judged };
-        }
-        return judged;
+    if !state.session.require_liveness {
+        let looks: Vec<Option<Look>> = chosen.iter().map(|frame| frame.look).collect();
+        return no_attack(&looks);
     }
-    // A frame without scores is no frame without an attack.
-    let scores: Option<Vec<_>> = chosen.iter().map(|frame| frame.look?.passive).collect();
-    let Some(scores) = scores else {
-        return Judged { score: None, why_not: Some(unavailable) };
-    };
-    let lives = scores.into_iter().map(|scores| StillLife {
-        score: scores.boxed.min(scores.square),
-        attack: judge_still(scores, &LivenessPolicy::default()).is_some(),
-    });
-    let worst = lives.min_by(|a, b| a.score.total_cmp(&b.score));
-    Judged { score: worst.map(|life| life.score), why_not: worst.and_then(StillLife::refusal) }
+    let why = |code| Some(WhyNot { code, score: None, threshold: None });
+    match state.standing().map(|standing| standing.judged()) {
+        // A demand without a prompt cannot be met.
+        None => Judged { score: None, why_not: why(Code::LivenessUnavailable) },
+        Some(judged) if judged.why_not.is_none() && chosen.is_empty() => {
+            Judged { why_not: why(Code::LivenessUndecided), ..judged }
+        }
+        Some(judged) => judged,
+    }
+}
+
+/// Whose face the best frames show, if all that were `shown` are of one person by the tenant's own rate.
+async fn identified_by(
+    api: &Api,
+    caller: &Caller,
+    models: &Models,
+    person: Option<PersonId>,
+    (shown, chosen): (&[&OpenedFrame], &[&OpenedFrame]),
+) -> Result<Stored, ApiError> {
+    let embeddings: Vec<(Embedding, f32)> =
+        chosen.iter().map(|frame| (frame.embedding.clone(), frame.quality)).collect();
+    let rules = Rules::of(api, caller).await?;
+    let least = rules.threshold(1);
+    let probe = average(models, &embeddings).ok().map(|(probe, _)| probe);
+    match probe.filter(|probe| shown.iter().all(|frame| frame.embedding.similarity(probe) >= least)) {
+        Some(probe) => compared(api, caller, &rules, person, probe).await,
+        None => {
+            let why = WhyNot { code: Code::PhotosDiffer, score: None, threshold: None };
+            Ok(Stored { why: Some(why.into()), ..Stored::default() })
+        }
+    }
 }
 
 /// Whose face it is, by the tenant's thresholds and among its people as they are now.
@@ -142,7 +142,7 @@ async fn compared(
     person: Option<PersonId>,
     probe: Embedding,
 ) -> Result<Stored, ApiError> {
-    let gallery = api.galleries.of(caller.tenant, &rules.space).await?;
+    let gallery = api.galleries.of_stamp(caller.tenant, &rules.space, rules.stamp).await?;
     Ok(match person {
         Some(person) => {
             let verified = verified_in(api, gallery, rules, person, probe).await?;

@@ -24,6 +24,7 @@ use crate::api::problem::ApiError;
 use crate::api::recognition::input::enter;
 use crate::api::state::Api;
 use crate::domain::ids::SessionId;
+use crate::domain::session::life::taken;
 use crate::domain::session::{Input, step};
 use crate::keys::SessionState;
 use crate::recognition::enroller::Refusal;
@@ -110,12 +111,8 @@ fn timed(api: &Api, state: &SessionState, images: Vec<Bytes>, interval: u32, non
     let nonce = nonce.and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
     let prompt = session.prompt.filter(|prompt| nonce.as_deref() == Some(prompt.nonce.as_slice()));
     let wanted = state.standing().and_then(|standing| standing.wanted()).map(|(_, number)| number);
-    let count = images.len();
-    let later = |index: usize| u64::from(interval) * u64::try_from(count - 1 - index).unwrap_or(0);
-    // Never before one that came earlier, whatever the client says: what is older than the newest frame says nothing of life.
-    let newest = state.frames.iter().filter_map(|frame| frame.look).map(|look| look.at_ms + 1).max().unwrap_or(0);
-    let times =
-        (0_u64..).take(count).zip(0..count).map(|(place, index)| now.saturating_sub(later(index)).max(newest + place));
+    let newest = state.frames.iter().filter_map(|frame| frame.look).map(|look| look.at_ms).max();
+    let times = taken(now, images.len(), interval, newest);
     let sent = images.into_iter().zip(times).map(|(bytes, at_ms)| {
         let answers = prompt.is_some_and(|prompt| at_ms >= since(prompt.at));
         Sent { bytes, at_ms, prompt: wanted.filter(|_| answers) }

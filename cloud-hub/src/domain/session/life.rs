@@ -17,7 +17,7 @@ use face_core::liveness::{
 use face_core::{HeadPose, MonoTime, PassiveScores};
 use wire_contract::Code;
 
-use crate::domain::recognition::WhyNot;
+use crate::domain::recognition::{StillLife, WhyNot};
 
 /// What one frame showed of one and the same person.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,6 +46,39 @@ impl Look {
         let lives = self.passive.is_some_and(|scores| scores.mean() > LivenessPolicy::default().pass_above);
         lives && self.prompt.is_some()
     }
+}
+
+/// The frames that tell who it is: all of them, or where life is demanded those alone that prove it. Their places, in their order.
+#[must_use]
+pub fn telling(demanded: bool, looks: &[Option<Look>]) -> Vec<usize> {
+    let tells = |look: &Option<Look>| !demanded || look.is_some_and(|look| look.tells_who());
+    (0..looks.len()).filter(|place| tells(&looks[*place])).collect()
+}
+
+/// What frames say of life where no proof of it is demanded: at least that none is plainly an attack. One of which the model says
+/// nothing is not known to be none.
+#[must_use]
+pub fn no_attack(looks: &[Option<Look>]) -> Judged {
+    let scores: Option<Vec<PassiveScores>> = looks.iter().map(|look| look.and_then(|look| look.passive)).collect();
+    let lives = scores.unwrap_or_default().into_iter().map(StillLife::of);
+    let Some(worst) = lives.min_by(|a, b| a.score.total_cmp(&b.score)) else {
+        let unavailable = WhyNot { code: Code::LivenessUnavailable, score: None, threshold: None };
+        return Judged { score: None, why_not: Some(unavailable) };
+    };
+    Judged { score: Some(worst.score), why_not: worst.refusal() }
+}
+
+/// When frames were taken that came together: the last one now, the others `interval` milliseconds apart before it, but none
+/// before one that came earlier, whatever the client says: what is older than the `newest` frame says nothing of life.
+#[must_use]
+pub fn taken(now: u64, count: usize, interval: u32, newest: Option<u64>) -> Vec<u64> {
+    let (mut times, mut least) = (Vec::with_capacity(count), newest.map_or(0, |newest| newest + 1));
+    for after in (0..count as u64).rev() {
+        let at = now.saturating_sub(u64::from(interval) * after).max(least);
+        times.push(at);
+        least = at + 1;
+    }
+    times
 }
 
 /// A gap between frames counts as this at most: a window takes a longer one for another person, and here every frame is held
@@ -254,6 +287,24 @@ mod tests {
         let dim = PassiveScores { boxed: 0.3, square: 0.3 };
         assert!(!Look { passive: Some(dim), ..answer }.tells_who(), "a print between two frames");
         assert!(!Look { passive: None, ..answer }.tells_who());
+        let sent = [Some(Look { prompt: None, ..answer }), Some(answer), None, Some(answer)];
+        assert_eq!((telling(true, &sent), telling(false, &sent)), (vec![1, 3], vec![0, 1, 2, 3]));
+    }
+
+    #[test]
+    fn without_a_proof_of_life_every_frame_is_looked_at_for_an_attack() {
+        let mut story = Story::of(3, 0.9);
+        story.show(FRONTAL, OPEN, None);
+        let good = story.looks[0];
+        let of = |passive: Option<f32>| {
+            Some(Look { passive: passive.map(|score| PassiveScores { boxed: score, square: score }), ..good })
+        };
+        let code = |looks: &[Option<Look>]| no_attack(looks).why_not.map(|why| why.code);
+        assert_eq!(code(&[of(Some(0.9)), of(Some(0.8))]), None);
+        assert_eq!(code(&[of(Some(0.9)), of(Some(0.0))]), Some(Code::LivenessFailed));
+        for blind in [[of(Some(0.9)), of(None)].as_slice(), &[of(Some(0.9)), None], &[]] {
+            assert_eq!(code(blind), Some(Code::LivenessUnavailable), "{blind:?}");
+        }
     }
 
     #[test]
@@ -297,6 +348,20 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn no_frame_is_taken_before_another_that_came_earlier(
+            now in 0_u64..1_000_000, count in 0_usize..30, interval in 20_u32..2_000, newest in prop::option::of(0_u64..1_000_000),
+        ) {
+            let times = taken(now, count, interval, newest);
+            prop_assert_eq!(times.len(), count);
+            prop_assert!(times.windows(2).all(|two| two[0] < two[1]));
+            prop_assert!(times.first().is_none_or(|first| newest.is_none_or(|newest| *first > newest)));
+            // What is told of times after that is believed.
+            if count > 0 && newest.is_none_or(|newest| newest + 60_000 < now) && now > 60_000 {
+                prop_assert_eq!((times[0], times[count - 1]), (now - u64::from(interval) * (count as u64 - 1), now));
+            }
+        }
+
         /// A recording of all movements answers nothing unless it was made to the prompt that was shown.
         #[test]
         fn frames_that_saw_no_prompt_answer_none(seed: u64, movements in prop::collection::vec(0..4_usize, 0..12)) {
