@@ -191,11 +191,7 @@ pub(super) async fn renew(
     let overlap = rotation.overlap_s.map_or(OVERLAP, |seconds| Duration::seconds(seconds.into()));
     let longest = MAX_OVERLAP.whole_seconds();
     Checks::default().that(overlap <= MAX_OVERLAP, "/overlap_s", &format!("must be at most {longest}")).done()?;
-    if let Some(giver) = giver {
-        let old = api.db.tenant(tenant, move |tx| Box::pin(credentials::get(tx, key))).await?;
-        within(old.grant.permissions(), giver)?;
-    }
-    let rotated = api.custody.rotate_api_key(tenant, key, api.clock.now() + overlap, actor).await?;
+    let rotated = api.custody.rotate_api_key(tenant, key, api.clock.now() + overlap, giver, actor).await?;
     let secret = rotated.key.secret_text().to_string();
     Ok(CreatedView { id: rotated.key.id.0, secret, old_ends_at: Some(rotated.old_ends_at.into()) })
 }
@@ -299,8 +295,6 @@ pub(super) async fn revoke(
     caller: Caller,
     Path(id): Path<Uuid>,
 ) -> Result<StatusCode, ApiError> {
-    let key = api.db.tenant(caller.tenant, move |tx| Box::pin(credentials::get(tx, ApiKeyId(id)))).await?;
-    within(key.grant.permissions(), caller.permissions)?;
-    api.custody.revoke_api_key(caller.tenant, ApiKeyId(id), &caller.actor()).await?;
+    api.custody.revoke_api_key(caller.tenant, ApiKeyId(id), Some(caller.permissions), &caller.actor()).await?;
     Ok(StatusCode::NO_CONTENT)
 }

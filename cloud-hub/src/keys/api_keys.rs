@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 
 use super::custody::log;
 use super::recognised::Known;
+use super::users::within;
 use super::{Custody, KeysError};
 use crate::domain::api_key::ApiKey;
 use crate::domain::ids::{ApiKeyId, TenantId};
@@ -88,6 +89,7 @@ impl Custody {
         tenant: TenantId,
         old: ApiKeyId,
         old_ends_at: OffsetDateTime,
+        giver: Option<Permissions>,
         actor: &str,
     ) -> Result<Rotated, KeysError> {
         let now = self.clock.now();
@@ -103,6 +105,7 @@ impl Custody {
         self.db
             .tenant(tenant, move |tx| {
                 Box::pin(async move {
+                    within(credentials::get(tx, old).await?.grant.permissions(), giver)?;
                     credentials::create(tx, &row).await?;
                     if !credentials::replace(tx, old, new, old_ends_at, now).await? {
                         return Err(StoreError::NotFound { what: "api key", id: old.0 }.into());
@@ -115,12 +118,19 @@ impl Custody {
         Ok(Rotated { key, old_ends_at })
     }
 
-    /// Ends a key at once.
-    pub async fn revoke_api_key(&self, tenant: TenantId, key: ApiKeyId, actor: &str) -> Result<(), KeysError> {
+    /// Ends a key at once, if it allows no more than the giver may.
+    pub async fn revoke_api_key(
+        &self,
+        tenant: TenantId,
+        key: ApiKeyId,
+        giver: Option<Permissions>,
+        actor: &str,
+    ) -> Result<(), KeysError> {
         let (now, actor) = (self.clock.now(), actor.to_owned());
         self.db
             .tenant(tenant, move |tx| {
                 Box::pin(async move {
+                    within(credentials::get(tx, key).await?.grant.permissions(), giver)?;
                     credentials::revoke(tx, key, now).await?;
                     log(tx, &actor, Action::ApiKeyRevoke, "api_key", key.0, json!({})).await
                 })

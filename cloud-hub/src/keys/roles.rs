@@ -8,7 +8,6 @@ use super::users::within;
 use super::{Custody, KeysError};
 use crate::domain::ids::{RoleId, TenantId};
 use crate::domain::permission::{Permission, Permissions};
-use crate::domain::role::GivenRole;
 use crate::store::audit::Action;
 use crate::store::roles::{self, OwnRole};
 use crate::store::{StoreError, TenantTx};
@@ -53,7 +52,7 @@ impl Custody {
         };
         let made = self.db.tenant(tenant, move |tx| {
             Box::pin(async move {
-                within(&GivenRole::from(role.clone()), giver)?;
+                within(role.permissions, giver)?;
                 roles::create(tx, &role).await?;
                 log(tx, &actor, Action::RoleCreate, "role", role.id.0, told(&role)).await?;
                 Ok::<_, KeysError>(role)
@@ -75,7 +74,7 @@ impl Custody {
         let changed = self.db.tenant(tenant, move |tx| {
             Box::pin(async move {
                 let before = held(tx, &named).await?;
-                within(&GivenRole::from(before.clone()), giver)?;
+                within(before.permissions, giver)?;
                 let role = OwnRole {
                     name: wanted.name.unwrap_or_else(|| before.name.clone()),
                     description: wanted.description.unwrap_or_else(|| before.description.clone()),
@@ -83,7 +82,7 @@ impl Custody {
                     changed_at: now,
                     ..before
                 };
-                within(&GivenRole::from(role.clone()), giver)?;
+                within(role.permissions, giver)?;
                 roles::change(tx, &role).await?;
                 log(tx, &actor, Action::RoleChange, "role", role.id.0, told(&role)).await?;
                 Ok::<_, KeysError>(role)
@@ -106,7 +105,7 @@ impl Custody {
         let deleted = self.db.tenant(tenant, move |tx| {
             Box::pin(async move {
                 let role = held(tx, &named).await?;
-                within(&GivenRole::from(role.clone()), giver)?;
+                within(role.permissions, giver)?;
                 let (users, keys) = roles::in_use(tx, role.id, now).await?;
                 if users + keys > 0 {
                     return Ok(RoleDeleted::InUse(users, keys));

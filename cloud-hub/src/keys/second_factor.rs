@@ -200,7 +200,7 @@ impl Custody {
         let (now, actor) = (self.clock.now(), actor.to_owned());
         let taken = self.db.tenant(tenant, move |tx| {
             Box::pin(async move {
-                within(&users::lock(tx, user).await?.role, giver)?;
+                within(users::lock(tx, user).await?.role.permissions, giver)?;
                 if !second_factors::remove(tx, user).await? {
                     return Ok(false);
                 }

@@ -74,9 +74,9 @@ fn view(keys: &TenantKeys, user: User) -> Result<UserView, KeysError> {
     })
 }
 
-/// Whether a giver (`None`: the operator of the machine) may decide over what has this role.
-pub(super) fn within(role: &GivenRole, giver: Option<Permissions>) -> Result<(), KeysError> {
-    let beyond = giver.map(|giver| role.permissions.beyond(giver)).unwrap_or_default();
+/// Whether a giver (`None`: the operator of the machine) may decide over what may do this.
+pub(super) fn within(may: Permissions, giver: Option<Permissions>) -> Result<(), KeysError> {
+    let beyond = giver.map(|giver| may.beyond(giver)).unwrap_or_default();
     if beyond == Permissions::default() { Ok(()) } else { Err(KeysError::Beyond(beyond)) }
 }
 
@@ -127,7 +127,7 @@ impl Custody {
         self.db
             .tenant(tenant, move |tx| {
                 Box::pin(async move {
-                    within(&users::lock(tx, user).await?.role, giver)?;
+                    within(users::lock(tx, user).await?.role.permissions, giver)?;
                     users::invite(tx, user, invitation).await?;
                     logins::revoke_all(tx, user, None, now).await?;
                     log(tx, &actor, Action::UserInvite, "user", user.0, json!({})).await
@@ -166,11 +166,14 @@ impl Custody {
             Proved::Wrong => return Ok(PasswordChange::Wrong),
             Proved::Locked(until) => return Ok(PasswordChange::Locked(until)),
         };
-        // A password alone does not forgive wrong codes: whoever has it and not the app could go on guessing.
-        if !user.totp {
-            let index = user.login_index;
-            self.db.tenant(tenant, move |tx| Box::pin(async move { logins::forgive(tx, &index).await })).await?;
-        }
+        let (index, totp) = (user.login_index, user.totp);
+        let right = self.db.tenant(tenant, move |tx| {
+            Box::pin(async move {
+                // A password alone does not forgive wrong codes: whoever has it and not the app could go on guessing.
+                if totp { logins::take_back(tx, &index).await } else { logins::forgive(tx, &index).await }
+            })
+        });
+        right.await?;
         let was = (user.password, user.invitation.map(|invitation| invitation.mac));
         let done = self.store_password(tenant, id, Some(was), new, Some(who), of_user(id)).await?;
         Ok(if done { PasswordChange::Done } else { PasswordChange::Wrong })
@@ -231,9 +234,9 @@ impl Custody {
                 Box::pin(async move {
                     // Locked: of two changes at once the second must not undo the first with what it read before.
                     let found = users::lock(tx, user).await?;
-                    within(&found.role, giver)?;
+                    within(found.role.permissions, giver)?;
                     let (role, state) = (role.unwrap_or(found.role), state.unwrap_or(found.state));
-                    within(&role, giver)?;
+                    within(role.permissions, giver)?;
                     users::change(tx, user, role.which, state).await?;
                     if state == State::Disabled {
                         logins::revoke_all(tx, user, None, now).await?;
@@ -259,7 +262,7 @@ impl Custody {
         self.db
             .tenant(tenant, move |tx| {
                 Box::pin(async move {
-                    within(&users::lock(tx, user).await?.role, giver)?;
+                    within(users::lock(tx, user).await?.role.permissions, giver)?;
                     users::delete(tx, user).await?;
                     log(tx, &actor, Action::UserDelete, "user", user.0, json!({})).await
                 })

@@ -84,6 +84,19 @@ pub async fn forgive(tx: &mut TenantTx, index: &[u8]) -> Result<(), StoreError> 
     Ok(())
 }
 
+/// Takes back the attempt that was just counted, and the lock that it led to; those before it stay.
+pub async fn take_back(tx: &mut TenantTx, index: &[u8]) -> Result<(), StoreError> {
+    let tenant = tx.tenant_uuid();
+    for statement in [
+        "DELETE FROM login_attempt WHERE tenant_id = $1 AND login_index = $2 AND failures = 1",
+        // Nobody is let try while a name is locked, so that the lock there is can only be this attempt's.
+        "UPDATE login_attempt SET failures = failures - 1, locked_until = NULL WHERE tenant_id = $1 AND login_index = $2",
+    ] {
+        sqlx::query(statement).bind(tenant).bind(index).execute(tx.conn()).await?;
+    }
+    Ok(())
+}
+
 /// A log-in to be stored.
 #[derive(Clone, Copy, Debug)]
 pub struct NewLogin {

@@ -40,7 +40,7 @@ async fn an_api_key_opens_its_own_tenant_until_it_is_revoked() {
     let mut wrong = ApiKey { id: key.id, secret: key.secret.clone() };
     wrong.secret[31] ^= 1;
     assert_eq!(hub.custody.recognise(&wrong).await.unwrap(), None);
-    hub.custody.revoke_api_key(tenant, key.id, "test").await.unwrap();
+    hub.custody.revoke_api_key(tenant, key.id, None, "test").await.unwrap();
     assert_eq!(hub.custody.recognise(&key).await.unwrap(), None);
 }
 
@@ -91,7 +91,7 @@ async fn a_rotated_key_works_beside_the_new_one_for_a_while() {
         .await
         .unwrap();
     let until = now + Duration::HOUR;
-    let rotated = hub.custody.rotate_api_key(tenant, old.id, until, "test").await.unwrap();
+    let rotated = hub.custody.rotate_api_key(tenant, old.id, until, None, "test").await.unwrap();
     let new = rotated.key;
     assert!(old.secret != new.secret && rotated.old_ends_at == until);
     let found = hub.custody.recognise(&new).await.unwrap().unwrap();
@@ -100,7 +100,7 @@ async fn a_rotated_key_works_beside_the_new_one_for_a_while() {
     assert_eq!(at(&hub, until).recognise(&old).await.unwrap(), None);
     assert!(at(&hub, until).recognise(&new).await.unwrap().is_some());
     // A chain has one living end.
-    let again = hub.custody.rotate_api_key(tenant, old.id, until, "test").await;
+    let again = hub.custody.rotate_api_key(tenant, old.id, until, None, "test").await;
     assert!(matches!(again, Err(KeysError::Store(StoreError::NotFound { .. }))));
     let rows = hub.db.tenant(tenant, |tx| Box::pin(credentials::list(tx))).await.unwrap();
     assert_eq!(rows.len(), 2, "what was refused left nothing behind");
@@ -112,7 +112,7 @@ async fn a_rotated_key_works_beside_the_new_one_for_a_while() {
         .create_api_key(tenant, WantedApiKey { expires_at: Some(soon), ..WantedApiKey::of("short", owner()) }, "test")
         .await
         .unwrap();
-    let rotated = hub.custody.rotate_api_key(tenant, short.id, until, "test").await.unwrap();
+    let rotated = hub.custody.rotate_api_key(tenant, short.id, until, None, "test").await.unwrap();
     assert!((rotated.old_ends_at - soon).abs() < Duration::SECOND);
 }
 
@@ -128,7 +128,7 @@ async fn a_key_that_one_hub_revokes_ends_at_the_other_within_five_seconds() {
     for custody in [&hub.custody, &other] {
         assert!(custody.recognise(&key).await.unwrap().is_some());
     }
-    hub.custody.revoke_api_key(tenant, key.id, "test").await.unwrap();
+    hub.custody.revoke_api_key(tenant, key.id, None, "test").await.unwrap();
     assert_eq!(hub.custody.recognise(&key).await.unwrap(), None, "where it was revoked, at once");
     let begun = std::time::Instant::now();
     // It is asked all the time, so that nothing but its age ends what the other one believes.

@@ -217,6 +217,6 @@ async fn a_change_of_a_role_holds_on_the_other_hub_within_five_seconds() {
     // Nobody has it once the key has ended; until then it stays.
     let deleted = async || hub.custody.delete_role(tenant, "reception", None, "test").await.unwrap();
     assert_eq!(deleted().await, RoleDeleted::InUse(0, 1));
-    hub.custody.revoke_api_key(tenant, key.id, "test").await.unwrap();
+    hub.custody.revoke_api_key(tenant, key.id, None, "test").await.unwrap();
     assert_eq!(deleted().await, RoleDeleted::Yes);
 }

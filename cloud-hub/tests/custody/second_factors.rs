@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cloud_hub::clock::Clock;
 use cloud_hub::domain::ids::TenantId;
 use cloud_hub::domain::permission::Role;
-use cloud_hub::keys::{Confirmed, Custody, Entered, LoggedIn, Proof, Removed};
+use cloud_hub::keys::{Confirmed, Custody, Entered, LoggedIn, PasswordChange, Proof, Removed};
 use cloud_hub::store::logins::Kind;
 use data_encoding::BASE32_NOPAD;
 use ring::hmac;
@@ -121,6 +121,24 @@ async fn wrong_codes_lock_the_name_and_the_password_alone_forgives_none() {
     assert!(matches!(ada.log_in(64, Some(&ada.code(2))).await, Entered::Locked(_)), "not even the right one");
     // After its time the right one opens, and forgives.
     assert!(matches!(ada.log_in(140, Some(&ada.code(4))).await, Entered::In(_)));
+    // Another password is chosen with the one before alone: it is no failure, and forgives none either.
+    for _ in 0..6 {
+        let changed = ada.at(140).change_password(ada.session, password(), password()).await.unwrap();
+        assert_eq!(changed, PasswordChange::Done);
+    }
+    for seconds in 141..145 {
+        assert!(matches!(ada.log_in(seconds, Some("nonsense")).await, Entered::CodeNeeded { shown: true }));
+    }
+    let changed = ada.at(145).change_password(ada.session, password(), password()).await.unwrap();
+    assert_eq!(changed, PasswordChange::Done);
+    assert!(matches!(ada.log_in(146, Some("nonsense")).await, Entered::CodeNeeded { shown: true }));
+    assert!(matches!(ada.log_in(147, Some(&ada.code(4))).await, Entered::Locked(_)), "the fifth counted");
+    // Once the lock has ended, the right password leads to no longer one.
+    for _ in 0..2 {
+        let changed = ada.at(210).change_password(ada.session, password(), password()).await.unwrap();
+        assert_eq!(changed, PasswordChange::Done);
+    }
+    let ada = Ada::new().await;
     // Being without it takes both, each counted.
     let remove = async |seconds, typed: &str, code: String| {
         let (typed, code) = (Zeroizing::new(typed.to_owned()), Zeroizing::new(code));

@@ -114,6 +114,19 @@ async fn nobody_makes_gives_or_changes_a_role_above_their_own() {
     // Nor over whoever has it.
     hub.call(&owner, Method::PATCH, &eve, Some(json!({ "role": "mighty" }))).await;
     refused(Method::DELETE, &eve, None).await;
+    // Nor over keys: whoever may end some may not end those that allow more.
+    hub.made(&owner, "/v1/roles", json!({ "name": "locksmith", "permissions": ["api_keys:write"] })).await;
+    let (locksmith_id, locksmith) = key(&hub, &owner, "locksmith").await;
+    let (above, _) = key(&hub, &owner, "owner").await;
+    for (method, path) in
+        [(Method::DELETE, format!("/v1/api-keys/{above}")), (Method::POST, format!("/v1/api-keys/{above}/rotate"))]
+    {
+        let (status, problem) = hub.call(&locksmith, method, &path, Some(json!({}))).await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{path}: {problem}");
+    }
+    assert_eq!(hub.get(&owner, &format!("/v1/api-keys/{above}")).await["revoked_at"], Value::Null);
+    let own = format!("/v1/api-keys/{locksmith_id}");
+    assert_eq!(hub.call(&locksmith, Method::DELETE, &own, None).await.0, StatusCode::NO_CONTENT);
     // The program's own stay as they are, whoever asks.
     for (method, body) in [(Method::PATCH, Some(json!({ "description": "x" }))), (Method::DELETE, None)] {
         assert_eq!(hub.call(&owner, method, "/v1/roles/auditor", body).await.0, StatusCode::CONFLICT);
