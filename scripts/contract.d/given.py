@@ -73,7 +73,7 @@ def by_user(make):
 
 def confirm_totp(hub):
     bearer = hub_of.of_user(hub.logged_in())
-    secret = hub.must("POST", "/v1/me/totp", authorization=bearer)["secret"]
+    secret = hub.must("POST", "/v1/me/totp", {"password": hub_of.PASSWORD}, authorization=bearer)["secret"]
     return [request(body={"code": hub_of.code(secret)}, authorization=bearer)]
 
 
@@ -163,7 +163,7 @@ GIVEN = {
     "get_me": by_user(lambda hub: {}),
     "log_out": by_user(lambda hub: {}),
     "change_my_password": by_user(lambda hub: {"body": {"old_password": hub_of.PASSWORD, "new_password": "horse battery staple"}}),
-    "begin_totp": by_user(lambda hub: {}),
+    "begin_totp": by_user(lambda hub: {"body": {"password": hub_of.PASSWORD}}),
     "confirm_totp": confirm_totp,
     "remove_totp": remove_totp,
     "get_site": of(SITE),

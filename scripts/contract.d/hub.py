@@ -146,7 +146,7 @@ class Hub:
         """A user with a second factor: their id, an `Authorization`, the secret."""
         user, login = self.user()
         bearer = of_user(self.logged_in(login))
-        secret = self.must("POST", "/v1/me/totp", authorization=bearer)["secret"]
+        secret = self.must("POST", "/v1/me/totp", {"password": PASSWORD}, authorization=bearer)["secret"]
         self.must("POST", "/v1/me/totp/confirm", {"code": code(secret)}, authorization=bearer)
         return user, bearer, secret
 

@@ -17,8 +17,22 @@ use super::me::user;
 use super::openapi::texts;
 use super::problem::ApiError;
 use super::state::Api;
-use crate::keys::{Confirmed, Removed};
+use crate::keys::{Beginning, Confirmed, Removed};
 use crate::store::second_factors;
+
+/// Who sets a second factor up.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = TotpBeginning)]
+pub(super) struct Proof {
+    #[schema(max_length = 512)]
+    password: String,
+}
+
+impl Fields for Proof {
+    const KNOWN: &'static [&'static str] = &["password"];
+    const REQUIRED: &'static [&'static str] = Self::KNOWN;
+}
 
 /// A secret for an authenticator app, shown once.
 #[derive(Serialize, ToSchema)]
@@ -82,6 +96,8 @@ impl Fields for Policy {
     const REQUIRED: &'static [&'static str] = Self::KNOWN;
 }
 
+const NOT_THE_PASSWORD: &str = "is not the present password";
+
 /// Nothing of this is for a cache.
 fn once(view: impl Serialize) -> Response {
     let mut response = axum::Json(view).into_response();
@@ -93,17 +109,28 @@ fn once(view: impl Serialize) -> Response {
 #[utoipa::path(
     post, path = "/v1/me/totp", operation_id = "begin_totp", tag = "log-in",
     summary = "Begin to set up a second factor",
-    description = "It counts once a code of it was shown (`POST /v1/me/totp/confirm`). Begun once more, the secret before is good for nothing.",
+    description = "It counts once a code of it was shown (`POST /v1/me/totp/confirm`). Begun once more, the secret before is good for nothing. Wrong passwords count as at the log-in.",
+    request_body = Proof,
     responses(
         (status = 200, description = "The secret, shown once", body = SecretView),
         (status = 409, description = "`conflict`: there is one that counts."),
+        (status = 422, description = "`invalid_field`: the password is not that one."),
+        (status = 429, description = "`rate_limited`: too much was wrong."),
     ),
 )]
-pub(super) async fn begin(State(api): State<Arc<Api>>, caller: Caller) -> Result<Response, ApiError> {
-    let begun = api.custody.begin_totp(user(&caller)?).await?;
-    let begun =
-        begun.ok_or_else(|| ApiError::because(Code::Conflict, "there is a second factor: take it off first"))?;
-    Ok(once(SecretView { secret: begun.secret.to_string(), uri: begun.uri.to_string() }))
+pub(super) async fn begin(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Json(asked): Json<Proof>,
+) -> Result<Response, ApiError> {
+    match api.custody.begin_totp(user(&caller)?, Zeroizing::new(asked.password)).await? {
+        Beginning::Begun(begun) => {
+            Ok(once(SecretView { secret: begun.secret.to_string(), uri: begun.uri.to_string() }))
+        }
+        Beginning::There => Err(ApiError::because(Code::Conflict, "there is a second factor: take it off first")),
+        Beginning::WrongPassword => Err(ApiError::field("/password", Code::InvalidField, NOT_THE_PASSWORD)),
+        Beginning::Locked(until) => Err(locked(until, api.clock.now())),
+    }
 }
 
 /// `POST /v1/me/totp/confirm`
@@ -161,7 +188,7 @@ pub(super) async fn remove(
     match api.custody.remove_totp(user(&caller)?, password, code).await? {
         Removed::Yes => Ok(StatusCode::NO_CONTENT),
         Removed::NotThere => Err(ApiError::because(Code::Conflict, "there is no second factor")),
-        Removed::WrongPassword => wrong("/password", "is not the present password"),
+        Removed::WrongPassword => wrong("/password", NOT_THE_PASSWORD),
         Removed::WrongCode => wrong("/code", "is wrong, or was used before"),
         Removed::Locked(until) => Err(locked(until, api.clock.now())),
     }

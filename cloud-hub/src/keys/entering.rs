@@ -126,6 +126,18 @@ impl Custody {
         Ok(if fits { Proved::Right(Box::new(user)) } else { Proved::Wrong })
     }
 
+    /// Settles an attempt that took the password alone. It does not forgive wrong codes: whoever has the password and not the app
+    /// could go on guessing.
+    pub(super) async fn password_was_right(&self, tenant: TenantId, user: &users::User) -> Result<(), KeysError> {
+        let (index, totp) = (user.login_index.clone(), user.totp);
+        let settled = self.db.tenant(tenant, move |tx| {
+            Box::pin(async move {
+                if totp { logins::take_back(tx, &index).await } else { logins::forgive(tx, &index).await }
+            })
+        });
+        Ok(settled.await?)
+    }
+
     /// Lets in whoever knew the password, if their second factor, where they have one, is passed too. Failures are forgiven only
     /// then: otherwise the password alone would forgive wrong codes.
     async fn enter(

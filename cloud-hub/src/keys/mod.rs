@@ -60,7 +60,7 @@ pub use logins::{Granted, LoggedIn, Refreshed};
 pub use opener::{Opener, stand_in_leaf};
 pub use restored::{BEAT, Raised};
 pub use roles::{RoleDeleted, WantedRole};
-pub use second_factor::{Begun, Confirmed, Removed};
+pub use second_factor::{Beginning, Begun, Confirmed, Removed};
 pub use sessions::{Decision, JoinedSession, OpenedFrame, OpenedSession, SessionState, WantedSession};
 pub use signing::{SigningKey, id_of as signing_key_id};
 pub use snapshots::{Ready, Snapshots};

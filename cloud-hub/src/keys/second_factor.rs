@@ -31,6 +31,18 @@ pub struct Begun {
     pub uri: Zeroizing<String>,
 }
 
+/// What became of the wish for a second factor.
+pub enum Beginning {
+    /// It is begun, and counts once a code of it was shown.
+    Begun(Begun),
+    /// There is one that counts.
+    There,
+    /// The password is another one.
+    WrongPassword,
+    /// Too many were wrong: nothing is looked at until then.
+    Locked(OffsetDateTime),
+}
+
 /// What became of a code that was to let a second factor count.
 pub enum Confirmed {
     /// It counts; these are its recovery codes.
@@ -100,8 +112,14 @@ pub(super) async fn pass(
 }
 
 impl Custody {
-    /// Begins a second factor for a user who has none; `None` if they have one that counts.
-    pub async fn begin_totp(&self, who: LoggedIn) -> Result<Option<Begun>, KeysError> {
+    /// Begins a second factor for a user who has none and knows their password: whoever came by a log-in and not by the password
+    /// must not shut its owner out.
+    pub async fn begin_totp(&self, who: LoggedIn, password: Zeroizing<String>) -> Result<Beginning, KeysError> {
+        match self.prove(who, password).await? {
+            Proved::Right(user) => self.password_was_right(who.tenant, &user).await?,
+            Proved::Wrong => return Ok(Beginning::WrongPassword),
+            Proved::Locked(until) => return Ok(Beginning::Locked(until)),
+        }
         let (keyring, id, now) = (Arc::clone(&self.keyring), who.user, self.clock.now());
         let secret = random::<SECRET>()?;
         let kept = secret.clone();
@@ -115,9 +133,11 @@ impl Custody {
                 Ok::<_, KeysError>(Some(keys.open_login(id, &user.login_sealed)?))
             })
         });
-        Ok(begun.await?.map(|login| Begun {
-            secret: Zeroizing::new(totp::secret_text(&secret)),
-            uri: Zeroizing::new(totp::uri(&login, &secret)),
+        Ok(begun.await?.map_or(Beginning::There, |login| {
+            Beginning::Begun(Begun {
+                secret: Zeroizing::new(totp::secret_text(&secret)),
+                uri: Zeroizing::new(totp::uri(&login, &secret)),
+            })
         }))
     }
 

@@ -166,14 +166,7 @@ impl Custody {
             Proved::Wrong => return Ok(PasswordChange::Wrong),
             Proved::Locked(until) => return Ok(PasswordChange::Locked(until)),
         };
-        let (index, totp) = (user.login_index, user.totp);
-        let right = self.db.tenant(tenant, move |tx| {
-            Box::pin(async move {
-                // A password alone does not forgive wrong codes: whoever has it and not the app could go on guessing.
-                if totp { logins::take_back(tx, &index).await } else { logins::forgive(tx, &index).await }
-            })
-        });
-        right.await?;
+        self.password_was_right(tenant, &user).await?;
         let was = (user.password, user.invitation.map(|invitation| invitation.mac));
         let done = self.store_password(tenant, id, Some(was), new, Some(who), of_user(id)).await?;
         Ok(if done { PasswordChange::Done } else { PasswordChange::Wrong })

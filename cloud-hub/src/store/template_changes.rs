@@ -22,14 +22,15 @@ pub async fn stamp_with_far(tx: &mut TenantTx) -> Result<(i64, String), StoreErr
     Ok(sqlx::query_as(statement).bind(tenant).fetch_one(tx.conn()).await?)
 }
 
-/// Makes one row of many; the sum stays. Of two hubs at once the second waits, and finds those rows gone.
+/// Makes one row of many; the sum stays. Rows that a change folds at this moment are left to it: nobody waits for anybody.
 pub async fn fold(tx: &mut TenantTx) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();
     sqlx::query(
         "WITH gone AS (
              DELETE FROM template_change WHERE tenant_id = $1 AND id IN (
                  SELECT id FROM template_change
-                 WHERE tenant_id = $1 AND (SELECT count(*) FROM template_change WHERE tenant_id = $1) >= $2)
+                 WHERE tenant_id = $1 AND (SELECT count(*) FROM template_change WHERE tenant_id = $1) >= $2
+                 FOR UPDATE SKIP LOCKED)
              RETURNING changes)
          INSERT INTO template_change (tenant_id, changes) SELECT $1, sum(changes) FROM gone HAVING count(*) > 0",
     )

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cloud_hub::clock::Clock;
 use cloud_hub::domain::ids::TenantId;
 use cloud_hub::domain::permission::Role;
-use cloud_hub::keys::{Confirmed, Custody, Entered, LoggedIn, PasswordChange, Proof, Removed};
+use cloud_hub::keys::{Beginning, Confirmed, Custody, Entered, LoggedIn, PasswordChange, Proof, Removed};
 use cloud_hub::store::logins::Kind;
 use data_encoding::BASE32_NOPAD;
 use ring::hmac;
@@ -52,14 +52,18 @@ impl Ada {
             panic!("no second factor yet")
         };
         let session = first.recognise_cookie(&granted.secret).await.unwrap().unwrap();
-        let begun = first.begin_totp(session).await.unwrap().unwrap();
+        let wrong = first.begin_totp(session, Zeroizing::new(String::from("something else!"))).await.unwrap();
+        assert!(matches!(wrong, Beginning::WrongPassword));
+        let Beginning::Begun(begun) = first.begin_totp(session, password()).await.unwrap() else {
+            panic!("there is none yet")
+        };
         let secret = begun.secret.to_string();
         let step = now.unix_timestamp() / 30;
         assert!(matches!(first.confirm_totp(session, &code(&secret, step + 3)).await.unwrap(), Confirmed::Wrong));
         let Confirmed::Yes(recovery) = first.confirm_totp(session, &code(&secret, step)).await.unwrap() else {
             panic!("a code of now")
         };
-        assert!(first.begin_totp(session).await.unwrap().is_none(), "it counts");
+        assert!(matches!(first.begin_totp(session, password()).await.unwrap(), Beginning::There));
         Self { hub, tenant, now, secret, recovery, session }
     }
 

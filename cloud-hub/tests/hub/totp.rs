@@ -28,7 +28,7 @@ async fn with_code(hub: &Hub, tenant: &Tenant, login: &str, code: &str) -> (Stat
 
 /// Sets up a second factor; its secret and its recovery codes.
 async fn set_up(hub: &Hub, who: &Tenant) -> (String, Vec<String>) {
-    let (status, begun) = hub.call(who, Method::POST, "/v1/me/totp", None).await;
+    let (status, begun) = hub.call(who, Method::POST, "/v1/me/totp", Some(json!({ "password": PASSWORD }))).await;
     assert_eq!(status, StatusCode::OK, "{begun}");
     let secret = begun["secret"].as_str().unwrap().to_owned();
     assert!(begun["uri"].as_str().unwrap().contains(&format!("secret={secret}")), "{begun}");
@@ -52,13 +52,17 @@ async fn a_log_in_takes_a_code_once_there_is_a_second_factor() {
     let id = user(&hub, &tenant, "ada", "operator").await;
     let (one, other) = (log_in(&hub, &tenant, "ada").await, log_in(&hub, &tenant, "ada").await);
     let ada = bearer(&tenant, &one);
+    // A log-in that somebody came by sets none up for its owner.
+    let (status, problem) =
+        hub.call(&ada, Method::POST, "/v1/me/totp", Some(json!({ "password": "something else!" }))).await;
+    assert_eq!((status, &problem["errors"][0]["pointer"]), (StatusCode::UNPROCESSABLE_ENTITY, &json!("/password")));
     let (secret, recovery) = set_up(&hub, &ada).await;
     assert_eq!(recovery.len(), 10);
     // What was made without it ends; this one goes on.
     let me = hub.get(&ada, "/v1/me").await;
     assert_eq!((&me["recovery_codes_left"], &me["user"]["totp"]), (&json!(10), &json!(true)));
     assert_eq!(hub.call(&bearer(&tenant, &other), Method::GET, "/v1/me", None).await.0, StatusCode::UNAUTHORIZED);
-    let (status, problem) = hub.call(&ada, Method::POST, "/v1/me/totp", None).await;
+    let (status, problem) = hub.call(&ada, Method::POST, "/v1/me/totp", Some(json!({ "password": PASSWORD }))).await;
     assert_eq!(status, StatusCode::CONFLICT, "{problem}");
     // The password alone is told what is missing; a wrong password is told nothing of it.
     let (status, problem) = post(&hub, "/v1/login", words(&tenant, "ada", PASSWORD)).await;

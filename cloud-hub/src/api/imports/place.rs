@@ -11,13 +11,14 @@ use axum::body::Body;
 use futures::StreamExt as _;
 use parking_lot::Mutex;
 use tokio::io::AsyncWriteExt as _;
+use tokio::time::Instant;
 use wire_contract::Code;
 
 use crate::api::problem::ApiError;
 use crate::domain::ids::TenantId;
 
-/// Whoever sends nothing for so long has gone.
-const SILENCE: Duration = Duration::from_secs(30);
+/// A file comes at a least rate, so that nobody keeps others from importing by sending slowly.
+const LEAST: Rate = Rate { bytes: 1 << 20, every: Duration::from_secs(30) };
 /// When to ask again while others import.
 const RETRY_AFTER_SECONDS: u32 = 5;
 
@@ -30,6 +31,13 @@ pub struct ImportLimits {
     pub max_bytes: u64,
     /// Where files are while they are imported.
     pub dir: PathBuf,
+}
+
+/// So many bytes in each stretch of such a length.
+#[derive(Clone, Copy)]
+struct Rate {
+    bytes: u64,
+    every: Duration,
 }
 
 /// The imports of a hub.
@@ -81,6 +89,10 @@ impl Imports {
 
     /// Takes a file whole. It has no name, so that nothing is left of it when the import ends, however it ends.
     pub(super) async fn take(&self, body: Body) -> Result<File, ApiError> {
+        self.take_at(LEAST, body).await
+    }
+
+    async fn take_at(&self, least: Rate, body: Body) -> Result<File, ApiError> {
         let failed = |error: io::Error| {
             tracing::error!(event = "import_not_kept", dir = %self.limits.dir.display(), %error, "the file of an import cannot be kept");
             ApiError::because(Code::Unavailable, "the hub cannot keep the file: its log says why")
@@ -92,9 +104,19 @@ impl Imports {
         let file = file.await.map_err(|error| ApiError::internal(&error))?.map_err(failed)?;
         let mut file = tokio::fs::File::from_std(file);
         let (mut chunks, mut total) = (body.into_data_stream(), 0_u64);
+        let (mut until, mut wanted) = (Instant::now() + least.every, least.bytes);
         loop {
-            let next = tokio::time::timeout(SILENCE, chunks.next()).await;
-            let Some(chunk) = next.map_err(|_| ApiError::of(Code::Timeout))? else { break };
+            let Ok(next) = tokio::time::timeout_at(until, chunks.next()).await else {
+                if total < wanted {
+                    let (bytes, seconds) = (least.bytes, least.every.as_secs());
+                    let detail =
+                        format!("the file came too slowly, less than {bytes} bytes in {seconds} s: send it in parts");
+                    return Err(ApiError::because(Code::Timeout, detail));
+                }
+                (until, wanted) = (until + least.every, total + least.bytes);
+                continue;
+            };
+            let Some(chunk) = next else { break };
             let chunk =
                 chunk.map_err(|_| ApiError::because(Code::InvalidRequest, "the file broke off before its end"))?;
             total += chunk.len() as u64;
@@ -112,4 +134,37 @@ impl Imports {
 fn make_dir(dir: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Bytes;
+    use futures::stream;
+
+    use super::*;
+
+    /// A file that comes in such pieces, with such a rest before each.
+    fn body(pieces: usize, bytes: usize, rest: Duration) -> Body {
+        let piece = move |number: usize| async move {
+            if number == pieces {
+                return None;
+            }
+            tokio::time::sleep(rest).await;
+            Some((Ok::<_, io::Error>(Bytes::from(vec![0; bytes])), number + 1))
+        };
+        Body::from_stream(stream::unfold(0, piece))
+    }
+
+    #[tokio::test]
+    async fn a_file_comes_at_a_least_rate() {
+        let dir = tempfile::tempdir().unwrap();
+        let imports = Imports::new(ImportLimits { at_once: 2, max_bytes: 1 << 30, dir: dir.path().join("imports") });
+        let least = Rate { bytes: 1 << 20, every: Duration::from_secs(2) };
+        // It may take as long as it likes, and rest.
+        let file = imports.take_at(least, body(5, 2 << 20, Duration::from_secs(1))).await.unwrap();
+        assert_eq!(file.metadata().unwrap().len(), 10 << 20);
+        // Something all the time is not enough.
+        let slow = imports.take_at(least, body(usize::MAX, 1_000, Duration::from_millis(20))).await.unwrap_err();
+        assert_eq!(slow.code(), Code::Timeout);
+    }
 }
