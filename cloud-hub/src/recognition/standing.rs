@@ -38,8 +38,7 @@ impl Standings {
     pub async fn of(&self, tenant: TenantId) -> Result<Standing, StoreError> {
         let reads = Arc::clone(self.reads.lock().entry(tenant).or_default());
         let read = async || {
-            let read = self.db.tenant(tenant, |tx| Box::pin(template_changes::stamp_with_far(tx)));
-            read.await.map(|(stamp, far)| Standing { far, stamp })
+            template_changes::stamp_with_far(&self.db, tenant).await.map(|(stamp, far)| Standing { far, stamp })
         };
         let standing = reads.shared(read).await;
         let mut all = self.reads.lock();

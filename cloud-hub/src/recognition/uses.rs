@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 
+use futures::FutureExt as _;
+use futures::stream::{FuturesUnordered, StreamExt as _};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -15,8 +17,10 @@ use crate::store::{Database, audit};
 
 /// Entries that wait to be written; a caller that finds no room waits for it.
 const WAITING: usize = 1_024;
-/// Entries written at once.
+/// Entries written together.
 const TOGETHER: usize = 256;
+/// Writes at once: the second is on its way to the disk while the first waits for it.
+const AT_ONCE: usize = 2;
 
 /// A use of recognition.
 #[derive(Debug)]
@@ -72,14 +76,25 @@ impl Uses {
 impl Writer {
     /// Writes until `stop`; who waits then has no answer.
     pub async fn run(mut self, stop: CancellationToken) {
-        let mut together = Vec::with_capacity(TOGETHER);
-        while let Some(1..) = stop.run_until_cancelled(self.inbox.recv_many(&mut together, TOGETHER)).await {
-            let mut of_tenants: HashMap<TenantId, Vec<Waiting>> = HashMap::new();
-            for waiting in together.drain(..) {
-                of_tenants.entry(waiting.noted.tenant).or_default().push(waiting);
+        let mut under_way = FuturesUnordered::new();
+        loop {
+            let mut together = Vec::new();
+            tokio::select! {
+                () = stop.cancelled() => return,
+                Some(()) = under_way.next(), if !under_way.is_empty() => {}
+                more = self.inbox.recv_many(&mut together, TOGETHER), if under_way.len() < AT_ONCE => {
+                    if more == 0 {
+                        return;
+                    }
+                    let mut of_tenants: HashMap<TenantId, Vec<Waiting>> = HashMap::new();
+                    for waiting in together {
+                        of_tenants.entry(waiting.noted.tenant).or_default().push(waiting);
+                    }
+                    let db = &self.db;
+                    let written = of_tenants.into_iter().map(|(tenant, waiting)| write(db, tenant, waiting));
+                    under_way.push(futures::future::join_all(written).map(drop));
+                }
             }
-            let written = of_tenants.into_iter().map(|(tenant, waiting)| write(&self.db, tenant, waiting));
-            futures::future::join_all(written).await;
         }
     }
 }
@@ -87,22 +102,17 @@ impl Writer {
 /// Writes a tenant's entries, and tells those who wait. Whoever is not told has no entry.
 async fn write(db: &Database, tenant: TenantId, waiting: Vec<Waiting>) {
     let (noted, done): (Vec<Use>, Vec<_>) = waiting.into_iter().map(|waiting| (waiting.noted, waiting.done)).unzip();
-    let written = db.tenant(tenant, move |tx| {
-        Box::pin(async move {
-            let entries: Vec<audit::Entry<'_>> = noted
-                .iter()
-                .map(|noted| audit::Entry {
-                    actor: &noted.actor,
-                    action: noted.action,
-                    object_kind: if noted.person.is_some() { "person" } else { "tenant" },
-                    object_id: noted.person,
-                    detail: noted.detail.clone(),
-                })
-                .collect();
-            audit::write_all(tx, &entries).await
+    let entries: Vec<audit::Entry<'_>> = noted
+        .iter()
+        .map(|noted| audit::Entry {
+            actor: &noted.actor,
+            action: noted.action,
+            object_kind: if noted.person.is_some() { "person" } else { "tenant" },
+            object_id: noted.person,
+            detail: noted.detail.clone(),
         })
-    });
-    match written.await {
+        .collect();
+    match audit::write_alone(db, tenant, &entries).await {
         Ok(()) => {
             for done in done {
                 // Who no longer waits has left; the entry stays.

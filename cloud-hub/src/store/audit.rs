@@ -7,10 +7,13 @@ pub mod reading;
 pub mod sealing;
 
 use serde_json::Value;
+use sqlx::postgres::{PgArguments, Postgres};
+use sqlx::query::Query;
 use uuid::Uuid;
 
-use super::{StoreError, TenantTx};
+use super::{Database, StoreError, TenantTx};
 pub use crate::domain::audit::action::Action;
+use crate::domain::ids::TenantId;
 
 /// Who did what to which thing.
 #[derive(Clone, Debug)]
@@ -34,19 +37,27 @@ pub async fn write(tx: &mut TenantTx, entry: Entry<'_>) -> Result<(), StoreError
 
 /// Writes entries.
 pub async fn write_all(tx: &mut TenantTx, entries: &[Entry<'_>]) -> Result<(), StoreError> {
-    let tenant = tx.tenant_uuid();
-    sqlx::query(
-        "INSERT INTO audit_entry (tenant_id, id, actor, action, object_kind, object_id, detail)
-         SELECT $1, e.* FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::uuid[], $7::jsonb[]) AS e",
-    )
-    .bind(tenant)
-    .bind(entries.iter().map(|_| Uuid::new_v4()).collect::<Vec<_>>())
-    .bind(entries.iter().map(|entry| entry.actor).collect::<Vec<_>>())
-    .bind(entries.iter().map(|entry| entry.action.as_str()).collect::<Vec<_>>())
-    .bind(entries.iter().map(|entry| entry.object_kind).collect::<Vec<_>>())
-    .bind(entries.iter().map(|entry| entry.object_id).collect::<Vec<_>>())
-    .bind(entries.iter().map(|entry| &entry.detail).collect::<Vec<_>>())
-    .execute(tx.conn())
-    .await?;
+    let statement = "INSERT INTO audit_entry (tenant_id, id, actor, action, object_kind, object_id, detail)
+         SELECT $1, e.* FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::uuid[], $7::jsonb[]) AS e";
+    bound(statement, tx.tenant(), entries).execute(tx.conn()).await?;
     Ok(())
+}
+
+/// Writes entries that tell of nothing in the database: they are a transaction of their own, of one round trip.
+pub async fn write_alone(db: &Database, tenant: TenantId, entries: &[Entry<'_>]) -> Result<(), StoreError> {
+    let statement = "INSERT INTO audit_entry (tenant_id, id, actor, action, object_kind, object_id, detail)
+         SELECT $1, e.* FROM (SELECT set_config('lintel.tenant', $1::text, true)) AS first,
+              unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::uuid[], $7::jsonb[]) AS e";
+    db.run_alone(bound(statement, tenant, entries)).await
+}
+
+fn bound(statement: &'static str, tenant: TenantId, entries: &[Entry<'_>]) -> Query<'static, Postgres, PgArguments> {
+    sqlx::query(statement)
+        .bind(tenant.0)
+        .bind(entries.iter().map(|_| Uuid::new_v4()).collect::<Vec<_>>())
+        .bind(entries.iter().map(|entry| entry.actor.to_owned()).collect::<Vec<_>>())
+        .bind(entries.iter().map(|entry| entry.action.as_str()).collect::<Vec<_>>())
+        .bind(entries.iter().map(|entry| entry.object_kind).collect::<Vec<_>>())
+        .bind(entries.iter().map(|entry| entry.object_id).collect::<Vec<_>>())
+        .bind(entries.iter().map(|entry| entry.detail.clone()).collect::<Vec<_>>())
 }

@@ -1,6 +1,9 @@
 //! How often a tenant's templates and anchors have changed: what an index in memory is compared with.
 
-use super::{StoreError, TenantTx};
+use sqlx::Row as _;
+
+use super::{Database, StoreError, TenantTx};
+use crate::domain::ids::TenantId;
 
 /// From so many rows on they are folded into one.
 const FOLD_FROM: i64 = 64;
@@ -14,12 +17,11 @@ pub async fn stamp(tx: &mut TenantTx) -> Result<i64, StoreError> {
 }
 
 /// The same together with the tenant's false accept rate.
-pub async fn stamp_with_far(tx: &mut TenantTx) -> Result<(i64, String), StoreError> {
-    let tenant = tx.tenant_uuid();
-    let statement =
-        "SELECT (SELECT coalesce(sum(changes), 0)::bigint FROM template_change WHERE tenant_id = $1), match_far
-                     FROM tenant WHERE tenant_id = $1";
-    Ok(sqlx::query_as(statement).bind(tenant).fetch_one(tx.conn()).await?)
+pub async fn stamp_with_far(db: &Database, tenant: TenantId) -> Result<(i64, String), StoreError> {
+    let statement = "SELECT (SELECT coalesce(sum(changes), 0)::bigint FROM template_change WHERE tenant_id = tenant.tenant_id), match_far
+         FROM tenant WHERE tenant_id = current_setting('lintel.tenant')::uuid";
+    let row = db.read_row(tenant, statement).await?;
+    Ok((row.try_get(0)?, row.try_get(1)?))
 }
 
 /// Makes one row of many; the sum stays. Rows that a change folds at this moment are left to it: nobody waits for anybody.
