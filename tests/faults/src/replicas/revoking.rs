@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use futures::StreamExt as _;
+use futures::future::try_join_all;
 use reqwest::{Method, StatusCode};
 use system_tests::bench::percentile;
 
@@ -29,6 +30,9 @@ const WATCHED_ON: Duration = Duration::from_millis(2_600);
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(8);
 /// Under way at once.
 const AT_ONCE: usize = 8;
+/// Devices that are revoked at each hub at the same moment, and a number that none of the others has.
+const AT_EACH: u64 = 3;
+const FIRST_OF_THESE: u64 = 1_000_000;
 /// The lists of the broker are written right behind the answer.
 const LISTED_WITHIN: Duration = Duration::from_secs(2);
 
@@ -101,7 +105,7 @@ pub async fn campaign(pair: &Pair, count: u64, tally: &mut Tally) -> Result<()> 
         }
     }
     drop(under_way);
-    both_at_once(&maker, count.div_ceil(20), tally).await
+    both_at_once(&maker, count.div_ceil(10), tally).await
 }
 
 /// The control: another hub that believes what it knows for a minute. How often the checker finds that it was late.
@@ -233,24 +237,37 @@ async fn ended(streams: Streams, begun: Instant) -> Result<Option<Duration>> {
     Ok(Some(last))
 }
 
-/// Two devices are revoked at the same moment, one at each hub: both write the broker's lists, and neither may take back what the other
-/// has written.
+/// Devices are revoked at the same moment at both hubs: both write the broker's lists, and neither may take back what the other has
+/// written.
 async fn both_at_once(maker: &Maker<'_>, rounds: u64, tally: &mut Tally) -> Result<()> {
     for round in 0..rounds {
-        let name = |which: Which| 1_000_000 + round * 2 + which as u64;
-        let (one, two) = tokio::try_join!(maker.make(Kind::Device, name(0), 0), maker.make(Kind::Device, name(1), 1))?;
-        let listed =
-            |device: &Credential| anyhow::Ok(maker.pair.broker_file("devices.acl")?.contains(device.subject()));
-        ensure!(listed(&one)? && listed(&two)?, "a device that was claimed is not on the broker's list");
-        tokio::try_join!(maker.take_away(&one, 0), maker.take_away(&two, 1))?;
+        let numbers = (0..AT_EACH * 2).map(|number| FIRST_OF_THESE + round * AT_EACH * 2 + number);
+        let made = numbers.map(|number| maker.make(Kind::Device, number, hub_of(number)));
+        let devices = try_join_all(made).await?;
+        // That they are there is what taking them off proves.
+        let missing = still_listed(maker, &devices, false)?;
+        tally.require(missing.is_empty(), || format!("claimed at once, and not on the broker's list: {missing:?}"));
+        let taken = devices.iter().enumerate().map(|(number, device)| maker.take_away(device, number % 2));
+        try_join_all(taken).await?;
         let begun = now();
-        while (listed(&one)? || listed(&two)?) && begun.elapsed() < LISTED_WITHIN {
+        while !still_listed(maker, &devices, true)?.is_empty() && begun.elapsed() < LISTED_WITHIN {
             tokio::time::sleep(ASK_EVERY).await;
         }
-        let (one, two) = (listed(&one)?, listed(&two)?);
-        tally.add("revoked_at_once", 2);
-        tally.require(!one && !two, || format!("revoked at once, and on the broker's list still: {one}, {two}"));
+        let listed = still_listed(maker, &devices, true)?;
+        tally.add("revoked_at_once", devices.len() as u64);
+        tally.require(listed.is_empty(), || format!("revoked at once, and on the broker's list still: {listed:?}"));
         tally.raise("off_the_list_ms_longest", milliseconds(begun.elapsed()));
     }
     Ok(())
+}
+
+fn hub_of(number: u64) -> Which {
+    usize::from(number % 2 == 1)
+}
+
+/// Which of them the broker's list names, or does not.
+fn still_listed(maker: &Maker<'_>, devices: &[Credential], named: bool) -> Result<Vec<String>> {
+    let list = maker.pair.broker_file("devices.acl")?;
+    let ids = devices.iter().map(|device| device.subject().to_owned());
+    Ok(ids.filter(|id| list.contains(id) == named).collect())
 }
