@@ -73,7 +73,8 @@ impl<'a> Gallery<'a> {
         let elsewhere = other(at);
         let person = self.enrol(at, 0, &format!("comes-{round}")).await?;
         let found = self.identified(elsewhere, 0).await?;
-        tally.require(found["person_id"] == json!(person), || format!("enrolled at hub {at}, not known: {found}"));
+        let known = found["person_id"] == json!(person) && found["compared"] == json!(2);
+        tally.require(known, || format!("enrolled at hub {at}, not known: {found}"));
         // Who is found is shown with the name of now.
         let (path, name) = (format!("/v1/people/{person}"), format!("renamed {round}"));
         let url = format!("{}{path}", self.pair.url(at));

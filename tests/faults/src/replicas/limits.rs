@@ -17,7 +17,7 @@ use crate::outcome::Tally;
 
 /// What the tenants may ask in an hour.
 const AN_HOUR: u32 = 7_200;
-/// Of these at once: a tenth, as docs/guides/limits.md has it.
+/// Of these at once: a tenth.
 const BURST: f64 = AN_HOUR as f64 / 10.0;
 const A_SECOND: f64 = AN_HOUR as f64 / 3_600.0;
 /// How long they ask on when there is no room left.
