@@ -253,7 +253,6 @@ impl Credential {
     }
 
     /// A request with it.
-    #[must_use]
     pub fn request(&self, pair: &Pair, to: Which, method: Method, path: &str) -> reqwest::RequestBuilder {
         let client = self.client.as_ref().unwrap_or_else(|| pair.client(to));
         let mut sent = client.request(method, format!("{}{path}", pair.url(to)));

@@ -3,7 +3,6 @@
 //! In: the hubs, and how often. Out: how long each was accepted still, where it was taken away and at the other one. Promised: at the other
 //! one within [`BOUND`], where it was taken away not once more, and nowhere again after the first refusal.
 
-use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -70,7 +69,7 @@ struct Seen {
     streams_ended: Option<Option<Duration>>,
 }
 
-/// Takes away `count` of all kinds, one hub after the other; returns how long each was accepted at the other one.
+/// Takes away `count` of all kinds, at one hub and the other in turn.
 pub async fn campaign(pair: &Pair, count: u64, tally: &mut Tally) -> Result<()> {
     let maker = Maker::new(pair).await?;
     let mut under_way = futures::stream::iter(0..count)
@@ -80,28 +79,21 @@ pub async fn campaign(pair: &Pair, count: u64, tally: &mut Tally) -> Result<()> 
         })
         .buffer_unordered(AT_ONCE);
     let (mut elsewhere, mut here) = (Vec::new(), Vec::new());
-    let mut longest: BTreeMap<String, u64> = BTreeMap::new();
     while let Some(seen) = under_way.next().await {
         let seen = seen?;
         tally.injected += 1;
         judge(&seen, tally);
-        let milliseconds = |duration: Duration| duration.as_secs_f64() * 1e3;
-        here.extend(seen.here.map(milliseconds));
+        here.extend(seen.here.map(|took| took.as_secs_f64()));
         let streams = seen.streams_ended.flatten();
         if let Some(last) = seen.elsewhere.max(streams) {
-            elsewhere.push(milliseconds(last));
-            let name = format!("{:?}_ms_longest", seen.kind).to_lowercase();
-            let longest = longest.entry(name).or_default();
-            *longest = (*longest).max(super::milliseconds(last));
+            elsewhere.push(last.as_secs_f64());
+            tally.raise(&format!("{:?}_ms_longest", seen.kind).to_lowercase(), milliseconds(last));
         }
-    }
-    for (name, value) in longest {
-        tally.figure(&name, value);
     }
     for (name, values) in [("elsewhere", &elsewhere), ("here", &here)] {
         for share in [50, 95, 100] {
-            let figure = percentile(values, share).map(f64::round);
-            tally.figure(&format!("{name}_ms_p{share}"), figure.context("nothing was refused")?);
+            let value = percentile(values, share).context("nothing was refused")?;
+            tally.figure(&format!("{name}_ms_p{share}"), milliseconds(Duration::from_secs_f64(value)));
         }
     }
     drop(under_way);
