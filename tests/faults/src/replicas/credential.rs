@@ -74,6 +74,8 @@ pub enum Shown {
     Accepted,
     /// It does not.
     Refused,
+    /// The hub has too much to do to say so.
+    Untold,
 }
 
 /// A tenant that has something of everything made for it.
@@ -248,6 +250,7 @@ impl Credential {
         match status {
             StatusCode::OK => Ok(Shown::Accepted),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Ok(Shown::Refused),
+            StatusCode::SERVICE_UNAVAILABLE => Ok(Shown::Untold),
             other => bail!("{:?} at hub {to}: {other} {answer}", self.kind),
         }
     }

@@ -181,7 +181,8 @@ async fn watch(
         };
         match (shown, watched.refused) {
             (Shown::Refused, None) => watched.refused = Some(now()),
-            (Shown::Refused, Some(_)) => {}
+            // Neither let in nor shut out; whoever is never told is never refused.
+            (Shown::Refused, Some(_)) | (Shown::Untold, _) => {}
             (Shown::Accepted, refused) => {
                 watched.accepted = Some(sent);
                 watched.again += u64::from(refused.is_some());

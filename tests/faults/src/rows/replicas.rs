@@ -5,7 +5,7 @@ use anyhow::Result;
 
 use crate::lab::Lab;
 use crate::outcome::{Control, Tally, Verdict};
-use crate::replicas::{Pair, caches, limits, revoking, sessions, streams};
+use crate::replicas::{BOTH, Pair, caches, limits, revoking, sessions, streams};
 use crate::row::{Need, Row};
 
 /// The row. Its count is that of keys, log-ins, tokens and certificates that are taken away.
@@ -44,6 +44,9 @@ fn replicas(lab: &mut Lab) -> Result<Verdict> {
         let (streams, events) = if long { (STREAMS.0, EVENTS.0) } else { (STREAMS.1, EVENTS.1) };
         let forgotten = streams::measure(&mut pair, streams, events, tally)?;
         let apart = limits::measure(&mut pair, tally)?;
+        for which in BOTH {
+            tally.add("database_unavailable", pair.busy(which)?.len() as u64);
+        }
         control = Control::of("believed_for_a_minute", believed)
             .and("ended_twice", ended_twice)
             .and("old_answers", old_answers)
