@@ -372,3 +372,22 @@ async fn positions_of_the_feed_follow_the_order_of_commit() {
     positions.sort();
     assert_eq!(positions, (1..=20).map(Cursor).collect::<Vec<_>>());
 }
+
+#[tokio::test]
+async fn of_two_hubs_one_at_a_time_writes_the_brokers_lists() {
+    if skipped("of_two_hubs_one_at_a_time_writes_the_brokers_lists") {
+        return;
+    }
+    let hub = TestHub::start().await;
+    let turn = hub.db.lists_turn().await.unwrap();
+    let (other, soon) = (hub.db.clone(), Duration::from_millis(300));
+    let mut waiting = tokio::spawn(async move { other.lists_turn().await.map(drop) });
+    assert!(tokio::time::timeout(soon, &mut waiting).await.is_err(), "both write at once");
+    drop(turn);
+    waiting.await.unwrap().unwrap();
+    // One that stands still in the middle of it keeps nobody from it for long.
+    let _stands_still = hub.db.lists_turn().await.unwrap();
+    let begun = std::time::Instant::now();
+    let _next = hub.db.lists_turn().await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+}

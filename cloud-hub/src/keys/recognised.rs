@@ -1,7 +1,7 @@
 //! Who was recognised lately, so that a busy caller does not ask the database twice a request.
 //!
-//! What is remembered holds for two seconds, and no longer than a key or a log-in itself: one that another hub ends, ends here
-//! within that time. Whatever this hub changes is forgotten at once.
+//! What is remembered holds for two seconds from when the database was asked, however long it took to answer, and no longer than a key or
+//! a log-in itself: one that another hub ends, ends here within that time. Whatever this hub changes is forgotten at once.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -55,8 +55,16 @@ impl Belief for Known {
 }
 
 struct Held<K, V> {
+    /// With when the database was asked.
     known: HashMap<K, (V, Instant)>,
     /// Grows with everything that is forgotten, so that what was read before is not remembered after.
+    forgotten: u64,
+}
+
+/// When the database was asked, and how much had been forgotten by then.
+#[derive(Clone, Copy)]
+pub(super) struct Ticket {
+    asked: Instant,
     forgotten: u64,
 }
 
@@ -82,32 +90,32 @@ impl<K: Copy + Eq + Hash, V: Belief> Believed<K, V> {
     /// What is still believed at `now`.
     pub(super) fn get(&self, id: K, now: OffsetDateTime) -> Option<V> {
         let held = self.0.lock();
-        let found = held.known.get(&id).filter(|(known, read)| {
+        let found = held.known.get(&id).filter(|(known, asked)| {
             let ended = known.ends_at().is_some_and(|end| end <= now);
-            read.elapsed() < BELIEVED && !ended
+            asked.elapsed() < BELIEVED && !ended
         });
         looked_up(V::CACHE, found.is_some());
         found.map(|(known, _)| *known)
     }
 
     /// To be asked before the database is, and given to [`Believed::remember`].
-    pub(super) fn ticket(&self) -> u64 {
-        self.0.lock().forgotten
+    pub(super) fn ticket(&self) -> Ticket {
+        Ticket { asked: Instant::now(), forgotten: self.0.lock().forgotten }
     }
 
     /// Remembers what the database said, unless something was forgotten since the ticket was taken.
-    pub(super) fn remember(&self, id: K, known: V, ticket: u64) {
+    pub(super) fn remember(&self, id: K, known: V, ticket: Ticket) {
         let mut held = self.0.lock();
-        if held.forgotten != ticket {
+        if held.forgotten != ticket.forgotten {
             return;
         }
         if held.known.len() >= MAX_KNOWN {
-            held.known.retain(|_, (_, read)| read.elapsed() < BELIEVED);
+            held.known.retain(|_, (_, asked)| asked.elapsed() < BELIEVED);
             if held.known.len() >= MAX_KNOWN {
                 held.known.clear();
             }
         }
-        held.known.insert(id, (known, Instant::now()));
+        held.known.insert(id, (known, ticket.asked));
     }
 
     /// Forgets everything of a tenant: something of it has changed.
@@ -161,6 +169,17 @@ mod tests {
         keys.forget(TenantId(Uuid::from_u128(7)));
         keys.remember(id(1), known(7, None), ticket);
         assert!(keys.get(id(1), now).is_none());
+    }
+
+    #[test]
+    fn what_a_slow_database_said_is_not_believed_for_longer() {
+        let (keys, now) = (KnownKeys::default(), OffsetDateTime::UNIX_EPOCH);
+        for (key, took) in [(1, Duration::ZERO), (2, BELIEVED)] {
+            let asked = keys.ticket();
+            let ticket = Ticket { asked: asked.asked.checked_sub(took).unwrap(), ..asked };
+            keys.remember(id(key), known(1, None), ticket);
+        }
+        assert!(keys.get(id(1), now).is_some() && keys.get(id(2), now).is_none());
     }
 
     #[test]

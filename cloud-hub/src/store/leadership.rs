@@ -1,11 +1,12 @@
 //! Which of several hubs on one database does what only one may do at a time.
 //!
-//! An advisory lock of Postgres, held by a session of its own: it is free again when that session ends, however its hub did.
+//! An advisory lock of Postgres, held by a session of its own: it is free again when that session ends, however its hub did. What takes
+//! a moment and every hub does in its turn, the broker's lists, has one that ends with its transaction.
 //! Deliberately absent: fencing. A leader whose session was cut goes on for the moment until it notices; what it does then
 //! must be harmless when another does it too.
 
-use sqlx::Connection as _;
-use sqlx::postgres::PgConnection;
+use sqlx::postgres::{PgConnection, Postgres};
+use sqlx::{Connection as _, Transaction};
 
 use super::{Database, StoreError};
 
@@ -13,6 +14,17 @@ use super::{Database, StoreError};
 const LOCK: i64 = 0x6c69_6e74_656c_0001;
 /// That of whoever seals the audit, which needs no broker and so may be another hub.
 const SEALER_LOCK: i64 = 0x6c69_6e74_656c_0002;
+
+/// That of whoever writes the broker's lists.
+const LISTS_LOCK: i64 = 0x6c69_6e74_656c_0003;
+/// Writing them takes milliseconds: a hub that stands still in the middle of it keeps nobody from revoking a device for longer.
+const LISTS_HELD_FOR: &str = "SET LOCAL idle_in_transaction_session_timeout = '4s'";
+
+/// While it is there no other hub writes the broker's lists.
+#[derive(Debug)]
+pub struct ListsTurn {
+    _until_dropped: Transaction<'static, Postgres>,
+}
 
 /// A session that may come to lead, or leads.
 #[derive(Debug)]
@@ -25,6 +37,15 @@ impl Database {
     pub async fn candidate(&self) -> Result<Candidate, StoreError> {
         let options = self.pool().connect_options();
         Ok(Candidate { connection: PgConnection::connect_with(&options).await? })
+    }
+
+    /// Waits for this hub's turn to write the broker's lists. Whoever has it reads what they are made of, so that a list never takes the
+    /// place of a newer one.
+    pub async fn lists_turn(&self) -> Result<ListsTurn, StoreError> {
+        let mut tx = self.pool().begin().await?;
+        sqlx::query(LISTS_HELD_FOR).execute(&mut *tx).await?;
+        sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(LISTS_LOCK).execute(&mut *tx).await?;
+        Ok(ListsTurn { _until_dropped: tx })
     }
 }
 

@@ -24,7 +24,8 @@ pub(super) struct Broker {
     pub(super) access: Option<AccessFile>,
     /// Whose devices Home Assistants hear of: each claim and revocation changes what such a consumer may read.
     pub(super) home: HomeSettings,
-    /// One writer at a time: of two claims at once the later list must be the one that stays.
+    /// One writer of this hub at a time: of two claims at once the later list must be the one that stays. Among hubs that is
+    /// [`Database::lists_turn`]'s; those who wait here take up no connection.
     pub(super) writing: tokio::sync::Mutex<()>,
 }
 
@@ -32,6 +33,7 @@ impl Broker {
     async fn write(&self) -> Result<(), BrokerError> {
         let Some(file) = &self.access else { return Ok(()) };
         let _one_at_a_time = self.writing.lock().await;
+        let _turn = self.db.lists_turn().await.map_err(|error| BrokerError(Box::new(error)))?;
         // Read inside the lock: the lists must not be older than those they replace.
         let lines = publish::access_lines(&self.db).await.map_err(|error| BrokerError(Box::new(error)))?;
         let previous = file.revocations();
@@ -45,6 +47,7 @@ impl Broker {
     async fn write_consumers(&self) -> Result<(), BrokerError> {
         let Some(file) = self.access.clone() else { return Ok(()) };
         let _one_at_a_time = self.writing.lock().await;
+        let _turn = self.db.lists_turn().await.map_err(|error| BrokerError(Box::new(error)))?;
         let made = publish::consumer_files(&self.db, &self.home).await.map_err(|error| BrokerError(Box::new(error)))?;
         let replaced = tokio::task::spawn_blocking(move || file.replace_consumers(&made.passwords, &made.access)).await;
         replaced.map_err(|error| BrokerError(Box::new(error)))?.map_err(|error| BrokerError(Box::new(error)))

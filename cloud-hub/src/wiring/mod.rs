@@ -225,6 +225,8 @@ async fn lay_foundation(config: &Config, clock: &Clock, layout: &Layout, listen:
     let public_url = public_url(config, listen)?;
     let names = server_names(config, &public_url, listen);
     let identity = pki.server("broker", &names, clock.now())?;
+    // Another hub may be writing the lists of a broker that is theirs together.
+    let turn = if config.embedded.enabled { None } else { Some(db.lists_turn().await?) };
     // A broker of others may hold the list that lies there; the hub's own starts without one.
     let previous = config.broker.crl_file.get().and_then(|path| std::fs::read_to_string(path).ok());
     let certificates = BrokerCertificates {
@@ -238,6 +240,7 @@ async fn lay_foundation(config: &Config, clock: &Clock, layout: &Layout, listen:
         consumers: publish::consumer_files(&db, &home_settings(config)).await?,
     };
     let broker = BrokerPart::start(config, certificates, registered).await?;
+    drop(turn);
     Ok(Foundation { database, db, custody, pki, public_url, names, broker })
 }
 

@@ -12,6 +12,7 @@
 //! - [`work`]: what the durability rows have the stores do meanwhile, and how they judge what is left.
 //! - [`line`]: hub, fleet and the network between them, for the rows of the line.
 //! - [`isolation`]: two tenants of one hub, one of which has something of everything.
+//! - [`replicas`]: two hubs on one database, broker and store of limits.
 //! - [`chain`]: an audit and somebody with all rights over its database.
 //! - [`sim`]: the way of events as a game by seed; [`replay`]: orders and wishes that are delivered again.
 //!
@@ -29,6 +30,7 @@ pub mod line;
 pub mod outcome;
 pub mod race;
 pub mod replay;
+pub mod replicas;
 pub mod rig;
 pub mod row;
 pub mod rows;

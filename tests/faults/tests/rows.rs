@@ -71,6 +71,7 @@ small_rows! {
     h2_the_hub_recovers_from_postgres_by_itself: "H2",
     h3_nothing_is_left_behind_by_clients_that_leave: "H3",
     s1_nothing_of_another_tenant_is_seen_by_any_operation: "S1",
+    s3_what_is_taken_away_at_one_hub_is_refused_at_the_other: "S3",
     s9_whatever_is_done_to_an_audit_is_found: "S9",
     l1_a_fleet_learns_and_forgets_people_at_once: "L1",
     v1_camera_pipelines_made_anew_leave_nothing_behind: "V1",

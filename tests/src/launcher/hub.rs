@@ -20,7 +20,8 @@ pub struct Ready {
     pub mqtt: String,
     /// `host:port` of the listener for consumers, where there is one.
     pub mqtt_consumers: Option<String>,
-    /// Connection URL of the embedded Postgres, for looking at rows.
+    /// Connection URL of the embedded Postgres, for looking at rows; empty where it is somebody else's.
+    #[serde(deserialize_with = "or_empty")]
     pub postgres: String,
     /// The root certificate that signs the API's certificate.
     pub root_certificate: PathBuf,
@@ -68,6 +69,28 @@ impl Hub {
         options: &[&str],
         settings: &[(&str, &str)],
     ) -> Result<Self> {
+        let mqtt = format!("127.0.0.1:{mqtt_port}");
+        let options = [&["--embedded", "--mqtt-listen", &mqtt], options].concat();
+        Self::launch(places, data_dir, https_port, &options, settings).await
+    }
+
+    /// Starts `cloud-hub serve` on a Postgres and a broker of others, which `settings` name.
+    pub async fn start_beside(
+        places: &Places,
+        data_dir: &Path,
+        https_port: u16,
+        settings: &[(&str, &str)],
+    ) -> Result<Self> {
+        Self::launch(places, data_dir, https_port, &[], settings).await
+    }
+
+    async fn launch(
+        places: &Places,
+        data_dir: &Path,
+        https_port: u16,
+        options: &[&str],
+        settings: &[(&str, &str)],
+    ) -> Result<Self> {
         let config = data_dir.with_extension("toml");
         std::fs::write(&config, hub_config(places))?;
         let program = places.programs.join("cloud-hub");
@@ -75,10 +98,9 @@ impl Hub {
         command
             .arg("--config")
             .arg(&config)
-            .args(["serve", "--embedded", "--data-dir"])
+            .args(["serve", "--data-dir"])
             .arg(data_dir)
             .args(["--listen", &format!("127.0.0.1:{https_port}")])
-            .args(["--mqtt-listen", &format!("127.0.0.1:{mqtt_port}")])
             .args(options)
             .env("LINTEL_PARTS", &places.parts)
             .envs(settings.iter().copied())
@@ -211,6 +233,10 @@ impl Hub {
         read_answer(&format!("POST {path} for {external_id}"), answer).await?;
         Ok(id)
     }
+}
+
+fn or_empty<'de, D: serde::Deserializer<'de>>(given: D) -> Result<String, D::Error> {
+    Ok(Option::deserialize(given)?.unwrap_or_default())
 }
 
 async fn read_answer(what: &str, answer: reqwest::Response) -> Result<Value> {

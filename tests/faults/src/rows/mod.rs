@@ -30,6 +30,7 @@ mod power_cuts;
 mod rebuilding;
 mod renewals;
 mod replays;
+mod replicas;
 mod revocations;
 mod simulation;
 mod starts;
@@ -70,6 +71,7 @@ pub static ALL: &[&Row] = &[
     &postgres_kills::H2,
     &cancelled_requests::H3,
     &cross_tenant::S1,
+    &replicas::S3,
     &audit_tampering::S9,
     &fleet_load::L1,
     &camera_restarts::V1,
