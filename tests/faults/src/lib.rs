@@ -13,6 +13,7 @@
 //! - [`line`]: hub, fleet and the network between them, for the rows of the line.
 //! - [`isolation`]: two tenants of one hub, one of which has something of everything.
 //! - [`chain`]: an audit and somebody with all rights over its database.
+//! - [`secrecy`]: what is sealed, keys that are replaced, and a disk that was stolen.
 //! - [`sim`]: the way of events as a game by seed; [`replay`]: orders and wishes that are delivered again.
 //!
 //! Every row has a negative control, a broken variant that its own checker must catch, and counts the faults that were
@@ -32,6 +33,7 @@ pub mod replay;
 pub mod rig;
 pub mod row;
 pub mod rows;
+pub mod secrecy;
 pub mod sim;
 pub mod work;
 

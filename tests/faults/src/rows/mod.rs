@@ -21,6 +21,7 @@ mod herd;
 mod hub_kills;
 mod id_theft;
 mod kills;
+mod limits;
 mod lost_sessions;
 mod modelled_cuts;
 mod nemesis;
@@ -31,6 +32,7 @@ mod rebuilding;
 mod renewals;
 mod replays;
 mod revocations;
+mod sealed_secrets;
 mod simulation;
 mod starts;
 mod stopped_consumers;
@@ -70,7 +72,9 @@ pub static ALL: &[&Row] = &[
     &postgres_kills::H2,
     &cancelled_requests::H3,
     &cross_tenant::S1,
+    &limits::S8,
     &audit_tampering::S9,
+    &sealed_secrets::S10,
     &fleet_load::L1,
     &camera_restarts::V1,
 ];
