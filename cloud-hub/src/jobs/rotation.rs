@@ -20,7 +20,7 @@ use crate::store::{Database, routes};
 /// How often every tenant is looked at: another hub may have been killed at it.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// How often those are looked at of which it is known that there is something to do.
-const GO_ON_EVERY: Duration = Duration::from_secs(1);
+const GO_ON_EVERY: Duration = Duration::from_secs(5);
 /// Between two batches: whoever waits at a door comes first.
 const PAUSE: Duration = Duration::from_millis(10);
 

@@ -59,6 +59,11 @@ pub enum KeysError {
     /// Two rotations of the master key do not mix.
     #[error("the master key is being replaced: another one can take its place when that is done")]
     MasterUnderWay,
+    /// The next master key has not been made, or not been copied to this hub.
+    #[error(
+        "there is no next master key on this hub: make it on one of them by `cloud-hub keys rotate master`, and copy keys/master-next.key here"
+    )]
+    NoNextMaster,
     /// The key before is needed still.
     #[error("the master key before is needed still: `cloud-hub keys status` says by whom")]
     MasterNeeded,

@@ -8,7 +8,6 @@
 //! copy-on-write file keeps old pages until they are reused. [`PersonDb::open`] rewrites the file
 //! at each start; what an attacker could still find until then is a key wrapped under TK, which is wrapped under MK.
 
-use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
@@ -174,32 +173,50 @@ impl PersonDb {
     }
 
     fn rewrap(&self, tenant: TenantId, rewrap: Rewrap<'_>) -> Result<u64, KeysError> {
-        let (mut from, last) =
-            (Bound::Included(row(tenant, PersonId(Uuid::nil()))), row(tenant, PersonId(Uuid::max())));
-        let mut done = 0;
-        loop {
-            let (mut seen, mut failed, mut reached) = (0, None, None);
+        let wanted = self.to_be_rewrapped(tenant, rewrap)?;
+        for some in wanted.chunks(REWRAPPED_AT_ONCE) {
+            let mut failed = None;
             // Read and written in one transaction: nobody destroys a key in between.
             self.write(|table| {
-                let mut changed = Vec::new();
-                for entry in table.range((from, Bound::Included(last)))?.take(REWRAPPED_AT_ONCE) {
-                    let (key, wrapped) = entry?;
-                    (seen, reached) = (seen + 1, Some(key.value()));
-                    match rewrap(person_of(&key.value()), wrapped.value()) {
-                        Ok(Some(anew)) => changed.push((key.value(), anew)),
+                for row in some {
+                    let anew = match table.get(*row)? {
+                        Some(wrapped) => rewrap(person_of(row), wrapped.value()),
+                        None => Ok(None),
+                    };
+                    match anew {
+                        Ok(Some(anew)) => _ = table.insert(*row, anew.as_slice())?,
                         Ok(None) => {}
                         Err(error) => failed = Some(error),
                     }
                 }
-                done += changed.len() as u64;
-                changed.iter().try_for_each(|(key, anew)| table.insert(*key, anew.as_slice()).map(drop))
+                Ok(())
             })?;
-            match (failed, reached) {
-                (Some(error), _) => return Err(error),
-                (None, Some(reached)) if seen == REWRAPPED_AT_ONCE => from = Bound::Excluded(reached),
-                _ => return Ok(done),
+            if let Some(error) = failed {
+                return Err(error);
             }
         }
+        Ok(wanted.len() as u64)
+    }
+
+    /// The rows of a tenant that are not yet as they should be: looking keeps nobody from writing.
+    fn to_be_rewrapped(&self, tenant: TenantId, rewrap: Rewrap<'_>) -> Result<Vec<[u8; 32]>, KeysError> {
+        let (first, last) = (row(tenant, PersonId(Uuid::nil())), row(tenant, PersonId(Uuid::max())));
+        let mut failed = None;
+        let mut read = || -> Result<_, redb::Error> {
+            let table = self.db.begin_read()?.open_table(WRAPPED)?;
+            let mut wanted = Vec::new();
+            for entry in table.range(first..=last)? {
+                let (row, wrapped) = entry?;
+                match rewrap(person_of(&row.value()), wrapped.value()) {
+                    Ok(Some(_)) => wanted.push(row.value()),
+                    Ok(None) => {}
+                    Err(error) => failed = Some(error),
+                }
+            }
+            Ok(wanted)
+        };
+        let wanted = read().map_err(|source| self.failed(source))?;
+        failed.map_or(Ok(wanted), Err)
     }
 
     fn keep_tenant_key(&self, tenant: TenantId, version: u32, wrapped: &[u8]) -> Result<(), KeysError> {

@@ -82,6 +82,8 @@ impl Custody {
                     return Err(KeysError::MasterUnderWay);
                 }
                 masters.prepare()?;
+            } else if !masters.has_next() && !masters.has_previous() {
+                return Err(KeysError::NoNextMaster);
             }
             if copied || !keyring.persons().is_shared() {
                 masters.switch()?;
@@ -126,7 +128,8 @@ impl Custody {
         self.keyring.masters().switched_at().is_none_or(|at| self.clock.now() - at >= NOBODY_AFTER)
     }
 
-    /// Seals every tenant's key and every key of access tokens under the present master key; returns how many were not.
+    /// Seals every tenant's key and every key of access tokens under the present master key; returns how many were not. Of tenants
+    /// that are being deleted nothing is kept.
     async fn reseal_under_master(&self) -> Result<u64, KeysError> {
         let mut count = 0;
         for row in token_keys::all(&self.db).await? {
@@ -135,7 +138,7 @@ impl Custody {
                 count += 1;
             }
         }
-        for tenant in routes::tenants_with_rows(&self.db).await? {
+        for tenant in routes::tenants(&self.db).await? {
             count += self.reseal_tenants_key(tenant).await?;
         }
         Ok(count)
@@ -169,7 +172,7 @@ impl Custody {
         if !token_keys::all(&self.db).await?.iter().all(|row| is_current(&row.sealed)) {
             return Ok(false);
         }
-        for tenant in routes::tenants_with_rows(&self.db).await? {
+        for tenant in routes::tenants(&self.db).await? {
             let rows = self.db.tenant(tenant, |tx| Box::pin(secrets::tenant_keys(tx))).await?;
             if !rows.iter().all(|row| is_current(&row.sealed)) {
                 return Ok(false);
