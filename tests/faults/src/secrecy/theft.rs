@@ -1,5 +1,6 @@
-//! Everything that a thief of the database has, but no key from outside it: files and log of Postgres, a dump and a base backup of it,
-//! what the broker keeps, and the hub's log. In none of it may a vector be anybody's who is enrolled.
+//! Everything that a thief of the database has, but no key from outside it: files and write-ahead log of Postgres, dumps of it, what
+//! the broker keeps, and the hub's log. A base backup is not taken: the hub's own Postgres lets nobody replicate, and one would be the
+//! same files without the searchable vectors. In none of it may a vector be anybody's who is enrolled.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -29,9 +30,6 @@ pub fn steal(neighbours: &Neighbours, people: &[Somebody], tally: &mut Tally) ->
     run(tool("pg_dump")
         .args(["--dbname", &url, "--format=directory", "--compress=none", "--file"])
         .arg(stolen.join("dump")))?;
-    let backup = tool("pg_basebackup").args(["--dbname", &url, "--pgdata"]).arg(stolen.join("base")).output()?;
-    tally.figure("base_backup", backup.status.success());
-
     let embeddings: Vec<Vec<f32>> = people.iter().map(|somebody| somebody.probe.embedding.clone()).collect();
     let mut scan = Scan::of(&embeddings);
     let data = site.hub_file("postgres");
