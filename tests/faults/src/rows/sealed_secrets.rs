@@ -15,14 +15,14 @@ use crate::secrecy::{Place, Sealed, theft, traffic};
 pub(super) static S10: Row = Row {
     id: "S10",
     title: "seals exchanged, keys replaced under traffic, the disk stolen: refused, unnoticed, and nobody's face without a key",
-    count: 10_000,
+    count: 2_000,
     small: 120,
     needs: &[Need::Part("postgres"), Need::Part("models"), Need::Part("demo"), Need::Program("mosquitto", "mosquitto")],
     run: secrets,
 };
 
 /// Exchanges of one bench.
-const AT_ONCE: u64 = 1_000;
+const AT_ONCE: u64 = 500;
 
 fn secrets(lab: &mut Lab) -> Result<Verdict> {
     let (count, is_long) = (lab.count(), lab.is_long());
