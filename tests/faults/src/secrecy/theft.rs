@@ -83,7 +83,7 @@ fn with_key(neighbours: &Neighbours, url: &str, embeddings: &[Vec<f32>], data: &
         };
         embeddings.iter().map(rotate).collect::<Result<_>>()
     })?;
-    let mut scan = Scan::of(&rotated);
+    let mut scan = Scan::of(&rotated).as_stored();
     scan.folder(data)?;
     tally.figure("likest_with_key_thousandths", thousandths(scan.likest));
     tally.add("control_found_with_key", scan.found.len() as u64);
@@ -101,7 +101,7 @@ fn planted(neighbours: &Neighbours, embeddings: &[Vec<f32>], data: &Path, tally:
         database.execute("CHECKPOINT").await?;
         anyhow::Ok(())
     })?;
-    let mut scan = Scan::of(&embeddings[..1]);
+    let mut scan = Scan::of(&embeddings[..1]).as_stored();
     scan.folder(data)?;
     let files: Vec<&PathBuf> = scan.found.iter().map(|found| &found.file).collect();
     let in_wal = files.iter().any(|file| file.components().any(|part| part.as_os_str() == "pg_wal"));
