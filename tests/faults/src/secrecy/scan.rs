@@ -153,7 +153,7 @@ impl Scan {
 
     /// What text hides: runs that are base64 or hexadecimal digits, and lists of numbers.
     fn text(&mut self, path: &Path, content: &[u8]) {
-        for run in runs(content, is_base64, HALF) {
+        for run in runs(content, is_base64, HALF).filter(|run| !run.iter().all(u8::is_ascii_hexdigit)) {
             // Where the text of the value begins in the run is not known.
             for shift in 0..4.min(run.len()) {
                 let whole = &run[shift..run.len() - (run.len() - shift) % 4];
