@@ -76,6 +76,35 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), SecretFileError> {
     write().map_err(|source| SecretFileError::Io { path: path.to_owned(), source })
 }
 
+/// Puts one secret file in the place of another, at once; on disk when this returns.
+pub fn put_in_place(from: &Path, to: &Path) -> Result<(), SecretFileError> {
+    let directory = to.parent().unwrap_or(Path::new("."));
+    let put = || {
+        fs::rename(from, to)?;
+        File::open(directory)?.sync_all()
+    };
+    put().map_err(|source| SecretFileError::Io { path: from.to_owned(), source })
+}
+
+/// Overwrites a secret file with zeros and removes it. None there is no error.
+pub fn destroy(path: &Path) -> Result<(), SecretFileError> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let destroy = || {
+        let length = usize::try_from(fs::metadata(path)?.len()).unwrap_or(0);
+        let mut file = OpenOptions::new().write(true).open(path)?;
+        file.write_all(&vec![0; length])?;
+        file.sync_all()?;
+        fs::remove_file(path)?;
+        File::open(directory)?.sync_all()
+    };
+    match destroy() {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(SecretFileError::Io { path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
 fn write_new(path: &Path, bytes: &[u8]) -> Result<(), SecretFileError> {
     let directory = path.parent().unwrap_or(Path::new("."));
     let write = || -> io::Result<()> {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -98,6 +99,8 @@ pub struct Api {
     pub uses: Uses,
     /// Makes comparisons.
     pub comparisons: Comparisons,
+    /// Tells the job that somebody has begun to replace a key.
+    pub rotations: Arc<Notify>,
     /// The broker.
     pub broker: Arc<dyn BrokerControl>,
     /// Starting, ready, draining.

@@ -1,4 +1,5 @@
-//! The hub's keys as the operator of the machine sees them: how old each is, and another one for access tokens.
+//! The hub's keys as the operator of the machine sees them: how old each is, and another one in the place of the master key, of a
+//! tenant's, or of the one for access tokens.
 
 use std::path::Path;
 use std::time::UNIX_EPOCH;
@@ -11,12 +12,19 @@ use wire_contract::Timestamp;
 use super::body::Fields;
 use super::problem::ApiError;
 use super::state::Api;
+use crate::domain::ids::TenantId;
 use crate::domain::token_key::Standing;
-use crate::keys::TokenKeyView;
+use crate::keys::{TenantKeyView, TokenKeyView};
+use crate::store::routes;
 
-/// Files of keys that are made once, and what each is for.
-const FILES: [(&str, &str); 3] =
-    [("master.key", "wraps tenants' keys"), ("pepper.key", "MACs of secrets"), ("signing.p8", "signs for devices")];
+/// Files of keys, what each is for, and how it stands when it is there.
+const FILES: [(&str, &str, &str); 5] = [
+    ("master.key", "wraps tenants' keys", "in use"),
+    ("master-next.key", "wraps tenants' keys", "next: copy it to the other hubs"),
+    ("master-previous.key", "wraps tenants' keys", "opens"),
+    ("pepper.key", "MACs of secrets", "in use"),
+    ("signing.p8", "signs for devices", "in use"),
+];
 
 /// How the key of access tokens is to be replaced.
 #[derive(Debug, Deserialize)]
@@ -40,10 +48,66 @@ pub(super) async fn rotate(api: &Api, rotation: &Rotation, actor: &str) -> Resul
 pub(super) async fn show(api: &Api) -> Result<Value, ApiError> {
     let now = api.clock.now();
     let dir = api.custody.keyring().dir().to_owned();
-    let files = tokio::task::spawn_blocking(move || FILES.map(|(name, what)| of_file(&dir, name, what, now)));
-    let mut keys = files.await.map_err(|error| ApiError::internal(&error))?.to_vec();
+    let files = tokio::task::spawn_blocking(move || {
+        let there = FILES.iter().filter(|(name, ..)| dir.join(name).exists());
+        there.map(|(name, what, state)| of_file(&dir, name, what, state, now)).collect::<Vec<_>>()
+    });
+    let mut keys = files.await.map_err(|error| ApiError::internal(&error))?;
     keys.extend(api.custody.token_key_views().await?.iter().map(|key| of_tokens(key, now)));
+    for tenant in routes::tenants(&api.db).await? {
+        let versions = api.custody.tenant_key_views(tenant).await?;
+        // One alone is nothing to be told here: there are as many as tenants.
+        if versions.len() > 1 {
+            keys.extend(versions.iter().map(|key| of_tenant(tenant, key, now)));
+        }
+    }
     Ok(json!({ "keys": keys }))
+}
+
+/// How the master key is to be replaced.
+#[derive(Debug, Deserialize)]
+pub(super) struct MasterRotation {
+    #[serde(default)]
+    copied: bool,
+}
+
+impl Fields for MasterRotation {
+    const KNOWN: &'static [&'static str] = &["copied"];
+    const REQUIRED: &'static [&'static str] = &[];
+}
+
+/// Begins to replace the master key.
+pub(super) async fn rotate_master(api: &Api, rotation: &MasterRotation) -> Result<Value, ApiError> {
+    api.custody.rotate_master(rotation.copied).await?;
+    api.rotations.notify_one();
+    show(api).await
+}
+
+/// Destroys the master key before, once nothing is under it.
+pub(super) async fn retire_master(api: &Api) -> Result<Value, ApiError> {
+    api.custody.retire_master().await?;
+    show(api).await
+}
+
+/// Begins to replace a tenant's key.
+pub(super) async fn rotate_tenant(api: &Api, tenant: TenantId, actor: &str) -> Result<Value, ApiError> {
+    api.custody.rotate_tenant_key(tenant, actor).await?;
+    api.rotations.notify_one();
+    show_tenant(api, tenant).await
+}
+
+/// The versions of a tenant's key.
+pub(super) async fn show_tenant(api: &Api, tenant: TenantId) -> Result<Value, ApiError> {
+    let (keys, now) = (api.custody.tenant_key_views(tenant).await?, api.clock.now());
+    Ok(json!({ "keys": keys.iter().map(|key| of_tenant(tenant, key, now)).collect::<Vec<_>>() }))
+}
+
+fn of_tenant(tenant: TenantId, key: &TenantKeyView, now: OffsetDateTime) -> Value {
+    json!({
+        "key": format!("{tenant} version {}", key.version), "what": "wraps the tenant's keys", "state": key.state,
+        "made_at": Timestamp::from(key.created_at), "age_days": (now - key.created_at).whole_days().max(0),
+        "signs_from": null, "verifies_until": null,
+    })
 }
 
 fn of_tokens(key: &TokenKeyView, now: OffsetDateTime) -> Value {
@@ -58,13 +122,13 @@ fn of_tokens(key: &TokenKeyView, now: OffsetDateTime) -> Value {
 }
 
 /// A file's key is as old as the file: it is written once.
-fn of_file(dir: &Path, name: &str, what: &str, now: OffsetDateTime) -> Value {
+fn of_file(dir: &Path, name: &str, what: &str, state: &str, now: OffsetDateTime) -> Value {
     let made_at = std::fs::metadata(dir.join(name)).and_then(|file| file.modified()).ok();
     let made_at = made_at.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     let made_at =
         made_at.and_then(|since| Duration::try_from(since).ok()).map(|since| OffsetDateTime::UNIX_EPOCH + since);
     json!({
-        "key": name, "what": what, "state": "in use", "made_at": made_at.map(Timestamp::from),
+        "key": name, "what": what, "state": state, "made_at": made_at.map(Timestamp::from),
         "age_days": made_at.map(|made_at| (now - made_at).whole_days().max(0)), "signs_from": null, "verifies_until": null,
     })
 }

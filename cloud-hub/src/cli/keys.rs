@@ -2,6 +2,7 @@
 
 use clap::Subcommand;
 use serde_json::json;
+use uuid::Uuid;
 
 use super::Asked;
 use super::client::Sent;
@@ -9,14 +10,25 @@ use super::table;
 
 #[derive(Debug, Subcommand)]
 #[command(after_help = "Examples:
-  cloud-hub keys status
+  cloud-hub keys status                     the hub's keys, and those of tenants that are being replaced
+  cloud-hub keys rotate master              everything goes on; the key before is gone after some minutes
+  cloud-hub keys rotate tenant 0192f0c1-…   the same for what is under one tenant's key
   cloud-hub keys rotate-jwt                 nobody notices: the key before verifies until its last token is over
   cloud-hub keys rotate-jwt --revoke-old    somebody has got at it: no token of it is good any more, within five seconds
 
-Refresh tokens and cookies are not touched by either; users log out by themselves, or are disabled.")]
+Refresh tokens and cookies are not touched by any of it; users log out by themselves, or are disabled.
+Where several hubs share their keys, `rotate master` makes the next one first: see docs/guides/keys.md.")]
 pub(super) enum KeysCommand {
     /// List keys with their ages (never their secrets)
-    Status,
+    Status {
+        /// The versions of this tenant's key instead
+        tenant: Option<Uuid>,
+    },
+    /// Put another key in the place of one, while everybody goes on working
+    #[command(subcommand)]
+    Rotate(RotateCommand),
+    /// Destroy the master key before, once every hub that shares it has the present one
+    RetireMaster,
     /// Sign access tokens by another key, on all hubs
     RotateJwt {
         /// Let no token of another key be good any more: their users refresh
@@ -25,10 +37,36 @@ pub(super) enum KeysCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub(super) enum RotateCommand {
+    /// The master key, which wraps tenants' keys and those of access tokens
+    Master {
+        /// The next key lies in the keys folder of every hub that shares them
+        #[arg(long)]
+        copied: bool,
+    },
+    /// A tenant's key, which wraps people's keys and everything else of the tenant that is sealed
+    Tenant {
+        /// Whose
+        tenant: Uuid,
+    },
+}
+
 impl KeysCommand {
     pub(super) fn asked(&self) -> Asked {
         match self {
-            Self::Status => ("GET", String::from("/keys"), Sent::Nothing, "keys", table::KEYS),
+            Self::Status { tenant: Some(tenant) } => {
+                ("GET", format!("/tenants/{tenant}/keys"), Sent::Nothing, "keys", table::KEYS)
+            }
+            Self::Rotate(RotateCommand::Tenant { tenant }) => {
+                ("POST", format!("/tenants/{tenant}/keys"), Sent::Nothing, "keys", table::KEYS)
+            }
+            Self::Rotate(RotateCommand::Master { copied }) => {
+                let body = json!({ "copied": copied });
+                ("POST", String::from("/keys/master"), Sent::Json(body), "keys", table::KEYS)
+            }
+            Self::RetireMaster => ("POST", String::from("/keys/master/retire"), Sent::Nothing, "keys", table::KEYS),
+            Self::Status { tenant: None } => ("GET", String::from("/keys"), Sent::Nothing, "keys", table::KEYS),
             Self::RotateJwt { revoke_old } => {
                 let body = json!({ "revoke_old": revoke_old });
                 ("POST", String::from("/keys/jwt"), Sent::Json(body), "keys", table::KEYS)

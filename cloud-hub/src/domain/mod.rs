@@ -36,6 +36,7 @@ pub mod role;
 pub mod rotation;
 pub mod session;
 pub mod tenant;
+pub mod tenant_key;
 pub mod token_key;
 pub mod totp;
 pub mod trace;

@@ -17,11 +17,11 @@ use super::ids::{
 use super::people::{Profile, ProfileError};
 
 /// The name by which a user of the dashboard logs in.
-const USER_LOGIN: Purpose = Purpose::new("user.login");
+pub(super) const USER_LOGIN: Purpose = Purpose::new("user.login");
 /// The secret in a user's authenticator app.
-const USER_TOTP: Purpose = Purpose::new("user.totp");
+pub(super) const USER_TOTP: Purpose = Purpose::new("user.totp");
 /// What a frame of an open session gave.
-const SESSION_FRAME: Purpose = Purpose::new("session.frame");
+pub(super) const SESSION_FRAME: Purpose = Purpose::new("session.frame");
 
 /// Sealing or opening failed.
 #[derive(Debug, thiserror::Error)]
@@ -44,8 +44,8 @@ pub enum VaultError {
 #[derive(Clone)]
 pub struct TenantKeys {
     tenant: TenantId,
-    /// Newest first: the first seals, all open.
-    versions: Vec<SealKey>,
+    /// The first seals, all open.
+    pub(super) versions: Vec<SealKey>,
     blind_index: Zeroizing<[u8; 32]>,
 }
 
@@ -64,7 +64,7 @@ pub fn seal_tenant(tenant: TenantId) -> gallery_log::TenantId {
 }
 
 impl TenantKeys {
-    /// Keys of `tenant`; `versions` newest first, at least one.
+    /// Keys of `tenant`; of `versions`, at least one, the first seals.
     ///
     /// # Panics
     /// If `versions` is empty: a tenant without a key cannot exist, its first key is made with it.
@@ -214,11 +214,17 @@ impl TenantKeys {
         Uuid::from_bytes(head)
     }
 
-    fn seal(&self, purpose: Purpose, object: Uuid, revision: u64, plain: &[u8]) -> Result<Vec<u8>, VaultError> {
+    pub(super) fn seal(
+        &self,
+        purpose: Purpose,
+        object: Uuid,
+        revision: u64,
+        plain: &[u8],
+    ) -> Result<Vec<u8>, VaultError> {
         Ok(self.versions[0].seal(&SealContext::new(purpose, seal_tenant(self.tenant), object, revision), plain)?)
     }
 
-    fn open(
+    pub(super) fn open(
         &self,
         purpose: Purpose,
         object: Uuid,

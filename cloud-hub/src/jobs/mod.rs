@@ -6,6 +6,7 @@
 
 mod compaction;
 mod deletion;
+mod rotation;
 
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use crate::keys::{BEAT, Custody, KeysError};
 use crate::store::{Database, housekeeping, routes};
 
 pub use deletion::Deletions;
+pub use rotation::Rotations;
 
 /// How often each job looks for work. Erasure is a promise to a person, so it is retried soon; the rest is order.
 const ERASURE_EVERY: Duration = Duration::from_secs(5);

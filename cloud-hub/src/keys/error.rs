@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use gallery_log::KeyId;
 use uuid::Uuid;
 
 use crate::domain::ids::{PersonId, TenantId};
@@ -50,6 +51,22 @@ pub enum KeysError {
     /// A tenant without keys.
     #[error("tenant {0} has no key: restore the table tenant_secret")]
     NoTenantKey(TenantId),
+    /// A seal under a master key that is not there.
+    #[error(
+        "sealed under master key {0}, which is not among this hub's: put the file back that was copied when it was replaced"
+    )]
+    OtherMaster(KeyId),
+    /// Two rotations of the master key do not mix.
+    #[error("the master key is being replaced: another one can take its place when that is done")]
+    MasterUnderWay,
+    /// The next master key has not been made, or not been copied to this hub.
+    #[error(
+        "there is no next master key on this hub: make it on one of them by `cloud-hub keys rotate master`, and copy keys/master-next.key here"
+    )]
+    NoNextMaster,
+    /// The key before is needed still.
+    #[error("the master key before is needed still: `cloud-hub keys status` says by whom")]
+    MasterNeeded,
     /// So many passwords are being looked at that one more would wait too long.
     #[error("too many passwords are being looked at")]
     TooManyPasswords,

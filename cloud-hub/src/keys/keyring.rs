@@ -10,15 +10,18 @@ use gallery_log::seal::key_id;
 use gallery_log::{Purpose, SealContext, SealKey};
 use parking_lot::Mutex;
 use ring::hmac;
+use tokio::time::Instant;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use super::masters::Masters;
 use super::person_files::PersonFiles;
 use super::persons::{PersonDb, PersonKeys};
 use super::restored::SeenFile;
 use super::{KeysError, SigningKey, signing};
 use crate::domain::ids::{ClaimId, PersonId, SessionId, TenantId, UserId};
 use crate::domain::rotation::Rotation;
+use crate::domain::tenant_key::{BELIEVED, Stage};
 use crate::domain::vault::{PersonKey, TenantKeys, VaultError, seal_tenant};
 use crate::secret_file::{self, SecretFileError};
 use crate::store::{Clash, StoreError, TenantTx, secrets};
@@ -30,14 +33,14 @@ const TOKEN_KEY_FILES: [&str; 2] = ["jwt.p8", "jwt-previous.p8"];
 
 /// Everything that the hub itself holds. One per process; shared by `Arc`.
 pub struct Keyring {
-    master: SealKey,
+    masters: Masters,
     pepper: hmac::Key,
     signing: SigningKey,
     dir: PathBuf,
     seen: SeenFile,
     persons: PersonKeys,
-    /// Unwrapped tenant keys. They never change in this version; a rotation will clear the entry.
-    tenants: Mutex<HashMap<TenantId, TenantKeys>>,
+    /// Unwrapped tenant keys, and when they were read: another hub may have begun to replace them since.
+    tenants: Mutex<HashMap<TenantId, (TenantKeys, Instant)>>,
     rotations: Mutex<HashMap<(TenantId, String), Arc<Rotation>>>,
 }
 
@@ -56,10 +59,10 @@ impl Keyring {
 
     /// The same; the keys of people are in `shared`, if that is named, which every replica of the hub sees.
     pub fn open_with(dir: &Path, shared: Option<&Path>) -> Result<Self, KeysError> {
-        let master = key_file(dir.join("master.key"))?;
+        let masters = Masters::open(dir)?;
         let pepper = key_file(dir.join("pepper.key"))?;
         Ok(Self {
-            master: SealKey::new(*master),
+            masters,
             pepper: hmac::Key::new(hmac::HMAC_SHA256, pepper.as_slice()),
             signing: SigningKey::load_or_make(&dir.join(signing::FILE))?,
             dir: dir.to_owned(),
@@ -87,12 +90,27 @@ impl Keyring {
 
     /// Seals a key of access tokens, for all hubs.
     pub(super) fn seal_token_key(&self, id: Uuid, pkcs8: &[u8]) -> Result<Vec<u8>, VaultError> {
-        Ok(self.master.seal(&token_key_context(id), pkcs8)?)
+        self.masters.seal(&token_key_context(id), pkcs8)
     }
 
     /// Opens a key of access tokens.
-    pub(super) fn open_token_key(&self, id: Uuid, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, VaultError> {
-        Ok(self.master.open(&token_key_context(id), sealed)?)
+    pub(super) fn open_token_key(&self, id: Uuid, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeysError> {
+        self.masters.unseal(&token_key_context(id), sealed)
+    }
+
+    /// Seals a key of access tokens under the present master key, if another one sealed it.
+    pub(super) fn reseal_token_key(&self, id: Uuid, sealed: &[u8]) -> Result<Option<Vec<u8>>, KeysError> {
+        self.masters.reseal(&token_key_context(id), sealed)
+    }
+
+    /// The master keys.
+    pub(super) fn masters(&self) -> &Masters {
+        &self.masters
+    }
+
+    /// The key store of people.
+    pub(super) fn persons(&self) -> &PersonKeys {
+        &self.persons
     }
 
     /// The key of access tokens of a hub from before they were shared.
@@ -200,8 +218,7 @@ impl Keyring {
     pub async fn make_tenant(&self, tx: &mut TenantTx) -> Result<(), KeysError> {
         let tenant = tx.tenant();
         let (tk, blind_index) = (SealKey::random()?, random_key()?);
-        let wrapped =
-            self.master.seal(&context(Purpose::TENANT_KEY, tenant, 1), tk.expose()).map_err(VaultError::from)?;
+        let wrapped = self.masters.seal(&tenant_key_context(tenant, 1), tk.expose())?;
         secrets::add(tx, secrets::Kind::TenantKey, "", 1, &wrapped).await?;
         let sealed =
             tk.seal(&context(Purpose::BLIND_INDEX_KEY, tenant, 1), blind_index.as_slice()).map_err(VaultError::from)?;
@@ -212,25 +229,74 @@ impl Keyring {
     /// The keys of the transaction's tenant, from memory or unwrapped.
     pub async fn tenant(&self, tx: &mut TenantTx) -> Result<TenantKeys, KeysError> {
         let tenant = tx.tenant();
-        if let Some(keys) = self.tenants.lock().get(&tenant) {
-            return Ok(keys.clone());
+        let known = self
+            .tenants
+            .lock()
+            .get(&tenant)
+            .filter(|(_, read)| read.elapsed() < BELIEVED)
+            .map(|(keys, _)| keys.clone());
+        if let Some(keys) = known {
+            return Ok(keys);
         }
-        let mut versions = Vec::new();
-        for (version, wrapped) in secrets::versions(tx, secrets::Kind::TenantKey, "").await? {
-            let opened =
-                self.master.open(&context(Purpose::TENANT_KEY, tenant, version), &wrapped).map_err(VaultError::from)?;
-            versions.push(SealKey::new(*exact(&opened)?));
-        }
+        let begun = Instant::now();
+        let keys = self.read_tenant(tx).await?;
+        self.tenants.lock().insert(tenant, (keys.clone(), begun));
+        Ok(keys)
+    }
+
+    /// The same as they are now.
+    pub(super) async fn read_tenant(&self, tx: &mut TenantTx) -> Result<TenantKeys, KeysError> {
+        let tenant = tx.tenant();
+        let rows = secrets::tenant_keys(tx).await?;
         let stored = secrets::versions(tx, secrets::Kind::BlindIndex, "").await?;
-        let (Some((version, sealed)), Some(_)) = (stored.first(), versions.first()) else {
+        let (Some((version, sealed)), Some(newest)) = (stored.first(), rows.first()) else {
             return Err(KeysError::NoTenantKey(tenant));
         };
+        let sealing = Stage::at(newest.age).sealing(rows.len());
+        let mut versions = rows
+            .iter()
+            .map(|row| self.open_tenant_key(tenant, row.version, &row.sealed))
+            .collect::<Result<Vec<_>, _>>()?;
+        versions.swap(0, sealing);
         let wanted = key_id(sealed).map_err(VaultError::from)?;
         let tk = versions.iter().find(|key| key.id() == wanted).ok_or(KeysError::NoTenantKey(tenant))?;
         let opened = tk.open(&context(Purpose::BLIND_INDEX_KEY, tenant, *version), sealed).map_err(VaultError::from)?;
-        let keys = TenantKeys::new(tenant, versions.clone(), exact(&opened)?);
-        self.tenants.lock().insert(tenant, keys.clone());
-        Ok(keys)
+        let blind_index = exact(&opened)?;
+        Ok(TenantKeys::new(tenant, versions, blind_index))
+    }
+
+    /// Opens a version of a tenant's key. A backup of the database from before a rotation has it under a master key that is gone:
+    /// then the copy in the key store serves.
+    fn open_tenant_key(&self, tenant: TenantId, version: u32, sealed: &[u8]) -> Result<SealKey, KeysError> {
+        let context = tenant_key_context(tenant, version);
+        let opened = match self.masters.unseal(&context, sealed) {
+            Err(KeysError::OtherMaster(id)) => {
+                let copies = self.persons.tenant_keys(tenant)?;
+                let copy = copies.iter().find(|(of, _)| *of == version).ok_or(KeysError::OtherMaster(id))?;
+                self.masters.unseal(&context, &copy.1)?
+            }
+            opened => opened?,
+        };
+        Ok(SealKey::new(*exact(&opened)?))
+    }
+
+    /// A version of a tenant's key, sealed under the present master key.
+    pub(super) fn seal_tenant_key(&self, tenant: TenantId, version: u32, key: &SealKey) -> Result<Vec<u8>, VaultError> {
+        self.masters.seal(&tenant_key_context(tenant, version), key.expose())
+    }
+
+    /// The same of one that is sealed already; `None` if it is so under the present master key.
+    pub(super) fn reseal_tenant_key(
+        &self,
+        tenant: TenantId,
+        version: u32,
+        sealed: &[u8],
+    ) -> Result<Option<Vec<u8>>, KeysError> {
+        if key_id(sealed) == Ok(self.masters.current()) {
+            return Ok(None);
+        }
+        let key = self.open_tenant_key(tenant, version, sealed)?;
+        Ok(Some(self.seal_tenant_key(tenant, version, &key)?))
     }
 
     /// The rotation of the searchable vectors of one space, its seed made at first use.
@@ -260,7 +326,23 @@ impl Keyring {
     /// The key of a person; an error once it is destroyed. Reads the key store each time, so that no cache outlives an erasure.
     pub fn person(&self, keys: &TenantKeys, person: PersonId) -> Result<PersonKey, KeysError> {
         let wrapped = self.persons.get(keys.tenant(), person)?.ok_or(KeysError::NoPersonKey(person))?;
-        Ok(keys.unwrap_person(person, &wrapped)?)
+        if keys.knows(&wrapped) {
+            return Ok(keys.unwrap_person(person, &wrapped)?);
+        }
+        self.person_by_copy(keys.tenant(), person, &wrapped)
+    }
+
+    /// The key of a person that is wrapped by a key of the tenant that the database does not have: it is a backup from before.
+    fn person_by_copy(&self, tenant: TenantId, person: PersonId, wrapped: &[u8]) -> Result<PersonKey, KeysError> {
+        let wanted = key_id(wrapped).map_err(VaultError::from)?;
+        for (version, sealed) in self.persons.tenant_keys(tenant)? {
+            let key = self.open_tenant_key(tenant, version, &sealed)?;
+            if key.id() == wanted {
+                let keys = TenantKeys::new(tenant, vec![key], Zeroizing::new([0; 32]));
+                return Ok(keys.unwrap_person(person, wrapped)?);
+            }
+        }
+        Err(KeysError::NoTenantKey(tenant))
     }
 
     /// Makes and stores the key of a new person. It is on the disk before any row refers to it.
@@ -283,11 +365,20 @@ impl Keyring {
         self.persons.destroy_all(tenant)
     }
 
+    /// Forgets the unwrapped key of a tenant: there is another one.
+    pub(super) fn forget_key(&self, tenant: TenantId) {
+        self.tenants.lock().remove(&tenant);
+    }
+
     /// Forgets the unwrapped keys of a tenant that is being deleted.
     pub(super) fn forget(&self, tenant: TenantId) {
         self.tenants.lock().remove(&tenant);
         self.rotations.lock().retain(|(of, _), _| *of != tenant);
     }
+}
+
+fn tenant_key_context(tenant: TenantId, version: u32) -> SealContext<'static> {
+    context(Purpose::TENANT_KEY, tenant, version)
 }
 
 fn context(purpose: Purpose, tenant: TenantId, version: u32) -> SealContext<'static> {
@@ -299,11 +390,11 @@ fn token_key_context(id: Uuid) -> SealContext<'static> {
     SealContext::new(TOKEN_KEY, seal_tenant(TenantId(Uuid::nil())), id, 1)
 }
 
-fn exact(bytes: &[u8]) -> Result<Zeroizing<[u8; 32]>, VaultError> {
+pub(super) fn exact(bytes: &[u8]) -> Result<Zeroizing<[u8; 32]>, VaultError> {
     bytes.try_into().map(Zeroizing::new).map_err(|_| VaultError::Length("key"))
 }
 
-fn key_file(path: PathBuf) -> Result<Zeroizing<[u8; 32]>, KeysError> {
+pub(super) fn key_file(path: PathBuf) -> Result<Zeroizing<[u8; 32]>, KeysError> {
     let bytes = secret_file::load_or_make(&path, || Ok::<_, KeysError>(Zeroizing::new(random_key()?.to_vec())))?;
     exact(&bytes).map_err(|_| KeysError::Damaged { path })
 }

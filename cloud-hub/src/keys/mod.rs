@@ -1,8 +1,8 @@
 //! Where the hub's keys come from and who may use them.
 //!
 //! ```text
-//! MK  master key           file 0600            wraps TK
-//! TK  per tenant           Postgres, under MK   only wraps: PK, GDK, CK, LK, BI, RS, webhook secrets
+//! MK  master key           file 0600            wraps TK; replaced by `keys rotate master`
+//! TK  per tenant           Postgres, under MK   only wraps: PK, GDK, CK, LK, BI, RS, webhook secrets; replaced by `keys rotate tenant`
 //! PK  per person           key store (redb) outside Postgres, under TK; deleting it erases the person
 //! HSK Ed25519              file 0600            signs time, snapshots and audit heads
 //! JWT Ed25519, some        Postgres, under MK   sign access tokens of users; shared by all hubs, rotated by `keys rotate-jwt`
@@ -28,6 +28,7 @@ mod imports;
 mod keyring;
 mod link;
 mod logins;
+mod masters;
 mod opener;
 mod passwords;
 mod person_files;
@@ -36,6 +37,7 @@ mod recognised;
 mod renewal;
 mod restored;
 mod roles;
+mod rotation;
 mod second_factor;
 mod session_frames;
 mod sessions;
@@ -60,6 +62,7 @@ pub use logins::{Granted, LoggedIn, Refreshed};
 pub use opener::{Opener, stand_in_leaf};
 pub use restored::{BEAT, Raised};
 pub use roles::{RoleDeleted, WantedRole};
+pub use rotation::{MasterStanding, Progress, TenantKeyView};
 pub use second_factor::{Beginning, Begun, Confirmed, Removed};
 pub use sessions::{Decision, JoinedSession, OpenedFrame, OpenedSession, SessionState, WantedSession};
 pub use signing::{SigningKey, id_of as signing_key_id};

@@ -21,7 +21,15 @@ use crate::domain::ids::{PersonId, TenantId};
 /// Keys that are destroyed in one transaction when a tenant ends.
 const AT_ONCE: usize = 5_000;
 
+/// Keys that are wrapped anew in one transaction: some milliseconds in which nobody else writes.
+const REWRAPPED_AT_ONCE: usize = 500;
+
 const WRAPPED: TableDefinition<'_, [u8; 32], &[u8]> = TableDefinition::new("person_key.v1");
+/// Copies of tenants' keys, by tenant and version (4, big-endian).
+const TENANT_KEYS: TableDefinition<'_, [u8; 20], &[u8]> = TableDefinition::new("tenant_key.v1");
+
+/// Wraps one key anew; `None` leaves it as it is.
+pub(super) type Rewrap<'a> = &'a dyn Fn(PersonId, &[u8]) -> Result<Option<Vec<u8>>, KeysError>;
 
 /// Where the wrapped keys of people are: in a file of this hub's own, or in a folder that several hubs see.
 pub(super) enum PersonKeys {
@@ -63,6 +71,36 @@ impl PersonKeys {
             Self::Shared(files) => files.destroy_all(tenant),
         }
     }
+
+    /// Wraps the keys of a tenant's people anew; returns how many. One that is destroyed meanwhile stays destroyed.
+    pub(super) fn rewrap(&self, tenant: TenantId, rewrap: Rewrap<'_>) -> Result<u64, KeysError> {
+        match self {
+            Self::Own(db) => db.rewrap(tenant, rewrap),
+            Self::Shared(files) => files.rewrap(tenant, rewrap),
+        }
+    }
+
+    /// Keeps a copy of a version of a tenant's key, wrapped, in the place of any before: a backup of the database from before a
+    /// rotation knows nothing of the key by which people's keys are wrapped here.
+    pub(super) fn keep_tenant_key(&self, tenant: TenantId, version: u32, wrapped: &[u8]) -> Result<(), KeysError> {
+        match self {
+            Self::Own(db) => db.keep_tenant_key(tenant, version, wrapped),
+            Self::Shared(files) => files.keep_tenant_key(tenant, version, wrapped),
+        }
+    }
+
+    /// The copies of a tenant's keys, newest first.
+    pub(super) fn tenant_keys(&self, tenant: TenantId) -> Result<Vec<(u32, Vec<u8>)>, KeysError> {
+        match self {
+            Self::Own(db) => db.tenant_keys(tenant),
+            Self::Shared(files) => files.tenant_keys(tenant),
+        }
+    }
+
+    /// Whether other hubs have the same keys.
+    pub(super) fn is_shared(&self) -> bool {
+        matches!(self, Self::Shared(_))
+    }
 }
 
 /// The open key store of one hub.
@@ -81,8 +119,9 @@ impl PersonDb {
             .map_err(|error| failed(error.into()))?;
         db.compact().map_err(|error| failed(error.into()))?;
         let store = Self { path: path.to_owned(), db };
-        // Makes the table, so that reading never finds it missing.
+        // Makes the tables, so that reading never finds them missing.
         store.write(|_| Ok(()))?;
+        store.write_tenant_keys(|_| Ok(()))?;
         Ok(store)
     }
 
@@ -122,6 +161,7 @@ impl PersonDb {
         loop {
             let some = self.some(tenant)?;
             if some.is_empty() {
+                self.destroy_tenant_keys(tenant)?;
                 return Ok(destroyed);
             }
             self.write(|table| {
@@ -130,6 +170,97 @@ impl PersonDb {
             self.write(|table| some.iter().try_for_each(|(row, _)| table.remove(*row).map(drop)))?;
             destroyed += some.len() as u64;
         }
+    }
+
+    fn rewrap(&self, tenant: TenantId, rewrap: Rewrap<'_>) -> Result<u64, KeysError> {
+        let wanted = self.to_be_rewrapped(tenant, rewrap)?;
+        for some in wanted.chunks(REWRAPPED_AT_ONCE) {
+            let mut failed = None;
+            // Read and written in one transaction: nobody destroys a key in between.
+            self.write(|table| {
+                for row in some {
+                    let anew = match table.get(*row)? {
+                        Some(wrapped) => rewrap(person_of(row), wrapped.value()),
+                        None => Ok(None),
+                    };
+                    match anew {
+                        Ok(Some(anew)) => _ = table.insert(*row, anew.as_slice())?,
+                        Ok(None) => {}
+                        Err(error) => failed = Some(error),
+                    }
+                }
+                Ok(())
+            })?;
+            if let Some(error) = failed {
+                return Err(error);
+            }
+        }
+        Ok(wanted.len() as u64)
+    }
+
+    /// The rows of a tenant that are not yet as they should be: looking keeps nobody from writing.
+    fn to_be_rewrapped(&self, tenant: TenantId, rewrap: Rewrap<'_>) -> Result<Vec<[u8; 32]>, KeysError> {
+        let (first, last) = (row(tenant, PersonId(Uuid::nil())), row(tenant, PersonId(Uuid::max())));
+        let mut failed = None;
+        let mut read = || -> Result<_, redb::Error> {
+            let table = self.db.begin_read()?.open_table(WRAPPED)?;
+            let mut wanted = Vec::new();
+            for entry in table.range(first..=last)? {
+                let (row, wrapped) = entry?;
+                match rewrap(person_of(&row.value()), wrapped.value()) {
+                    Ok(Some(_)) => wanted.push(row.value()),
+                    Ok(None) => {}
+                    Err(error) => failed = Some(error),
+                }
+            }
+            Ok(wanted)
+        };
+        let wanted = read().map_err(|source| self.failed(source))?;
+        failed.map_or(Ok(wanted), Err)
+    }
+
+    fn keep_tenant_key(&self, tenant: TenantId, version: u32, wrapped: &[u8]) -> Result<(), KeysError> {
+        self.write_tenant_keys(|table| table.insert(version_row(tenant, version), wrapped).map(drop))
+    }
+
+    fn tenant_keys(&self, tenant: TenantId) -> Result<Vec<(u32, Vec<u8>)>, KeysError> {
+        let read = || -> Result<_, redb::Error> {
+            let table = self.db.begin_read()?.open_table(TENANT_KEYS)?;
+            let mut found = Vec::new();
+            for entry in table.range(version_row(tenant, 0)..=version_row(tenant, u32::MAX))?.rev() {
+                let (key, wrapped) = entry?;
+                let [.., a, b, c, d] = key.value();
+                found.push((u32::from_be_bytes([a, b, c, d]), wrapped.value().to_vec()));
+            }
+            Ok(found)
+        };
+        read().map_err(|source| self.failed(source))
+    }
+
+    fn destroy_tenant_keys(&self, tenant: TenantId) -> Result<(), KeysError> {
+        let found = self.tenant_keys(tenant)?;
+        if found.is_empty() {
+            return Ok(());
+        }
+        for (version, wrapped) in &found {
+            self.keep_tenant_key(tenant, *version, &vec![0; wrapped.len()])?;
+        }
+        self.write_tenant_keys(|table| {
+            found.iter().try_for_each(|(version, _)| table.remove(version_row(tenant, *version)).map(drop))
+        })
+    }
+
+    fn write_tenant_keys(
+        &self,
+        change: impl FnOnce(&mut redb::Table<'_, [u8; 20], &[u8]>) -> Result<(), redb::StorageError>,
+    ) -> Result<(), KeysError> {
+        let write = || -> Result<(), redb::Error> {
+            let transaction = self.db.begin_write()?;
+            change(&mut transaction.open_table(TENANT_KEYS)?)?;
+            transaction.commit()?;
+            Ok(())
+        };
+        write().map_err(|source| self.failed(source))
     }
 
     /// Some of a tenant's rows, with the lengths of their keys.
@@ -180,6 +311,18 @@ fn row(tenant: TenantId, person: PersonId) -> [u8; 32] {
     key
 }
 
+fn person_of(row: &[u8; 32]) -> PersonId {
+    let [_, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, person @ ..] = *row;
+    PersonId(Uuid::from_bytes(person))
+}
+
+fn version_row(tenant: TenantId, version: u32) -> [u8; 20] {
+    let mut key = [0; 20];
+    key[..16].copy_from_slice(tenant.0.as_bytes());
+    key[16..].copy_from_slice(&version.to_be_bytes());
+    key
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,6 +368,37 @@ mod tests {
                 assert!(store.get(tenant, person).unwrap().is_some());
             }
         }
+    }
+
+    #[test]
+    fn all_keys_of_a_tenant_are_wrapped_anew_and_nobody_elses() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = PersonDb::open(&dir.path().join("persons.redb")).unwrap();
+        let people = REWRAPPED_AT_ONCE as u128 * 2 + 1;
+        store
+            .write(|table| (1..=people).try_for_each(|n| table.insert(row(TENANT, person(n)), &b"old"[..]).map(drop)))
+            .unwrap();
+        let other = TenantId(Uuid::from_u128(2));
+        store.add(other, person(1), b"old").unwrap();
+        let anew = |_, wrapped: &[u8]| Ok((wrapped == b"old").then(|| b"new".to_vec()));
+        assert_eq!(u128::from(store.rewrap(TENANT, &anew).unwrap()), people);
+        assert_eq!(store.rewrap(TENANT, &anew).unwrap(), 0);
+        assert_eq!(store.get(TENANT, person(people)).unwrap().as_deref(), Some(&b"new"[..]));
+        assert_eq!(store.get(other, person(1)).unwrap().as_deref(), Some(&b"old"[..]));
+    }
+
+    #[test]
+    fn copies_of_tenants_keys_are_kept_until_the_tenant_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = PersonDb::open(&dir.path().join("persons.redb")).unwrap();
+        let other = TenantId(Uuid::from_u128(2));
+        for (tenant, version) in [(TENANT, 1), (TENANT, 256), (other, 1)] {
+            store.keep_tenant_key(tenant, version, b"key").unwrap();
+        }
+        assert_eq!(store.tenant_keys(TENANT).unwrap(), [(256, b"key".to_vec()), (1, b"key".to_vec())]);
+        assert_eq!(store.destroy_all(TENANT).unwrap(), 0, "of nobody");
+        assert!(store.tenant_keys(TENANT).unwrap().is_empty());
+        assert_eq!(store.tenant_keys(other).unwrap().len(), 1);
     }
 
     #[test]

@@ -57,6 +57,17 @@ pub async fn add(db: &Database, key: &TokenKey, alone: bool) -> Result<(), Store
     Ok(())
 }
 
+/// Puts another seal of the same key in the place of `before`.
+pub async fn replace(db: &Database, id: Uuid, before: &[u8], sealed: &[u8]) -> Result<(), StoreError> {
+    sqlx::query("UPDATE token_key SET sealed = $3 WHERE id = $1 AND sealed = $2")
+        .bind(id)
+        .bind(before)
+        .bind(sealed)
+        .execute(db.pool())
+        .await?;
+    Ok(())
+}
+
 /// Removes keys for good.
 pub async fn remove(db: &Database, ids: &[Uuid]) -> Result<(), StoreError> {
     sqlx::query("DELETE FROM token_key WHERE id = ANY($1)").bind(ids).execute(db.pool()).await?;

@@ -45,7 +45,7 @@ use crate::domain::ids::TenantId;
 use crate::embedded::mosquitto::{AccessFile, BrokerCertificates};
 use crate::embedded::{Layout, lock_dir, ports};
 use crate::ingest::{self, Ingest};
-use crate::jobs::{Deletions, Jobs};
+use crate::jobs::{Deletions, Jobs, Rotations};
 use crate::keys::{Custody, DeviceLinks, Keyring, Snapshots};
 use crate::limit::Limiter;
 use crate::notify::client::{Lookup, SystemLookup, WebhookClient};
@@ -283,6 +283,7 @@ fn make_api(
         uses,
         standings: Standings::new(base.db.clone()),
         comparisons: Comparisons::new(processors, config.recognition.queue),
+        rotations: Arc::default(),
         broker: Arc::new(broker),
         life: Life::default(),
         probes,
@@ -347,6 +348,8 @@ fn start_back(
     let deletions =
         Deletions { db: db.clone(), custody: custody.clone(), clock: clock.clone(), batch: Deletions::BATCH };
     tasks.spawn("deletions", deletions.run(stop.clone()));
+    let rotations = Rotations { db: db.clone(), custody: custody.clone(), begun: Arc::clone(&api.rotations) };
+    tasks.spawn("rotations", rotations.run(stop.clone()));
     let jobs = Jobs {
         db: db.clone(),
         custody: custody.clone(),

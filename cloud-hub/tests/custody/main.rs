@@ -16,6 +16,7 @@ mod people;
 mod recognition;
 mod reports;
 mod restored;
+mod rotations;
 mod second_factors;
 mod sessions;
 mod snapshots;

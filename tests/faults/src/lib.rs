@@ -14,6 +14,7 @@
 //! - [`isolation`]: two tenants of one hub, one of which has something of everything.
 //! - [`replicas`]: two hubs on one database, broker and store of limits.
 //! - [`chain`]: an audit and somebody with all rights over its database.
+//! - [`secrecy`]: what is sealed, keys that are replaced, and a disk that was stolen.
 //! - [`sim`]: the way of events as a game by seed; [`replay`]: orders and wishes that are delivered again.
 //!
 //! Every row has a negative control, a broken variant that its own checker must catch, and counts the faults that were
@@ -34,6 +35,7 @@ pub mod replicas;
 pub mod rig;
 pub mod row;
 pub mod rows;
+pub mod secrecy;
 pub mod sim;
 pub mod work;
 

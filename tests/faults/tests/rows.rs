@@ -72,7 +72,9 @@ small_rows! {
     h3_nothing_is_left_behind_by_clients_that_leave: "H3",
     s1_nothing_of_another_tenant_is_seen_by_any_operation: "S1",
     s3_what_is_taken_away_at_one_hub_is_refused_at_the_other: "S3",
+    s8_a_million_limits_fit_and_are_exact: "S8",
     s9_whatever_is_done_to_an_audit_is_found: "S9",
+    s10_seals_keep_their_places_keys_are_replaced_unnoticed_and_a_stolen_disk_tells_nothing: "S10",
     l1_a_fleet_learns_and_forgets_people_at_once: "L1",
     v1_camera_pipelines_made_anew_leave_nothing_behind: "V1",
 }

@@ -3,6 +3,7 @@
 //! In: requests of the command line. Out: JSON. Whoever may open the socket is the operator; there is no other check,
 //! and no route here is reachable over the network.
 
+mod keys;
 mod orders;
 mod people;
 mod tenants;
@@ -32,7 +33,7 @@ use crate::api::audit::{self as audit_pages, AuditQuery};
 use crate::api::body::{Fields, Json};
 use crate::api::problem::ApiError;
 use crate::api::state::Api;
-use crate::api::{api_keys, consumers, deletion, devices, galleries, observe, token_keys};
+use crate::api::{api_keys, consumers, deletion, devices, galleries, observe};
 use crate::domain::ids::{AnchorId, ApiKeyId, ConsumerId, GalleryId, PersonId, TenantId};
 use crate::store::tenants as store_tenants;
 
@@ -61,6 +62,7 @@ pub async fn serve(listener: UnixListener, api: Arc<Api>, stop: CancellationToke
         .merge(users::routes())
         .merge(orders::routes())
         .merge(people::routes())
+        .merge(keys::routes())
         .route("/tenants/{tenant}/api-keys", post(create_key).get(list_keys))
         .route("/tenants/{tenant}/api-keys/{key}", delete(revoke_key))
         .route("/tenants/{tenant}/api-keys/{key}/rotate", post(rotate_key))
@@ -76,8 +78,6 @@ pub async fn serve(listener: UnixListener, api: Arc<Api>, stop: CancellationToke
         .route("/tenants/{tenant}/audit/export", get(export_audit))
         .layer(DefaultBodyLimit::max(api.settings.enrolment.max_photo_bytes))
         .route("/doctor", get(doctor))
-        .route("/keys", get(show_keys))
-        .route("/keys/jwt", post(rotate_token_key))
         .layer(middleware::from_fn_with_state(clock, observe::observe))
         .with_state(api);
     let served = axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned());
@@ -233,14 +233,6 @@ async fn export_audit(
 ) -> Result<Response, ApiError> {
     let tenant = existing(&api, tenant).await?;
     audit_pages::copy(api, tenant, &query, String::from(OPERATOR), None).await
-}
-
-async fn show_keys(State(api): State<Arc<Api>>) -> Answer {
-    ok(token_keys::show(&api).await?)
-}
-
-async fn rotate_token_key(State(api): State<Arc<Api>>, Json(rotation): Json<token_keys::Rotation>) -> Answer {
-    ok(token_keys::rotate(&api, &rotation, OPERATOR).await?)
 }
 
 async fn doctor(State(api): State<Arc<Api>>) -> Answer {

@@ -176,6 +176,12 @@ actions! {
     HubRestored, "hub.restored";
     /// Another key signs access tokens.
     HubTokenKey, "hub.token_key";
+    /// The tenant's key was sealed under another master key.
+    HubMasterKey, "hub.master_key";
+    /// Another key of the tenant is to take the place of the one that it has.
+    TenantKeyRotate, "tenant.key_rotate";
+    /// Everything of the tenant is under its new key; the one before is gone.
+    TenantKeyRetire, "tenant.key_retire";
     /// A webhook was made.
     WebhookCreate, "webhook.create";
     /// A webhook was deleted.

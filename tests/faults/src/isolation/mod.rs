@@ -59,6 +59,11 @@ impl Neighbours {
         &self.site
     }
 
+    /// The same, to kill its hub and start it again.
+    pub fn site_mut(&mut self) -> &mut Site {
+        &mut self.site
+    }
+
     /// Who is asked about.
     #[must_use]
     pub fn other(&self) -> &Tenant {

@@ -21,6 +21,7 @@ mod herd;
 mod hub_kills;
 mod id_theft;
 mod kills;
+mod limits;
 mod lost_sessions;
 mod modelled_cuts;
 mod nemesis;
@@ -32,6 +33,7 @@ mod renewals;
 mod replays;
 mod replicas;
 mod revocations;
+mod sealed_secrets;
 mod simulation;
 mod starts;
 mod stopped_consumers;
@@ -72,7 +74,9 @@ pub static ALL: &[&Row] = &[
     &cancelled_requests::H3,
     &cross_tenant::S1,
     &replicas::S3,
+    &limits::S8,
     &audit_tampering::S9,
+    &sealed_secrets::S10,
     &fleet_load::L1,
     &camera_restarts::V1,
 ];
