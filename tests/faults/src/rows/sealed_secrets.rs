@@ -35,7 +35,7 @@ fn secrets(lab: &mut Lab) -> Result<Verdict> {
         let mut neighbours = crate::isolation::Neighbours::open()?;
         let enrolled = people(neighbours.site(), if is_long { MANY } else { FEW })?;
         traffic::rotate_under(&mut neighbours, &enrolled, is_long, tally)?;
-        theft::steal(&neighbours, &enrolled, tally)?;
+        theft::steal(&neighbours, &enrolled, is_long, tally)?;
         traffic::drop_too_early(&neighbours, tally)
     })?);
     let control = Control::of("wrong_without_place", tally.count_of("control_without_place"))

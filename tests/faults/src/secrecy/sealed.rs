@@ -14,7 +14,7 @@ use cloud_hub::domain::session::{Kind as SessionKind, Seen};
 use cloud_hub::domain::tenant::Tier;
 use cloud_hub::embedded::postgres::{EmbeddedPostgres, PostgresOptions};
 use cloud_hub::keys::{
-    Claimed, Custody, Entered, Keyring, LoggedIn, NewSite, NewTemplate, NotThem, Snapshots, WantedSession,
+    Beginning, Claimed, Custody, Entered, Keyring, LoggedIn, NewSite, NewTemplate, NotThem, Snapshots, WantedSession,
 };
 use cloud_hub::store::logins::Kind;
 use cloud_hub::store::{Database, devices, migrate};
@@ -269,7 +269,8 @@ async fn user(custody: &Custody, tenant: TenantId, login: &str) -> Result<Logged
     let token = granted.access_token.context("no access token")?;
     let user = custody.recognise_token(&token).await?.context("an access token is refused")?;
     let again = custody.recognise_token(&token).await?.context("an access token is refused")?;
-    custody.begin_totp(user).await?.context("a second factor is there already")?;
+    let begun = custody.begin_totp(user, password()).await?;
+    ensure!(matches!(begun, Beginning::Begun(_)), "a second factor cannot be begun");
     Ok(again)
 }
 

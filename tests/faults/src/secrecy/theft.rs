@@ -19,8 +19,8 @@ use crate::line::people::Somebody;
 use crate::outcome::Tally;
 use crate::rig::process::run;
 
-/// Takes it all and looks for the people who are enrolled.
-pub fn steal(neighbours: &Neighbours, people: &[Somebody], tally: &mut Tally) -> Result<()> {
+/// Takes it all and looks for the people who are enrolled: in every form if there is time, or in the one alone that Postgres has.
+pub fn steal(neighbours: &Neighbours, people: &[Somebody], is_long: bool, tally: &mut Tally) -> Result<()> {
     let (site, url) = (neighbours.site(), neighbours.site().hub()?.ready().postgres.clone());
     let stolen = site.file("stolen");
     std::fs::create_dir_all(&stolen)?;
@@ -32,6 +32,9 @@ pub fn steal(neighbours: &Neighbours, people: &[Somebody], tally: &mut Tally) ->
         .arg(stolen.join("dump")))?;
     let embeddings: Vec<Vec<f32>> = people.iter().map(|somebody| somebody.probe.embedding.clone()).collect();
     let mut scan = Scan::of(&embeddings);
+    if !is_long {
+        scan = scan.as_stored();
+    }
     let data = site.hub_file("postgres");
     let places = [data.clone(), site.hub_file("broker"), site.hub_file("audit"), stolen];
     let mut seen = Vec::new();
