@@ -40,6 +40,7 @@ const MOST_FOR_EACH: u64 = 60;
 /// What was under way when the last client left has ended by then.
 const SETTLED_AFTER: Duration = Duration::from_secs(20);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(2);
 
 fn departures(lab: &mut Lab) -> Result<Verdict> {
     let count = lab.count();
@@ -64,14 +65,15 @@ async fn campaign(neighbours: &Neighbours, count: u64, tally: &mut Tally) -> Res
     tally.require(after.locks == before.locks, || format!("locks left: {before:?} before, {after:?} after"));
     let places = Places::of_defaults()?;
     for (what, places, body) in places.filled(neighbours) {
-        // A model that was at work for whoever left last runs to its end, and holds its place until then.
+        // A model that was at work for whoever left last runs to its end, and holds its place until then; and the connections of
+        // those who left count at their address until they are closed.
         let until = Instant::now() + SETTLED_AFTER;
         let (answered, refused) = loop {
-            let asked = ask_at_once(neighbours, what, &body, places).await?;
-            if asked == (places, 0) || Instant::now() >= until {
-                break asked;
+            let asked = ask_at_once(neighbours, what, &body, places).await;
+            if asked.as_ref().is_ok_and(|asked| *asked == (places, 0)) || Instant::now() >= until {
+                break asked?;
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(ASK_AGAIN_AFTER).await;
         };
         tally.require(answered == places && refused == 0, || {
             format!("{what}: {answered} of {places} places are left, {refused} were refused")
