@@ -77,7 +77,7 @@ make_room() {
     (cd -- "$LINTEL_ROOT" && cargo clean --release --quiet "${members[@]}")
     left=$(df --output=avail -k -- "$target/" | tail -n 1)
   fi
-  ((left >= least)) || warn "only $((left / 1024 / 1024)) GB left on the disk of $target: a build from nothing takes about 12"
+  ((left >= least)) || warn "only $((left / 1024 / 1024)) GB left on the disk of $target, which may not be enough for a build from nothing"
 }
 
 # Makes folder $2 equal to the sources in clone $1 and touches only what differs, so that cargo rebuilds only that.
