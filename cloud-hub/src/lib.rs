@@ -10,7 +10,6 @@ mod chain;
 pub mod cli;
 pub mod clock;
 pub mod config;
-pub mod domain;
 pub mod embedded;
 pub mod ingest;
 pub mod jobs;
@@ -26,3 +25,5 @@ pub mod roster;
 pub mod secret_file;
 pub mod store;
 pub mod wiring;
+
+pub use hub_domain as domain;

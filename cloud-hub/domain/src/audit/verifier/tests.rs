@@ -5,7 +5,7 @@ use time::macros::datetime;
 use uuid::Uuid;
 
 use super::*;
-use crate::domain::audit::{Entry, chain};
+use crate::audit::{Entry, chain};
 
 const TENANT: TenantId = TenantId(Uuid::from_u128(1));
 const KEY: Uuid = Uuid::from_u128(5);

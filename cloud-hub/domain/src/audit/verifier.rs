@@ -10,8 +10,8 @@ use time::OffsetDateTime;
 
 use super::finding::Finding;
 use super::{Hash, Head, HubKeys, Sealed, Signature, genesis};
-use crate::domain::erasure::{LastHead, Receipt};
-use crate::domain::ids::TenantId;
+use crate::erasure::{LastHead, Receipt};
+use crate::ids::TenantId;
 
 /// Findings that are told one by one; more of them say no more.
 const TOLD: usize = 100;

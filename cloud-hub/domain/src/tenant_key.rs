@@ -132,8 +132,8 @@ impl TenantKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::ids::EndpointId;
-    use crate::domain::vault::PersonKey;
+    use crate::ids::EndpointId;
+    use crate::vault::PersonKey;
     use gallery_log::SealKey;
     use zeroize::Zeroizing;
 

@@ -17,7 +17,7 @@ use face_core::liveness::{
 use face_core::{HeadPose, MonoTime, PassiveScores};
 use wire_contract::Code;
 
-use crate::domain::recognition::{StillLife, WhyNot};
+use crate::recognition::{StillLife, WhyNot};
 
 /// What one frame showed of one and the same person.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use crate::domain::ids::{SessionId, TenantId};
+use crate::ids::{SessionId, TenantId};
 
 /// Bytes of a token: two ids and the secret.
 const BYTES: usize = 64;

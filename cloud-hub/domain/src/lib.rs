@@ -1,7 +1,8 @@
 //! The hub's rules, as pure functions and types.
 //!
 //! In: plain values and the time, as arguments. Out: what must be stored or sent. No I/O, no SQL, no clock, no
-//! serde on the types (the API and the publisher convert), and no import of a sibling module.
+//! serde on the types (the API and the publisher convert). A crate of its own, so that nothing of the program around
+//! them can be reached from here; the program calls it `domain`.
 //!
 //! How the hub's modules may import one another (proven by a test over the sources):
 //! `domain` nothing; `store` only `domain`; `pki` only `domain`; `keys` only `domain` and `store`;
