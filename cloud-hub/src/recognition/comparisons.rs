@@ -2,7 +2,8 @@
 //!
 //! A search reads the whole gallery from memory, whether for one probe or for sixteen. So whoever is searched for while all
 //! processors are at work waits, and the next one that is free takes up to sixteen probes of one gallery at once: the more is
-//! asked, the less each costs. A queue that is full is told at once.
+//! asked, the less each costs. A gallery that takes long to read is read by all processors together, one batch after the other:
+//! side by side each batch would take as many times as long. A queue that is full is told at once.
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
@@ -17,6 +18,9 @@ use crate::metrics::recognition::{self as measured, Pool};
 
 /// Probes that share one reading of a gallery; as many as the kernel takes together.
 const TOGETHER: usize = 16;
+
+/// Templates from which on all processors search together: below it a batch takes a few milliseconds of one.
+const WIDE_FROM: usize = 20_000;
 
 /// Why nothing was compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,6 +52,8 @@ struct State {
     at_work: usize,
     /// Those of them that have taken jobs; the others are on their way to them.
     busy: usize,
+    /// One of them searches a gallery with all processors.
+    wide: bool,
 }
 
 enum Job {
@@ -55,6 +61,13 @@ enum Job {
     Probe { gallery: Arc<Warm>, probe: Box<Embedding>, found: oneshot::Sender<Vec<Ranked>> },
     /// Anything else.
     Other(Box<dyn FnOnce() + Send>),
+}
+
+impl Job {
+    /// All processors are to work on it.
+    fn is_wide(&self) -> bool {
+        matches!(self, Self::Probe { gallery, .. } if gallery.templates() >= WIDE_FROM)
+    }
 }
 
 impl Comparisons {
@@ -107,16 +120,17 @@ impl Comparisons {
     }
 
     fn start(&self) {
-        let worker = Worker { comparisons: self.clone(), busy: false, nothing_left: false };
+        let worker = Worker { comparisons: self.clone(), busy: false, wide: false, nothing_left: false };
         tokio::task::spawn_blocking(move || worker.work());
     }
 }
 
 impl State {
     /// The next work: the job that waits longest, and with a probe others of the same gallery. Nobody is overtaken by more than
-    /// the rest of a batch.
+    /// the rest of a batch, but that what needs all processors waits for the one that has them.
     fn next(&mut self) -> Vec<Job> {
-        let Some(first) = self.waiting.pop_front() else { return Vec::new() };
+        let oldest = if self.wide { self.waiting.iter().position(|job| !job.is_wide()) } else { Some(0) };
+        let Some(first) = oldest.and_then(|oldest| self.waiting.remove(oldest)) else { return Vec::new() };
         let mut jobs = vec![first];
         let Job::Probe { gallery, .. } = &jobs[0] else { return jobs };
         let gallery = Arc::clone(gallery);
@@ -137,22 +151,25 @@ impl State {
 struct Worker {
     comparisons: Comparisons,
     busy: bool,
+    /// It is the one that has all processors.
+    wide: bool,
     nothing_left: bool,
 }
 
 impl Worker {
     fn work(mut self) {
         while let Some(jobs) = self.next() {
-            compare(jobs);
+            let processors = if self.wide { self.comparisons.0.workers } else { 1 };
+            compare(jobs, NonZeroUsize::new(processors).unwrap_or(NonZeroUsize::MIN));
         }
     }
 
     fn next(&mut self) -> Option<Vec<Job>> {
-        let mut state = self.comparisons.0.state.lock();
+        let comparisons = self.comparisons.clone();
+        let mut state = comparisons.0.state.lock();
+        self.lay_down(&mut state);
         let jobs = state.next();
-        state.busy -= usize::from(self.busy);
-        self.busy = !jobs.is_empty();
-        state.busy += usize::from(self.busy);
+        self.take_up(&jobs, &mut state);
         self.nothing_left = jobs.is_empty();
         if self.nothing_left {
             // Under the same lock as the look: whoever gives a job now finds the place free.
@@ -160,6 +177,19 @@ impl Worker {
             return None;
         }
         Some(jobs)
+    }
+
+    fn take_up(&mut self, jobs: &[Job], state: &mut State) {
+        self.busy = !jobs.is_empty();
+        self.wide = jobs.first().is_some_and(Job::is_wide);
+        state.busy += usize::from(self.busy);
+        state.wide |= self.wide;
+    }
+
+    fn lay_down(&mut self, state: &mut State) {
+        state.busy -= usize::from(self.busy);
+        state.wide &= !self.wide;
+        (self.busy, self.wide) = (false, false);
     }
 }
 
@@ -170,18 +200,19 @@ impl Drop for Worker {
         if self.nothing_left {
             return;
         }
-        let mut state = self.comparisons.0.state.lock();
-        state.busy -= usize::from(self.busy);
+        let comparisons = self.comparisons.clone();
+        let mut state = comparisons.0.state.lock();
+        self.lay_down(&mut state);
         if std::thread::panicking() {
             drop(state);
-            self.comparisons.start();
+            comparisons.start();
         } else {
             state.at_work -= 1;
         }
     }
 }
 
-fn compare(jobs: Vec<Job>) {
+fn compare(jobs: Vec<Job>, processors: NonZeroUsize) {
     let (mut probes, mut waiting, mut searched) = (Vec::new(), Vec::new(), None);
     for job in jobs {
         match job {
@@ -196,7 +227,7 @@ fn compare(jobs: Vec<Job>) {
         }
     }
     let Some(gallery) = searched else { return };
-    for (rows, found) in gallery.index().candidates_batch(&probes, NonZeroUsize::MIN).into_iter().zip(waiting) {
+    for (rows, found) in gallery.index().candidates_batch(&probes, processors).into_iter().zip(waiting) {
         let _ = found.send(rows);
     }
 }
@@ -204,6 +235,7 @@ fn compare(jobs: Vec<Job>) {
 #[cfg(test)]
 mod tests {
     use face_core::{DIM, Gallery as _};
+    use futures::FutureExt as _;
 
     use super::super::warm::tests::{axis, gallery};
     use super::*;
@@ -264,6 +296,39 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_all_processors_search_is_searched_one_batch_after_the_other_and_holds_up_nothing_else() {
+        let (small, large) = (gallery(3), gallery(WIDE_FROM));
+        let probe = |gallery: &Arc<Warm>| Job::Probe {
+            gallery: Arc::clone(gallery),
+            probe: Box::new(axis(0)),
+            found: oneshot::channel().0,
+        };
+        let comparisons = Comparisons::new(2, 100);
+        let worker = || Worker { comparisons: comparisons.clone(), busy: false, wide: false, nothing_left: false };
+        let (mut one, mut other) = (worker(), worker());
+        comparisons.0.state.lock().at_work = 2;
+        comparisons.0.state.lock().waiting.extend((0..TOGETHER + 1).map(|_| probe(&large)));
+        comparisons.0.state.lock().waiting.push_back(probe(&small));
+        assert_eq!(one.next().map(|jobs| jobs.len()), Some(TOGETHER));
+        // The small one is searched at once, by one processor; of the large one nothing is begun.
+        assert_eq!((other.next().map(|jobs| jobs.len()), one.wide, other.wide), (Some(1), true, false));
+        assert!(other.next().is_none());
+        assert_eq!((one.next().map(|jobs| jobs.len()), one.wide), (Some(1), true));
+        assert!(one.next().is_none());
+        let state = comparisons.0.state.lock();
+        assert_eq!((state.at_work, state.busy, state.wide, state.waiting.len()), (0, 0, false, 0));
+    }
+
+    #[tokio::test]
+    async fn a_large_gallery_finds_whom_one_processor_would_find() {
+        let (comparisons, large) = (Comparisons::new(2, 100), gallery(WIDE_FROM + 1));
+        let asked = (0..40).map(|number| comparisons.candidates(Arc::clone(&large), axis(number % DIM)));
+        for (number, found) in futures::future::join_all(asked).await.into_iter().enumerate() {
+            assert_eq!(found.unwrap(), large.index().candidates(&axis(number % DIM)));
+        }
+    }
+
+    #[tokio::test]
     async fn a_full_queue_says_so_and_a_panic_takes_no_place_with_it() {
         let comparisons = Comparisons::new(1, 1);
         let (hold, holder) = held(&comparisons).await;
@@ -310,28 +375,13 @@ mod tests {
 
     #[test]
     fn a_worker_that_never_began_is_followed_by_nobody_when_the_hub_goes_down() {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).max_blocking_threads(1).build().unwrap();
-        let comparisons = Comparisons::new(2, 10);
-        let (hold, held) = std::sync::mpsc::sync_channel::<()>(1);
-        let (begun, begins) = std::sync::mpsc::sync_channel::<()>(1);
-        let (first, second) = (comparisons.clone(), comparisons.clone());
-        runtime.spawn(async move {
-            first
-                .run(move || {
-                    begun.send(()).unwrap();
-                    let _ = held.recv();
-                })
-                .await
-        });
-        begins.recv().unwrap();
-        // Its worker waits for the only thread.
-        let waiting = runtime.spawn(async move { second.run(|| ()).await });
-        while comparisons.0.state.lock().at_work < 2 {
-            std::thread::yield_now();
-        }
-        runtime.shutdown_timeout(std::time::Duration::from_millis(100));
-        drop((hold, waiting));
-        assert!(comparisons.0.state.lock().at_work <= 1);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let handle = runtime.handle().clone();
+        runtime.shutdown_background();
+        let _inside = handle.enter();
+        let comparisons = Comparisons::new(1, 10);
+        // A runtime that is down throws the worker away at once.
+        assert_eq!(comparisons.run(|| ()).now_or_never(), None);
+        assert_eq!(comparisons.0.state.lock().at_work, 0);
     }
 }

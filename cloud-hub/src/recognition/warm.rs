@@ -143,7 +143,8 @@ pub(super) mod tests {
     /// So many people, each somewhere between two axes.
     pub(crate) fn gallery(people: usize) -> Arc<Warm> {
         let between = |number: usize| {
-            let slant = |i: usize| if i == number + 1 { 0.3 } else { f32::from(u8::from(i == number)) };
+            let (axis, round) = (number % (DIM - 1), (number / (DIM - 1)) as f32);
+            let slant = |i: usize| if i == axis + 1 { 0.3 + 1e-3 * round } else { f32::from(u8::from(i == axis)) };
             Embedding::from_raw(std::array::from_fn(slant)).unwrap()
         };
         let row = |number: usize| {

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::load;
 use crate::people::{self, Somebody};
+use crate::processors::Spent;
 use crate::rig::{Asking, Rig, answer};
 
 /// Probes that are asked about in turn.
@@ -54,8 +55,11 @@ pub(crate) async fn measure(rig: &Rig, count: usize, lasting: Duration) -> Resul
         async move { probes.ask(&asking, number).await }
     });
     let full = Arc::clone(&ask);
+    let before = Spent::now(rig)?;
     let full = load::closed(CALLERS, lasting, move |number| full(number)).await?;
+    let between = Spent::now(rig)?;
     let easy = load::open(full.rate() * 0.7, lasting, move |number| ask(number)).await?;
+    let spent = Spent::now(rig)?.each(between, easy.count());
     let goal = if count <= 10_000 { 1_000.0 } else { 300.0 };
     let of_kernel = full.rate() / kernel;
     let small = count <= 10_000;
@@ -63,6 +67,7 @@ pub(crate) async fn measure(rig: &Rig, count: usize, lasting: Duration) -> Resul
     let told = json!({
         "ok": ok, "per_second": full.rate(), "goal_per_second": goal, "kernel_per_second": kernel, "ratio": of_kernel,
         "p95_ms": easy.percentile(95), "goal_p95_ms": GOAL_P95_MS, "people": count, "full": full.told(), "seven_tenths": easy.told(),
+        "full_spent": between.each(before, full.count()), "seven_tenths_spent": spent,
         "first_search_s": warmed.as_secs_f64(), "enrolled_in_s": enrolled.as_secs_f64(),
     });
     Ok(Map::from_iter([(format!("identify_{count}"), told)]))

@@ -12,6 +12,7 @@ mod load;
 mod memory;
 mod people;
 mod photographs;
+mod processors;
 mod rig;
 mod sessions;
 mod streams;

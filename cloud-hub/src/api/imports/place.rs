@@ -113,7 +113,7 @@ impl Imports {
                         format!("the file came too slowly, less than {bytes} bytes in {seconds} s: send it in parts");
                     return Err(ApiError::because(Code::Timeout, detail));
                 }
-                (until, wanted) = (until + least.every, total + least.bytes);
+                (until, wanted) = (Instant::now() + least.every, total + least.bytes);
                 continue;
             };
             let Some(chunk) = next else { break };
