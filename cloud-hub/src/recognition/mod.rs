@@ -8,6 +8,7 @@ pub mod enroller;
 pub mod faces;
 pub mod frames;
 pub mod galleries;
+mod pace;
 pub mod standing;
 pub mod uses;
 mod warm;

@@ -2,15 +2,22 @@
 //!
 //! Both must be as they are when the request comes, so that nobody who was deleted before is found. But a thousand requests a
 //! second are no reason for a thousand reads: whoever asks while a read is under way waits for the next one, which began after they
-//! asked, and shares it with all who asked meanwhile.
+//! asked, and shares it with all who asked meanwhile. A read that follows close upon another waits a moment for more to share it: a
+//! database that answers quickly would otherwise be asked nearly once for each.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
+use super::pace::Pace;
 use crate::domain::ids::TenantId;
 use crate::store::{Database, StoreError, template_changes};
+
+/// From the beginning of one read to that of the next.
+const APART: Duration = Duration::from_millis(4);
 
 /// As it was when it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,11 +48,10 @@ impl Standings {
             template_changes::stamp_with_far(&self.db, tenant).await.map(|(stamp, far)| Standing { far, stamp })
         };
         let standing = reads.shared(read).await;
-        let mut all = self.reads.lock();
-        // This one and the one in the map: nobody else waits.
-        if all.get(&tenant).is_some_and(|kept| Arc::ptr_eq(kept, &reads) && Arc::strong_count(kept) == 2) {
-            all.remove(&tenant);
-        }
+        drop(reads);
+        // Those in the map alone are waited for by nobody; but the next read is to keep its distance from one that was just made.
+        let now = Instant::now();
+        self.reads.lock().retain(|_, kept| Arc::strong_count(kept) > 1 || !kept.state.lock().pace.is_free(now));
         standing
     }
 }
@@ -61,11 +67,15 @@ struct Done<T> {
     begun: u64,
     /// The last that succeeded, and which it was.
     last: Option<(u64, T)>,
+    pace: Pace,
 }
 
 impl<T> Default for Reads<T> {
     fn default() -> Self {
-        Self { turn: tokio::sync::Mutex::default(), state: Mutex::new(Done { begun: 0, last: None }) }
+        Self {
+            turn: tokio::sync::Mutex::default(),
+            state: Mutex::new(Done { begun: 0, last: None, pace: Pace::new(APART) }),
+        }
     }
 }
 
@@ -74,13 +84,21 @@ impl<T: Clone> Reads<T> {
     async fn shared<E>(&self, read: impl AsyncFnOnce() -> Result<T, E>) -> Result<T, E> {
         let before = self.state.lock().begun;
         let _turn = self.turn.lock().await;
-        let number = {
-            let mut state = self.state.lock();
+        let free = {
+            let state = self.state.lock();
             if let Some((number, found)) = &state.last
                 && *number > before
             {
                 return Ok(found.clone());
             }
+            state.pace.free_at()
+        };
+        if let Some(free) = free {
+            tokio::time::sleep_until(free).await;
+        }
+        let number = {
+            let mut state = self.state.lock();
+            state.pace.begin(Instant::now());
             state.begun += 1;
             state.begun
         };
@@ -121,6 +139,19 @@ mod tests {
         let found = futures::future::join_all(asked).await;
         assert!(found.iter().all(|found| *found == Ok(2)), "{found:?}: read before they asked");
         assert_eq!(made.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn a_read_close_upon_another_waits_a_moment_and_is_shared_by_whoever_comes_meanwhile() {
+        let (made, reads) = (AtomicU64::new(0), Reads::<u64>::default());
+        let apart = Duration::from_millis(500);
+        reads.state.lock().pace = Pace::new(apart);
+        let read = async || Ok::<_, ()>(made.fetch_add(1, Ordering::SeqCst));
+        let began = Instant::now();
+        assert_eq!(reads.shared(read).await, Ok(0));
+        let found = futures::future::join_all((0..20).map(|_| reads.shared(read))).await;
+        assert_eq!(found, [Ok(1); 20]);
+        assert!(began.elapsed() >= apart);
     }
 
     #[tokio::test]

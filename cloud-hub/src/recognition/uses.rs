@@ -4,14 +4,17 @@
 //! them a second are more than a disk has; one for all who wait is not.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::pace::Pace;
 use crate::domain::ids::TenantId;
 use crate::store::{Database, audit};
 
@@ -21,6 +24,8 @@ const WAITING: usize = 1_024;
 const TOGETHER: usize = 256;
 /// Writes at once: the second is on its way to the disk while the first waits for it.
 const AT_ONCE: usize = 2;
+/// From the beginning of one write to that of the next: a disk that is quick would otherwise be written to nearly once for each.
+const APART: Duration = Duration::from_millis(8);
 
 /// A use of recognition.
 #[derive(Debug)]
@@ -76,16 +81,17 @@ impl Uses {
 impl Writer {
     /// Writes until `stop`; who waits then has no answer.
     pub async fn run(mut self, stop: CancellationToken) {
-        let mut under_way = FuturesUnordered::new();
+        let (mut under_way, mut pace) = (FuturesUnordered::new(), Pace::new(APART));
         loop {
             let mut together = Vec::new();
             tokio::select! {
                 () = stop.cancelled() => return,
                 Some(()) = under_way.next(), if !under_way.is_empty() => {}
-                more = self.inbox.recv_many(&mut together, TOGETHER), if under_way.len() < AT_ONCE => {
+                more = next(&mut self.inbox, &mut together, pace), if under_way.len() < AT_ONCE => {
                     if more == 0 {
                         return;
                     }
+                    pace.begin(Instant::now());
                     let mut of_tenants: HashMap<TenantId, Vec<Waiting>> = HashMap::new();
                     for waiting in together {
                         of_tenants.entry(waiting.noted.tenant).or_default().push(waiting);
@@ -97,6 +103,14 @@ impl Writer {
             }
         }
     }
+}
+
+/// Those that wait once the next write may begin; none when there will be no more.
+async fn next(inbox: &mut mpsc::Receiver<Waiting>, together: &mut Vec<Waiting>, pace: Pace) -> usize {
+    if let Some(free) = pace.free_at() {
+        tokio::time::sleep_until(free).await;
+    }
+    inbox.recv_many(together, TOGETHER).await
 }
 
 /// Writes a tenant's entries, and tells those who wait. Whoever is not told has no entry.
