@@ -25,6 +25,7 @@ pub mod erasure;
 pub mod event;
 pub mod gallery;
 pub mod healing;
+pub mod idempotency;
 pub mod ids;
 pub mod limit;
 pub mod message;

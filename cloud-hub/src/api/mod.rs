@@ -25,6 +25,7 @@ mod fixed;
 mod galleries;
 pub mod health;
 mod hub_time;
+mod idempotency;
 mod imports;
 mod limits;
 mod lingering;

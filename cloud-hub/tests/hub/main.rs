@@ -14,6 +14,7 @@ mod deletion;
 mod devices;
 mod enrolment;
 mod events;
+mod idempotency;
 mod imports;
 mod life;
 mod limits;
