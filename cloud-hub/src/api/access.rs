@@ -16,7 +16,7 @@ use super::auth::{Caller, SESSION_TOKEN, Who};
 use super::peer::Peer;
 use super::problem::{ApiError, Unwritten};
 use super::state::Api;
-use super::{idempotency, limits};
+use super::{idempotency, limits, watch};
 use crate::domain::permission::Permission;
 use crate::domain::tenant::Feature;
 use crate::metrics::security::{self, Lack};
@@ -202,6 +202,7 @@ pub(super) async fn guard(State(api): State<Arc<Api>>, mut request: Request, nex
         Audience::Key(needed) | Audience::Session(needed) => Some(needed),
         _ => None,
     };
+    watch::came(&api, &caller, address);
     let told = match limits::take(&api, &caller, request.method(), needed).await {
         Ok(told) => told,
         Err((refused, told)) => {
@@ -214,7 +215,9 @@ pub(super) async fn guard(State(api): State<Arc<Api>>, mut request: Request, nex
     security::used(caller.agreement.tier.as_str(), class.as_str());
     caller.tell_span();
     request.extensions_mut().insert(caller);
+    let path = request.uri().path().to_owned();
     let mut response = idempotency::run(&api, &caller, pattern, request, next).await;
+    watch::answered(&api, &caller, pattern, &path, &response);
     if response.extensions().get::<Unwritten>().is_some_and(|Unwritten(problem)| problem.code == Code::Unavailable) {
         api.limiter.turned_away();
     }

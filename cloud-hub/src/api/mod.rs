@@ -51,6 +51,7 @@ mod token_keys;
 mod totp;
 mod twins;
 mod users;
+mod watch;
 mod webhooks;
 
 use std::sync::Arc;

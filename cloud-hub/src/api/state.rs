@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::domain::compaction::KeepRule;
 use crate::domain::ids::{ConsumerId, DeviceId, TenantId};
 use crate::keys::{Custody, Snapshots};
-use crate::limit::Limiter;
+use crate::limit::{Limiter, Watch};
 use crate::outbound::address::AddressPolicy;
 use crate::pki::Pki;
 use crate::recognition::enroller::Enroller;
@@ -85,6 +85,8 @@ pub struct Api {
     pub clock: Clock,
     /// How much everybody may ask.
     pub limiter: Arc<Limiter>,
+    /// What callers did of late.
+    pub watch: Watch,
     /// Wakes readers of the feed.
     pub feed: Feed,
     /// Works on photographs.

@@ -15,6 +15,7 @@ mod keys;
 mod orders;
 mod people;
 mod question;
+mod sessions;
 mod table;
 mod tenants;
 #[cfg(test)]
@@ -42,6 +43,7 @@ use orders::CommandsCommand;
 use people::PeopleCommand;
 pub use question::Question;
 use question::{Asked, Then};
+use sessions::SessionsCommand;
 use tenants::{ApiKeysCommand, TenantsCommand};
 use users::UsersCommand;
 
@@ -111,6 +113,9 @@ enum Command {
     /// People who may be recognised: listed, made, changed, erased, imported from a file
     #[command(subcommand)]
     People(PeopleCommand),
+    /// Sessions of a tenant: who stands before a camera, and what came of it
+    #[command(subcommand)]
+    Sessions(SessionsCommand),
     /// Programs that read a tenant's events at the broker
     #[command(subcommand)]
     Consumers(ConsumersCommand),
@@ -241,6 +246,7 @@ fn question(command: &Command, socket: PathBuf, output: Output) -> Question {
             (command.asked(), if command.reads_password() { Then::Password } else { Then::Show })
         }
         Command::People(command) => show(command.asked()),
+        Command::Sessions(command) => show(command.asked()),
         Command::Consumers(command) => show(command.asked()),
         Command::Devices(command) => command.asked(),
         Command::Galleries(command) => show(command.asked()),

@@ -47,7 +47,7 @@ use crate::embedded::{Layout, lock_dir, ports};
 use crate::ingest::{self, Ingest};
 use crate::jobs::{Deletions, Jobs, Rotations};
 use crate::keys::{Custody, DeviceLinks, Keyring, Snapshots};
-use crate::limit::Limiter;
+use crate::limit::{Limiter, Watch};
 use crate::notify::client::{Lookup, SystemLookup, WebhookClient};
 use crate::notify::worker::{Notifier, NotifierOptions};
 use crate::outbound::address::AddressPolicy;
@@ -272,6 +272,7 @@ fn make_api(
         pki: Arc::clone(&base.pki),
         clock: clock.clone(),
         limiter,
+        watch: Watch::new(config.intrusion.thresholds()),
         feed: Feed::default(),
         enroller: Enroller::new(limits.workers, limits.queue, photographs),
         imports: Imports::new(ImportLimits {

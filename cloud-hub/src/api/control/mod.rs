@@ -6,6 +6,7 @@
 mod keys;
 mod orders;
 mod people;
+mod sessions;
 mod tenants;
 mod users;
 
@@ -62,6 +63,7 @@ pub async fn serve(listener: UnixListener, api: Arc<Api>, stop: CancellationToke
         .merge(users::routes())
         .merge(orders::routes())
         .merge(people::routes())
+        .merge(sessions::routes())
         .merge(keys::routes())
         .route("/tenants/{tenant}/api-keys", post(create_key).get(list_keys))
         .route("/tenants/{tenant}/api-keys/{key}", delete(revoke_key))
