@@ -38,6 +38,7 @@ pub mod retry;
 pub mod role;
 pub mod rotation;
 pub mod session;
+pub mod settings;
 pub mod tenant;
 pub mod tenant_key;
 pub mod token_key;

@@ -25,7 +25,7 @@ use crate::metrics::security;
 /// Keys that may be refused of one address before it is not listened to for a while: a program that was set up wrongly, not a
 /// search, which has 2^256 keys before it.
 fn refused_keys(api: &Api) -> Asked {
-    let count = api.settings.refused_keys_per_minute;
+    let count = api.in_force.live().refused_keys_per_minute;
     Asked { bucket: Bucket::Refused, rate: Rate::new(count, Duration::from_secs(60), count) }
 }
 

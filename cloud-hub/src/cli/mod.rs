@@ -16,6 +16,7 @@ mod orders;
 mod people;
 mod question;
 mod sessions;
+mod settings;
 mod table;
 mod tenants;
 #[cfg(test)]
@@ -44,6 +45,7 @@ use people::PeopleCommand;
 pub use question::Question;
 use question::{Asked, Then};
 use sessions::SessionsCommand;
+use settings::LiveCommand;
 use tenants::{ApiKeysCommand, TenantsCommand};
 use users::UsersCommand;
 
@@ -95,7 +97,7 @@ enum Command {
     Serve(ServeArguments),
     /// Bring an external database's schema up to date
     Migrate,
-    /// Look at the configuration
+    /// Look at the configuration, and change what can be changed while the hub runs
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Tenants of the running hub
@@ -173,6 +175,8 @@ enum ConfigCommand {
     Show,
     /// Print all settings with their defaults and what they mean
     Defaults,
+    #[command(flatten)]
+    OfRunning(LiveCommand),
 }
 
 /// What the program is to do, once arguments and configuration are read.
@@ -215,6 +219,9 @@ impl Cli {
                 Task::Serve(Box::new(config))
             }
             Command::Migrate => Task::Migrate(Box::new(config)),
+            Command::Config(ConfigCommand::OfRunning(_)) => {
+                Task::Ask(question(&self.command, control_socket(&config), self.output))
+            }
             Command::Config(ConfigCommand::Show) => Task::Print(config.redacted()),
             Command::Config(_) => Task::Print(String::from("the configuration can be used\n")),
             Command::Audit(AuditCommand::Verify(asked)) => {
@@ -239,6 +246,7 @@ pub fn control_socket(config: &Config) -> PathBuf {
 fn question(command: &Command, socket: PathBuf, output: Output) -> Question {
     let show = |asked: Asked| (asked, Then::Show);
     let ((method, path, sent, list, columns), then) = match command {
+        Command::Config(ConfigCommand::OfRunning(command)) => show(command.asked()),
         Command::Tenants(command) => show(command.asked()),
         Command::ApiKeys(command) => show(command.asked()),
         Command::Keys(command) => show(command.asked()),

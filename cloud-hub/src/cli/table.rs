@@ -88,6 +88,15 @@ pub(super) const SESSIONS: &[Column] = &[
     ("UNTIL", "/expires_at"),
     ("ENDED", "/ended_at"),
 ];
+pub(super) const SETTINGS: &[Column] =
+    &[("SETTING", "/name"), ("VALUE", "/value"), ("FROM", "/from"), ("FILE", "/file")];
+pub(super) const VERSIONS: &[Column] = &[
+    ("VERSION", "/version"),
+    ("CHANGES TO THE FILE", "/changes"),
+    ("BY", "/actor"),
+    ("COMMENT", "/comment"),
+    ("AT", "/created_at"),
+];
 pub(super) const SESSION: &[Column] = &[
     ("SESSION", "/session/id"),
     ("KIND", "/session/kind"),

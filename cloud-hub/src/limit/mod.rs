@@ -5,6 +5,7 @@
 //! away because a counter is away. Deliberately absent: which buckets a request has to do with (`api::limits`), and the
 //! arithmetic (`domain::limit`).
 
+mod in_force;
 mod shared;
 mod table;
 mod watch;
@@ -20,6 +21,7 @@ use uuid::Uuid;
 use crate::domain::ids::ApiKeyId;
 use crate::domain::limit::{Class, Micros, Pressure, Rate, Span, Standing};
 use crate::metrics::security as measured;
+pub use in_force::InForce;
 pub use shared::{Shared, SharedError};
 use table::Table;
 pub use watch::Watch;

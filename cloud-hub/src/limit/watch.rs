@@ -6,12 +6,14 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::InForce;
 use crate::domain::intrusion::{
     BURST_WINDOW, Burst, Distinct, Micros, PROBING_WINDOW, Scraping, TIGHTENED, Thresholds, is_scraping,
 };
@@ -37,25 +39,20 @@ pub struct Watch {
     /// Seeded at random, so that nobody can look for two paths of one hash.
     hash: RandomState,
     began: Instant,
-    thresholds: RwLock<Thresholds>,
+    in_force: Arc<InForce>,
 }
 
 impl Watch {
     /// Nobody has done anything yet.
     #[must_use]
-    pub fn new(thresholds: Thresholds) -> Self {
-        Self {
-            callers: Mutex::default(),
-            hash: RandomState::new(),
-            began: Instant::now(),
-            thresholds: RwLock::new(thresholds),
-        }
+    pub fn new(in_force: Arc<InForce>) -> Self {
+        Self { callers: Mutex::default(), hash: RandomState::new(), began: Instant::now(), in_force }
     }
 
-    /// What is one too many.
+    /// What is one too many now.
     #[must_use]
     pub fn thresholds(&self) -> Thresholds {
-        *self.thresholds.read()
+        self.in_force.live().intrusion
     }
 
     /// Another wrong secret of a key; how many, if it is a burst.
@@ -133,16 +130,18 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::settings::Live;
 
     fn watch() -> Watch {
-        Watch::new(Thresholds {
+        let intrusion = Thresholds {
             refused: 3,
             networks: 2,
             travel_window: Duration::from_secs(600),
             probes: 3,
             people: 10,
             people_share: 0.5,
-        })
+        };
+        Watch::new(Arc::new(InForce::new(Live { refused_keys_per_minute: 30, intrusion })))
     }
 
     #[test]

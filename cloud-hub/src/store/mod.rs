@@ -35,6 +35,7 @@ pub mod routes;
 pub mod second_factors;
 pub mod secrets;
 pub mod sessions;
+pub mod settings;
 pub mod streams;
 pub mod template_changes;
 pub mod templates;
@@ -48,4 +49,4 @@ pub use database::{Database, Listener, Notice, TenantTx, Work, migrate};
 pub use error::{Clash, StoreError};
 
 /// The version of the schema that this program was written for: `migrations/0001_…`, `0002_…`, ...
-pub const SCHEMA_VERSION: i32 = 31;
+pub const SCHEMA_VERSION: i32 = 32;

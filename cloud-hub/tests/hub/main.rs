@@ -30,6 +30,7 @@ mod renewals;
 mod roles;
 mod session_commands;
 mod sessions;
+mod settings;
 mod snapshots;
 mod tokens;
 mod totp;

@@ -7,6 +7,7 @@ mod keys;
 mod orders;
 mod people;
 mod sessions;
+mod settings;
 mod tenants;
 mod users;
 
@@ -64,6 +65,7 @@ pub async fn serve(listener: UnixListener, api: Arc<Api>, stop: CancellationToke
         .merge(orders::routes())
         .merge(people::routes())
         .merge(sessions::routes())
+        .merge(settings::routes())
         .merge(keys::routes())
         .route("/tenants/{tenant}/api-keys", post(create_key).get(list_keys))
         .route("/tenants/{tenant}/api-keys/{key}", delete(revoke_key))
