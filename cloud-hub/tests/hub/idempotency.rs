@@ -55,7 +55,7 @@ async fn whoever_asks_again_is_answered_again_and_nothing_is_made_twice() {
     assert_eq!(read(again).await, (StatusCode::CREATED, made.clone()));
     assert_eq!(hub.get(&acme, "/v1/people").await["data"].as_array().unwrap().len(), 1);
     // Another request under it, another operation, another caller, another tenant.
-    let wrong = refused(&hub, &acme, "/v1/people", KEY, json!({ "name": "Bob" })).await;
+    let wrong = refused(&hub, &acme, "/v1/people", KEY, json!({ "name": "Bob", "external_id": "b" })).await;
     assert_eq!(wrong, (422, String::from("idempotency_key_reused")));
     let wrong = refused(&hub, &acme, "/v1/sites", KEY, site("HQ")).await;
     assert_eq!(wrong, (422, String::from("idempotency_key_reused")));
@@ -64,7 +64,7 @@ async fn whoever_asks_again_is_answered_again_and_nothing_is_made_twice() {
         id: acme.id.clone(),
         authorization: format!("ApiKey {}:{}", key["id"].as_str().unwrap(), key["secret"].as_str().unwrap()),
     };
-    assert!(!replayed(&post(&hub, &second, "/v1/people", KEY, json!({ "name": "Bob" })).await));
+    assert!(!replayed(&post(&hub, &second, "/v1/people", KEY, json!({ "name": "Bob", "external_id": "b" })).await));
     assert!(!replayed(&post(&hub, &other, "/v1/people", KEY, person.clone()).await));
     // A refusal is an outcome too, told with the id of the request that it answers.
     let doubled = post(&hub, &acme, "/v1/people", "twice", person.clone()).await;
@@ -98,7 +98,7 @@ async fn secrets_shown_once_are_kept_sealed_and_go_with_whom_they_are_about() {
     let made = read(post(&hub, &acme, "/v1/api-keys", "key", json!({ "name": "k" })).await).await;
     assert_eq!(made.0, StatusCode::CREATED);
     assert_eq!(read(post(&hub, &acme, "/v1/api-keys", "key", json!({ "name": "k" })).await).await, made);
-    let person = json!({ "name": "Zacharias Quux" });
+    let person = json!({ "name": "Zacharias Quux", "external_id": "z" });
     let (_, ada) = read(post(&hub, &acme, "/v1/people", "ada", person.clone()).await).await;
     let rows: Vec<(bool, Option<Vec<u8>>)> =
         sqlx::query_as("SELECT changed, answer_sealed FROM idempotency_key").fetch_all(&mut database).await.unwrap();
