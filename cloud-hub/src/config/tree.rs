@@ -428,10 +428,7 @@ impl Config {
             ("intrusion.probes", intrusion.probes),
         ] {
             if value > MAX_COUNT {
-                return unfit(
-                    setting,
-                    &format!("must be less than {MAX_COUNT}: so much is kept of each caller; 0 is off"),
-                );
+                return unfit(setting, &format!("is too much: less than {MAX_COUNT} is kept of each caller; 0 is off"));
             }
         }
         if !(0.0..=1_000.0).contains(&intrusion.people_share) {

@@ -104,7 +104,7 @@ impl Watch {
 
     /// Callers that are watched.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn watched(&self) -> usize {
         self.callers.lock().len()
     }
 
@@ -164,7 +164,7 @@ mod tests {
         for caller in 0..2 * MAX_CALLERS as u128 {
             watch.not_there(Uuid::from_u128(caller), "/x");
         }
-        assert_eq!(watch.len(), MAX_CALLERS);
+        assert_eq!(watch.watched(), MAX_CALLERS);
         assert!(watch.is_tightened(first));
     }
 }
