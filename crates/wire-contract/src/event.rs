@@ -624,7 +624,6 @@ pub const KINDS: [&str; 22] = [
     "lintel.person.deleted.v1",
     "lintel.tamper.stream_conflict.v1",
     "lintel.tamper.claim_reused.v1",
-    "lintel.tamper.intrusion.v1",
     "lintel.tamper.gallery_diverged.v1",
     "lintel.system.gallery_healed.v1",
     "lintel.tamper.gallery_older_epoch.v1",
@@ -632,4 +631,5 @@ pub const KINDS: [&str; 22] = [
     "lintel.system.command.v1",
     "lintel.liveness.prompted.v1",
     "lintel.liveness.challenge_ended.v1",
+    "lintel.tamper.intrusion.v1",
 ];

@@ -129,13 +129,6 @@ fn every_event() -> Vec<EventData> {
             reason: Reason::of(Code::StreamConflict),
         }),
         EventData::ClaimReused(ClaimReusedData { alarm: true, claim: ClaimId(uuid(50)), device: DeviceId(uuid(2)) }),
-        EventData::Intrusion(IntrusionData {
-            alarm: true,
-            signal: "cross_tenant_probing".to_owned(),
-            caller_kind: "api_key".to_owned(),
-            caller: uuid(60),
-            count: 20,
-        }),
         EventData::GalleryDiverged(GalleryDivergedData {
             alarm: true,
             device: DeviceId(uuid(2)),
@@ -188,6 +181,13 @@ fn every_event() -> Vec<EventData> {
             answered: 1,
             steps: 3,
             took_ms: Some(3120),
+        }),
+        EventData::Intrusion(IntrusionData {
+            alarm: true,
+            signal: "cross_tenant_probing".to_owned(),
+            caller_kind: "api_key".to_owned(),
+            caller: uuid(60),
+            count: 20,
         }),
     ]
 }
