@@ -4,6 +4,8 @@ In: the folder of a run in LINTEL_CONTRACT (see hub.py). A real request that is 
 """
 
 import os
+import re
+import uuid
 
 import schemathesis
 from schemathesis.auths import AuthContext, set_on_case
@@ -17,6 +19,7 @@ HUB.await_models()
 BEARERS = {}
 # Requests that must succeed, by the id of their case.
 REAL = set()
+KEY = re.compile(r'("([ !#-\[\]-~]|\\["\\])+"|[A-Za-z0-9._~:+/=-]+)')
 
 
 @schemathesis.serializer("application/x-ndjson", "application/zip", "text/csv")
@@ -81,6 +84,10 @@ def before_call(context, case, kwargs):
         # Never what the run itself lives by, in whatever way its id was come by.
         if case.id not in REAL:
             case.path_parameters["id"] = NOBODY
+    key = (case.headers or {}).get("Idempotency-Key")
+    if isinstance(key, str) and len(key) <= 255 and KEY.fullmatch(key):
+        # No schema can say that two requests under one key are one, or a mistake.
+        case.headers["Idempotency-Key"] = str(uuid.uuid4())
     if "Device" in schemes_of(case.operation):
         kwargs["cert"] = HUB.device()["cert"]
 

@@ -11,7 +11,7 @@ use gallery_log::{KeyId, Purpose};
 use uuid::Uuid;
 
 use super::ids::{PersonId, TenantId};
-use super::vault::{SESSION_FRAME, TenantKeys, USER_LOGIN, USER_TOTP, VaultError};
+use super::vault::{KEPT_ANSWER, SESSION_FRAME, TenantKeys, USER_LOGIN, USER_TOTP, VaultError};
 
 /// How long a hub believes what it read of a tenant's keys.
 pub const BELIEVED: Duration = Duration::from_secs(2);
@@ -74,6 +74,8 @@ pub enum TenantSeal {
     Totp,
     /// What a frame gave in a session in which the person is not known.
     Frame,
+    /// An answer that is kept to be given again.
+    Answer,
     /// The body of a rule.
     Rule,
 }
@@ -89,6 +91,7 @@ impl TenantSeal {
             Self::Login => USER_LOGIN,
             Self::Totp => USER_TOTP,
             Self::Frame => SESSION_FRAME,
+            Self::Answer => KEPT_ANSWER,
             Self::Rule => Purpose::RECORD_BODY,
         }
     }

@@ -22,6 +22,8 @@ pub(super) const USER_LOGIN: Purpose = Purpose::new("user.login");
 pub(super) const USER_TOTP: Purpose = Purpose::new("user.totp");
 /// What a frame of an open session gave.
 pub(super) const SESSION_FRAME: Purpose = Purpose::new("session.frame");
+/// An answer that is kept to be given again.
+pub(super) const KEPT_ANSWER: Purpose = Purpose::new("idempotency.answer");
 
 /// Sealing or opening failed.
 #[derive(Debug, thiserror::Error)]
@@ -185,6 +187,16 @@ impl TenantKeys {
     /// Opens what a frame of such a session gave.
     pub fn open_frame(&self, session: SessionId, number: u32, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, VaultError> {
         self.open(SESSION_FRAME, session.0, u64::from(number), sealed)
+    }
+
+    /// Seals an answer that is kept to be given again: it may have secrets that are shown once.
+    pub fn seal_answer(&self, attempt: Uuid, answer: &[u8]) -> Result<Vec<u8>, VaultError> {
+        self.seal(KEPT_ANSWER, attempt, 1, answer)
+    }
+
+    /// Opens an answer that was kept.
+    pub fn open_answer(&self, attempt: Uuid, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+        self.open(KEPT_ANSWER, attempt, 1, sealed)
     }
 
     /// Wraps a person's key for the key store.
@@ -417,6 +429,15 @@ mod tests {
         assert!(person.open_frame(other, 3, &known).is_err() && person.open_frame(session, 4, &known).is_err());
         assert!(keys.open_frame(other, 3, &unknown).is_err() && keys.open_frame(session, 3, &known).is_err());
         assert!(tenant(2).open_frame(session, 3, &unknown).is_err());
+    }
+
+    #[test]
+    fn a_kept_answer_opens_for_its_attempt_and_tenant_alone() {
+        let (keys, attempt) = (tenant(1), Uuid::from_u128(8));
+        let sealed = keys.seal_answer(attempt, b"secret").unwrap();
+        assert_eq!(keys.open_answer(attempt, &sealed).unwrap().as_slice(), b"secret");
+        assert!(keys.open_answer(Uuid::from_u128(9), &sealed).is_err());
+        assert!(tenant(2).open_answer(attempt, &sealed).is_err());
     }
 
     #[test]

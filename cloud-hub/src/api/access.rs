@@ -13,10 +13,10 @@ use axum::response::{IntoResponse as _, Response};
 use wire_contract::{Code, paths};
 
 use super::auth::{Caller, SESSION_TOKEN, Who};
-use super::limits;
 use super::peer::Peer;
 use super::problem::{ApiError, Unwritten};
 use super::state::Api;
+use super::{idempotency, limits, watch};
 use crate::domain::permission::Permission;
 use crate::domain::tenant::Feature;
 use crate::metrics::security::{self, Lack};
@@ -175,7 +175,8 @@ pub(super) fn pattern_of(pattern: Option<&str>) -> &'static str {
 
 /// Stands before every route.
 pub(super) async fn guard(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
-    let pattern = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let matched = request.extensions().get::<MatchedPath>().cloned();
+    let pattern = matched.as_ref().map_or("", MatchedPath::as_str);
     let audience = match audience(request.method(), pattern) {
         Some(Audience::Open | Audience::Device) => return next.run(request).await,
         Some(audience) => audience,
@@ -201,6 +202,7 @@ pub(super) async fn guard(State(api): State<Arc<Api>>, mut request: Request, nex
         Audience::Key(needed) | Audience::Session(needed) => Some(needed),
         _ => None,
     };
+    watch::came(&api, &caller, address);
     let told = match limits::take(&api, &caller, request.method(), needed).await {
         Ok(told) => told,
         Err((refused, told)) => {
@@ -213,7 +215,9 @@ pub(super) async fn guard(State(api): State<Arc<Api>>, mut request: Request, nex
     security::used(caller.agreement.tier.as_str(), class.as_str());
     caller.tell_span();
     request.extensions_mut().insert(caller);
-    let mut response = next.run(request).await;
+    let path = request.uri().path().to_owned();
+    let mut response = idempotency::run(&api, &caller, pattern, request, next).await;
+    watch::answered(&api, &caller, pattern, &path, &response);
     if response.extensions().get::<Unwritten>().is_some_and(|Unwritten(problem)| problem.code == Code::Unavailable) {
         api.limiter.turned_away();
     }

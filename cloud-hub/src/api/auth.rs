@@ -21,6 +21,7 @@ use super::limits;
 use super::peer::Peer;
 use super::problem::ApiError;
 use super::state::Api;
+use super::watch;
 use crate::domain::api_key::ApiKey;
 use crate::domain::certificate::{Held, Shown, Standing, standing};
 use crate::domain::ids::{ApiKeyId, DeviceId, SessionId, TenantId};
@@ -240,6 +241,9 @@ impl Api {
             security::refused(Proof::ApiKey);
             tracing::warn!(event = "authentication_failed", key = %key.id, "an API key was refused");
             limits::note_refused(self, address);
+            if let Some(count) = watch::refused(self, key.id) {
+                watch::burst(self, key.id, count).await;
+            }
             return Err(unauthorized());
         };
         if found.suspended {

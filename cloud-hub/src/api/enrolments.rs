@@ -23,7 +23,7 @@ use crate::domain::duplicate::Duplicate;
 use crate::domain::ids::{PersonId, SessionId, TemplateId};
 use crate::domain::session::{self, Input, Kind, State as SessionState};
 use crate::keys;
-use crate::recognition::enroller::{Busy, NewTemplate, Photograph, Refusal};
+use crate::recognition::enroller::{Busy, NewTemplate, Photograph, Place, Refusal};
 use crate::store::sessions::NewSession;
 use crate::store::{audit, people, sessions};
 
@@ -102,9 +102,12 @@ pub(super) async fn create(
 ) -> Result<Response, ApiError> {
     let multipart = multipart.map_err(|rejection| not_a_form(&rejection))?;
     let person = PersonId(person);
-    // Whether the person exists, and whether there is room, is asked before megabytes are read.
+    // Whether the person exists, and whether there is room, is asked before megabytes are read; for want of room nothing is begun.
+    let place = api.enroller.enter().map_err(|Busy| {
+        ApiError::because(Code::Unavailable, "too many enrolments at once").retry_after(RETRY_AFTER_SECONDS)
+    })?;
     let session = open_session(&api, &caller, person).await?;
-    let outcome = enrol(&api, &caller, person, session, multipart, query.allow_duplicate).await;
+    let outcome = enrol(&api, &caller, (person, session), place, multipart, query.allow_duplicate).await;
     if let Err(error) = &outcome {
         close_failed(&api, &caller, (person, session), error.code()).await;
     }
@@ -114,14 +117,11 @@ pub(super) async fn create(
 async fn enrol(
     api: &Arc<Api>,
     caller: &Caller,
-    person: PersonId,
-    session: SessionId,
+    (person, session): (PersonId, SessionId),
+    place: Place,
     form: Multipart,
     allow_duplicate: bool,
 ) -> Result<Response, ApiError> {
-    let place = api.enroller.enter().map_err(|Busy| {
-        ApiError::because(Code::Unavailable, "too many enrolments at once").retry_after(RETRY_AFTER_SECONDS)
-    })?;
     let photographs = read_photographs(api, form).await?;
     let mark = api.custody.mark_of(caller.tenant, photographs.clone()).await?;
     let template = api.enroller.enrol(place, photographs).await.map_err(refused)?;

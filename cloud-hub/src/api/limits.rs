@@ -15,6 +15,8 @@ use super::auth::{Caller, Who};
 use super::listener::group;
 use super::problem::ApiError;
 use super::state::Api;
+use super::watch;
+use crate::domain::intrusion::TIGHTENED_SHARE;
 use crate::domain::limit::{Class, Micros, Rate, Span, Standing};
 use crate::domain::permission::Permission;
 use crate::limit::{Asked, Bucket};
@@ -23,7 +25,7 @@ use crate::metrics::security;
 /// Keys that may be refused of one address before it is not listened to for a while: a program that was set up wrongly, not a
 /// search, which has 2^256 keys before it.
 fn refused_keys(api: &Api) -> Asked {
-    let count = api.settings.refused_keys_per_minute;
+    let count = api.in_force.live().refused_keys_per_minute;
     Asked { bucket: Bucket::Refused, rate: Rate::new(count, Duration::from_secs(60), count) }
 }
 
@@ -46,12 +48,16 @@ pub(super) fn class(method: &Method, permission: Option<Permission>) -> Class {
     }
 }
 
-fn asked(caller: &Caller, method: &Method, permission: Option<Permission>) -> Vec<Asked> {
+fn asked(caller: &Caller, method: &Method, permission: Option<Permission>, tightened: bool) -> Vec<Asked> {
     let class = class(method, permission);
     let agreed = &caller.agreement;
     let mut asked = vec![Asked { bucket: Bucket::Class(class), rate: class.rate(agreed.tier) }];
     if class == Class::Command || method == Method::DELETE {
         return asked;
+    }
+    if tightened {
+        let rate = class.rate(agreed.tier).tightened(TIGHTENED_SHARE);
+        asked.push(Asked { bucket: Bucket::Caller(watch::id_of(caller)), rate });
     }
     for span in [Span::Hour, Span::Day] {
         if let Some(count) = agreed.allowance.of(agreed.tier, span) {
@@ -71,7 +77,8 @@ pub(super) async fn take(
     method: &Method,
     permission: Option<Permission>,
 ) -> Result<Told, (ApiError, Told)> {
-    let asked = asked(caller, method, permission);
+    let tightened = api.watch.is_tightened(watch::id_of(caller));
+    let asked = asked(caller, method, permission, tightened);
     let standings = api.limiter.take(caller.tenant.0, &asked).await;
     let told = Told(asked.into_iter().zip(standings).collect());
     match told.refusal() {
@@ -177,7 +184,7 @@ mod tests {
     }
 
     fn names(caller: &Caller, method: &Method, permission: Permission) -> Vec<&'static str> {
-        asked(caller, method, Some(permission)).into_iter().map(|asked| asked.bucket.name()).collect()
+        asked(caller, method, Some(permission), false).into_iter().map(|asked| asked.bucket.name()).collect()
     }
 
     #[test]
@@ -187,6 +194,14 @@ mod tests {
         assert_eq!(names(&caller, &Method::POST, Permission::PeopleEnrol), ["biometric", "hour", "day", "key"]);
         assert_eq!(names(&caller, &Method::POST, Permission::DoorsCommand), ["command"]);
         assert_eq!(names(&caller, &Method::DELETE, Permission::PeopleWrite), ["write"]);
+        // Whoever behaves as an intruder has a limit of their own, and opens doors all the same.
+        let watched = |method: &Method, permission| {
+            let asked = asked(&caller, method, Some(permission), true);
+            asked.into_iter().find(|asked| asked.bucket.name() == "caller").map(|asked| asked.rate)
+        };
+        let whole = Class::Read.rate(Tier::Basic);
+        assert!(watched(&Method::GET, Permission::PeopleRead).unwrap().interval >= 8 * whole.interval);
+        assert_eq!(watched(&Method::POST, Permission::DoorsCommand), None);
         assert_eq!(names(&self::caller(Tier::Enterprise, None), &Method::PUT, Permission::DevicesWrite), ["write"]);
     }
 

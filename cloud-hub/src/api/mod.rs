@@ -25,6 +25,7 @@ mod fixed;
 mod galleries;
 pub mod health;
 mod hub_time;
+mod idempotency;
 mod imports;
 mod limits;
 mod lingering;
@@ -50,6 +51,7 @@ mod token_keys;
 mod totp;
 mod twins;
 mod users;
+mod watch;
 mod webhooks;
 
 use std::sync::Arc;

@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::domain::compaction::KeepRule;
 use crate::domain::ids::{ConsumerId, DeviceId, TenantId};
 use crate::keys::{Custody, Snapshots};
-use crate::limit::Limiter;
+use crate::limit::{InForce, Limiter, Watch};
 use crate::outbound::address::AddressPolicy;
 use crate::pki::Pki;
 use crate::recognition::enroller::Enroller;
@@ -35,8 +35,6 @@ pub struct Settings {
     pub consumers: Option<(String, u16)>,
     /// Tenants whose devices are announced to Home Assistant.
     pub home_assistant: BTreeSet<TenantId>,
-    /// Keys of one address that may be refused in a minute.
-    pub refused_keys_per_minute: u32,
     /// Bounds of one enrolment.
     pub enrolment: EnrolmentLimits,
     /// Which addresses webhooks may have.
@@ -85,6 +83,10 @@ pub struct Api {
     pub clock: Clock,
     /// How much everybody may ask.
     pub limiter: Arc<Limiter>,
+    /// Settings that may be changed while the hub runs.
+    pub in_force: Arc<InForce>,
+    /// What callers did of late.
+    pub watch: Watch,
     /// Wakes readers of the feed.
     pub feed: Feed,
     /// Works on photographs.

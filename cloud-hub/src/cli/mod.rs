@@ -15,6 +15,8 @@ mod keys;
 mod orders;
 mod people;
 mod question;
+mod sessions;
+mod settings;
 mod table;
 mod tenants;
 #[cfg(test)]
@@ -42,6 +44,8 @@ use orders::CommandsCommand;
 use people::PeopleCommand;
 pub use question::Question;
 use question::{Asked, Then};
+use sessions::SessionsCommand;
+use settings::LiveCommand;
 use tenants::{ApiKeysCommand, TenantsCommand};
 use users::UsersCommand;
 
@@ -93,7 +97,7 @@ enum Command {
     Serve(ServeArguments),
     /// Bring an external database's schema up to date
     Migrate,
-    /// Look at the configuration
+    /// Look at the configuration, and change what can be changed while the hub runs
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Tenants of the running hub
@@ -111,6 +115,9 @@ enum Command {
     /// People who may be recognised: listed, made, changed, erased, imported from a file
     #[command(subcommand)]
     People(PeopleCommand),
+    /// Sessions of a tenant: who stands before a camera, and what came of it
+    #[command(subcommand)]
+    Sessions(SessionsCommand),
     /// Programs that read a tenant's events at the broker
     #[command(subcommand)]
     Consumers(ConsumersCommand),
@@ -168,6 +175,8 @@ enum ConfigCommand {
     Show,
     /// Print all settings with their defaults and what they mean
     Defaults,
+    #[command(flatten)]
+    OfRunning(LiveCommand),
 }
 
 /// What the program is to do, once arguments and configuration are read.
@@ -210,6 +219,9 @@ impl Cli {
                 Task::Serve(Box::new(config))
             }
             Command::Migrate => Task::Migrate(Box::new(config)),
+            Command::Config(ConfigCommand::OfRunning(_)) => {
+                Task::Ask(question(&self.command, control_socket(&config), self.output))
+            }
             Command::Config(ConfigCommand::Show) => Task::Print(config.redacted()),
             Command::Config(_) => Task::Print(String::from("the configuration can be used\n")),
             Command::Audit(AuditCommand::Verify(asked)) => {
@@ -234,6 +246,7 @@ pub fn control_socket(config: &Config) -> PathBuf {
 fn question(command: &Command, socket: PathBuf, output: Output) -> Question {
     let show = |asked: Asked| (asked, Then::Show);
     let ((method, path, sent, list, columns), then) = match command {
+        Command::Config(ConfigCommand::OfRunning(command)) => show(command.asked()),
         Command::Tenants(command) => show(command.asked()),
         Command::ApiKeys(command) => show(command.asked()),
         Command::Keys(command) => show(command.asked()),
@@ -241,6 +254,7 @@ fn question(command: &Command, socket: PathBuf, output: Output) -> Question {
             (command.asked(), if command.reads_password() { Then::Password } else { Then::Show })
         }
         Command::People(command) => show(command.asked()),
+        Command::Sessions(command) => show(command.asked()),
         Command::Consumers(command) => show(command.asked()),
         Command::Devices(command) => command.asked(),
         Command::Galleries(command) => show(command.asked()),

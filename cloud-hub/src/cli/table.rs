@@ -74,6 +74,43 @@ pub(super) const PEOPLE: &[Column] = &[
     ("UNTIL", "/valid_until"),
     ("CREATED", "/created_at"),
 ];
+pub(super) const SESSIONS: &[Column] = &[
+    ("SESSION", "/id"),
+    ("KIND", "/kind"),
+    ("STATE", "/state"),
+    ("PERSON", "/person_id"),
+    ("ATTEMPTS", "/attempts"),
+    ("OF", "/max_attempts"),
+    ("MATCHED", "/result/matched"),
+    ("SCORE", "/result/score"),
+    ("WHY NOT", "/why/code"),
+    ("OPENED", "/created_at"),
+    ("UNTIL", "/expires_at"),
+    ("ENDED", "/ended_at"),
+];
+pub(super) const SETTINGS: &[Column] =
+    &[("SETTING", "/name"), ("VALUE", "/value"), ("FROM", "/from"), ("FILE", "/file")];
+pub(super) const VERSIONS: &[Column] = &[
+    ("VERSION", "/version"),
+    ("CHANGES TO THE FILE", "/changes"),
+    ("BY", "/actor"),
+    ("COMMENT", "/comment"),
+    ("AT", "/created_at"),
+];
+pub(super) const SESSION: &[Column] = &[
+    ("SESSION", "/session/id"),
+    ("KIND", "/session/kind"),
+    ("STATE", "/session/state"),
+    ("PERSON", "/session/person_id"),
+    ("ATTEMPTS", "/session/attempts"),
+    ("OF", "/session/max_attempts"),
+    ("ASKED", "/challenge/movement"),
+    ("MATCHED", "/session/result/matched"),
+    ("SCORE", "/session/result/score"),
+    ("WHY NOT", "/session/why/code"),
+    ("UNTIL", "/session/expires_at"),
+    ("ENDED", "/session/ended_at"),
+];
 pub(super) const PERSON: &[Column] = &[
     ("PERSON", "/id"),
     ("EXTERNAL ID", "/external_id"),

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::values::{HumanDuration, MaybeAddress, MaybePath, Secret};
 use super::{ConfigError, SCHEMA_VERSION};
+use crate::domain::intrusion::{MAX_COUNT, Thresholds};
 use crate::outbound::network::Network;
 
 /// Heads of the audit: as often as is any use, and as seldom as was promised.
@@ -36,6 +37,8 @@ pub struct Config {
     pub embedded: EmbeddedConfig,
     /// How much callers may ask.
     pub limits: LimitsConfig,
+    /// What is noticed of callers.
+    pub intrusion: IntrusionConfig,
     /// The model pack.
     pub models: ModelsConfig,
     /// Enrolment by photograph.
@@ -191,6 +194,24 @@ section! {
 }
 
 section! {
+    /// `[intrusion]`
+    IntrusionConfig, PartialIntrusion {
+        /// Wrong secrets for one key in a minute.
+        refused: u32,
+        /// Networks of one key that are still plausible.
+        networks: u32,
+        /// Within which time.
+        travel_window: HumanDuration,
+        /// Ids that are not there, in ten minutes.
+        probes: u32,
+        /// People looked at in an hour that are never too many.
+        people: u32,
+        /// The share of all people that may be looked at in it.
+        people_share: f64,
+    }
+}
+
+section! {
     /// `[models]`
     ModelsConfig, PartialModels {
         /// The pack's manifest.
@@ -300,6 +321,21 @@ section! {
     }
 }
 
+impl IntrusionConfig {
+    /// What is one too many.
+    #[must_use]
+    pub fn thresholds(&self) -> Thresholds {
+        Thresholds {
+            refused: self.refused,
+            networks: self.networks,
+            travel_window: self.travel_window.0,
+            probes: self.probes,
+            people: self.people,
+            people_share: self.people_share,
+        }
+    }
+}
+
 /// The same shape with everything optional: what a file may say. Read for its errors, which have lines.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -320,6 +356,8 @@ pub(super) struct PartialConfig {
     embedded: PartialEmbedded,
     #[serde(default)]
     limits: PartialLimits,
+    #[serde(default)]
+    intrusion: PartialIntrusion,
     #[serde(default)]
     models: PartialModels,
     #[serde(default)]
@@ -382,6 +420,22 @@ impl Config {
             if value == 0 {
                 return unfit(setting, "must be at least 1");
             }
+        }
+        let intrusion = &self.intrusion;
+        for (setting, value) in [
+            ("intrusion.refused", intrusion.refused),
+            ("intrusion.networks", intrusion.networks.saturating_add(1)),
+            ("intrusion.probes", intrusion.probes),
+        ] {
+            if value > MAX_COUNT {
+                return unfit(setting, &format!("is too much: less than {MAX_COUNT} is kept of each caller; 0 is off"));
+            }
+        }
+        if !(0.0..=1_000.0).contains(&intrusion.people_share) {
+            return unfit("intrusion.people_share", "must be from 0 to 1000: a share of all people");
+        }
+        if intrusion.travel_window.0 < Duration::from_secs(1) {
+            return unfit("intrusion.travel_window", "must be at least 1s");
         }
         if self.galleries.snapshot_from == 0 {
             return unfit("galleries.snapshot_from", "must be at least 1");

@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::domain::compaction::KeepRule;
 use crate::domain::ids::TenantId;
 use crate::keys::{BEAT, Custody, KeysError};
-use crate::store::{Database, housekeeping, routes};
+use crate::store::{Database, housekeeping, idempotency, routes};
 
 pub use deletion::Deletions;
 pub use rotation::Rotations;
@@ -32,6 +32,8 @@ const VECTORS_EVERY: Duration = Duration::from_secs(60);
 const TIDY_EVERY: Duration = Duration::from_secs(600);
 /// A log grows by what people change; an hour more or less of it is nothing.
 const COMPACTION_EVERY: Duration = Duration::from_secs(3600);
+/// Idempotency keys of a tenant that one round removes: more than a tenant can use between two.
+const ENDED_KEYS: u32 = 5_000;
 /// Claims and sessions are kept this long after their end, for whoever asks what happened.
 const KEEP_ENDED: time::Duration = time::Duration::days(7);
 
@@ -143,8 +145,14 @@ impl Jobs {
         deliveries_before: OffsetDateTime,
         ended_before: OffsetDateTime,
     ) -> Result<(), KeysError> {
-        let removed =
-            self.db.tenant(tenant, move |tx| Box::pin(housekeeping::tidy(tx, deliveries_before, ended_before))).await?;
+        let now = self.clock.now();
+        let removed = self.db.tenant(tenant, move |tx| {
+            Box::pin(async move {
+                let tidied = housekeeping::tidy(tx, deliveries_before, ended_before).await?;
+                Ok::<_, KeysError>(tidied + idempotency::remove_ended(tx, now, ENDED_KEYS).await?)
+            })
+        });
+        let removed = removed.await?;
         if removed > 0 {
             tracing::info!(event = "rows_tidied", client_id = %tenant, count = removed, "rows whose time is over were removed");
         }

@@ -5,8 +5,10 @@
 //! away because a counter is away. Deliberately absent: which buckets a request has to do with (`api::limits`), and the
 //! arithmetic (`domain::limit`).
 
+mod in_force;
 mod shared;
 mod table;
+mod watch;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,8 +21,10 @@ use uuid::Uuid;
 use crate::domain::ids::ApiKeyId;
 use crate::domain::limit::{Class, Micros, Pressure, Rate, Span, Standing};
 use crate::metrics::security as measured;
+pub use in_force::InForce;
 pub use shared::{Shared, SharedError};
 use table::Table;
+pub use watch::Watch;
 
 /// How often pressure is looked at.
 const BREATH: Duration = Duration::from_secs(1);
@@ -34,6 +38,8 @@ pub enum Bucket {
     Class(Class),
     /// The requests of one of its keys.
     Key(ApiKeyId),
+    /// The requests of one caller whose limits are tightened.
+    Caller(Uuid),
     /// Keys that were refused, by address.
     Refused,
     /// Whoever asks for the time, by address.
@@ -54,6 +60,7 @@ impl Bucket {
             Self::Span(span) => span.as_str(),
             Self::Class(class) => class.as_str(),
             Self::Key(_) => "key",
+            Self::Caller(_) => "caller",
             Self::Refused => "refused",
             Self::Time | Self::TimeOfAll => "time",
             Self::Login | Self::LoginOfAll => "login",

@@ -133,6 +133,7 @@ fn standings(asked: &[Asked], told: &[Micros]) -> Option<Vec<Standing>> {
 fn name(owner: Uuid, bucket: Bucket) -> String {
     match bucket {
         Bucket::Key(key) => format!("lintel:limit:{{{owner}}}:key:{key}"),
+        Bucket::Caller(caller) => format!("lintel:limit:{{{owner}}}:caller:{caller}"),
         bucket => format!("lintel:limit:{{{owner}}}:{}", bucket.name()),
     }
 }
@@ -149,6 +150,7 @@ mod tests {
         let mut names: Vec<String> = Class::ALL.iter().map(|class| name(owner, Bucket::Class(*class))).collect();
         names.extend([Span::Hour, Span::Day].map(|span| name(owner, Bucket::Span(span))));
         names.extend([2, 3].map(|key| name(owner, Bucket::Key(ApiKeyId(Uuid::from_u128(key))))));
+        names.extend([2, 3].map(|caller| name(owner, Bucket::Caller(Uuid::from_u128(caller)))));
         let count = names.len();
         names.sort();
         names.dedup();

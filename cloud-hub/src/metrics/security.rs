@@ -36,16 +36,24 @@ const FORBIDDEN: Metric = Metric::counter(
 );
 const LIMITED: Metric = Metric::counter(
     "lintel_hub_limit_refusals_total",
-    "Requests above a limit, by the limit: hour and day of a tenant, a class, a key, and by address refused keys, time and login.",
+    "Requests above a limit, by the limit: hour and day of a tenant, a class, a key, a caller after a signal of an intrusion, and by address refused keys, time and login.",
     &[Label {
         name: "limit",
-        values: &["hour", "day", "read", "write", "biometric", "command", "key", "refused", "time", "login"],
+        values: &["hour", "day", "read", "write", "biometric", "command", "key", "caller", "refused", "time", "login"],
     }],
 );
 const LOCKED: Metric = Metric::counter(
     "lintel_hub_locks_total",
     "How often an address was locked after too many refused keys, and a log-in refused because its name is locked.",
     &[Label { name: "kind", values: &["address", "name"] }],
+);
+const INTRUSIONS: Metric = Metric::counter(
+    "lintel_hub_intrusion_signals_total",
+    "Callers that behaved as an intruder would, by the signal; each at most once in its window.",
+    &[Label {
+        name: "signal",
+        values: &["authentication_burst", "impossible_travel", "cross_tenant_probing", "template_scraping"],
+    }],
 );
 const BUCKETS: Metric = Metric::gauge(
     "lintel_hub_limit_buckets",
@@ -98,6 +106,7 @@ pub(super) const METRICS: &[Metric] = &[
     FORBIDDEN,
     LIMITED,
     LOCKED,
+    INTRUSIONS,
     BUCKETS,
     BUCKETS_MAX,
     SHARE,
@@ -193,6 +202,11 @@ pub fn address_locked() {
 /// A name is locked for a while.
 pub fn name_locked() {
     LOCKED.count(&["name"]);
+}
+
+/// A caller behaves as an intruder would.
+pub fn intrusion(signal: &'static str) {
+    INTRUSIONS.count(&[signal]);
 }
 
 /// The limits as they are.

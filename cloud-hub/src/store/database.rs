@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
+use super::idempotency::{self, Attempt};
 use super::{SCHEMA_VERSION, StoreError};
 use crate::domain::ids::{CommandId, DeviceId, GalleryId, TenantId};
 use crate::metrics::database::{self as measured, Ended};
@@ -91,9 +92,9 @@ impl Database {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        let pool = self.pool.clone();
+        let (pool, attempt) = (self.pool.clone(), idempotency::attempt_of(tenant));
         // In the caller's span: what is logged in there is about the caller's request.
-        let transaction = async move { run(&pool, tenant, work).await }.in_current_span();
+        let transaction = async move { run(&pool, tenant, attempt, work).await }.in_current_span();
         tokio::spawn(transaction).await.map_err(|_| E::from(StoreError::Aborted))?
     }
 
@@ -200,7 +201,12 @@ impl Database {
     }
 }
 
-async fn run<T, E: From<StoreError>>(pool: &PgPool, tenant: TenantId, work: impl Work<T, E>) -> Result<T, E> {
+async fn run<T, E: From<StoreError>>(
+    pool: &PgPool,
+    tenant: TenantId,
+    attempt: Option<Attempt>,
+    work: impl Work<T, E>,
+) -> Result<T, E> {
     let begin = async {
         // One round trip for both. A tenant's id is hex digits and hyphens: there is nothing to escape.
         let statement = format!("BEGIN; SET LOCAL lintel.tenant = '{}'", tenant.0);
@@ -211,7 +217,13 @@ async fn run<T, E: From<StoreError>>(pool: &PgPool, tenant: TenantId, work: impl
     let mut tx = begin.await.map_err(|error| E::from(error.into()))?;
     measured::begun(asked.elapsed());
     let begun = Instant::now();
-    let (how, outcome) = match work(&mut tx).await {
+    let mut worked = work(&mut tx).await;
+    if let (Some(attempt), Ok(_)) = (attempt, &worked)
+        && let Err(error) = idempotency::note_change(&mut tx, attempt).await
+    {
+        worked = Err(E::from(error));
+    }
+    let (how, outcome) = match worked {
         Ok(value) => match tx.inner.commit().await {
             Ok(()) => (Ended::Committed, Ok(value)),
             Err(error) => (Ended::Failed, Err(E::from(error.into()))),

@@ -70,6 +70,9 @@ pub enum StoreError {
     /// The transaction's task ended without an answer: it panicked, or the process is shutting down.
     #[error("transaction ended early; nothing was committed unless its answer was lost after the commit")]
     Aborted,
+    /// Another attempt of the same request with an idempotency key is there: this one changes nothing any more.
+    #[error("the request was taken up again by another attempt; this one changed nothing")]
+    Superseded,
     /// Sealing or opening failed.
     #[error(transparent)]
     Vault(#[from] crate::domain::vault::VaultError),

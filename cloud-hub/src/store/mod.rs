@@ -22,6 +22,7 @@ pub mod erasure;
 pub mod events;
 pub mod galleries;
 pub mod housekeeping;
+pub mod idempotency;
 pub mod leadership;
 pub mod logins;
 pub mod mark;
@@ -34,6 +35,7 @@ pub mod routes;
 pub mod second_factors;
 pub mod secrets;
 pub mod sessions;
+pub mod settings;
 pub mod streams;
 pub mod template_changes;
 pub mod templates;
@@ -47,4 +49,4 @@ pub use database::{Database, Listener, Notice, TenantTx, Work, migrate};
 pub use error::{Clash, StoreError};
 
 /// The version of the schema that this program was written for: `migrations/0001_…`, `0002_…`, ...
-pub const SCHEMA_VERSION: i32 = 29;
+pub const SCHEMA_VERSION: i32 = 32;

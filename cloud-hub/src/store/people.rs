@@ -15,7 +15,7 @@ use wire_contract::Code;
 
 use super::galleries::{self, Pending};
 use super::templates::{self, NewTemplate};
-use super::{StoreError, TenantTx, anchors, places, routes, sessions};
+use super::{StoreError, TenantTx, anchors, idempotency, places, routes, sessions};
 use crate::domain::gallery::Change;
 use crate::domain::ids::{GalleryId, PersonId, SiteId, TemplateId};
 use crate::domain::people::{Access, Profile};
@@ -354,6 +354,7 @@ async fn erase(tx: &mut TenantTx, id: PersonId, now: OffsetDateTime) -> Result<(
     let tenant = tx.tenant_uuid();
     templates::delete_of_person(tx, id).await?;
     anchors::delete_of_person(tx, id).await?;
+    idempotency::forget_answers_about(tx, id.0).await?;
     for open in sessions::open_of_person(tx, id).await? {
         let session = sessions::lock(tx, open).await?;
         let state = step(session.state, Input::Cancelled, now, session.expires_at).unwrap_or(SessionState::Expired);

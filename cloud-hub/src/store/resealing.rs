@@ -46,6 +46,7 @@ pub const PLACES: &[Place] = &[
     place(TenantSeal::Login, "app_user", "login_sealed", "id", "1"),
     place(TenantSeal::Totp, "user_totp", "secret_sealed", "user_id", "1"),
     place(TenantSeal::Frame, "session_frame", "sealed", "session_id", "number"),
+    place(TenantSeal::Answer, "idempotency_key", "answer_sealed", "attempt", "1"),
     // Bodies of people are sealed under their own keys: millions of rows that need not be read.
     Place { only: "person_id IS NULL", ..place(TenantSeal::Rule, "gallery_record", "sealed", "object_id", "revision") },
 ];

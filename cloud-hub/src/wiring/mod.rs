@@ -12,6 +12,7 @@ mod metrics;
 mod models;
 mod parts;
 mod probes;
+mod settings;
 mod tasks;
 mod tls;
 
@@ -47,7 +48,7 @@ use crate::embedded::{Layout, lock_dir, ports};
 use crate::ingest::{self, Ingest};
 use crate::jobs::{Deletions, Jobs, Rotations};
 use crate::keys::{Custody, DeviceLinks, Keyring, Snapshots};
-use crate::limit::Limiter;
+use crate::limit::{InForce, Limiter, Watch};
 use crate::notify::client::{Lookup, SystemLookup, WebhookClient};
 use crate::notify::worker::{Notifier, NotifierOptions};
 use crate::outbound::address::AddressPolicy;
@@ -146,12 +147,17 @@ async fn start(config: &Config, clock: &Clock) -> Result<Running> {
     let (mut front_tasks, mut back_tasks) = (Tasks::default(), Tasks::default());
     let (connected, _) = watch::channel(false);
     let (audit_trouble, _) = watch::channel(Trouble::default());
+    let in_force = Arc::new(InForce::new(settings::of_file(config)));
+    // Before anybody is served.
+    settings::take_newest(&base.db, &in_force).await?;
     let limiter = Arc::new(Limiter::new(parts::shared_limits(config)?));
     let (uses, writer) = uses::uses(base.db.clone());
     back_tasks.spawn("uses of recognition", writer.run(back.clone()));
     let (is_connected, troubles) = (connected.subscribe(), audit_trouble.subscribe());
     let probes = probes::all(&base.db, &base.custody, connected.subscribe(), audit_trouble.subscribe(), &limiter);
-    let api = Arc::new(make_api(config, clock, &base, Arc::clone(&limiter), uses, probes, &front));
+    let api =
+        Arc::new(make_api(config, clock, &base, (Arc::clone(&limiter), Arc::clone(&in_force)), uses, probes, &front));
+    back_tasks.spawn("settings", settings::follow(base.db.clone(), in_force, back.clone()));
     let (tended, end) = (Arc::clone(&api), back.clone());
     back_tasks.spawn("galleries in memory", async move { tended.galleries.tend(end).await });
     let metrics_url = metrics.as_ref().map(metrics::Endpoint::url);
@@ -248,7 +254,7 @@ fn make_api(
     config: &Config,
     clock: &Clock,
     base: &Foundation,
-    limiter: Arc<Limiter>,
+    (limiter, in_force): (Arc<Limiter>, Arc<InForce>),
     uses: Uses,
     probes: Vec<Probe>,
     front: &CancellationToken,
@@ -272,6 +278,8 @@ fn make_api(
         pki: Arc::clone(&base.pki),
         clock: clock.clone(),
         limiter,
+        watch: Watch::new(Arc::clone(&in_force)),
+        in_force,
         feed: Feed::default(),
         enroller: Enroller::new(limits.workers, limits.queue, photographs),
         imports: Imports::new(ImportLimits {
@@ -294,7 +302,6 @@ fn make_api(
             broker_port: base.broker.device_port,
             consumers: base.broker.consumers.clone(),
             home_assistant: home_settings(config).tenants,
-            refused_keys_per_minute: config.limits.refused_keys_per_minute,
             enrolment: EnrolmentLimits { max_photos: limits.max_photos, max_photo_bytes: limits.max_photo_bytes },
             webhook_policy: AddressPolicy::new(config.webhooks.allow_networks.clone()),
             keep: keep_rule(config),

@@ -11,6 +11,7 @@ mod audit;
 mod deletion;
 mod devices;
 mod duplicates;
+mod idempotency;
 mod logins;
 mod people;
 mod recognition;

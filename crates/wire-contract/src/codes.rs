@@ -227,6 +227,12 @@ register! {
     PreconditionFailed, "precondition_failed", Api, "hint.read_again", Some(412);
     /// A change must say what it is a change of.
     PreconditionRequired, "precondition_required", Api, "hint.read_again", Some(428);
+    /// The idempotency key was sent with another request before.
+    IdempotencyKeyReused, "idempotency_key_reused", Api, "hint.new_idempotency_key", Some(422);
+    /// The request with this idempotency key is being carried out.
+    IdempotencyInProgress, "idempotency_in_progress", Api, "hint.try_later", Some(409);
+    /// The request with this idempotency key was carried out, or may have been; there is no answer of it to give again.
+    IdempotencyNoAnswer, "idempotency_no_answer", Api, "hint.look_up", Some(409);
     /// The device is not connected, so that it could not carry the command out in time.
     DeviceOffline, "device_offline", Api, "hint.device_not_ready", Some(409);
     /// The device was revoked, or its certificate replaced.

@@ -6,6 +6,7 @@
 
 mod challenge;
 mod gallery;
+mod intrusion;
 mod order;
 
 use schemars::JsonSchema;
@@ -24,6 +25,7 @@ pub use gallery::{
     GalleryDivergedData, GalleryHealedData, GalleryOlderEpochData, GalleryPoint, GalleryRebuiltData,
     SnapshotRefusedData,
 };
+pub use intrusion::IntrusionData;
 pub use order::CommandSettledData;
 
 /// The longest JSON of one event, in bytes. An outbox must refuse a longer one: it could never be sent. Real events have
@@ -529,6 +531,9 @@ pub enum EventData {
     /// A claim was shown by a second key.
     #[serde(rename = "lintel.tamper.claim_reused.v1")]
     ClaimReused(ClaimReusedData),
+    /// A caller of the API behaves as an intruder would.
+    #[serde(rename = "lintel.tamper.intrusion.v1")]
+    Intrusion(IntrusionData),
     /// A device's gallery is not what was sent to it.
     #[serde(rename = "lintel.tamper.gallery_diverged.v1")]
     GalleryDiverged(GalleryDivergedData),
@@ -570,6 +575,7 @@ impl EventData {
             Self::PersonDeleted(_) => "lintel.person.deleted.v1",
             Self::StreamConflict(_) => "lintel.tamper.stream_conflict.v1",
             Self::ClaimReused(_) => "lintel.tamper.claim_reused.v1",
+            Self::Intrusion(_) => "lintel.tamper.intrusion.v1",
             Self::GalleryDiverged(_) => "lintel.tamper.gallery_diverged.v1",
             Self::GalleryHealed(_) => "lintel.system.gallery_healed.v1",
             Self::GalleryOlderEpoch(_) => "lintel.tamper.gallery_older_epoch.v1",
@@ -603,7 +609,7 @@ impl EventData {
 }
 
 /// Every event type that this program knows.
-pub const KINDS: [&str; 21] = [
+pub const KINDS: [&str; 22] = [
     "lintel.access.granted.v1",
     "lintel.access.denied.v1",
     "lintel.door.unlocked.v1",
@@ -625,4 +631,5 @@ pub const KINDS: [&str; 21] = [
     "lintel.system.command.v1",
     "lintel.liveness.prompted.v1",
     "lintel.liveness.challenge_ended.v1",
+    "lintel.tamper.intrusion.v1",
 ];

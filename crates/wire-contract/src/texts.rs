@@ -150,6 +150,21 @@ const TEXTS: &[(&str, &str, &str)] = &[
     ("code.twin_unreadable", "The settings kept by the device are damaged", "Pengaturan di perangkat rusak"),
     ("code.precondition_failed", "It was changed by somebody else", "Sudah diubah oleh orang lain"),
     ("code.precondition_required", "The version that is changed is missing", "Versi yang diubah tidak disebutkan"),
+    (
+        "code.idempotency_key_reused",
+        "This idempotency key was used for another request",
+        "Kunci idempotensi ini sudah dipakai untuk permintaan lain",
+    ),
+    (
+        "code.idempotency_in_progress",
+        "The request with this key is being carried out",
+        "Permintaan dengan kunci ini sedang dijalankan",
+    ),
+    (
+        "code.idempotency_no_answer",
+        "There is no answer to give again for this key",
+        "Tidak ada jawaban yang dapat diberikan lagi untuk kunci ini",
+    ),
     ("code.device_offline", "The device is not connected", "Perangkat tidak terhubung"),
     ("code.device_revoked", "The device was revoked", "Perangkat telah dicabut"),
     ("code.payload_too_large", "The request is too large", "Permintaan terlalu besar"),
@@ -245,6 +260,16 @@ const TEXTS: &[(&str, &str, &str)] = &[
         "hint.read_again",
         "Read it again, and send the change with the ETag that comes with it.",
         "Baca lagi, lalu kirim perubahan beserta ETag yang menyertainya.",
+    ),
+    (
+        "hint.new_idempotency_key",
+        "Use a new key for each request that is not the same.",
+        "Gunakan kunci baru untuk setiap permintaan yang berbeda.",
+    ),
+    (
+        "hint.look_up",
+        "Look whether it was done. To do it once more, use a new key.",
+        "Periksa apakah sudah dilakukan. Untuk melakukannya sekali lagi, gunakan kunci baru.",
     ),
     ("hint.send_less", "Send less at a time.", "Kirim lebih sedikit sekaligus."),
     ("hint.use_public_https", "Use a public https address.", "Gunakan alamat https publik."),

@@ -16,9 +16,9 @@ use wire_contract::command::{TimeAnswer, TimeRequest};
 use wire_contract::event::{
     AccessData, CameraRecoveredData, CameraStalledData, ClaimReusedData, ClockQuality, CommandSettledData, DoorCause,
     DoorData, EnrolmentCompletedData, FaceAppearedData, GalleryDivergedData, GalleryHealedData, GalleryOlderEpochData,
-    GalleryPoint, GalleryRebuiltData, IdentityScores, KINDS, LivenessChallengeEndedData, LivenessPromptedData,
-    LivenessScores, Meta, PersonDeletedData, Reason, SnapshotRefusedData, StreamConflictData, SystemGapData,
-    SystemStartedData, Timing, device_source,
+    GalleryPoint, GalleryRebuiltData, IdentityScores, IntrusionData, KINDS, LivenessChallengeEndedData,
+    LivenessPromptedData, LivenessScores, Meta, PersonDeletedData, Reason, SnapshotRefusedData, StreamConflictData,
+    SystemGapData, SystemStartedData, Timing, device_source,
 };
 use wire_contract::gallery::{
     GalleryCondition, GalleryRebuild, GalleryRecord, GalleryRecords, GalleryStand, GalleryState, RecordKind, RecordOp,
@@ -181,6 +181,13 @@ fn every_event() -> Vec<EventData> {
             answered: 1,
             steps: 3,
             took_ms: Some(3120),
+        }),
+        EventData::Intrusion(IntrusionData {
+            alarm: true,
+            signal: "cross_tenant_probing".to_owned(),
+            caller_kind: "api_key".to_owned(),
+            caller: uuid(60),
+            count: 20,
         }),
     ]
 }

@@ -172,6 +172,8 @@ actions! {
     EventsCommit, "events.commit";
     /// Two devices spoke as one.
     StreamConflict, "stream.conflict";
+    /// A caller behaves as an intruder would.
+    IntrusionSignal, "intrusion.signal";
     /// The database was found to be older than it was: devices send again what it lacks.
     HubRestored, "hub.restored";
     /// Another key signs access tokens.

@@ -6,6 +6,8 @@
 mod keys;
 mod orders;
 mod people;
+mod sessions;
+mod settings;
 mod tenants;
 mod users;
 
@@ -62,6 +64,8 @@ pub async fn serve(listener: UnixListener, api: Arc<Api>, stop: CancellationToke
         .merge(users::routes())
         .merge(orders::routes())
         .merge(people::routes())
+        .merge(sessions::routes())
+        .merge(settings::routes())
         .merge(keys::routes())
         .route("/tenants/{tenant}/api-keys", post(create_key).get(list_keys))
         .route("/tenants/{tenant}/api-keys/{key}", delete(revoke_key))

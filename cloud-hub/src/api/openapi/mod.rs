@@ -6,6 +6,7 @@
 
 mod access;
 pub(super) mod forms;
+mod idempotency;
 pub(super) mod kinds;
 mod named;
 mod problems;
@@ -114,6 +115,7 @@ pub(super) fn document() -> Value {
         paths.insert(same.to_owned(), item);
     }
     access::write(paths);
+    idempotency::write(paths);
     problems::write(paths);
     plain_text(&mut document);
     document

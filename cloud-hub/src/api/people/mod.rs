@@ -4,6 +4,7 @@ mod fields;
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
@@ -19,6 +20,7 @@ use crate::api::openapi::{texts, wire};
 use crate::api::page::{Page, PageQuery, encode_id};
 use crate::api::problem::ApiError;
 use crate::api::state::Api;
+use crate::api::watch::Shown;
 use crate::domain::ids::{PersonId, TenantId};
 use crate::domain::people::Profile;
 use crate::keys::KeysError;
@@ -217,9 +219,10 @@ pub(in crate::api) async fn list(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Query(query): Query<PeopleQuery>,
-) -> Result<(HeaderMap, axum::Json<Page<PersonView>>), ApiError> {
+) -> Result<(Extension<Shown>, HeaderMap, axum::Json<Page<PersonView>>), ApiError> {
     let Listed { page, link } = look(&api, caller.tenant, query, caller.actor()).await?;
-    Ok((link, axum::Json(page)))
+    let shown = Shown(u32::try_from(page.data.len()).unwrap_or(u32::MAX));
+    Ok((Extension(shown), link, axum::Json(page)))
 }
 
 /// A page, and where the next one is.
@@ -288,7 +291,8 @@ pub(in crate::api) async fn get(
     caller: Caller,
     Path(id): Path<Uuid>,
 ) -> Result<Response, ApiError> {
-    Ok(tagged(StatusCode::OK, show(&api, caller.tenant, PersonId(id), caller.actor()).await?))
+    let person = show(&api, caller.tenant, PersonId(id), caller.actor()).await?;
+    Ok((Extension(Shown(1)), tagged(StatusCode::OK, person)).into_response())
 }
 
 /// One person with their templates, for whoever looks.

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{Request, State};
+use axum::{Extension, Json};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
@@ -18,6 +18,7 @@ use crate::api::auth::Caller;
 use crate::api::openapi::{forms, texts};
 use crate::api::problem::ApiError;
 use crate::api::state::Api;
+use crate::api::watch::Shown;
 use crate::domain::recognition::WhyNot;
 use crate::recognition::faces;
 use crate::store::audit::Action;
@@ -126,7 +127,7 @@ pub(in crate::api) async fn embed(
     State(api): State<Arc<Api>>,
     caller: Caller,
     request: Request,
-) -> Result<Json<TemplateAnswer>, ApiError> {
+) -> Result<(Extension<Shown>, Json<TemplateAnswer>), ApiError> {
     let (bytes, place) = Input::<Photograph>::read(&api, request, &[IMAGE]).await?.needed(IMAGE)?;
     let found = api.enroller.run(place, move |models, limits| {
         let probe = faces::probe(models, limits, &bytes, false)?;
@@ -141,5 +142,5 @@ pub(in crate::api) async fn embed(
     });
     let template = found.await.map_err(|why| no_face(why, IMAGE))?;
     note(&api, &caller, Action::RecognitionEmbed, None, json!({})).await?;
-    Ok(Json(template))
+    Ok((Extension(Shown(1)), Json(template)))
 }

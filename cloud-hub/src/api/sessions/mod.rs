@@ -22,7 +22,7 @@ use super::auth::Caller;
 use super::page::{Page, PageQuery, encode_id};
 use super::problem::ApiError;
 use super::state::Api;
-use crate::domain::ids::SessionId;
+use crate::domain::ids::{SessionId, TenantId};
 use crate::domain::session::Input;
 use crate::store::sessions;
 pub(super) use views::{MOVEMENTS, SessionView, StateView};
@@ -43,13 +43,19 @@ pub(super) async fn list(
     caller: Caller,
     Query(query): Query<PageQuery>,
 ) -> Result<(HeaderMap, Json<Page<SessionView>>), ApiError> {
+    let limit = query.limit()?;
+    let page = page(&api, caller.tenant, &query).await?;
+    Ok((page.link("/v1/sessions", limit, None), Json(page)))
+}
+
+/// A page of a tenant's sessions.
+pub(super) async fn page(api: &Api, tenant: TenantId, query: &PageQuery) -> Result<Page<SessionView>, ApiError> {
     let (limit, after, now) = (query.limit()?, query.after_id()?, api.clock.now());
-    let mut found = api.db.tenant(caller.tenant, move |tx| Box::pin(sessions::list(tx, after, limit + 1))).await?;
+    let mut found = api.db.tenant(tenant, move |tx| Box::pin(sessions::list(tx, after, limit + 1))).await?;
     let more = found.len() > limit as usize;
     found.truncate(limit as usize);
     let next_cursor = found.last().filter(|_| more).map(|last| encode_id(last.id.0));
-    let page = Page { data: found.into_iter().map(|session| SessionView::of(session, now)).collect(), next_cursor };
-    Ok((page.link("/v1/sessions", limit, None), Json(page)))
+    Ok(Page { data: found.into_iter().map(|session| SessionView::of(session, now)).collect(), next_cursor })
 }
 
 /// `GET /v1/sessions/{id}`
@@ -65,8 +71,13 @@ pub(super) async fn get(
     caller: Caller,
     Path(id): Path<Uuid>,
 ) -> Result<Json<StateView>, ApiError> {
-    let found = api.custody.session(caller.tenant, SessionId(id)).await?;
-    Ok(Json(StateView::of(found, api.clock.now())))
+    Ok(Json(show(&api, caller.tenant, SessionId(id)).await?))
+}
+
+/// How far a session is.
+pub(super) async fn show(api: &Api, tenant: TenantId, id: SessionId) -> Result<StateView, ApiError> {
+    let found = api.custody.session(tenant, id).await?;
+    Ok(StateView::of(found, api.clock.now()))
 }
 
 /// `DELETE /v1/sessions/{id}`
@@ -85,7 +96,11 @@ pub(super) async fn cancel(
     caller: Caller,
     Path(id): Path<Uuid>,
 ) -> Result<Json<StateView>, ApiError> {
-    let ended =
-        api.custody.end_session(caller.tenant, SessionId(id), (Input::Cancelled, None), &caller.actor()).await?;
-    Ok(Json(StateView::of(ended, api.clock.now())))
+    Ok(Json(end(&api, caller.tenant, SessionId(id), &caller.actor()).await?))
+}
+
+/// Cancels a session.
+pub(super) async fn end(api: &Api, tenant: TenantId, id: SessionId, actor: &str) -> Result<StateView, ApiError> {
+    let ended = api.custody.end_session(tenant, id, (Input::Cancelled, None), actor).await?;
+    Ok(StateView::of(ended, api.clock.now()))
 }

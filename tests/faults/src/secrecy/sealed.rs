@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, bail, ensure};
 use cloud_hub::clock::Clock;
 use cloud_hub::domain::certificate::DeviceCertificate;
+use cloud_hub::domain::idempotency::Key;
 use cloud_hub::domain::ids::{DeviceId, EndpointId, GalleryId, PersonId, SessionId, SiteId, SnapshotId, TenantId};
 use cloud_hub::domain::people::Profile;
 use cloud_hub::domain::permission::Role;
@@ -14,7 +15,8 @@ use cloud_hub::domain::session::{Kind as SessionKind, Seen};
 use cloud_hub::domain::tenant::Tier;
 use cloud_hub::embedded::postgres::{EmbeddedPostgres, PostgresOptions};
 use cloud_hub::keys::{
-    Beginning, Claimed, Custody, Entered, Keyring, LoggedIn, NewSite, NewTemplate, NotThem, Snapshots, WantedSession,
+    Beginning, Claim, Claimed, Custody, Entered, Keyring, LoggedIn, NewSite, NewTemplate, NotThem, Snapshots,
+    WantedSession,
 };
 use cloud_hub::store::logins::Kind;
 use cloud_hub::store::{Database, devices, migrate};
@@ -38,6 +40,8 @@ pub struct Owner {
     pub(super) sessions: Vec<SessionId>,
     pub(super) snapshots: Vec<(DeviceId, SnapshotId)>,
     pub(super) users: Vec<LoggedIn>,
+    /// By which its answers that are kept are asked for.
+    pub(super) name: &'static str,
 }
 
 /// A seal in the database.
@@ -183,7 +187,7 @@ impl Sealed {
     }
 }
 
-async fn furnish(db: &Database, custody: &Custody, superuser: &mut PgConnection, name: &str) -> Result<Owner> {
+async fn furnish(db: &Database, custody: &Custody, superuser: &mut PgConnection, name: &'static str) -> Result<Owner> {
     let tenant = custody.create_tenant(name, Tier::Enterprise, "lab").await?;
     let mut owner = Owner {
         tenant,
@@ -193,6 +197,7 @@ async fn furnish(db: &Database, custody: &Custody, superuser: &mut PgConnection,
         sessions: Vec::new(),
         snapshots: Vec::new(),
         users: Vec::new(),
+        name,
     };
     for number in 0..2_usize {
         let site = NewSite { id: SiteId(Uuid::new_v4()), name: format!("site {number}"), time_zone: "UTC".to_owned() };
@@ -201,6 +206,7 @@ async fn furnish(db: &Database, custody: &Custody, superuser: &mut PgConnection,
         let url = format!("https://{name}-{number}.example/");
         custody.create_webhook(tenant, EndpointId(Uuid::new_v4()), &url, None, "lab").await?;
         owner.users.push(user(custody, tenant, &format!("{name}-{number}")).await?);
+        answer(custody, tenant, &format!("{name}-{number}")).await?;
     }
     for number in 0..2_usize {
         let profile = Profile {
@@ -272,6 +278,15 @@ async fn user(custody: &Custody, tenant: TenantId, login: &str) -> Result<Logged
     let begun = custody.begin_totp(user, password()).await?;
     ensure!(matches!(begun, Beginning::Begun(_)), "a second factor cannot be begun");
     Ok(again)
+}
+
+/// An answer that is kept to be given again.
+async fn answer(custody: &Custody, tenant: TenantId, text: &str) -> Result<()> {
+    let key = Key::parse([text.as_bytes()].into_iter())?;
+    let Claim::CarryOut(attempt) = custody.claim_key(tenant, "lab", &key, text).await? else {
+        bail!("{text} was asked before")
+    };
+    Ok(custody.keep_answer(attempt, 201, text.as_bytes().to_vec().into(), Vec::new()).await?)
 }
 
 async fn session(custody: &Custody, tenant: TenantId, person: Option<PersonId>, number: usize) -> Result<SessionId> {

@@ -1,0 +1,190 @@
+//! Settings that may be changed while the hubs run: which there are, what each may be, and what holds when some lie over the file's.
+//!
+//! In: what the file says, and a version's changes by name. Out: what holds, or each change that is wrong with its reason. Only what is read
+//! anew each time is here: everything else needs a start, and stands in the file alone. Deliberately absent: rows, and who reads what holds.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::intrusion::{MAX_COUNT, Thresholds};
+
+/// Changes by the name of the setting, `section.key` as in the file.
+pub type Changes = BTreeMap<String, Value>;
+
+/// What holds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Live {
+    /// `limits.refused_keys_per_minute`
+    pub refused_keys_per_minute: u32,
+    /// `[intrusion]`
+    pub intrusion: Thresholds,
+}
+
+/// A change that cannot be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wrong {
+    /// The setting.
+    pub name: String,
+    /// What is wrong, and what it may be.
+    pub reason: String,
+}
+
+/// The longest window of travel.
+const MAX_WINDOW: Duration = Duration::from_secs(24 * 3_600);
+
+/// The names of all of them, in the order of the file.
+pub const NAMES: [&str; 7] = [
+    "limits.refused_keys_per_minute",
+    "intrusion.refused",
+    "intrusion.networks",
+    "intrusion.travel_window_s",
+    "intrusion.probes",
+    "intrusion.people",
+    "intrusion.people_share",
+];
+
+impl Live {
+    /// This with changes laid over it.
+    pub fn with(mut self, changes: &Changes) -> Result<Self, Vec<Wrong>> {
+        let mut wrong = Vec::new();
+        for (name, value) in changes {
+            if let Err(reason) = self.set(name, value) {
+                wrong.push(Wrong { name: name.clone(), reason });
+            }
+        }
+        if wrong.is_empty() { Ok(self) } else { Err(wrong) }
+    }
+
+    /// Each setting with its value.
+    #[must_use]
+    pub fn values(&self) -> [(&'static str, Value); 7] {
+        let intrusion = &self.intrusion;
+        let values = [
+            json!(self.refused_keys_per_minute),
+            json!(intrusion.refused),
+            json!(intrusion.networks),
+            json!(intrusion.travel_window.as_secs()),
+            json!(intrusion.probes),
+            json!(intrusion.people),
+            json!(intrusion.people_share),
+        ];
+        let mut values = values.into_iter();
+        NAMES.map(|name| (name, values.next().unwrap_or_default()))
+    }
+
+    fn set(&mut self, name: &str, value: &Value) -> Result<(), String> {
+        let intrusion = &mut self.intrusion;
+        match name {
+            "limits.refused_keys_per_minute" => self.refused_keys_per_minute = whole(value, 1, u32::MAX)?,
+            "intrusion.refused" => intrusion.refused = whole(value, 0, MAX_COUNT)?,
+            "intrusion.networks" => intrusion.networks = whole(value, 0, MAX_COUNT - 1)?,
+            "intrusion.travel_window_s" => {
+                let longest = u32::try_from(MAX_WINDOW.as_secs()).unwrap_or(u32::MAX);
+                intrusion.travel_window = Duration::from_secs(whole(value, 1, longest)?.into());
+            }
+            "intrusion.probes" => intrusion.probes = whole(value, 0, MAX_COUNT)?,
+            "intrusion.people" => intrusion.people = whole(value, 0, u32::MAX)?,
+            "intrusion.people_share" => {
+                let share = value.as_f64().filter(|share| (0.0..=1_000.0).contains(share));
+                intrusion.people_share = share.ok_or("must be a number from 0 to 1000")?;
+            }
+            _ => return Err(format!("is no setting that is read while the hub runs; those are {}", NAMES.join(", "))),
+        }
+        Ok(())
+    }
+}
+
+fn whole(value: &Value, least: u32, most: u32) -> Result<u32, String> {
+    let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
+    let number = number.filter(|number| (least..=most).contains(number));
+    number.ok_or_else(|| format!("must be a whole number from {least} to {most}"))
+}
+
+/// The changes of a version with others on top; `null` takes one back, so that the file's value holds again.
+#[must_use]
+pub fn laid_over(mut before: Changes, changes: Changes) -> Changes {
+    for (name, value) in changes {
+        if value.is_null() {
+            before.remove(&name);
+        } else {
+            before.insert(name, value);
+        }
+    }
+    before
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file() -> Live {
+        Live {
+            refused_keys_per_minute: 30,
+            intrusion: Thresholds {
+                refused: 10,
+                networks: 4,
+                travel_window: Duration::from_secs(600),
+                probes: 20,
+                people: 1_000,
+                people_share: 0.5,
+            },
+        }
+    }
+
+    fn changes(pairs: &[(&str, Value)]) -> Changes {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
+    }
+
+    #[test]
+    fn what_is_changed_holds_and_the_rest_is_the_files() {
+        let live = file().with(&changes(&[("intrusion.probes", json!(50)), ("intrusion.travel_window_s", json!(60))]));
+        let mut wanted = file();
+        wanted.intrusion.probes = 50;
+        wanted.intrusion.travel_window = Duration::from_secs(60);
+        assert_eq!(live, Ok(wanted));
+        assert_eq!(file().with(&Changes::new()), Ok(file()));
+    }
+
+    #[test]
+    fn every_setting_is_shown_and_what_is_shown_can_be_set() {
+        let mut other = file();
+        other.refused_keys_per_minute = 7;
+        other.intrusion = Thresholds {
+            refused: 1,
+            networks: 2,
+            travel_window: Duration::from_secs(3),
+            probes: 5,
+            people: 6,
+            people_share: 0.25,
+        };
+        let shown: Changes = other.values().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        assert_eq!(shown.len(), NAMES.len());
+        assert_eq!(file().with(&shown), Ok(other));
+    }
+
+    #[test]
+    fn each_mistake_is_told_with_its_name_and_nothing_of_it_holds() {
+        let wrong = file().with(&changes(&[
+            ("intrusion.probes", json!(257)),
+            ("intrusion.networks", json!(256)),
+            ("intrusion.people_share", json!(-0.1)),
+            ("limits.refused_keys_per_minute", json!(0)),
+            ("intrusion.refused", json!("many")),
+            ("intrusion.travel_window_s", json!(1.5)),
+            ("server.listen", json!("0.0.0.0:1")),
+            ("intrusion.people", json!(5)),
+        ]));
+        let names: Vec<String> = wrong.unwrap_err().into_iter().map(|wrong| wrong.name).collect();
+        assert_eq!(names.len(), 7);
+        assert!(!names.contains(&String::from("intrusion.people")));
+    }
+
+    #[test]
+    fn null_takes_a_change_back() {
+        let before = changes(&[("intrusion.probes", json!(50)), ("intrusion.people", json!(5))]);
+        let after = laid_over(before, changes(&[("intrusion.probes", Value::Null), ("intrusion.refused", json!(1))]));
+        assert_eq!(after, changes(&[("intrusion.people", json!(5)), ("intrusion.refused", json!(1))]));
+    }
+}

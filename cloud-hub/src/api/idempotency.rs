@@ -1,0 +1,283 @@
+//! `Idempotency-Key` before a handler: whoever asks again is answered again, and nothing is done twice.
+//!
+//! In: a request whose caller is known and admitted. Out: the handler's answer, or that of the first time with
+//! `Idempotency-Replayed: true`. The request goes on in a task of its own: a client that goes away is the very one who asks again, and
+//! what came of it must be kept for them. Deliberately absent: what follows from what is kept (`domain::idempotency`), and operations
+//! that change nothing or are the same done twice.
+
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use serde::{Deserialize, Serialize};
+use tracing::Instrument as _;
+use wire_contract::{Code, Problem};
+use zeroize::Zeroizing;
+
+use super::auth::Caller;
+use super::problem::{ApiError, Unwritten};
+use super::state::Api;
+use super::{MAX_FORM_BYTES, MAX_JSON_BYTES};
+use crate::chain::chain;
+use crate::domain::idempotency::{self, ATTEMPT, Key, MAX_ANSWER, RETRY_AFTER_S, is_outcome};
+use crate::keys::{Claim, KeysError};
+use crate::store::StoreError;
+use crate::store::idempotency::{Attempt, bound};
+
+/// The request's header.
+pub(super) const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// The answer's, when it is one that was given before.
+pub(super) const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+/// What else of an answer's head is given again; the rest is of the present answer.
+const HEADERS: [HeaderName; 4] = [header::CONTENT_TYPE, header::ETAG, header::LOCATION, header::RETRY_AFTER];
+/// Bodies of forms take a while to hash.
+const AWAY_FROM: usize = 256 * 1024;
+
+/// The operations that take a key, all of them `POST`, and how long their bodies may be.
+pub(super) const TAKES: &[(&str, usize)] = &[
+    ("/v1/api-keys", MAX_JSON_BYTES),
+    ("/v1/api-keys/{id}/rotate", MAX_JSON_BYTES),
+    ("/v1/users", MAX_JSON_BYTES),
+    ("/v1/users/{id}/password", MAX_JSON_BYTES),
+    ("/v1/roles", MAX_JSON_BYTES),
+    ("/v1/sites", MAX_JSON_BYTES),
+    ("/v1/doors", MAX_JSON_BYTES),
+    ("/v1/devices", MAX_JSON_BYTES),
+    ("/v1/devices/{id}/claim-tokens", MAX_JSON_BYTES),
+    ("/v1/devices/{id}/commands", MAX_JSON_BYTES),
+    ("/v1/doors/{id}/commands", MAX_JSON_BYTES),
+    ("/v1/doors/{id}/unlock", MAX_JSON_BYTES),
+    ("/v1/people", MAX_JSON_BYTES),
+    ("/v1/people/{id}/enrolments", MAX_FORM_BYTES),
+    ("/v1/people/{id}/negative-anchors", MAX_FORM_BYTES),
+    ("/v1/sessions/enrolment", MAX_JSON_BYTES),
+    ("/v1/sessions/authentication", MAX_JSON_BYTES),
+    ("/v1/sessions/{id}/frames", MAX_FORM_BYTES),
+    ("/v1/sessions/{id}/complete", MAX_JSON_BYTES),
+    ("/v1/consumers", MAX_JSON_BYTES),
+    ("/v1/consumers/{id}/password", MAX_JSON_BYTES),
+    ("/v1/webhooks", MAX_JSON_BYTES),
+];
+
+/// How long the body of an operation may be, if it takes a key.
+pub(super) fn takes(method: &Method, pattern: &str) -> Option<usize> {
+    let found = TAKES.iter().find(|(path, _)| *path == pattern).filter(|_| method == Method::POST);
+    found.map(|(_, max_bytes)| *max_bytes)
+}
+
+/// What is kept of an answer.
+#[derive(Serialize, Deserialize)]
+struct KeptAnswer {
+    status: u16,
+    headers: Vec<(String, String)>,
+    /// A problem that is to be written out with the path and id of the request that it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    problem: Option<Box<Problem>>,
+    body: String,
+}
+
+/// Runs the handler of a request, once for each key.
+pub(super) async fn run(api: &Arc<Api>, caller: &Caller, pattern: &str, request: Request, next: Next) -> Response {
+    let Some(max_bytes) = takes(request.method(), pattern).filter(|_| request.headers().contains_key(KEY)) else {
+        return next.run(request).await;
+    };
+    let (key, digest, request) = match read(request, max_bytes).await {
+        Ok(read) => read,
+        Err(refused) => return refused.into_response(),
+    };
+    let (api, caller) = (Arc::clone(api), *caller);
+    let once = async move { once(&api, &caller, &key, &digest, request, next).await }.in_current_span();
+    match tokio::spawn(once).await {
+        Ok(response) => response,
+        // The layer that catches panics tells of it, as if it had happened here.
+        Err(failed) => match failed.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(cancelled) => ApiError::internal(&cancelled).into_response(),
+        },
+    }
+}
+
+/// The key, the digest of the request, and the request with its body in memory.
+async fn read(request: Request, max_bytes: usize) -> Result<(Key, String, Request), ApiError> {
+    let key = Key::parse(request.headers().get_all(KEY).iter().map(HeaderValue::as_bytes))
+        .map_err(|error| ApiError::because(Code::InvalidRequest, error.to_string()))?;
+    let (parts, body) = request.into_parts();
+    let body = to_bytes(body, max_bytes).await.map_err(|error| {
+        let too_long =
+            std::error::Error::source(&error).is_some_and(|cause| cause.is::<http_body_util::LengthLimitError>());
+        ApiError::of(if too_long { Code::PayloadTooLarge } else { Code::InvalidRequest })
+    })?;
+    let target = parts.uri.path_and_query().map_or_else(String::new, ToString::to_string);
+    let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let (method, kind, whole) = (parts.method.clone(), kind.to_owned(), body.clone());
+    let digest = move || {
+        let (method, content_type) = (method.as_str(), kind.as_str());
+        idempotency::Request { method, target: &target, content_type, body: &whole }.digest()
+    };
+    let digest = match body.len() {
+        0..AWAY_FROM => digest(),
+        _ => tokio::task::spawn_blocking(digest).await.map_err(|error| ApiError::internal(&error))?,
+    };
+    Ok((key, digest, Request::from_parts(parts, Body::from(body))))
+}
+
+async fn once(api: &Api, caller: &Caller, key: &Key, digest: &str, request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    let claim = match api.custody.claim_key(caller.tenant, &caller.actor(), key, digest).await {
+        Ok(claim) => claim,
+        Err(error) => return refused(error).into_response(),
+    };
+    match claim {
+        Claim::CarryOut(attempt) => carry_out(api, attempt, &path, request, next).await,
+        Claim::Replay(kept) => replay(&kept),
+        Claim::OtherRequest => {
+            let detail = "this Idempotency-Key was sent with another request: use a new key for each";
+            ApiError::because(Code::IdempotencyKeyReused, detail).into_response()
+        }
+        Claim::UnderWay => {
+            let detail = "the request with this Idempotency-Key is being carried out; come again for its answer";
+            ApiError::because(Code::IdempotencyInProgress, detail).retry_after(RETRY_AFTER_S).into_response()
+        }
+        Claim::AnswerGone(status) => {
+            let detail = format!(
+                "the request with this Idempotency-Key was carried out and answered with {status}; that answer is not kept: it was too long, or what it was about is erased"
+            );
+            ApiError::because(Code::IdempotencyNoAnswer, detail).into_response()
+        }
+        Claim::OutcomeUnknown => {
+            let detail = "the request with this Idempotency-Key was cut off after it had changed something: look what is there; it is not carried out again under this key";
+            ApiError::because(Code::IdempotencyNoAnswer, detail).into_response()
+        }
+    }
+}
+
+fn refused(error: KeysError) -> ApiError {
+    match error {
+        KeysError::Store(StoreError::QuotaReached { quota, .. }) => {
+            let detail = format!(
+                "this tenant has sent {quota} idempotency keys within a day, which is as many as are kept; send the request without one, or later"
+            );
+            ApiError::because(Code::RateLimited, detail).retry_after(600)
+        }
+        error => error.into(),
+    }
+}
+
+async fn carry_out(api: &Api, attempt: Attempt, path: &str, request: Request, next: Next) -> Response {
+    let handled = tokio::time::timeout(ATTEMPT, bound(attempt, next.run(request))).await;
+    let response = handled.unwrap_or_else(|_| ApiError::of(Code::Timeout).into_response());
+    let status = response.status().as_u16();
+    if !is_outcome(status) {
+        match api.custody.release_key(attempt).await {
+            Ok(true) => tracing::warn!(
+                event = "idempotency_outcome_unknown",
+                status,
+                "a request with a key failed after it had changed something"
+            ),
+            Ok(false) => {}
+            // It is let go of by itself when nothing was heard of the attempt for a while.
+            Err(error) => {
+                tracing::warn!(event = "idempotency_not_released", cause = %chain(&error), "a key is still held");
+            }
+        }
+        return response;
+    }
+    let (head, body) = response.into_parts();
+    // The answers of these operations are in memory as they are.
+    let Ok(body) = to_bytes(body, usize::MAX).await else { return ApiError::of(Code::Internal).into_response() };
+    let problem = head.extensions.get::<Unwritten>().map(|Unwritten(problem)| problem.clone());
+    let about = idempotency::about(path, &body);
+    let kept = kept(status, &head.headers, problem, &body);
+    if let Err(error) = api.custody.keep_answer(attempt, status, kept, about).await {
+        tracing::error!(event = "idempotency_not_kept", cause = %chain(&error), "the answer of a request with a key is lost; whoever asks again is told so");
+    }
+    Response::from_parts(head, Body::from(body))
+}
+
+/// What is sealed: JSON, or something too long to be kept.
+fn kept(status: u16, headers: &HeaderMap, problem: Option<Box<Problem>>, body: &Bytes) -> Zeroizing<Vec<u8>> {
+    let of = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let headers = HEADERS.iter().filter_map(|name| Some((name.as_str().to_owned(), of(name)?))).collect();
+    let Ok(body) = String::from_utf8(body.to_vec()) else { return Zeroizing::new(vec![0; MAX_ANSWER + 1]) };
+    let kept = KeptAnswer { status, headers, problem, body };
+    Zeroizing::new(serde_json::to_vec(&kept).unwrap_or_else(|_| vec![0; MAX_ANSWER + 1]))
+}
+
+fn replay(kept: &[u8]) -> Response {
+    let kept: KeptAnswer = match serde_json::from_slice(kept) {
+        Ok(kept) => kept,
+        Err(error) => return ApiError::internal(&error).into_response(),
+    };
+    let mut response = Response::new(Body::from(kept.body));
+    *response.status_mut() = StatusCode::from_u16(kept.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    for (name, value) in kept.headers {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    if let Some(problem) = kept.problem {
+        response.extensions_mut().insert(Unwritten(problem));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::access::{Audience, ROUTES};
+
+    /// Those that make nothing, or the same when done twice.
+    const TAKE_NONE: [&str; 9] = [
+        // Questions.
+        "/v1/recognition/detect",
+        "/v1/recognition/quality",
+        "/v1/recognition/liveness",
+        "/v1/recognition/compare",
+        "/v1/recognition/verify",
+        "/v1/recognition/identify",
+        "/v1/recognition/search",
+        "/v1/recognition/embed",
+        // Row by row: who is there already is left as they are.
+        "/v1/people/imports",
+    ];
+
+    #[test]
+    fn every_operation_of_a_key_that_posts_takes_a_key_or_says_why_not() {
+        let mut known = 0;
+        for (method, path, audience) in ROUTES {
+            let posts = *method == "POST" && matches!(audience, Audience::Key(_) | Audience::Session(_));
+            if posts {
+                assert_ne!(TAKE_NONE.contains(path), takes(&Method::POST, path).is_some(), "{method} {path}");
+                known += 1;
+            }
+        }
+        assert_eq!(known, TAKES.len() + TAKE_NONE.len(), "of operations that are there");
+        assert_eq!(takes(&Method::GET, "/v1/people"), None);
+    }
+
+    #[test]
+    fn an_answer_is_given_again_as_it_was_kept() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ETAG, HeaderValue::from_static("\"1\""));
+        headers.insert(header::SET_COOKIE, HeaderValue::from_static("never=again"));
+        let again = replay(&kept(201, &headers, None, &Bytes::from_static(b"{\"id\":1}")));
+        assert_eq!(again.status(), StatusCode::CREATED);
+        assert_eq!(
+            (&again.headers()["etag"], &again.headers()["idempotency-replayed"]),
+            (&HeaderValue::from_static("\"1\""), &HeaderValue::from_static("true"))
+        );
+        assert!(!again.headers().contains_key("set-cookie"));
+        let problem = Some(Box::new(Problem::of(Code::Conflict).detail("x")));
+        let again = replay(&kept(409, &HeaderMap::new(), problem.clone(), &Bytes::new()));
+        assert_eq!(again.extensions().get::<Unwritten>().map(|Unwritten(problem)| problem), problem.as_ref());
+    }
+
+    #[test]
+    fn what_is_no_text_is_too_long_to_be_kept() {
+        assert!(kept(200, &HeaderMap::new(), None, &Bytes::from_static(b"\xff")).len() > MAX_ANSWER);
+    }
+}

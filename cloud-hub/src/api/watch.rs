@@ -1,0 +1,152 @@
+//! Signals of an intrusion, fed where requests begin and end: each becomes an audit entry and an event of the tenant, a line of the
+//! log and a count, and tightens the limits of the caller for a while.
+//!
+//! Deliberately absent: what a signal is (`domain::intrusion`), and who is watched (`limit::watch`). Nobody waits for what is told:
+//! a request is answered as it would be without.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde_json::json;
+use tracing::Instrument as _;
+use uuid::Uuid;
+use wire_contract::EventData;
+use wire_contract::event::IntrusionData;
+
+use super::auth::{Caller, Who};
+use super::state::Api;
+use crate::chain::chain;
+use crate::domain::event::NewEvent;
+use crate::domain::ids::{ApiKeyId, EventId, TenantId};
+use crate::domain::intrusion::{Signal, network};
+use crate::domain::tenant::Resource;
+use crate::metrics::security;
+use crate::store::audit::{self, Action};
+use crate::store::{StoreError, events, routes, tenants};
+
+/// Who is watched.
+#[derive(Clone, Copy, Debug)]
+struct Whom {
+    tenant: TenantId,
+    kind: &'static str,
+    id: Uuid,
+}
+
+/// In the extensions of an answer: how many people it shows, or templates it gives out.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shown(pub(super) u32);
+
+impl From<&Caller> for Whom {
+    fn from(caller: &Caller) -> Self {
+        let (kind, id) = match caller.who {
+            Who::Key(key) => ("api_key", key.0),
+            Who::User(user) => ("user", user.user.0),
+            Who::Session(session) => ("session", session.0),
+        };
+        Self { tenant: caller.tenant, kind, id }
+    }
+}
+
+/// By which the watch knows a caller.
+pub(super) fn id_of(caller: &Caller) -> Uuid {
+    Whom::from(caller).id
+}
+
+/// A caller has come from an address.
+pub(super) fn came(api: &Arc<Api>, caller: &Caller, address: IpAddr) {
+    // Users walk from one network into the next, and a session is short: only keys stay where they are.
+    let Who::Key(key) = caller.who else { return };
+    if let Some(networks) = api.watch.came_from(key.0, network(address)) {
+        raise(api, Whom::from(caller), Signal::ImpossibleTravel, networks.into());
+    }
+}
+
+/// A caller was answered.
+pub(super) fn answered(api: &Arc<Api>, caller: &Caller, pattern: &str, path: &str, response: &Response) {
+    let whom = Whom::from(caller);
+    if response.status() == StatusCode::NOT_FOUND
+        && pattern.contains('{')
+        && let Some(ids) = api.watch.not_there(whom.id, path)
+    {
+        raise(api, whom, Signal::CrossTenantProbing, ids.into());
+    }
+    if let Some(Shown(people)) = response.extensions().get()
+        && let Some(looked_at) = api.watch.looked_at(whom.id, *people)
+    {
+        let api = Arc::clone(api);
+        tokio::spawn(async move { scraped(&api, whom, looked_at).await }.in_current_span());
+    }
+}
+
+/// A key came with a wrong secret.
+pub(super) fn refused(api: &Api, key: ApiKeyId) -> Option<u32> {
+    api.watch.refused(key.0)
+}
+
+/// So many wrong secrets of a key: of its tenant, if there is such a key.
+pub(super) async fn burst(api: &Api, key: ApiKeyId, count: u32) {
+    match routes::tenant_of_api_key(&api.db, key).await {
+        Ok(Some(tenant)) => {
+            let whom = Whom { tenant, kind: "api_key", id: key.0 };
+            tell(api, whom, Signal::AuthenticationBurst, count.into()).await;
+        }
+        // No key of anybody: there is nobody to tell. The address is not listened to for a while in any case.
+        Ok(None) => {}
+        Err(error) => tracing::warn!(event = "intrusion_not_told", cause = %chain(&error), "a burst is not told of"),
+    }
+}
+
+async fn scraped(api: &Api, whom: Whom, looked_at: u64) {
+    let counted = api.db.tenant(whom.tenant, |tx| Box::pin(tenants::count(tx, Resource::People))).await;
+    match counted {
+        Ok(people) if api.watch.is_scraping(whom.id, looked_at, people) => {
+            tell(api, whom, Signal::TemplateScraping, looked_at).await;
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!(event = "intrusion_not_told", cause = %chain(&error), "people cannot be counted"),
+    }
+}
+
+fn raise(api: &Arc<Api>, whom: Whom, signal: Signal, count: u64) {
+    let api = Arc::clone(api);
+    tokio::spawn(async move { tell(&api, whom, signal, count).await }.in_current_span());
+}
+
+async fn tell(api: &Api, whom: Whom, signal: Signal, count: u64) {
+    let Whom { tenant, kind, id } = whom;
+    // A key whose secret is guessed at is the victim: whoever uses it rightly is not slowed down.
+    if signal != Signal::AuthenticationBurst {
+        api.watch.tighten(id);
+    }
+    security::intrusion(signal.as_str());
+    tracing::warn!(event = "intrusion_signal", client_id = %tenant, signal = signal.as_str(), caller = kind, %id, count, "a caller behaves as an intruder would");
+    let (now, event) = (api.clock.now(), EventId(api.clock.new_id()));
+    let told = api.db.tenant(tenant, move |tx| {
+        Box::pin(async move {
+            let detail = json!({ "signal": signal.as_str(), "count": count });
+            let entry = audit::Entry {
+                actor: "hub",
+                action: Action::IntrusionSignal,
+                object_kind: kind,
+                object_id: Some(id),
+                detail,
+            };
+            audit::write(tx, entry).await?;
+            let data = IntrusionData {
+                alarm: true,
+                signal: signal.as_str().to_owned(),
+                caller_kind: kind.to_owned(),
+                caller: id,
+                count,
+            };
+            let event = NewEvent::from_hub(event, None, now, &EventData::Intrusion(data));
+            events::append(tx, &[event], now).await?;
+            Ok::<_, StoreError>(())
+        })
+    });
+    if let Err(error) = told.await {
+        tracing::error!(event = "intrusion_not_told", cause = %chain(&error), "a signal is in this log alone");
+    }
+}

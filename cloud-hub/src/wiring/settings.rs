@@ -1,0 +1,64 @@
+//! Follows the versions of settings in the database, so that every hub has the newest within seconds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::chain::chain;
+use crate::config::Config;
+use crate::domain::settings::Live;
+use crate::limit::InForce;
+use crate::store::{Database, StoreError, settings};
+
+/// How often a hub looks for a newer version.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// What the file says of settings that may be changed while the hub runs.
+pub(super) fn of_file(config: &Config) -> Live {
+    Live { refused_keys_per_minute: config.limits.refused_keys_per_minute, intrusion: config.intrusion.thresholds() }
+}
+
+/// Takes the newest version, if there is one that is not held yet.
+pub(super) async fn take_newest(db: &Database, in_force: &InForce) -> Result<(), StoreError> {
+    let Some(newest) = settings::newest(db).await? else { return Ok(()) };
+    if newest.version <= in_force.version().0 {
+        return Ok(());
+    }
+    match in_force.take(newest.version, &newest.changes) {
+        Ok(()) => {
+            tracing::info!(
+                event = "settings_taken",
+                version = newest.version,
+                actor = newest.actor,
+                "another version of the settings holds"
+            );
+        }
+        Err(wrong) => {
+            let wrong =
+                wrong.iter().map(|wrong| format!("{} {}", wrong.name, wrong.reason)).collect::<Vec<_>>().join("; ");
+            tracing::error!(
+                event = "settings_unusable",
+                version = newest.version,
+                wrong,
+                "what held before goes on; set it anew with this program"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Until `stop`.
+pub(super) async fn follow(db: Database, in_force: Arc<InForce>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        if let Err(error) = take_newest(&db, &in_force).await {
+            tracing::warn!(event = "settings_not_read", cause = %chain(&error), "settings stay as they are until the database answers");
+        }
+    }
+}
