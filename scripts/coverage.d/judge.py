@@ -60,11 +60,13 @@ def inside(file, sources):
     return None
 
 
-def measure_lines(report, copies):
+def measure_lines(report, copies, folder):
+    """Figures of the files below `folder` of the repository."""
+    within = "" if folder == "." else f"{folder}/"
     by_file = {}
     for file, lines in lines_by_file(report).items():
         name = inside(file, copies)
-        if name is None or TEST_FILE.search(name):
+        if name is None or not name.startswith(within) or TEST_FILE.search(name):
             continue
         end = first_test_line(pathlib.Path(file).read_text())
         counted = [times for number, times in lines.items() if number < end]
@@ -130,7 +132,7 @@ def table(figures):
 
 def self_test(reports):
     """On the crate that was made for it (made.rs): what nobody tests is found, what is tested is not blamed, and goals can be missed."""
-    lines = measure_lines(reports / "made.lcov", [reports / "made" / "1"])
+    lines = measure_lines(reports / "made.lcov", [reports / "made" / "1"], ".")
     mutants = measure_mutants(reports, "made", "1/1", 0)
     figures = {"lines": {"made": lines}, "mutants": {"made": mutants}}
     dead = []
@@ -157,7 +159,7 @@ def main():
     parser.add_argument("--self-test", type=pathlib.Path, metavar="DIR")
     parser.add_argument("--reports", type=pathlib.Path)
     parser.add_argument("--copies", nargs="+", type=pathlib.Path, help="where the sources were when they were measured")
-    parser.add_argument("--measured", nargs="+", default=[])
+    parser.add_argument("--measured", nargs="+", default=[], metavar="CRATE=FOLDER")
     for flag in ("--lines", "--mutants", "--json"):
         parser.add_argument(flag, choices=("yes", "no"))
     parser.add_argument("--goal-lines", type=int)
@@ -176,10 +178,10 @@ def main():
     took = dict(pair.split("=") for pair in asked.took)
     figures = {"lines": {}, "mutants": {}}
     wrong = []
-    for crate in asked.measured:
+    for crate, folder in (pair.split("=") for pair in asked.measured):
         try:
             if asked.lines == "yes":
-                figures["lines"][crate] = measure_lines(asked.reports / f"{crate}.lcov", asked.copies)
+                figures["lines"][crate] = measure_lines(asked.reports / f"{crate}.lcov", asked.copies, folder)
             if asked.mutants == "yes":
                 figures["mutants"][crate] = measure_mutants(asked.reports, crate, asked.part, int(took[crate]))
         except (Unusable, OSError, ValueError, KeyError) as error:
