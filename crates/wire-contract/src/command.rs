@@ -323,7 +323,8 @@ mod tests {
 
     #[test]
     fn numbers_may_be_ordered_from_one_to_their_most_and_no_further() {
-        let bounded: [(fn(u32) -> Order, u32); 4] = [
+        type Numbered = fn(u32) -> Order;
+        let bounded: [(Numbered, u32); 4] = [
             (|ms| unlock(Some(ms)), 60_000),
             (|seconds| log_level(Some(seconds)), 86_400),
             (|bytes| Order::CollectLogs { max_bytes: Some(bytes) }, 524_288),
