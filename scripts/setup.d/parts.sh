@@ -7,8 +7,8 @@ while IFS= read -r line; do
   [[ -z "$kind" || "$kind" == \#* ]] || pins+=("$line")
 done <"$LINTEL_ROOT/scripts/pins.txt"
 
-# Whether something that `run` or `test` needs is asked for.
-wanted() { [[ "$1" == run || "$scope" == test ]]; }
+# Whether something that `run`, `test` or `coverage` needs is asked for: everybody needs what `run` does.
+wanted() { [[ "$1" == run || "$1" == "$scope" ]]; }
 # Whether a pin for this architecture, or for any, is meant for this machine.
 for_this_machine() { [[ "$1" == any || "$1" == "$machine" ]]; }
 

@@ -235,4 +235,81 @@ mod tests {
         command.progress = Progress::Said(CommandState::Succeeded);
         assert_eq!(command.state_told(late), "succeeded");
     }
+
+    const DOOR: DoorId = DoorId(uuid::Uuid::from_u128(1));
+    const PERSON: PersonId = PersonId(uuid::Uuid::from_u128(2));
+
+    /// Each kind, with how long it may be carried out and how long its last word may be on its way, in seconds.
+    fn kinds() -> [(Kind, i64, i64); 9] {
+        [
+            (Kind::Unlock { door: DOOR, hold_ms: Some(3_000) }, 10, 15),
+            (Kind::Refresh, 60, 15),
+            (Kind::Lockdown { door: None, on: true }, 30, 15),
+            (Kind::Lockdown { door: Some(DOOR), on: false }, 30, 15),
+            (Kind::Reboot { target: RebootTarget::Agent }, 30, 120),
+            (Kind::Reboot { target: RebootTarget::Machine }, 30, 600),
+            (Kind::LogLevel { level: LogLevel::Debug, for_s: Some(60) }, 30, 15),
+            (Kind::CollectLogs { max_bytes: Some(4_096) }, 30, 60),
+            (Kind::Enrol { door: DOOR, person: PERSON, within_s: 45 }, 45, 15),
+        ]
+    }
+
+    #[test]
+    fn an_order_says_to_the_device_what_was_given_under_the_same_name() {
+        for (kind, ..) in kinds() {
+            let order = kind.order(Some("front".into()));
+            assert_eq!(order.kind(), kind.name());
+            assert!(order.in_bounds(), "{order:?}");
+            let expected = match kind {
+                Kind::Unlock { .. } => Order::Unlock { door: "front".into(), hold_ms: Some(3_000) },
+                Kind::Refresh => Order::Refresh,
+                Kind::Lockdown { on, .. } => Order::Lockdown { door: Some("front".into()), on },
+                Kind::Reboot { target } => Order::Reboot { target },
+                Kind::LogLevel { .. } => Order::LogLevel { level: LogLevel::Debug, for_s: Some(60) },
+                Kind::CollectLogs { .. } => Order::CollectLogs { max_bytes: Some(4_096) },
+                Kind::Enrol { .. } => {
+                    Order::Enrol { door: "front".into(), person: wire_contract::PersonId(PERSON.0), within_s: 45 }
+                }
+            };
+            assert_eq!(order, expected);
+        }
+        let everywhere = Kind::Lockdown { door: None, on: true }.order(None);
+        assert_eq!(everywhere, Order::Lockdown { door: None, on: true }, "all doors are not a door without a name");
+    }
+
+    #[test]
+    fn an_unlock_dies_soonest_and_a_machine_may_be_away_for_minutes() {
+        for (kind, lifetime, grace) in kinds() {
+            assert_eq!((kind.lifetime().whole_seconds(), kind.grace().whole_seconds()), (lifetime, grace), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_about_a_door_names_it() {
+        let named: Vec<&str> =
+            kinds().iter().filter(|(kind, ..)| kind.door() == Some(DOOR)).map(|(kind, ..)| kind.name()).collect();
+        assert_eq!(named, ["unlock", "lockdown", "enrol"]);
+        assert_eq!(Kind::Lockdown { door: None, on: true }.door(), None);
+    }
+
+    #[test]
+    fn a_command_is_unanswered_from_the_end_of_its_grace_and_not_a_moment_before() {
+        for (kind, lifetime, grace) in kinds() {
+            let issued_at = OffsetDateTime::UNIX_EPOCH;
+            let command = Command {
+                id: CommandId(uuid::Uuid::nil()),
+                device: DeviceId(uuid::Uuid::nil()),
+                kind,
+                actor: "operator".into(),
+                issued_at,
+                expires_at: issued_at + kind.lifetime(),
+                progress: Progress::Said(CommandState::Accepted),
+                code: None,
+                changed_at: issued_at,
+            };
+            let end = issued_at + Duration::seconds(lifetime + grace);
+            assert_eq!(command.state_told(end - Duration::milliseconds(1)), "accepted", "{kind:?}");
+            assert_eq!(command.state_told(end), "unanswered", "{kind:?}");
+        }
+    }
 }

@@ -312,6 +312,33 @@ mod tests {
     }
 
     #[test]
+    fn a_higher_tier_may_ask_more_of_everything_and_none_can_burst_for_longer_than_it_rests() {
+        for class in Class::ALL.iter().copied() {
+            for pair in Tier::ALL.windows(2) {
+                let (lower, higher) = (class.rate(pair[0]), class.rate(pair[1]));
+                assert!(lower.burst < higher.burst && lower.interval > higher.interval, "{class:?} of {pair:?}");
+            }
+            for tier in Tier::ALL.iter().copied() {
+                let rate = class.rate(tier);
+                assert!(rate.whole() <= 5 * SECOND, "{class:?} of {tier:?} is as good as new within five seconds");
+            }
+        }
+        let basic = Class::Read.rate(Tier::Basic);
+        assert_eq!((basic.burst, basic.interval), (100, SECOND / 20));
+        let names: std::collections::BTreeSet<&str> = Class::ALL.iter().map(|class| class.as_str()).collect();
+        assert_eq!(names, ["biometric", "command", "read", "write"].into());
+    }
+
+    #[test]
+    fn an_allowance_is_spread_over_its_own_span() {
+        for (span, name, seconds) in [(Span::Hour, "hour", 3_600), (Span::Day, "day", 86_400)] {
+            assert_eq!((span.as_str(), span.time().as_secs()), (name, seconds));
+            let rate = span.rate(1_000);
+            assert_eq!((rate.burst, rate.interval * 1_000), (100, seconds * SECOND));
+        }
+    }
+
+    #[test]
     fn a_small_allowance_can_be_used_at_once() {
         assert_eq!(Span::Hour.rate(4).burst, 4);
         assert_eq!(Span::Hour.rate(20).burst, 10);

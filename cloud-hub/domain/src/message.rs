@@ -92,3 +92,52 @@ pub fn down(tenant: TenantId, device: DeviceId, channel: DownChannel) -> Topic {
 pub fn feed(tenant: TenantId, class: EventClass) -> Topic {
     Topic::Feed { tenant: wire_contract::TenantId(tenant.0), class }
 }
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    const TENANT: TenantId = TenantId(Uuid::from_u128(1));
+    const DEVICE: DeviceId = DeviceId(Uuid::from_u128(2));
+
+    #[test]
+    fn what_a_device_says_is_read_with_its_topic_and_nothing_else_is() {
+        for channel in UpChannel::ALL.iter().copied() {
+            let said = Incoming { tenant: TENANT, device: DEVICE, channel, payload: b"said".to_vec() };
+            assert_eq!(Incoming::on(&said.topic().to_string(), b"said".to_vec()), Some(said));
+        }
+        for channel in DownChannel::ALL.iter().copied() {
+            assert_eq!(
+                Incoming::on(&down(TENANT, DEVICE, channel).to_string(), Vec::new()),
+                None,
+                "the hub's own word"
+            );
+        }
+        for class in EventClass::ALL.iter().copied() {
+            assert_eq!(Incoming::on(&feed(TENANT, class).to_string(), Vec::new()), None);
+        }
+        assert_eq!(Incoming::on("", Vec::new()), None);
+    }
+
+    #[test]
+    fn topics_name_the_tenant_before_the_device() {
+        let (tenant, device) = (TENANT.0, DEVICE.0);
+        assert_eq!(down(TENANT, DEVICE, DownChannel::Cmd).to_string(), format!("lintel/v1/{tenant}/{device}/down/cmd"));
+        let feed = feed(TENANT, EventClass::Access).to_string();
+        assert!(feed.starts_with(&format!("lintel/v1/{tenant}/_feed/")), "{feed}");
+    }
+
+    #[test]
+    fn a_wish_is_read_from_the_topic_for_wishes_alone() {
+        let (tenant, device, door) =
+            (wire_contract::TenantId(TENANT.0), wire_contract::DeviceId(DEVICE.0), Uuid::from_u128(3));
+        for what in HomeDoor::ALL.iter().copied() {
+            let topic = Topic::HomeDoor { tenant, device, door, what }.to_string();
+            let wish = Wish { tenant: TENANT, device: DEVICE, door: DoorId(door), word: b"UNLOCK".to_vec() };
+            assert_eq!(Wish::on(&topic, b"UNLOCK"), (what == HomeDoor::Set).then_some(wish), "{topic}");
+            assert_eq!(Incoming::on(&topic, b"UNLOCK".to_vec()), None, "no device says that");
+        }
+    }
+}

@@ -518,6 +518,60 @@ mod tests {
     }
 
     #[test]
+    fn a_group_stands_once_in_a_person() {
+        let twice = Uuid::from_u128(1);
+        let body =
+            PersonBody { groups: vec![twice, twice], ..PersonBody::new(PersonState::Active, None, None, Vec::new()) };
+        let invalid = || BodyError::Invalid { kind: Kind::Person, field: "groups" };
+        assert_eq!(Body::Person(body.clone()).encode(), Err(invalid()));
+        let once = PersonBody::new(body.state, None, None, vec![twice, Uuid::from_u128(2)]);
+        let mut bytes = Body::Person(once).encode().unwrap();
+        *bytes.last_mut().unwrap() = 1;
+        assert_eq!(Body::decode(Kind::Person, &bytes), Err(invalid()));
+        assert_eq!(PersonBody::new(body.state, None, None, body.groups).groups, [twice]);
+    }
+
+    #[test]
+    fn every_state_and_kind_is_one_byte_that_is_read_back_and_no_other_byte_is() {
+        let states = [PersonState::Active, PersonState::Suspended];
+        let person = states.map(|state| Body::Person(PersonBody::new(state, Some(-1), Some(i64::MAX), Vec::new())));
+        let credential = [CredentialKind::Pin, CredentialKind::Card, CredentialKind::Code]
+            .map(|kind| Body::Credential(CredentialBody { person: Uuid::from_u128(1), kind, keyed_hash: [9; 32] }));
+        let rule = [RuleKind::Schedule, RuleKind::Holiday, RuleKind::Policy]
+            .map(|kind| Body::Rule(RuleBody { kind, document: "{}".to_owned() }));
+        for (bodies, at, field) in [(&person[..], 1, "state"), (&credential[..], 17, "kind"), (&rule[..], 1, "kind")] {
+            for (body, byte) in bodies.iter().zip(1..) {
+                let bytes = body.encode().unwrap();
+                assert_eq!(bytes[at], byte);
+                assert_eq!(Body::decode(body.kind(), &bytes).as_ref(), Ok(body));
+                for unknown in [0, u8::try_from(bodies.len()).unwrap() + 1, 255] {
+                    let mut changed = bytes.clone();
+                    changed[at] = unknown;
+                    let invalid = BodyError::Invalid { kind: body.kind(), field };
+                    assert_eq!(Body::decode(body.kind(), &changed), Err(invalid), "{unknown}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_quality_and_a_name_may_be_as_large_as_they_may_be() {
+        for quality in [0.0, 1.0] {
+            let longest = TemplateBody { quality, space_id: "x".repeat(255), ..template() };
+            let bytes = Body::Template(longest.clone()).encode().unwrap();
+            assert_eq!(Body::decode(Kind::Template, &bytes), Ok(Body::Template(longest)));
+        }
+        for quality in [-0.01, 1.01, f32::NAN] {
+            let refused = Body::Anchor(AnchorBody { quality, ..anchor() }).encode();
+            assert_eq!(refused, Err(BodyError::Invalid { kind: Kind::Anchor, field: "quality" }));
+        }
+        let half = Body::Anchor(AnchorBody { quality: 0.5, ..anchor() }).encode().unwrap();
+        assert_eq!(half[23..25], [0x80, 0], "steps are rounded to the nearest");
+        let Ok(Body::Anchor(read)) = Body::decode(Kind::Anchor, &half) else { panic!("not an anchor") };
+        assert!((read.quality - 0.5).abs() < 1.0 / 65_535.0);
+    }
+
+    #[test]
     fn newer_formats_are_named() {
         let refused = Body::decode(Kind::Rule, &[2, 1]);
         assert_eq!(refused, Err(BodyError::UnknownVersion { kind: Kind::Rule, found: 2 }));

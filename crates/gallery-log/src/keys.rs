@@ -106,6 +106,22 @@ mod tests {
     }
 
     #[test]
+    fn a_digest_key_is_the_bytes_it_was_made_of_and_a_random_one_is_nobody_elses() {
+        let bytes = std::array::from_fn(|i| u8::try_from(i).unwrap());
+        assert_eq!(DigestKey::new(bytes).expose(), &bytes);
+        let (one, other) = (DigestKey::random().unwrap(), DigestKey::random().unwrap());
+        assert_ne!(one.expose(), other.expose());
+        assert_ne!(random_key().unwrap(), random_key().unwrap());
+    }
+
+    #[test]
+    fn a_digest_keys_mac_is_hmac_sha256() {
+        // RFC 4231 has no key of 32 bytes; this is from Python's hmac, not from this code.
+        let mac = DigestKey::new([0x55; 32]).mac(b"one");
+        assert_eq!(hex::encode(mac), "6f505957339bc0519bcb0a82e5677a94d96b79d6800f773670252e87c0841fd6");
+    }
+
+    #[test]
     fn keys_do_not_print() {
         assert_eq!(format!("{:?}", DigestKey::new([1; 32])), "DigestKey(***)");
     }

@@ -145,4 +145,30 @@ mod tests {
         let found = MAX_CHUNK_BYTES + 1;
         assert_eq!(decode_chunk(&vec![0; found]), Err(ChunkError::TooLong { found }));
     }
+
+    #[test]
+    fn a_record_that_is_longer_than_any_is_refused_by_its_length_alone() {
+        let chunk_of = |length: usize| {
+            let mut bytes = u32::try_from(length).unwrap().to_be_bytes().to_vec();
+            bytes.resize(4 + length, 0);
+            decode_chunk(&bytes)
+        };
+        let too_long = 55 + MAX_BODY_LEN + 1;
+        let source = RecordError::BodyTooLong { found: too_long };
+        assert_eq!(chunk_of(too_long), Err(ChunkError::Record { index: 0, source }));
+        let source = RecordError::UnknownVersion { found: 0 };
+        assert_eq!(chunk_of(too_long - 1), Err(ChunkError::Record { index: 0, source }), "that one is looked into");
+    }
+
+    #[test]
+    fn a_full_chunk_takes_no_more_and_stays_as_it_is() {
+        // Records of 55 bytes and a body, each with 4 bytes of length in front.
+        let mut chunk = ChunkBuilder::default();
+        while chunk.push(&record(1, 1024 - 59)).unwrap() {}
+        assert_eq!(chunk.records(), 256, "they fill it to the last byte");
+        assert_eq!(chunk.push(&record(2, 0)), Ok(false));
+        let bytes = chunk.finish();
+        assert_eq!(bytes.len(), MAX_CHUNK_BYTES);
+        assert_eq!(decode_chunk(&bytes).unwrap().len(), 256);
+    }
 }

@@ -336,6 +336,26 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_may_be_as_long_as_it_may_be_on_both_ends_and_no_longer() {
+        let full: Vec<u64> = (1..=128).collect();
+        let json = batch(&full).encode().unwrap();
+        assert_eq!(Batch::decode(&json).unwrap().events.len(), MAX_BATCH_EVENTS);
+        // Two events, of which the second fills the rest to the last byte.
+        let padded = |padding: usize| {
+            let mut padded = batch(&[1, 2]);
+            padded.events[0].data = serde_json::json!({ "camera": "x".repeat(MAX_BATCH_BYTES / 2) });
+            padded.events[1].data = serde_json::json!({ "camera": "x".repeat(padding) });
+            padded
+        };
+        let room = MAX_BATCH_BYTES - padded(0).encode().unwrap().len();
+        let json = padded(room).encode().unwrap();
+        assert_eq!(json.len(), MAX_BATCH_BYTES);
+        assert_eq!(Batch::decode(&json).unwrap(), padded(room));
+        let found = MAX_BATCH_BYTES + 1;
+        assert!(matches!(padded(room + 1).encode(), Err(BatchError::TooLong { found: at }) if at == found));
+    }
+
+    #[test]
     fn batches_that_break_the_rules_are_refused_by_name() {
         let refused = |batch: &Batch| Batch::decode(&serde_json::to_vec(batch).unwrap()).unwrap_err();
         assert!(matches!(refused(&batch(&[])), BatchError::Empty { .. }));

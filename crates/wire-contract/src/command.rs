@@ -288,3 +288,102 @@ pub enum CommandUp {
     #[serde(other)]
     Unknown,
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const PERSON: PersonId = PersonId(Uuid::from_u128(1));
+
+    fn unlock(hold_ms: Option<u32>) -> Order {
+        Order::Unlock { door: "front".into(), hold_ms }
+    }
+
+    fn log_level(for_s: Option<u32>) -> Order {
+        Order::LogLevel { level: LogLevel::Debug, for_s }
+    }
+
+    fn enrol(within_s: u32) -> Order {
+        Order::Enrol { door: "front".into(), person: PERSON, within_s }
+    }
+
+    fn every_order() -> [Order; 7] {
+        [
+            unlock(None),
+            Order::Refresh,
+            Order::Lockdown { door: None, on: true },
+            Order::Reboot { target: RebootTarget::Machine },
+            log_level(None),
+            Order::CollectLogs { max_bytes: None },
+            enrol(30),
+        ]
+    }
+
+    #[test]
+    fn numbers_may_be_ordered_from_one_to_their_most_and_no_further() {
+        type Numbered = fn(u32) -> Order;
+        let bounded: [(Numbered, u32); 4] = [
+            (|ms| unlock(Some(ms)), 60_000),
+            (|seconds| log_level(Some(seconds)), 86_400),
+            (|bytes| Order::CollectLogs { max_bytes: Some(bytes) }, 524_288),
+            (enrol, 120),
+        ];
+        for (order, most) in bounded {
+            for (number, may_be) in [(0, false), (1, true), (most, true), (most + 1, false), (u32::MAX, false)] {
+                assert_eq!(order(number).in_bounds(), may_be, "{:?}", order(number));
+            }
+        }
+        assert!(every_order().iter().all(Order::in_bounds), "what may be left out may be left out");
+    }
+
+    #[test]
+    fn what_this_program_does_not_know_cannot_be_ordered() {
+        assert!(!Order::Reboot { target: RebootTarget::Unknown }.in_bounds());
+        assert!(!Order::LogLevel { level: LogLevel::Unknown, for_s: None }.in_bounds());
+        assert!(Order::Reboot { target: RebootTarget::Agent }.in_bounds());
+    }
+
+    /// What stands in `field` of a value's JSON; of a bare word, the word.
+    fn word(value: impl Serialize, field: &str) -> String {
+        let json = serde_json::to_value(value).unwrap();
+        json.get(field).unwrap_or(&json).as_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn the_words_are_those_of_the_payloads() {
+        for order in every_order() {
+            assert_eq!(order.kind(), word(&order, "kind"));
+        }
+        for target in [RebootTarget::Agent, RebootTarget::Machine, RebootTarget::Unknown] {
+            assert_eq!(target.as_str(), word(target, ""));
+        }
+        for level in LogLevel::ALL {
+            assert_eq!(level.as_str(), word(level, ""));
+            assert_eq!(LogLevel::from_word(level.as_str()), Some(level));
+        }
+        for word in ["unknown", "Debug", "debug ", ""] {
+            assert_eq!(LogLevel::from_word(word), None, "{word:?} is no level");
+        }
+        use CommandState::{Accepted, Executing, Expired, Failed, Succeeded};
+        for state in [Accepted, Executing, Succeeded, Failed, Expired] {
+            assert_eq!(state.as_str(), word(state, ""));
+            assert_eq!(state.is_last(), state > Executing, "{state:?}");
+        }
+    }
+
+    #[test]
+    fn a_newer_hubs_words_are_read_as_unknown_and_not_as_others() {
+        let order = |order: Value| serde_json::from_value::<Order>(order).unwrap();
+        assert_eq!(order(json!({"kind": "sing"})), Order::Unknown);
+        assert_eq!(Order::Unknown.kind(), "unknown");
+        assert_eq!(
+            order(json!({"kind": "reboot", "target": "universe"})),
+            Order::Reboot { target: RebootTarget::Unknown }
+        );
+        let level = order(json!({"kind": "log_level", "level": "whisper", "for_s": null}));
+        assert_eq!(level, Order::LogLevel { level: LogLevel::Unknown, for_s: None });
+        assert_eq!(LogLevel::Unknown.as_str(), "unknown");
+    }
+}

@@ -169,6 +169,9 @@ mod tests {
         assert_eq!(parse_up(b"{}").unwrap_err(), EnvelopeError::UnknownVersion { found: b'{' });
         let long = vec![1; crate::MAX_PAYLOAD_BYTES + 1];
         assert_eq!(parse_up(&long).unwrap_err(), EnvelopeError::TooLong { found: long.len() });
+        let longest = wrap_up(keys(1).up(), TOPIC, &vec![b'x'; crate::MAX_PAYLOAD_BYTES - UP_OVERHEAD]);
+        assert_eq!(longest.len(), crate::MAX_PAYLOAD_BYTES);
+        assert!(parse_up(&longest).unwrap().verify(keys(1).up(), TOPIC).is_ok(), "as long as a payload may be");
     }
 
     proptest! {

@@ -93,7 +93,8 @@ impl Log {
             .filter(|(id, entry)| entry.leaf.is_some() && buckets.contains(&bucket_of(**id)) && !fresh.contains_key(id))
             .map(|(id, entry)| (*id, entry.kind, entry.rev))
             .collect();
-        let dels = gone.into_iter().map(|(id, kind, rev)| self.bury(id, kind, rev, version)).collect();
+        let dels =
+            gone.into_iter().map(|(id, kind, rev)| self.bury(id, kind, rev.saturating_add(1), version)).collect();
         for (id, entry) in fresh {
             self.set(id, entry);
         }
@@ -116,9 +117,8 @@ impl Log {
         record::check_body(record.op, record.body.len()).map_err(|source| ReplaceError::Malformed { id, source })
     }
 
-    /// Marks an entry as deleted; a later put of its id is refused as that of any deleted entry.
+    /// Marks an entry as deleted by a `del` of this revision; a later put of its id is refused as that of any deleted entry.
     pub(super) fn bury(&mut self, id: RecordId, kind: Kind, rev: u32, version: u64) -> Record {
-        let rev = rev.saturating_add(1);
         self.set(id, Entry { kind, rev, leaf: None });
         let (gallery, epoch) = (self.gallery(), self.epoch());
         Record { gallery, epoch, version, op: Op::Del, kind, id, rev, body: Vec::new() }

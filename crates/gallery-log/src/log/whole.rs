@@ -121,6 +121,31 @@ mod tests {
     }
 
     #[test]
+    fn a_whole_of_the_version_that_is_held_already_may_take_its_place() {
+        let mut edge = log(&[put(1, 1, 1), put(2, 2, 1)]);
+        let mut whole = edge.whole(2).unwrap();
+        for record in [put(1, 1, 1), put(2, 2, 1)] {
+            whole.take(&record, &key()).unwrap();
+        }
+        let (mut made, dels) = whole.finish(edge.root()).unwrap();
+        assert_eq!((made.root(), made.version(), dels), (edge.root(), 2, Vec::new()));
+    }
+
+    #[test]
+    fn who_goes_with_a_whole_gets_a_higher_revision_and_who_was_gone_keeps_theirs() {
+        let edge = log(&[put(1, 1, 4), put(2, 2, 1), Record { rev: 6, ..del(3, 2) }]);
+        let whole = edge.whole(9).unwrap();
+        let (made, dels) = whole.finish(Log::new(GALLERY, 2).root()).unwrap();
+        assert_eq!(
+            dels.iter().map(|del| (del.id, del.version, del.op)).collect::<Vec<_>>(),
+            [(id(1), 9, Op::Del), (id(2), 9, Op::Del)]
+        );
+        assert_eq!([dels[0].rev, dels[1].rev], [5, 6]);
+        assert_eq!((made.live(), made.version()), (0, 9));
+        assert!(made.entry(id(1)).unwrap().leaf.is_none() && made.entry(id(2)).unwrap().leaf.is_none());
+    }
+
+    #[test]
     fn what_cannot_be_a_whole_is_refused_and_the_log_stays() {
         let mut edge = log(&[put(1, 1, 1), put(2, 2, 1)]);
         let root = edge.root();
