@@ -35,13 +35,20 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 struct Moment {
     name: &'static str,
     table: &'static str,
+    /// Who holds rows to change them passes by SHARE, and whoever changes them does not.
+    mode: &'static str,
     statement: &'static str,
 }
 
 const MOMENTS: [Moment; 3] = [
-    Moment { name: "rows", table: "gallery_snapshot", statement: "%FROM gallery_snapshot%SKIP LOCKED%" },
-    Moment { name: "master", table: "tenant_secret", statement: "UPDATE tenant_secret%" },
-    Moment { name: "removal", table: "tenant_secret", statement: "DELETE FROM tenant_secret%" },
+    Moment {
+        name: "rows",
+        table: "gallery_snapshot",
+        mode: "EXCLUSIVE",
+        statement: "%FROM gallery_snapshot%SKIP LOCKED%",
+    },
+    Moment { name: "master", table: "tenant_secret", mode: "SHARE", statement: "UPDATE tenant_secret%" },
+    Moment { name: "removal", table: "tenant_secret", mode: "SHARE", statement: "DELETE FROM tenant_secret%" },
 ];
 
 /// Changes keys and kills the hub meanwhile.
@@ -115,7 +122,7 @@ fn one(
 async fn hold(neighbours: &Neighbours, moment: &Moment, order: &[&str]) -> Result<Option<PgConnection>> {
     let mut holder = neighbours.site().database().await?;
     holder.execute("BEGIN").await?;
-    holder.execute(sqlx::AssertSqlSafe(format!("LOCK TABLE {} IN EXCLUSIVE MODE", moment.table))).await?;
+    holder.execute(sqlx::AssertSqlSafe(format!("LOCK TABLE {} IN {} MODE", moment.table, moment.mode))).await?;
     if !order.is_empty() {
         let answer = neighbours.site().hub()?.command(order);
         answer.context("an order while a table is held")?;
