@@ -39,9 +39,12 @@ const CRATES: &[(&str, &[&str])] = &[
             "fuzz-targets",
             "gallery-log",
             "system-tests",
+            "vector-scan",
             "wire-contract",
         ],
     ),
+    // The search of a stolen disk, apart because it is built for speed.
+    ("vector-scan", &[]),
     // Devices made of the agent's own parts; what their galleries find is asked in face-core's words.
     ("fleet-sim", &["edge-agent", "edge-store", "face-core", "wire-contract"]),
     // It enrols thousands by the hub's own way into its store, and measures its parts bare.

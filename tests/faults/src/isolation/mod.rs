@@ -5,6 +5,7 @@
 pub mod holdings;
 pub mod request;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -24,8 +25,17 @@ const STREAM_FOR: Duration = Duration::from_millis(150);
 pub struct Neighbours {
     site: Site,
     other: Tenant,
-    holdings: Holdings,
+    holdings: Arc<Holdings>,
     client: reqwest::Client,
+}
+
+/// Somebody who asks a tenant's own hub about what the tenant has, and stays while the hub is killed and started again.
+#[derive(Clone)]
+pub struct Asker {
+    client: reqwest::Client,
+    https: String,
+    authorization: String,
+    holdings: Arc<Holdings>,
 }
 
 /// What came back.
@@ -43,7 +53,7 @@ impl Neighbours {
     pub fn open() -> Result<Self> {
         let site = Site::open_with(1, &["--consumer-listen", "127.0.0.1:0"])?;
         let other = site.hub()?.create_tenant(&holdings::canary("tenant"))?;
-        let holdings = Holdings::make(&site, &other)?;
+        let holdings = Arc::new(Holdings::make(&site, &other)?);
         let client = site.hub()?.client()?;
         Ok(Self { site, other, holdings, client })
     }
@@ -96,25 +106,58 @@ impl Neighbours {
         operation: &Operation,
         request: &Request,
     ) -> Result<Answer> {
-        let url = format!("{}{}", self.site.hub()?.ready().https, request.path);
-        let mut sent = client.request(operation.method.clone(), url).header("authorization", authorization);
-        sent = match &request.body {
-            Body::None => sent,
-            Body::Json(body) => sent.json(body),
-            Body::Table(table) => sent.header("content-type", "text/csv").body(table.clone()),
-            Body::Photograph(bytes) => {
-                let part = reqwest::multipart::Part::bytes(bytes.clone()).file_name("photograph");
-                sent.multipart(reqwest::multipart::Form::new().part("photo", part))
-            }
-        };
-        if ["put_twin", "update_person"].contains(&operation.id.as_str()) {
-            sent = sent.header("if-match", "*");
-        }
-        let answer = sent.send().await.with_context(|| operation.id.clone())?;
-        let (status, headers) = (answer.status(), format!("{:?}", answer.headers()));
-        let text = if operation.id == "stream_events" { beginning(answer).await } else { answer.text().await? };
-        Ok(Answer { status, headers, text })
+        send(client, &self.site.hub()?.ready().https, authorization, operation, request).await
     }
+
+    /// Somebody who asks as the tenant that has everything.
+    pub fn asker(&self) -> Result<Asker> {
+        let https = self.site.hub()?.ready().https.clone();
+        let (client, holdings) = (self.client.clone(), Arc::clone(&self.holdings));
+        Ok(Asker { client, https, authorization: self.other.authorization.clone(), holdings })
+    }
+}
+
+impl Asker {
+    /// Asks; `number` makes names different that must be.
+    pub async fn ask(&self, operation: &Operation, number: u64) -> Result<Answer> {
+        let request = self.holdings.request(operation, number)?;
+        send(&self.client, &self.https, &self.authorization, operation, &request).await
+    }
+
+    /// Reads what is there.
+    pub async fn get(&self, path: &str) -> Result<Answer> {
+        let url = format!("{}{path}", self.https);
+        let answer = self.client.get(url).header("authorization", &self.authorization).send().await?;
+        let (status, headers) = (answer.status(), format!("{:?}", answer.headers()));
+        Ok(Answer { status, headers, text: answer.text().await? })
+    }
+}
+
+async fn send(
+    client: &reqwest::Client,
+    https: &str,
+    authorization: &str,
+    operation: &Operation,
+    request: &Request,
+) -> Result<Answer> {
+    let url = format!("{https}{}", request.path);
+    let mut sent = client.request(operation.method.clone(), url).header("authorization", authorization);
+    sent = match &request.body {
+        Body::None => sent,
+        Body::Json(body) => sent.json(body),
+        Body::Table(table) => sent.header("content-type", "text/csv").body(table.clone()),
+        Body::Photograph(bytes) => {
+            let part = reqwest::multipart::Part::bytes(bytes.clone()).file_name("photograph");
+            sent.multipart(reqwest::multipart::Form::new().part("photo", part))
+        }
+    };
+    if ["put_twin", "update_person"].contains(&operation.id.as_str()) {
+        sent = sent.header("if-match", "*");
+    }
+    let answer = sent.send().await.with_context(|| operation.id.clone())?;
+    let (status, headers) = (answer.status(), format!("{:?}", answer.headers()));
+    let text = if operation.id == "stream_events" { beginning(answer).await } else { answer.text().await? };
+    Ok(Answer { status, headers, text })
 }
 
 /// The beginning of an answer that has no end.

@@ -1,5 +1,5 @@
 //! S10: what is sealed. Seals are exchanged in the database: each is refused when it is read, and nothing else is disturbed. Keys are
-//! replaced under traffic: nobody notices, and the old ones are not needed any more. And in everything that a thief of the disk has,
+//! replaced under traffic: nobody notices, and the old ones are not needed any more, though the hub be killed in the middle of it. And in everything that a thief of the disk has,
 //! but for the keys, no vector is a person's.
 
 use anyhow::{Context as _, Result, ensure};

@@ -2,8 +2,9 @@
 //! without a key.
 //!
 //! [`sealed`] makes a row of every sealed column and reads each through the product; [`scan`] looks for vectors in files of any kind.
-//! [`traffic`] replaces keys while everybody works; [`theft`] takes the disk and looks for faces.
+//! [`traffic`] replaces keys while everybody works, [`kills`] kills the hub meanwhile; [`theft`] takes the disk and looks for faces.
 
+pub mod kills;
 pub mod readers;
 pub mod scan;
 pub mod sealed;

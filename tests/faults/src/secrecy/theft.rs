@@ -12,9 +12,11 @@ use cloud_hub::store::Database;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Executor as _};
 use uuid::Uuid;
+use vector_scan::Form;
 
 use super::Scan;
 use crate::isolation::Neighbours;
+use crate::lab::now;
 use crate::line::people::Somebody;
 use crate::outcome::Tally;
 use crate::rig::process::run;
@@ -37,23 +39,27 @@ pub fn steal(neighbours: &Neighbours, people: &[Somebody], is_long: bool, tally:
     }
     let data = site.hub_file("postgres");
     let places = [data.clone(), site.hub_file("broker"), site.hub_file("audit"), stolen];
-    let mut seen = Vec::new();
+    let (mut seen, begun) = (Vec::new(), now());
     for place in places.iter().filter(|place| place.is_dir()) {
         let before = scan.bytes;
-        scan.folder(place)?;
+        scan.look(place)?;
         seen.push(format!("{} {}", last(place), (scan.bytes - before) >> 10));
     }
-    scan.file(&site.file("hub.log"))?;
+    scan.look(&site.file("hub.log"))?;
     ensure!(scan.bytes > 10 << 20, "only {} bytes were looked at", scan.bytes);
     tally.injected += people.len() as u64;
     tally.figure("people_looked_for", people.len());
     tally.figure("scanned_mib", scan.bytes >> 20);
     tally.figure("scanned_kib_of", seen.join(", "));
-    tally.figure("windows_compared", scan.windows);
-    tally.figure("likest_thousandths", thousandths(scan.likest));
+    let seconds = begun.elapsed().as_secs_f64();
+    tally.figure("scan_seconds", (seconds * 10.0).round() / 10.0);
+    tally.figure("scanned_mib_a_second", ((scan.bytes >> 20) as f64 / seconds).round());
+    tally.figure("windows_compared", scan.seen.windows);
+    let likest = Form::ALL.map(|form| format!("{} {}", form.name(), thousandths(scan.seen.likest(form))));
+    tally.figure("likest_thousandths_of", likest.join(", "));
     tally.figure("faces_found", scan.found.len());
     for found in &scan.found {
-        tally.breach(format!("{} has a face as {}: {:.3}", found.file.display(), found.kind, found.cosine));
+        tally.breach(format!("{} has a face as {}: {:.3}", found.file.display(), found.form.name(), found.cosine));
     }
     with_key(neighbours, &url, &embeddings, &data, tally)?;
     planted(neighbours, &embeddings, &data, tally)
@@ -87,8 +93,8 @@ fn with_key(neighbours: &Neighbours, url: &str, embeddings: &[Vec<f32>], data: &
         embeddings.iter().map(rotate).collect::<Result<_>>()
     })?;
     let mut scan = Scan::of(&rotated).as_stored();
-    scan.folder(data)?;
-    tally.figure("likest_with_key_thousandths", thousandths(scan.likest));
+    scan.look(data)?;
+    tally.figure("likest_with_key_thousandths", thousandths(scan.likest()));
     tally.add("control_found_with_key", scan.found.len() as u64);
     Ok(())
 }
@@ -105,7 +111,7 @@ fn planted(neighbours: &Neighbours, embeddings: &[Vec<f32>], data: &Path, tally:
         anyhow::Ok(())
     })?;
     let mut scan = Scan::of(&embeddings[..1]).as_stored();
-    scan.folder(data)?;
+    scan.look(data)?;
     let files: Vec<&PathBuf> = scan.found.iter().map(|found| &found.file).collect();
     let in_wal = files.iter().any(|file| file.components().any(|part| part.as_os_str() == "pg_wal"));
     tally.add("control_planted", files.len() as u64);

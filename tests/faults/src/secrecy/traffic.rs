@@ -1,5 +1,6 @@
 //! Keys that are replaced while everybody works: people are enrolled, verified and looked for, users log in, a device sends its
-//! events. Nothing may fail because of it, and the old keys must not be needed afterwards.
+//! events. Nothing may fail because of it, and the old keys must not be needed afterwards. In the long run the hub is killed in the
+//! middle of further changes ([`kills`]).
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,10 +11,11 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgConnection};
 
+use super::kills;
 use crate::isolation::{Neighbours, Operation};
 use crate::lab::now;
-use crate::line::Crowd;
 use crate::line::people::Somebody;
+use crate::line::{Crowd, judge};
 use crate::outcome::Tally;
 
 /// What is asked meanwhile: everything that opens or makes a seal and can be asked any number of times.
@@ -42,7 +44,7 @@ const PASSWORD: &str = "correct horse battery";
 /// One in so many requests is a log-in: an address may log in once a second.
 const LOG_IN_EVERY: u64 = 9;
 /// A key is gone a minute after it was replaced; the machine may be busy.
-const DONE_WITHIN: Duration = Duration::from_secs(400);
+pub(super) const DONE_WITHIN: Duration = Duration::from_secs(400);
 const DRAIN_WITHIN: Duration = Duration::from_secs(60);
 /// Before and after the change.
 const UNTOUCHED: Duration = Duration::from_secs(3);
@@ -53,14 +55,14 @@ const BELIEVED: Duration = Duration::from_secs(3);
 pub fn rotate_under(neighbours: &mut Neighbours, people: &[Somebody], is_long: bool, tally: &mut Tally) -> Result<()> {
     let mut crowd = Crowd::start(neighbours.site(), RATE)?;
     neighbours.block_on(rotation(neighbours, people, tally))?;
+    if is_long {
+        kills::under_load(neighbours, tally)?;
+    }
     crowd.hold()?;
     tally.require(crowd.until_drained(DRAIN_WITHIN)?.is_some(), || "not every event was acknowledged".to_owned());
-    let standing = crowd.standing()?;
-    tally.acked += standing.acknowledged;
-    tally.require(standing.acknowledged > 0, || "no event was sent".to_owned());
-    if is_long {
-        killed_on_the_way(neighbours, tally)?;
-    }
+    let told = crowd.end(neighbours.site())?;
+    tally.require(told.acked > 0, || "no event was sent".to_owned());
+    judge::judge(neighbours.site(), &told)?.count_in(tally, &told);
     // Everything is read from the disk again: no key of before is in any memory.
     neighbours.site_mut().kill_hub()?;
     neighbours.site_mut().start_hub()?;
@@ -161,33 +163,6 @@ async fn replace_all(neighbours: &Neighbours, people: &[Somebody]) -> Result<u64
     Ok(seconds)
 }
 
-/// A change that the hub is killed in the middle of goes on by itself.
-fn killed_on_the_way(neighbours: &mut Neighbours, tally: &mut Tally) -> Result<()> {
-    let before = neighbours.block_on(async { seal_keys(&mut neighbours.site().database().await?).await })?;
-    for tenant in [neighbours.site().tenant().id.clone(), neighbours.other().id.clone()] {
-        neighbours.site().hub()?.command(&["keys", "rotate", "tenant", &tenant])?;
-    }
-    neighbours.site().hub()?.command(&["keys", "rotate", "master"])?;
-    // Before, during and after what is sealed anew.
-    for pause_ms in [1_000, 9_500, 500, 50_000] {
-        std::thread::sleep(Duration::from_millis(pause_ms));
-        neighbours.site_mut().kill_hub()?;
-        neighbours.site_mut().start_hub()?;
-        tally.injected += 1;
-        tally.add("kills", 1);
-    }
-    let begun = now();
-    loop {
-        let after = neighbours.block_on(async { seal_keys(&mut neighbours.site().database().await?).await })?;
-        let left = before.iter().filter(|(_, id)| after.iter().any(|(_, other)| other == id)).count();
-        if left == 0 && !neighbours.site().hub_file("keys/master-previous.key").exists() {
-            return Ok(());
-        }
-        ensure!(begun.elapsed() < DONE_WITHIN, "after kills {left} old keys are still in use");
-        std::thread::sleep(Duration::from_secs(1));
-    }
-}
-
 /// The control: a key that goes at once, as long as it is in use, is noticed.
 pub fn drop_too_early(neighbours: &Neighbours, tally: &mut Tally) -> Result<()> {
     let (site, tenant) = (neighbours.site(), neighbours.site().tenant());
@@ -208,7 +183,7 @@ pub fn drop_too_early(neighbours: &Neighbours, tally: &mut Tally) -> Result<()> 
 }
 
 /// The ids of the keys that are replaced, as seals name them: what is sealed under people's own keys stays under them.
-async fn seal_keys(database: &mut PgConnection) -> Result<Vec<(String, Vec<u8>)>> {
+pub(super) async fn seal_keys(database: &mut PgConnection) -> Result<Vec<(String, Vec<u8>)>> {
     let mut found = BTreeSet::new();
     let columns: Vec<(String, String)> = sqlx::query_as(
         "SELECT table_name::text, column_name::text FROM information_schema.columns
@@ -226,7 +201,7 @@ async fn seal_keys(database: &mut PgConnection) -> Result<Vec<(String, Vec<u8>)>
     Ok(found.into_iter().collect())
 }
 
-async fn asked(neighbours: &Neighbours) -> Result<Vec<Operation>> {
+pub(super) async fn asked(neighbours: &Neighbours) -> Result<Vec<Operation>> {
     let operations = neighbours.operations().await?;
     let asked: Vec<Operation> =
         operations.into_iter().filter(|operation| ASKED.contains(&operation.id.as_str())).collect();
