@@ -2,8 +2,8 @@
 //!
 //! Both must be as they are when the request comes, so that nobody who was deleted before is found. But a thousand requests a
 //! second are no reason for a thousand reads: whoever asks while a read is under way waits for the next one, which began after they
-//! asked, and shares it with all who asked meanwhile. A read that follows close upon another waits a moment for more to share it: a
-//! database that answers quickly would otherwise be asked nearly once for each.
+//! asked, and shares it with all who asked meanwhile. When several ask, a read that follows close upon another waits a moment for
+//! more to share it: a database that answers quickly would otherwise be asked nearly once for each.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::domain::ids::TenantId;
 use crate::store::{Database, StoreError, template_changes};
 
 /// From the beginning of one read to that of the next.
-const APART: Duration = Duration::from_millis(4);
+const APART: Duration = Duration::from_millis(8);
 
 /// As it was when it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +47,9 @@ impl Standings {
         let read = async || {
             template_changes::stamp_with_far(&self.db, tenant).await.map(|(stamp, far)| Standing { far, stamp })
         };
-        let standing = reads.shared(read).await;
+        // This one's and the map's.
+        let alone = || Arc::strong_count(&reads) == 2;
+        let standing = reads.shared(alone, read).await;
         drop(reads);
         // Those in the map alone are waited for by nobody; but the next read is to keep its distance from one that was just made.
         let now = Instant::now();
@@ -80,8 +82,8 @@ impl<T> Default for Reads<T> {
 }
 
 impl<T: Clone> Reads<T> {
-    /// What a read finds that begins after this was called, whoever makes it.
-    async fn shared<E>(&self, read: impl AsyncFnOnce() -> Result<T, E>) -> Result<T, E> {
+    /// What a read finds that begins after this was called, whoever makes it. Whoever asks alone does not wait for others.
+    async fn shared<E>(&self, alone: impl Fn() -> bool, read: impl AsyncFnOnce() -> Result<T, E>) -> Result<T, E> {
         let before = self.state.lock().begun;
         let _turn = self.turn.lock().await;
         let free = {
@@ -93,7 +95,7 @@ impl<T: Clone> Reads<T> {
             }
             state.pace.free_at()
         };
-        if let Some(free) = free {
+        if let Some(free) = free.filter(|_| !alone()) {
             tokio::time::sleep_until(free).await;
         }
         let number = {
@@ -126,11 +128,11 @@ mod tests {
             may_end.acquire().await.unwrap().forget();
             Ok::<_, ()>(found)
         };
-        let first = reads.shared(read);
+        let first = reads.shared(|| false, read);
         tokio::pin!(first);
         assert!(futures::poll!(&mut first).is_pending());
         truth.store(2, Ordering::SeqCst);
-        let mut asked: Vec<_> = (0..100).map(|_| Box::pin(reads.shared(read))).collect();
+        let mut asked: Vec<_> = (0..100).map(|_| Box::pin(reads.shared(|| false, read))).collect();
         for asked in &mut asked {
             assert!(futures::poll!(asked).is_pending());
         }
@@ -148,16 +150,20 @@ mod tests {
         reads.state.lock().pace = Pace::new(apart);
         let read = async || Ok::<_, ()>(made.fetch_add(1, Ordering::SeqCst));
         let began = Instant::now();
-        assert_eq!(reads.shared(read).await, Ok(0));
-        let found = futures::future::join_all((0..20).map(|_| reads.shared(read))).await;
+        assert_eq!(reads.shared(|| false, read).await, Ok(0));
+        let found = futures::future::join_all((0..20).map(|_| reads.shared(|| false, read))).await;
         assert_eq!(found, [Ok(1); 20]);
         assert!(began.elapsed() >= apart);
+        // Whoever is alone waits for nobody.
+        reads.state.lock().pace = Pace::new(Duration::from_secs(3_600));
+        reads.state.lock().pace.begin(Instant::now());
+        assert_eq!(reads.shared(|| true, read).await, Ok(2));
     }
 
     #[tokio::test]
     async fn a_read_that_failed_is_nobody_else_s() {
         let reads: Reads<u64> = Reads::default();
-        assert_eq!(reads.shared(async || { Err::<u64, _>("away") }).await, Err("away"));
-        assert_eq!(reads.shared(async || { Ok::<_, &str>(7) }).await, Ok(7));
+        assert_eq!(reads.shared(|| true, async || { Err::<u64, _>("away") }).await, Err("away"));
+        assert_eq!(reads.shared(|| true, async || { Ok::<_, &str>(7) }).await, Ok(7));
     }
 }

@@ -24,8 +24,9 @@ const WAITING: usize = 1_024;
 const TOGETHER: usize = 256;
 /// Writes at once: the second is on its way to the disk while the first waits for it.
 const AT_ONCE: usize = 2;
-/// From the beginning of one write to that of the next: a disk that is quick would otherwise be written to nearly once for each.
-const APART: Duration = Duration::from_millis(8);
+/// From the beginning of a write of several to that of the next: a disk that is quick would otherwise be written to nearly once for
+/// each. Whoever notes one after the other does not wait.
+const APART: Duration = Duration::from_millis(12);
 
 /// A use of recognition.
 #[derive(Debug)]
@@ -91,7 +92,9 @@ impl Writer {
                     if more == 0 {
                         return;
                     }
-                    pace.begin(Instant::now());
+                    if more > 1 {
+                        pace.begin(Instant::now());
+                    }
                     let mut of_tenants: HashMap<TenantId, Vec<Waiting>> = HashMap::new();
                     for waiting in together {
                         of_tenants.entry(waiting.noted.tenant).or_default().push(waiting);

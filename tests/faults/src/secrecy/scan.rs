@@ -116,8 +116,11 @@ mod tests {
             names.sort();
             (names, scan.bytes)
         };
-        assert_eq!(named(Scan::of(&[somebody.clone()])), (vec!["digits".into(), "has".into()], 2_054 + 4_096 + 5_000));
-        assert_eq!(named(Scan::of(&[somebody.clone()]).as_stored()).0, ["has"]);
+        assert_eq!(
+            named(Scan::of(std::slice::from_ref(&somebody))),
+            (vec!["digits".into(), "has".into()], 2_054 + 4_096 + 5_000)
+        );
+        assert_eq!(named(Scan::of(std::slice::from_ref(&somebody)).as_stored()).0, ["has"]);
         let mut gone = Scan::of(&[somebody]);
         gone.look(&dir.path().join("gone")).unwrap();
         assert_eq!(gone.bytes, 0);
