@@ -51,4 +51,4 @@ GRANT UPDATE (request_index, attempt, changed, held_until, expires_at, status, a
 GRANT SELECT, INSERT ON idempotency_use TO lintel_app;
 GRANT UPDATE (keys, bytes) ON idempotency_use TO lintel_app;
 
-UPDATE schema_version SET version = 31;
+UPDATE schema_version SET version = 30;

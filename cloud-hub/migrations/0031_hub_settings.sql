@@ -10,4 +10,4 @@ CREATE TABLE hub_settings (
 );
 GRANT SELECT, INSERT ON hub_settings TO lintel_app;
 
-UPDATE schema_version SET version = 32;
+UPDATE schema_version SET version = 31;
