@@ -29,7 +29,9 @@ pub const MAX_BYTES: u64 = 64 * 1024 * 1024;
 /// When to come again while the first request is under way.
 pub const RETRY_AFTER_S: u32 = 2;
 /// Ids that an answer may be about; those of creating requests have one to three.
-const MAX_ABOUT: usize = 16;
+const MAX_ABOUT: usize = 64;
+/// The longest boundary of a form (RFC 2046, §5.1.1).
+const MAX_BOUNDARY: usize = 70;
 
 /// A key that a client made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,7 +115,8 @@ pub struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// The digest, in hex. The boundary of a form is drawn anew each time the same form is sent: it does not count.
+    /// The digest, in hex. The boundary of a form is drawn anew each time the same form is sent: it does not count. What is no form,
+    /// or has a boundary that none may have, counts as it is.
     #[must_use]
     pub fn digest(&self) -> String {
         let mut kind = self.content_type.split(';');
@@ -122,7 +125,7 @@ impl Request<'_> {
             .filter_map(|parameter| parameter.trim().split_once('='))
             .find(|(name, _)| name.eq_ignore_ascii_case("boundary"))
             .map(|(_, value)| value.trim_matches('"'))
-            .filter(|value| !value.is_empty());
+            .filter(|value| essence.starts_with("multipart/") && (1..=MAX_BOUNDARY).contains(&value.len()));
         let mut parts: Vec<&[u8]> =
             vec![b"lintel.idempotency.request.v1", self.method.as_bytes(), self.target.as_bytes(), essence.as_bytes()];
         match boundary {
@@ -134,13 +137,14 @@ impl Request<'_> {
 }
 
 /// What is between the places where `separator` stands.
-fn split<'a>(mut body: &'a [u8], separator: &[u8]) -> Vec<&'a [u8]> {
-    let mut parts = Vec::new();
-    while let Some(at) = body.windows(separator.len()).position(|window| window == separator) {
-        parts.push(&body[..at]);
-        body = &body[at + separator.len()..];
+fn split<'a>(body: &'a [u8], separator: &[u8]) -> Vec<&'a [u8]> {
+    let (mut parts, mut from) = (Vec::new(), 0);
+    // Not by looking at every place anew: a body can be made of beginnings of its boundary.
+    for at in memchr::memmem::find_iter(body, separator) {
+        parts.push(&body[from..at]);
+        from = at + separator.len();
     }
-    parts.push(body);
+    parts.push(&body[from..]);
     parts
 }
 
@@ -214,15 +218,33 @@ pub fn is_outcome(status: u16) -> bool {
     status < 500 && !matches!(status, 408 | 425 | 429)
 }
 
-/// The ids that an answer is about: those of the path, and members at the top of its body.
+/// The ids that an answer is about: those of the path, and those anywhere in its body; each once.
+/// `None` if there are more than can be kept: then the answer cannot be taken along with all that is erased.
 #[must_use]
-pub fn about(path: &str, body: &[u8]) -> Vec<Uuid> {
-    let of_path = path.split('/').filter_map(|part| part.parse().ok());
-    let body: Option<serde_json::Value> = serde_json::from_slice(body).ok();
-    let members = body.as_ref().and_then(serde_json::Value::as_object);
-    let of_body = members.into_iter().flat_map(|members| members.values());
-    let of_body = of_body.filter_map(|value| value.as_str().and_then(|text| text.parse().ok()));
-    of_path.chain(of_body).take(MAX_ABOUT).collect()
+pub fn about(path: &str, body: &[u8]) -> Option<Vec<Uuid>> {
+    let mut ids = Vec::new();
+    let mut note = |text: &str| {
+        if let Ok(id) = text.parse()
+            && !ids.contains(&id)
+        {
+            ids.push(id);
+        }
+    };
+    path.split('/').for_each(&mut note);
+    if let Ok(body) = serde_json::from_slice(body) {
+        strings(&body, &mut note);
+    }
+    (ids.len() <= MAX_ABOUT).then_some(ids)
+}
+
+/// Every string of a value, however deep: parsing has bounded the depth.
+fn strings(value: &serde_json::Value, note: &mut impl FnMut(&str)) {
+    match value {
+        serde_json::Value::String(text) => note(text),
+        serde_json::Value::Array(values) => values.iter().for_each(|value| strings(value, note)),
+        serde_json::Value::Object(members) => members.values().for_each(|value| strings(value, note)),
+        _ => {}
+    }
 }
 
 #[cfg(test)]
@@ -340,11 +362,32 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_about_the_ids_in_its_path_and_at_its_top() {
-        let (one, two) = (Uuid::from_u128(1), Uuid::from_u128(2));
-        let body = format!(r#"{{"id":"{two}","name":"x","more":{{"id":"{}"}}}}"#, Uuid::from_u128(3));
-        assert_eq!(about(&format!("/v1/people/{one}/enrolments"), body.as_bytes()), [one, two]);
-        assert_eq!(about("/v1/people", b"no json"), [] as [Uuid; 0]);
+    fn an_answer_is_about_the_ids_in_its_path_and_anywhere_in_it() {
+        let [one, two, three] = [1, 2, 3].map(Uuid::from_u128);
+        let body = format!(r#"{{"id":"{two}","name":"x","session":{{"result":[{{"person_id":"{three}"}},"{one}"]}}}}"#);
+        let found = about(&format!("/v1/people/{one}/enrolments"), body.as_bytes()).unwrap();
+        assert_eq!(found.len(), 3);
+        assert!([one, two, three].iter().all(|id| found.contains(id)));
+        assert_eq!(about("/v1/people", b"no json"), Some(Vec::new()));
+        let many = |count: u128| {
+            serde_json::to_vec(&(0..count).map(Uuid::from_u128).map(|id| id.to_string()).collect::<Vec<_>>())
+        };
+        assert_eq!(about("/v1/people", &many(64).unwrap()).unwrap().len(), MAX_ABOUT);
+        assert_eq!(about("/v1/people", &many(65).unwrap()), None);
+    }
+
+    #[test]
+    fn what_is_no_form_counts_as_it_is_and_so_does_a_boundary_that_no_form_may_have() {
+        let digest =
+            |content_type: &str, body: &[u8]| Request { method: "POST", target: "/", content_type, body }.digest();
+        let json = "application/json; boundary=q";
+        assert_ne!(digest(json, b"--q{}"), digest("application/json; boundary=r", b"--r{}"));
+        let of = |length: usize| {
+            let boundary = "b".repeat(length);
+            digest(&format!("multipart/form-data; boundary={boundary}"), format!("--{boundary}x").as_bytes())
+        };
+        assert_eq!(of(1), of(MAX_BOUNDARY));
+        assert_ne!(of(1), of(MAX_BOUNDARY + 1));
     }
 
     proptest! {

@@ -46,9 +46,19 @@ impl Signal {
             Self::TemplateScraping => "template_scraping",
         }
     }
+
+    /// For how long the caller's limits are tightened: never shorter than nothing more is told of them.
+    #[must_use]
+    pub fn tightens_for(self) -> Duration {
+        match self {
+            Self::TemplateScraping => SCRAPING_WINDOW,
+            Self::CrossTenantProbing => PROBING_WINDOW.max(TIGHTENED),
+            Self::AuthenticationBurst | Self::ImpossibleTravel => TIGHTENED,
+        }
+    }
 }
 
-/// What is one too many. A count of 0 switches its detector off.
+/// What is one too many. 0 switches its detector off.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Thresholds {
     /// Wrong secrets for one key in [`BURST_WINDOW`].
@@ -71,8 +81,8 @@ pub const BURST_WINDOW: Duration = Duration::from_secs(60);
 pub const PROBING_WINDOW: Duration = Duration::from_secs(600);
 /// The window of scraping.
 pub const SCRAPING_WINDOW: Duration = Duration::from_secs(3_600);
-/// For how long a caller's limits are tightened after a signal.
-pub const TIGHTENED: Duration = Duration::from_secs(600);
+/// For how long a caller's limits are tightened after a signal, if it is not one that stays quiet for longer.
+const TIGHTENED: Duration = Duration::from_secs(600);
 /// How much of their limits such a caller has.
 pub const TIGHTENED_SHARE: f64 = 0.125;
 /// No threshold is higher: it bounds what is kept of a caller to some kilobytes.
@@ -178,7 +188,8 @@ impl Scraping {
 /// Whether so many people looked at are too many of those that there are.
 #[must_use]
 pub fn is_scraping(looked_at: u64, people: u64, thresholds: &Thresholds) -> bool {
-    looked_at > u64::from(thresholds.people) && looked_at as f64 > people as f64 * thresholds.people_share
+    let share = people as f64 * thresholds.people_share;
+    thresholds.people_share > 0.0 && looked_at > u64::from(thresholds.people) && looked_at as f64 > share
 }
 
 /// The network of an address: /24 of IPv4, /48 of IPv6. Loopback is one.
@@ -250,6 +261,7 @@ mod tests {
     fn a_share_of_all_people_is_too_many_and_a_few_never_are() {
         assert!(!is_scraping(100, 1, &thresholds()) && is_scraping(101, 1, &thresholds()));
         assert!(!is_scraping(5_000, 10_000, &thresholds()) && is_scraping(5_001, 10_000, &thresholds()));
+        assert!(!is_scraping(10_000, 10_000, &Thresholds { people_share: 0.0, ..thresholds() }), "switched off");
     }
 
     #[test]

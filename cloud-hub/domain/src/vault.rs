@@ -354,6 +354,20 @@ impl PersonKey {
         Ok(self.key.open(&self.frame_context(session, number), sealed)?)
     }
 
+    /// Seals an answer about this person that is kept to be given again.
+    pub fn seal_answer(&self, attempt: Uuid, answer: &[u8]) -> Result<Vec<u8>, VaultError> {
+        Ok(self.key.seal(&self.answer_context(attempt), answer)?)
+    }
+
+    /// Opens an answer about this person that was kept.
+    pub fn open_answer(&self, attempt: Uuid, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+        Ok(self.key.open(&self.answer_context(attempt), sealed)?)
+    }
+
+    fn answer_context(&self, attempt: Uuid) -> SealContext<'static> {
+        SealContext::new(KEPT_ANSWER, seal_tenant(self.tenant), attempt, 1)
+    }
+
     fn frame_context(&self, session: SessionId, number: u32) -> SealContext<'static> {
         SealContext::new(SESSION_FRAME, seal_tenant(self.tenant), session.0, u64::from(number))
     }

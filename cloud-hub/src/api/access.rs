@@ -216,7 +216,7 @@ pub(super) async fn guard(State(api): State<Arc<Api>>, mut request: Request, nex
     caller.tell_span();
     request.extensions_mut().insert(caller);
     let path = request.uri().path().to_owned();
-    let mut response = idempotency::run(&api, &caller, pattern, request, next).await;
+    let mut response = idempotency::run(&api, &caller, class, pattern, request, next).await;
     watch::answered(&api, &caller, pattern, &path, &response);
     if response.extensions().get::<Unwritten>().is_some_and(|Unwritten(problem)| problem.code == Code::Unavailable) {
         api.limiter.turned_away();

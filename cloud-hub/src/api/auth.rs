@@ -199,7 +199,7 @@ impl Api {
     /// The caller behind a request: by its key, its token or its cookie. What is unknown, wrong, revoked or expired is told
     /// nothing of what it is.
     pub(super) async fn caller(
-        &self,
+        self: &Arc<Self>,
         headers: &HeaderMap,
         method: &Method,
         address: IpAddr,
@@ -241,9 +241,7 @@ impl Api {
             security::refused(Proof::ApiKey);
             tracing::warn!(event = "authentication_failed", key = %key.id, "an API key was refused");
             limits::note_refused(self, address);
-            if let Some(count) = watch::refused(self, key.id) {
-                watch::burst(self, key.id, count).await;
-            }
+            watch::refused(self, key.id);
             return Err(unauthorized());
         };
         if found.suspended {

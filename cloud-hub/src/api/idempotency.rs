@@ -12,7 +12,10 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use bytes::BytesMut;
+use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::Instrument as _;
 use wire_contract::{Code, Problem};
 use zeroize::Zeroizing;
@@ -23,6 +26,7 @@ use super::state::Api;
 use super::{MAX_FORM_BYTES, MAX_JSON_BYTES};
 use crate::chain::chain;
 use crate::domain::idempotency::{self, ATTEMPT, Key, MAX_ANSWER, RETRY_AFTER_S, is_outcome};
+use crate::domain::limit::Class;
 use crate::keys::{Claim, KeysError};
 use crate::store::StoreError;
 use crate::store::idempotency::{Attempt, bound};
@@ -35,6 +39,31 @@ pub(super) const REPLAYED: HeaderName = HeaderName::from_static("idempotency-rep
 const HEADERS: [HeaderName; 4] = [header::CONTENT_TYPE, header::ETAG, header::LOCATION, header::RETRY_AFTER];
 /// Bodies of forms take a while to hash.
 const AWAY_FROM: usize = 256 * 1024;
+/// Bytes of bodies with a key in memory at a time: eight of the largest forms.
+const ROOM: usize = 8 * MAX_FORM_BYTES;
+/// When to come again while there is no room.
+const ROOM_RETRY_AFTER_S: u32 = 1;
+
+/// The memory that bodies of requests with a key share. A handler reads a form when it has a place for it; here it is read before.
+#[derive(Clone, Debug)]
+pub struct Bodies(Arc<Semaphore>);
+
+impl Default for Bodies {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(ROOM)))
+    }
+}
+
+impl Bodies {
+    /// Room for so many bytes more.
+    fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, ApiError> {
+        let bytes = u32::try_from(bytes).map_err(|_| ApiError::of(Code::PayloadTooLarge))?;
+        Arc::clone(&self.0).try_acquire_many_owned(bytes).map_err(|_| {
+            let detail = "too many requests with an Idempotency-Key are being read at once";
+            ApiError::because(Code::Unavailable, detail).retry_after(ROOM_RETRY_AFTER_S)
+        })
+    }
+}
 
 /// The operations that take a key, all of them `POST`, and how long their bodies may be.
 pub(super) const TAKES: &[(&str, usize)] = &[
@@ -80,17 +109,28 @@ struct KeptAnswer {
 }
 
 /// Runs the handler of a request, once for each key.
-pub(super) async fn run(api: &Arc<Api>, caller: &Caller, pattern: &str, request: Request, next: Next) -> Response {
+pub(super) async fn run(
+    api: &Arc<Api>,
+    caller: &Caller,
+    class: Class,
+    pattern: &str,
+    request: Request,
+    next: Next,
+) -> Response {
     let Some(max_bytes) = takes(request.method(), pattern).filter(|_| request.headers().contains_key(KEY)) else {
         return next.run(request).await;
     };
-    let (key, digest, request) = match read(request, max_bytes).await {
+    let (key, digest, request, room) = match read(&api.bodies, request, max_bytes).await {
         Ok(read) => read,
         Err(refused) => return refused.into_response(),
     };
     let (api, caller) = (Arc::clone(api), *caller);
-    let once = async move { once(&api, &caller, &key, &digest, request, next).await }.in_current_span();
-    match tokio::spawn(once).await {
+    let once = async move {
+        let answer = once(&api, &caller, class, &key, &digest, request, next).await;
+        drop(room);
+        answer
+    };
+    match tokio::spawn(once.in_current_span()).await {
         Ok(response) => response,
         // The layer that catches panics tells of it, as if it had happened here.
         Err(failed) => match failed.try_into_panic() {
@@ -100,16 +140,16 @@ pub(super) async fn run(api: &Arc<Api>, caller: &Caller, pattern: &str, request:
     }
 }
 
-/// The key, the digest of the request, and the request with its body in memory.
-async fn read(request: Request, max_bytes: usize) -> Result<(Key, String, Request), ApiError> {
+/// The key, the digest of the request, the request with its body in memory, and the room that this takes.
+async fn read(
+    bodies: &Bodies,
+    request: Request,
+    max_bytes: usize,
+) -> Result<(Key, String, Request, OwnedSemaphorePermit), ApiError> {
     let key = Key::parse(request.headers().get_all(KEY).iter().map(HeaderValue::as_bytes))
         .map_err(|error| ApiError::because(Code::InvalidRequest, error.to_string()))?;
     let (parts, body) = request.into_parts();
-    let body = to_bytes(body, max_bytes).await.map_err(|error| {
-        let too_long =
-            std::error::Error::source(&error).is_some_and(|cause| cause.is::<http_body_util::LengthLimitError>());
-        ApiError::of(if too_long { Code::PayloadTooLarge } else { Code::InvalidRequest })
-    })?;
+    let (body, room) = gather(bodies, body, max_bytes).await?;
     let target = parts.uri.path_and_query().map_or_else(String::new, ToString::to_string);
     let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let (method, kind, whole) = (parts.method.clone(), kind.to_owned(), body.clone());
@@ -121,13 +161,48 @@ async fn read(request: Request, max_bytes: usize) -> Result<(Key, String, Reques
         0..AWAY_FROM => digest(),
         _ => tokio::task::spawn_blocking(digest).await.map_err(|error| ApiError::internal(&error))?,
     };
-    Ok((key, digest, Request::from_parts(parts, Body::from(body))))
+    Ok((key, digest, Request::from_parts(parts, Body::from(body)), room))
 }
 
-async fn once(api: &Api, caller: &Caller, key: &Key, digest: &str, request: Request, next: Next) -> Response {
+/// The body, for which room is taken as it comes: whoever only says that much will come takes none.
+async fn gather(bodies: &Bodies, body: Body, max_bytes: usize) -> Result<(Bytes, OwnedSemaphorePermit), ApiError> {
+    let (mut chunks, mut whole) = (body.into_data_stream(), BytesMut::new());
+    let mut room = bodies.take(0)?;
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|error| {
+            let too_long =
+                std::error::Error::source(&error).is_some_and(|cause| cause.is::<http_body_util::LengthLimitError>());
+            ApiError::of(if too_long { Code::PayloadTooLarge } else { Code::InvalidRequest })
+        })?;
+        if whole.len() + chunk.len() > max_bytes {
+            return Err(ApiError::of(Code::PayloadTooLarge));
+        }
+        room.merge(bodies.take(chunk.len())?);
+        whole.extend_from_slice(&chunk);
+    }
+    Ok((whole.freeze(), room))
+}
+
+async fn once(
+    api: &Api,
+    caller: &Caller,
+    class: Class,
+    key: &Key,
+    digest: &str,
+    request: Request,
+    next: Next,
+) -> Response {
     let path = request.uri().path().to_owned();
     let claim = match api.custody.claim_key(caller.tenant, &caller.actor(), key, digest).await {
         Ok(claim) => claim,
+        // A door is not to stay shut over a quota. Commands have an id of their own against being ordered twice.
+        Err(KeysError::Store(StoreError::QuotaReached { .. })) if class == Class::Command => {
+            tracing::warn!(
+                event = "idempotency_keys_full",
+                "a command is carried out without its key: its tenant has as many as are kept"
+            );
+            return next.run(request).await;
+        }
         Err(error) => return refused(error).into_response(),
     };
     match claim {
@@ -189,7 +264,8 @@ async fn carry_out(api: &Api, attempt: Attempt, path: &str, request: Request, ne
     // The answers of these operations are in memory as they are.
     let Ok(body) = to_bytes(body, usize::MAX).await else { return ApiError::of(Code::Internal).into_response() };
     let problem = head.extensions.get::<Unwritten>().map(|Unwritten(problem)| problem.clone());
-    let about = idempotency::about(path, &body);
+    let of_problem = problem.as_ref().and_then(|problem| serde_json::to_vec(problem).ok());
+    let about = idempotency::about(path, of_problem.as_deref().unwrap_or(&body));
     let kept = kept(status, &head.headers, problem, &body);
     if let Err(error) = api.custody.keep_answer(attempt, status, kept, about).await {
         tracing::error!(event = "idempotency_not_kept", cause = %chain(&error), "the answer of a request with a key is lost; whoever asks again is told so");
@@ -274,6 +350,18 @@ mod tests {
         let problem = Some(Box::new(Problem::of(Code::Conflict).detail("x")));
         let again = replay(&kept(409, &HeaderMap::new(), problem.clone(), &Bytes::new()));
         assert_eq!(again.extensions().get::<Unwritten>().map(|Unwritten(problem)| problem), problem.as_ref());
+    }
+
+    #[tokio::test]
+    async fn bodies_take_room_as_they_come_and_give_it_back() {
+        let bodies = Bodies(Arc::new(Semaphore::new(10)));
+        let (first, held) = gather(&bodies, Body::from("12345678"), 100).await.unwrap();
+        assert_eq!((first.as_ref(), bodies.0.available_permits()), (&b"12345678"[..], 2));
+        assert!(gather(&bodies, Body::from("123"), 100).await.is_err(), "there is room for two");
+        assert_eq!(bodies.0.available_permits(), 2, "what was not read takes none");
+        assert!(gather(&bodies, Body::from("12"), 1).await.is_err(), "longer than it may be");
+        drop(held);
+        assert_eq!(bodies.0.available_permits(), 10);
     }
 
     #[test]

@@ -72,6 +72,7 @@ use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Pr
 use wire_contract::{Code, paths};
 
 use crate::metrics::http as measured;
+pub use idempotency::Bodies;
 pub use imports::{ImportLimits, Imports};
 use problem::ApiError;
 pub use state::{Api, BrokerControl, BrokerError, EnrolmentLimits, Settings};

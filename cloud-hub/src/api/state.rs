@@ -11,6 +11,7 @@ use url::Url;
 use super::Imports;
 use super::feed::Feed;
 use super::health::{Component, Life, Probe};
+use super::idempotency::Bodies;
 use crate::clock::Clock;
 use crate::domain::compaction::KeepRule;
 use crate::domain::ids::{ConsumerId, DeviceId, TenantId};
@@ -87,6 +88,8 @@ pub struct Api {
     pub in_force: Arc<InForce>,
     /// What callers did of late.
     pub watch: Watch,
+    /// Room for requests with an `Idempotency-Key`.
+    pub bodies: Bodies,
     /// Wakes readers of the feed.
     pub feed: Feed,
     /// Works on photographs.

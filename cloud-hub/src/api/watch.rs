@@ -80,13 +80,16 @@ pub(super) fn answered(api: &Arc<Api>, caller: &Caller, pattern: &str, path: &st
     }
 }
 
-/// A key came with a wrong secret.
-pub(super) fn refused(api: &Api, key: ApiKeyId) -> Option<u32> {
-    api.watch.refused(key.0)
+/// A key came with a wrong secret. Nobody waits for what follows: how long a refusal takes says nothing of whether there is such a key.
+pub(super) fn refused(api: &Arc<Api>, key: ApiKeyId) {
+    if let Some(count) = api.watch.refused(key.0) {
+        let api = Arc::clone(api);
+        tokio::spawn(async move { burst(&api, key, count).await }.in_current_span());
+    }
 }
 
 /// So many wrong secrets of a key: of its tenant, if there is such a key.
-pub(super) async fn burst(api: &Api, key: ApiKeyId, count: u32) {
+async fn burst(api: &Api, key: ApiKeyId, count: u32) {
     match routes::tenant_of_api_key(&api.db, key).await {
         Ok(Some(tenant)) => {
             let whom = Whom { tenant, kind: "api_key", id: key.0 };
@@ -118,7 +121,7 @@ async fn tell(api: &Api, whom: Whom, signal: Signal, count: u64) {
     let Whom { tenant, kind, id } = whom;
     // A key whose secret is guessed at is the victim: whoever uses it rightly is not slowed down.
     if signal != Signal::AuthenticationBurst {
-        api.watch.tighten(id);
+        api.watch.tighten(id, signal.tightens_for());
     }
     security::intrusion(signal.as_str());
     tracing::warn!(event = "intrusion_signal", client_id = %tenant, signal = signal.as_str(), caller = kind, %id, count, "a caller behaves as an intruder would");

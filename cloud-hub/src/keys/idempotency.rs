@@ -1,11 +1,14 @@
-//! Requests with an `Idempotency-Key`: claimed, and their answers kept sealed. A log-in's or a key's secret may be in one.
+//! Requests with an `Idempotency-Key`: claimed, and their answers kept sealed. A log-in's or a key's secret may be in one, and what
+//! is known of a person: an answer about somebody is sealed under their key first, so that it goes with it wherever a copy of it lies.
 
 use time::OffsetDateTime;
+use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::{Custody, KeysError};
+use super::{Custody, Keyring, KeysError};
 use crate::domain::idempotency::{HELD, KEPT, Key, MAX_ANSWER, Verdict, judge};
-use crate::domain::ids::TenantId;
+use crate::domain::ids::{PersonId, TenantId};
+use crate::domain::vault::{TenantKeys, VaultError};
 use crate::store::idempotency::{self, Attempt, Times};
 
 /// What is to be done about a request with a key.
@@ -22,6 +25,48 @@ pub enum Claim {
     AnswerGone(u16),
     /// It may have been carried out.
     OutcomeUnknown,
+}
+
+/// In front of an answer that is about nobody.
+const NOBODYS: u8 = 0;
+/// In front of the id of a person and of what is sealed under their key.
+const PERSONS: u8 = 1;
+
+/// Seals an answer under the key of whom it is about, if it is about somebody, and under the tenant's.
+fn closed(
+    keyring: &Keyring,
+    keys: &TenantKeys,
+    attempt: Uuid,
+    whose: Option<PersonId>,
+    answer: &[u8],
+) -> Result<Vec<u8>, KeysError> {
+    let mut inside = Zeroizing::new(Vec::with_capacity(answer.len() + 64));
+    match whose {
+        None => {
+            inside.push(NOBODYS);
+            inside.extend_from_slice(answer);
+        }
+        Some(person) => {
+            inside.push(PERSONS);
+            inside.extend_from_slice(person.0.as_bytes());
+            inside.extend_from_slice(&keyring.person(keys, person)?.seal_answer(attempt, answer)?);
+        }
+    }
+    Ok(keys.seal_answer(attempt, &inside)?)
+}
+
+/// Opens what [`closed`] has sealed.
+fn opened(keyring: &Keyring, keys: &TenantKeys, attempt: Uuid, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeysError> {
+    let inside = keys.open_answer(attempt, sealed)?;
+    match inside.split_first() {
+        Some((&NOBODYS, answer)) => Ok(Zeroizing::new(answer.to_vec())),
+        Some((&PERSONS, rest)) => {
+            let (person, sealed) = rest.split_first_chunk().ok_or(VaultError::Length("kept answer"))?;
+            let key = keyring.person(keys, PersonId(Uuid::from_bytes(*person)))?;
+            Ok(key.open_answer(attempt, sealed)?)
+        }
+        _ => Err(VaultError::Length("kept answer").into()),
+    }
 }
 
 impl Custody {
@@ -44,7 +89,12 @@ impl Custody {
                         idempotency::take_over(tx, attempt, &request, times).await?;
                         Claim::CarryOut(attempt)
                     }
-                    Verdict::Replay(attempt, sealed) => Claim::Replay(keys.open_answer(attempt, &sealed)?),
+                    Verdict::Replay(attempt, sealed) => match opened(&keyring, &keys, attempt, &sealed) {
+                        Ok(answer) => Claim::Replay(answer),
+                        // Whoever it is about was deleted: the row is of a backup from before.
+                        Err(KeysError::NoPersonKey(_)) => Claim::AnswerGone(kept.status.unwrap_or_default()),
+                        Err(error) => return Err(error),
+                    },
                     Verdict::OtherRequest => Claim::OtherRequest,
                     Verdict::UnderWay => Claim::UnderWay,
                     Verdict::AnswerGone(status) => Claim::AnswerGone(status),
@@ -55,22 +105,28 @@ impl Custody {
         claimed.await
     }
 
-    /// Keeps the answer of an attempt; of one that is too long only its status.
+    /// Keeps the answer of an attempt; only its status if it is too long, about more than can be told or about somebody who is not there
+    /// any more.
     pub async fn keep_answer(
         &self,
         attempt: Attempt,
         status: u16,
         answer: Zeroizing<Vec<u8>>,
-        about: Vec<uuid::Uuid>,
+        about: Option<Vec<Uuid>>,
     ) -> Result<(), KeysError> {
         let keyring = self.keyring.clone();
         let kept = self.db.tenant(attempt.tenant, move |tx| {
             Box::pin(async move {
                 let keys = keyring.tenant(tx).await?;
-                let sealed = match answer.len() {
-                    0..=MAX_ANSWER => Some(keys.seal_answer(attempt.id, &answer)?),
-                    _ => None,
-                };
+                let mut sealed = None;
+                if let Some(about) = about.as_ref().filter(|_| answer.len() <= MAX_ANSWER) {
+                    let people = idempotency::people_among(tx, about).await?;
+                    if people.iter().all(|(_, is_there)| *is_there) {
+                        let whose = people.first().map(|(person, _)| *person);
+                        sealed = Some(closed(&keyring, &keys, attempt.id, whose, &answer)?);
+                    }
+                }
+                let about = about.unwrap_or_default();
                 Ok::<_, KeysError>(idempotency::finish(tx, attempt, status, sealed.as_deref(), &about).await?)
             })
         });

@@ -16,13 +16,15 @@ struct Held {
     live: Live,
     version: i32,
     changes: Changes,
+    /// The newest that was offered, whether it could be taken or not.
+    offered: i32,
 }
 
 impl InForce {
     /// The file's alone.
     #[must_use]
     pub fn new(file: Live) -> Self {
-        Self { file, held: RwLock::new(Held { live: file, version: 0, changes: Changes::new() }) }
+        Self { file, held: RwLock::new(Held { live: file, version: 0, changes: Changes::new(), offered: 0 }) }
     }
 
     /// What holds.
@@ -37,25 +39,25 @@ impl InForce {
         self.file
     }
 
-    /// The version that was looked at last, 0 for the file alone, and what lies over the file.
+    /// The version that holds, 0 for the file alone, and what lies over the file.
     #[must_use]
     pub fn version(&self) -> (i32, Changes) {
         let held = self.held.read();
         (held.version, held.changes.clone())
     }
 
-    /// Takes a version; an older one than that which is held is left. If it is wrong, what held goes on.
-    pub fn take(&self, version: i32, changes: &Changes) -> Result<(), Vec<Wrong>> {
+    /// Takes a version, and says whether it is another one; one that is no newer than all that were offered is left. If it is wrong, what
+    /// held goes on, and whoever offers it first is told.
+    pub fn take(&self, version: i32, changes: &Changes) -> Result<bool, Vec<Wrong>> {
         let taken = self.file.with(changes);
         let mut held = self.held.write();
-        if version <= held.version {
-            return Ok(());
+        if version <= held.offered {
+            return Ok(false);
         }
-        held.version = version;
+        held.offered = version;
         let live = taken?;
-        held.live = live;
-        held.changes.clone_from(changes);
-        Ok(())
+        *held = Held { live, version, changes: changes.clone(), offered: version };
+        Ok(true)
     }
 }
 
@@ -80,11 +82,13 @@ mod tests {
         };
         let in_force = InForce::new(Live { refused_keys_per_minute: 30, intrusion });
         let of = |count: i32| Changes::from([(String::from("limits.refused_keys_per_minute"), json!(count))]);
-        in_force.take(2, &of(5)).unwrap();
-        in_force.take(1, &of(9)).unwrap();
+        assert_eq!(in_force.take(2, &of(5)), Ok(true));
+        assert_eq!(in_force.take(1, &of(9)), Ok(false));
         assert_eq!((in_force.live().refused_keys_per_minute, in_force.version()), (5, (2, of(5))));
         assert_eq!(in_force.take(3, &of(0)).unwrap_err().len(), 1);
-        assert_eq!((in_force.live().refused_keys_per_minute, in_force.version()), (5, (3, of(5))));
+        // What holds is told, not what could not be taken; and that is told once.
+        assert_eq!((in_force.live().refused_keys_per_minute, in_force.version()), (5, (2, of(5))));
+        assert_eq!(in_force.take(3, &of(0)), Ok(false));
         // Without any change the file's holds again.
         in_force.take(4, &Changes::new()).unwrap();
         assert_eq!(in_force.live(), in_force.file());

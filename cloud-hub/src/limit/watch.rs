@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::InForce;
 use crate::domain::intrusion::{
-    BURST_WINDOW, Burst, Distinct, Micros, PROBING_WINDOW, Scraping, TIGHTENED, Thresholds, is_scraping,
+    BURST_WINDOW, Burst, Distinct, Micros, PROBING_WINDOW, Scraping, Thresholds, is_scraping,
 };
 
 /// Callers that are watched at a time; each takes some kilobytes at most.
@@ -89,9 +89,9 @@ impl Watch {
         scraping
     }
 
-    /// Tightens a caller's limits for a while.
-    pub fn tighten(&self, caller: Uuid) {
-        let for_so_long = u64::try_from(TIGHTENED.as_micros()).unwrap_or(u64::MAX);
+    /// Tightens a caller's limits for so long.
+    pub fn tighten(&self, caller: Uuid, time: Duration) {
+        let for_so_long = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         self.with(caller, |seen, now| seen.tightened_until = now.saturating_add(for_so_long));
     }
 
@@ -149,7 +149,7 @@ mod tests {
         let (watch, one, other) = (watch(), Uuid::from_u128(1), Uuid::from_u128(2));
         assert_eq!([1, 2, 3].map(|network| watch.came_from(one, network)), [None, None, Some(3)]);
         assert_eq!(watch.came_from(other, 4), None);
-        watch.tighten(one);
+        watch.tighten(one, Duration::from_secs(600));
         assert!(watch.is_tightened(one) && !watch.is_tightened(other));
         let over = watch.now();
         watch.callers.lock().get_mut(&one).unwrap().tightened_until = over;
@@ -160,7 +160,7 @@ mod tests {
     fn however_many_callers_there_are_the_table_is_bounded_and_the_tightened_stay_longest() {
         let watch = watch();
         let first = Uuid::from_u128(u128::MAX);
-        watch.tighten(first);
+        watch.tighten(first, Duration::from_secs(600));
         for caller in 0..2 * MAX_CALLERS as u128 {
             watch.not_there(Uuid::from_u128(caller), "/x");
         }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{StoreError, TenantTx};
 use crate::domain::idempotency::{Kept, MAX_BYTES, MAX_KEYS};
-use crate::domain::ids::TenantId;
+use crate::domain::ids::{PersonId, TenantId};
 
 /// An attempt to carry out a request with a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,30 +85,36 @@ pub async fn claim(
     request: &[u8; 32],
     times: Times,
 ) -> Result<Option<Kept>, StoreError> {
-    let claimed = sqlx::query(
-        "INSERT INTO idempotency_key (tenant_id, key_index, request_index, attempt, held_until, expires_at)
-         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
-    )
-    .bind(attempt.tenant.0)
-    .bind(attempt.key.as_slice())
-    .bind(request.as_slice())
-    .bind(attempt.id)
-    .bind(times.held_until)
-    .bind(times.expires_at)
-    .execute(tx.conn())
-    .await?;
-    if claimed.rows_affected() == 1 {
-        count_one(tx).await?;
-        return Ok(None);
-    }
-    let row: KeptRow = sqlx::query_as(
-        "SELECT request_index, attempt, changed, held_until, expires_at, status, answer_sealed
-         FROM idempotency_key WHERE tenant_id = $1 AND key_index = $2 FOR UPDATE",
-    )
-    .bind(attempt.tenant.0)
-    .bind(attempt.key.as_slice())
-    .fetch_one(tx.conn())
-    .await?;
+    let row = loop {
+        let claimed = sqlx::query(
+            "INSERT INTO idempotency_key (tenant_id, key_index, request_index, attempt, held_until, expires_at)
+             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
+        )
+        .bind(attempt.tenant.0)
+        .bind(attempt.key.as_slice())
+        .bind(request.as_slice())
+        .bind(attempt.id)
+        .bind(times.held_until)
+        .bind(times.expires_at)
+        .execute(tx.conn())
+        .await?;
+        if claimed.rows_affected() == 1 {
+            count_one(tx).await?;
+            return Ok(None);
+        }
+        let found: Option<KeptRow> = sqlx::query_as(
+            "SELECT request_index, attempt, changed, held_until, expires_at, status, answer_sealed
+             FROM idempotency_key WHERE tenant_id = $1 AND key_index = $2 FOR UPDATE",
+        )
+        .bind(attempt.tenant.0)
+        .bind(attempt.key.as_slice())
+        .fetch_optional(tx.conn())
+        .await?;
+        // It was there, and has been let go of since: then it is free.
+        if let Some(row) = found {
+            break row;
+        }
+    };
     Ok(Some(Kept {
         request: row
             .request_index
@@ -175,6 +181,19 @@ async fn forget_bytes(tx: &mut TenantTx, attempt: Attempt) -> Result<(), StoreEr
     .execute(tx.conn())
     .await?;
     Ok(())
+}
+
+/// Those of these ids that are people's, and whether they are there. Nobody deletes them before this transaction ends.
+pub async fn people_among(tx: &mut TenantTx, ids: &[Uuid]) -> Result<Vec<(PersonId, bool)>, StoreError> {
+    let tenant = tx.tenant_uuid();
+    let found: Vec<(Uuid, bool)> = sqlx::query_as(
+        "SELECT id, state <> 'deleted' FROM person WHERE tenant_id = $1 AND id = ANY($2) ORDER BY id FOR SHARE",
+    )
+    .bind(tenant)
+    .bind(ids)
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(found.into_iter().map(|(id, there)| (PersonId(id), there)).collect())
 }
 
 /// Keeps what came of an attempt; without the answer if there is none, or no room for it.

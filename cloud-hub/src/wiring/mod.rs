@@ -36,7 +36,7 @@ use url::Url;
 use crate::api::feed::Feed;
 use crate::api::health::{Life, Phase, Probe};
 use crate::api::listener::{ListenerOptions, TlsConfig};
-use crate::api::{self, Api, EnrolmentLimits, ImportLimits, Imports, Settings, control, listener};
+use crate::api::{self, Api, Bodies, EnrolmentLimits, ImportLimits, Imports, Settings, control, listener};
 use crate::audit::{Sealer, Trouble};
 use crate::cli::control_socket;
 use crate::clock::Clock;
@@ -279,6 +279,7 @@ fn make_api(
         clock: clock.clone(),
         limiter,
         watch: Watch::new(Arc::clone(&in_force)),
+        bodies: Bodies::default(),
         in_force,
         feed: Feed::default(),
         enroller: Enroller::new(limits.workers, limits.queue, photographs),

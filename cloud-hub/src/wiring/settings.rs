@@ -22,11 +22,9 @@ pub(super) fn of_file(config: &Config) -> Live {
 /// Takes the newest version, if there is one that is not held yet.
 pub(super) async fn take_newest(db: &Database, in_force: &InForce) -> Result<(), StoreError> {
     let Some(newest) = settings::newest(db).await? else { return Ok(()) };
-    if newest.version <= in_force.version().0 {
-        return Ok(());
-    }
     match in_force.take(newest.version, &newest.changes) {
-        Ok(()) => {
+        Ok(false) => {}
+        Ok(true) => {
             tracing::info!(
                 event = "settings_taken",
                 version = newest.version,

@@ -57,7 +57,7 @@ async fn an_attempt_that_was_taken_over_changes_nothing_any_more() {
     // Now something is changed: no third attempt, whatever becomes of the second.
     sqlx::query("UPDATE idempotency_key SET held_until = now()").execute(&mut superuser).await.unwrap();
     assert!(matches!(claim(&hub, tenant, "one").await, Claim::OutcomeUnknown));
-    let kept = hub.custody.keep_answer(second, 201, Zeroizing::new(b"{}".to_vec()), Vec::new()).await;
+    let kept = hub.custody.keep_answer(second, 201, Zeroizing::new(b"{}".to_vec()), Some(Vec::new())).await;
     kept.unwrap();
     assert!(matches!(claim(&hub, tenant, "one").await, Claim::Replay(answer) if answer.as_slice() == b"{}"));
 }
@@ -98,10 +98,10 @@ async fn what_came_to_nothing_may_be_asked_again_and_what_is_over_is_removed() {
     // An answer that is too long.
     let long = attempt(&hub, tenant, "long").await;
     let answer = Zeroizing::new(vec![b'x'; MAX_ANSWER + 1]);
-    hub.custody.keep_answer(long, 201, answer, Vec::new()).await.unwrap();
+    hub.custody.keep_answer(long, 201, answer, Some(Vec::new())).await.unwrap();
     assert!(matches!(claim(&hub, tenant, "long").await, Claim::AnswerGone(201)));
     let short = attempt(&hub, tenant, "short").await;
-    hub.custody.keep_answer(short, 201, Zeroizing::new(b"{}".to_vec()), Vec::new()).await.unwrap();
+    hub.custody.keep_answer(short, 201, Zeroizing::new(b"{}".to_vec()), Some(Vec::new())).await.unwrap();
     let (keys, bytes) = counted(&mut superuser).await;
     assert!(keys == 3 && bytes > 0, "{keys} {bytes}");
     // A day later.
@@ -110,4 +110,42 @@ async fn what_came_to_nothing_may_be_asked_again_and_what_is_over_is_removed() {
     assert_eq!(removed, 2);
     let removed = hub.db.tenant(tenant, move |tx| Box::pin(remove_ended(tx, later, 100))).await.unwrap();
     assert_eq!((removed, counted(&mut superuser).await), (1, (0, 0)));
+}
+
+#[tokio::test]
+async fn an_answer_about_somebody_goes_with_their_key_wherever_it_lies() {
+    if skipped("an_answer_about_somebody_goes_with_their_key_wherever_it_lies") {
+        return;
+    }
+    let hub = TestHub::start().await;
+    let (tenant, mut superuser) = (hub.tenant().await, hub.superuser().await);
+    let (ada, bob) = (hub.person(tenant, "ada").await, hub.person(tenant, "bob").await);
+    let keep = async |key: &str, about: Vec<Uuid>| {
+        let attempt = attempt(&hub, tenant, key).await;
+        hub.custody.keep_answer(attempt, 201, Zeroizing::new(b"Mx".to_vec()), Some(about)).await.unwrap();
+    };
+    keep("ada", vec![Uuid::new_v4(), ada.0]).await;
+    keep("bob", vec![bob.0]).await;
+    assert!(matches!(claim(&hub, tenant, "ada").await, Claim::Replay(answer) if answer.as_slice() == b"Mx"));
+    // A backup of the database from before Ada was deleted.
+    let backup: Vec<(Vec<u8>, Option<Vec<u8>>)> =
+        sqlx::query_as("SELECT key_index, answer_sealed FROM idempotency_key").fetch_all(&mut superuser).await.unwrap();
+    hub.custody.delete_person(tenant, ada, "test").await.unwrap();
+    assert!(matches!(claim(&hub, tenant, "ada").await, Claim::AnswerGone(201)));
+    for (key, answer) in backup {
+        sqlx::query("UPDATE idempotency_key SET answer_sealed = $2 WHERE key_index = $1")
+            .bind(key)
+            .bind(answer)
+            .execute(&mut superuser)
+            .await
+            .unwrap();
+    }
+    assert!(matches!(claim(&hub, tenant, "ada").await, Claim::AnswerGone(201)));
+    assert!(matches!(claim(&hub, tenant, "bob").await, Claim::Replay(_)));
+    // Whoever was deleted while the request was carried out, and what is about more than can be told.
+    keep("late", vec![bob.0, ada.0]).await;
+    assert!(matches!(claim(&hub, tenant, "late").await, Claim::AnswerGone(201)));
+    let many = attempt(&hub, tenant, "many").await;
+    hub.custody.keep_answer(many, 200, Zeroizing::new(b"{}".to_vec()), None).await.unwrap();
+    assert!(matches!(claim(&hub, tenant, "many").await, Claim::AnswerGone(200)));
 }

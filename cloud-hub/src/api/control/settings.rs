@@ -100,9 +100,10 @@ async fn history(State(api): State<Arc<Api>>, Query(query): Query<HowMany>) -> A
 async fn change(State(api): State<Arc<Api>>, Json(wanted): Json<Wanted>) -> Answer {
     let newest = settings::newest(&api.db).await?;
     let (version, before) = newest.map_or_else(|| (0, Changes::new()), |newest| (newest.version, newest.changes));
-    // Whatever is taken back must have a name that is known too.
-    let unknown = wanted.changes.keys().filter(|name| !NAMES.contains(&name.as_str()));
-    let unknown: Changes = unknown.map(|name| (name.clone(), Value::Null)).collect();
+    // Whatever is taken back must have a name that is known too, or one that a newer program has set.
+    let known = |name: &str, value: &Value| NAMES.contains(&name) || (value.is_null() && before.contains_key(name));
+    let unknown = wanted.changes.iter().filter(|(name, value)| !known(name, value));
+    let unknown: Changes = unknown.map(|(name, _)| (name.clone(), Value::Null)).collect();
     api.in_force.file().with(&unknown).map_err(|wrong| refused(&wrong))?;
     let changes = laid_over(before, wanted.changes);
     if wanted.dry_run {
@@ -146,10 +147,12 @@ async fn add(api: &Api, version: i32, changes: Changes, comment: Option<String>)
     told(api, version, &changes)
 }
 
-/// This hub need not wait until it looks; one that cannot be taken is told of by whoever follows them.
+/// This hub need not wait until it looks; one that cannot be taken is left to whoever follows them, who tells of it.
 fn take(api: &Api, version: Option<Version>) {
-    if let Some(version) = version {
-        let _ = api.in_force.take(version.version, &version.changes);
+    if let Some(version) = version
+        && api.in_force.file().with(&version.changes).is_ok()
+    {
+        let _taken = api.in_force.take(version.version, &version.changes);
     }
 }
 

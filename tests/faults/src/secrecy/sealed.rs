@@ -286,7 +286,7 @@ async fn answer(custody: &Custody, tenant: TenantId, text: &str) -> Result<()> {
     let Claim::CarryOut(attempt) = custody.claim_key(tenant, "lab", &key, text).await? else {
         bail!("{text} was asked before")
     };
-    Ok(custody.keep_answer(attempt, 201, text.as_bytes().to_vec().into(), Vec::new()).await?)
+    Ok(custody.keep_answer(attempt, 201, text.as_bytes().to_vec().into(), Some(Vec::new())).await?)
 }
 
 async fn session(custody: &Custody, tenant: TenantId, person: Option<PersonId>, number: usize) -> Result<SessionId> {
