@@ -5,7 +5,8 @@
 //! what came of it must be kept for them. Deliberately absent: what follows from what is kept (`domain::idempotency`), and operations
 //! that change nothing or are the same done twice.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::Request;
@@ -14,6 +15,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use bytes::BytesMut;
 use futures::StreamExt as _;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::Instrument as _;
@@ -26,6 +28,7 @@ use super::state::Api;
 use super::{MAX_FORM_BYTES, MAX_JSON_BYTES};
 use crate::chain::chain;
 use crate::domain::idempotency::{self, ATTEMPT, Key, MAX_ANSWER, RETRY_AFTER_S, is_outcome};
+use crate::domain::ids::TenantId;
 use crate::domain::limit::Class;
 use crate::keys::{Claim, KeysError};
 use crate::store::StoreError;
@@ -39,29 +42,70 @@ pub(super) const REPLAYED: HeaderName = HeaderName::from_static("idempotency-rep
 const HEADERS: [HeaderName; 4] = [header::CONTENT_TYPE, header::ETAG, header::LOCATION, header::RETRY_AFTER];
 /// Bodies of forms take a while to hash.
 const AWAY_FROM: usize = 256 * 1024;
-/// Bytes of bodies with a key in memory at a time: eight of the largest forms.
+/// Bytes of forms with a key in memory at a time: eight of the largest.
 const ROOM: usize = 8 * MAX_FORM_BYTES;
+/// How much of it one tenant may have.
+const SHARE: usize = 2 * MAX_FORM_BYTES;
 /// When to come again while there is no room.
 const ROOM_RETRY_AFTER_S: u32 = 1;
 
-/// The memory that bodies of requests with a key share. A handler reads a form when it has a place for it; here it is read before.
-#[derive(Clone, Debug)]
-pub struct Bodies(Arc<Semaphore>);
+/// The memory that forms with a key share. A handler reads a form when it has a place for it; here it is read before.
+#[derive(Debug)]
+pub struct Bodies {
+    all: Arc<Semaphore>,
+    share: usize,
+    tenants: Mutex<HashMap<TenantId, Weak<Semaphore>>>,
+}
 
 impl Default for Bodies {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(ROOM)))
+        Self::of(ROOM, SHARE)
     }
 }
 
+/// The room that a form takes, until it is dropped.
+struct Room {
+    tenant: Arc<Semaphore>,
+    all: Arc<Semaphore>,
+    taken: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
+}
+
 impl Bodies {
-    /// Room for so many bytes more.
-    fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, ApiError> {
+    fn of(room: usize, share: usize) -> Self {
+        Self { all: Arc::new(Semaphore::new(room)), share, tenants: Mutex::default() }
+    }
+
+    /// Room for a form of this tenant, of which nothing has come yet.
+    fn room(&self, tenant: TenantId) -> Room {
+        let mut tenants = self.tenants.lock();
+        // Those that send nothing are forgotten.
+        tenants.retain(|_, share| share.strong_count() > 0);
+        let kept = tenants.get(&tenant).and_then(Weak::upgrade);
+        let share = kept.unwrap_or_else(|| Arc::new(Semaphore::new(self.share)));
+        tenants.insert(tenant, Arc::downgrade(&share));
+        Room { tenant: share, all: Arc::clone(&self.all), taken: None }
+    }
+}
+
+impl Room {
+    /// Takes so many bytes more.
+    fn take(&mut self, bytes: usize) -> Result<(), ApiError> {
         let bytes = u32::try_from(bytes).map_err(|_| ApiError::of(Code::PayloadTooLarge))?;
-        Arc::clone(&self.0).try_acquire_many_owned(bytes).map_err(|_| {
-            let detail = "too many requests with an Idempotency-Key are being read at once";
-            ApiError::because(Code::Unavailable, detail).retry_after(ROOM_RETRY_AFTER_S)
-        })
+        let wait = |code, detail: &str| ApiError::because(code, detail).retry_after(ROOM_RETRY_AFTER_S);
+        let of_tenant = Arc::clone(&self.tenant).try_acquire_many_owned(bytes).map_err(|_| {
+            wait(Code::RateLimited, "this tenant has too many forms with an Idempotency-Key under way at once")
+        })?;
+        let of_all = Arc::clone(&self.all)
+            .try_acquire_many_owned(bytes)
+            .map_err(|_| wait(Code::Unavailable, "too many forms with an Idempotency-Key are being read at once"))?;
+        match &mut self.taken {
+            Some((tenant, all)) => {
+                tenant.merge(of_tenant);
+                all.merge(of_all);
+            }
+            None => self.taken = Some((of_tenant, of_all)),
+        }
+        Ok(())
     }
 }
 
@@ -120,7 +164,9 @@ pub(super) async fn run(
     let Some(max_bytes) = takes(request.method(), pattern).filter(|_| request.headers().contains_key(KEY)) else {
         return next.run(request).await;
     };
-    let (key, digest, request, room) = match read(&api.bodies, request, max_bytes).await {
+    // What is no form is short, and read whole by its handler too: no door waits for somebody's photographs.
+    let room = (max_bytes > MAX_JSON_BYTES).then(|| api.bodies.room(caller.tenant));
+    let (key, digest, request, room) = match read(room, request, max_bytes).await {
         Ok(read) => read,
         Err(refused) => return refused.into_response(),
     };
@@ -142,14 +188,14 @@ pub(super) async fn run(
 
 /// The key, the digest of the request, the request with its body in memory, and the room that this takes.
 async fn read(
-    bodies: &Bodies,
+    room: Option<Room>,
     request: Request,
     max_bytes: usize,
-) -> Result<(Key, String, Request, OwnedSemaphorePermit), ApiError> {
+) -> Result<(Key, String, Request, Option<Room>), ApiError> {
     let key = Key::parse(request.headers().get_all(KEY).iter().map(HeaderValue::as_bytes))
         .map_err(|error| ApiError::because(Code::InvalidRequest, error.to_string()))?;
     let (parts, body) = request.into_parts();
-    let (body, room) = gather(bodies, body, max_bytes).await?;
+    let (body, room) = gather(room, body, max_bytes).await?;
     let target = parts.uri.path_and_query().map_or_else(String::new, ToString::to_string);
     let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let (method, kind, whole) = (parts.method.clone(), kind.to_owned(), body.clone());
@@ -165,9 +211,8 @@ async fn read(
 }
 
 /// The body, for which room is taken as it comes: whoever only says that much will come takes none.
-async fn gather(bodies: &Bodies, body: Body, max_bytes: usize) -> Result<(Bytes, OwnedSemaphorePermit), ApiError> {
+async fn gather(mut room: Option<Room>, body: Body, max_bytes: usize) -> Result<(Bytes, Option<Room>), ApiError> {
     let (mut chunks, mut whole) = (body.into_data_stream(), BytesMut::new());
-    let mut room = bodies.take(0)?;
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|error| {
             let too_long =
@@ -177,7 +222,9 @@ async fn gather(bodies: &Bodies, body: Body, max_bytes: usize) -> Result<(Bytes,
         if whole.len() + chunk.len() > max_bytes {
             return Err(ApiError::of(Code::PayloadTooLarge));
         }
-        room.merge(bodies.take(chunk.len())?);
+        if let Some(room) = &mut room {
+            room.take(chunk.len())?;
+        }
         whole.extend_from_slice(&chunk);
     }
     Ok((whole.freeze(), room))
@@ -195,7 +242,7 @@ async fn once(
     let path = request.uri().path().to_owned();
     let claim = match api.custody.claim_key(caller.tenant, &caller.actor(), key, digest).await {
         Ok(claim) => claim,
-        // A door is not to stay shut over a quota. Commands have an id of their own against being ordered twice.
+        // A door is not to stay shut over a quota. What is ordered twice then is ordered twice, unless it has an id of its own.
         Err(KeysError::Store(StoreError::QuotaReached { .. })) if class == Class::Command => {
             tracing::warn!(
                 event = "idempotency_keys_full",
@@ -353,15 +400,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bodies_take_room_as_they_come_and_give_it_back() {
-        let bodies = Bodies(Arc::new(Semaphore::new(10)));
-        let (first, held) = gather(&bodies, Body::from("12345678"), 100).await.unwrap();
-        assert_eq!((first.as_ref(), bodies.0.available_permits()), (&b"12345678"[..], 2));
-        assert!(gather(&bodies, Body::from("123"), 100).await.is_err(), "there is room for two");
-        assert_eq!(bodies.0.available_permits(), 2, "what was not read takes none");
-        assert!(gather(&bodies, Body::from("12"), 1).await.is_err(), "longer than it may be");
+    async fn forms_take_room_as_they_come_and_give_it_back() {
+        let bodies = Bodies::of(10, 8);
+        let (one, other) = (TenantId(uuid::Uuid::from_u128(1)), TenantId(uuid::Uuid::from_u128(2)));
+        let left = || bodies.all.available_permits();
+        let read = async |tenant, body: &'static str| gather(Some(bodies.room(tenant)), Body::from(body), 100).await;
+        let (first, held) = read(one, "1234567").await.unwrap();
+        assert_eq!((first.as_ref(), left()), (&b"1234567"[..], 3));
+        assert!(read(one, "12").await.is_err(), "its share has room for one");
+        assert!(read(other, "1234").await.is_err(), "there is room for three");
+        assert_eq!(left(), 3, "what was not read takes none");
+        assert!(read(other, "123").await.is_ok());
+        assert!(gather(None, Body::from("12345678901"), 100).await.is_ok(), "what is no form takes none");
+        assert!(gather(None, Body::from("12"), 1).await.is_err(), "longer than it may be");
         drop(held);
-        assert_eq!(bodies.0.available_permits(), 10);
+        assert_eq!((left(), read(one, "12345678").await.is_ok()), (10, true));
+        assert!(bodies.tenants.lock().len() <= 2);
     }
 
     #[test]

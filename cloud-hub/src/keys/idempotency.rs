@@ -27,45 +27,43 @@ pub enum Claim {
     OutcomeUnknown,
 }
 
-/// In front of an answer that is about nobody.
+/// In front of an answer.
 const NOBODYS: u8 = 0;
 /// In front of the id of a person and of what is sealed under their key.
 const PERSONS: u8 = 1;
 
-/// Seals an answer under the key of whom it is about, if it is about somebody, and under the tenant's.
+/// Seals an answer under the keys of all whom it is about, one in the other, and under the tenant's. `None` if one of them has no
+/// key: what is about them is not kept.
 fn closed(
     keyring: &Keyring,
     keys: &TenantKeys,
     attempt: Uuid,
-    whose: Option<PersonId>,
+    about: impl Iterator<Item = PersonId>,
     answer: &[u8],
-) -> Result<Vec<u8>, KeysError> {
-    let mut inside = Zeroizing::new(Vec::with_capacity(answer.len() + 64));
-    match whose {
-        None => {
-            inside.push(NOBODYS);
-            inside.extend_from_slice(answer);
-        }
-        Some(person) => {
-            inside.push(PERSONS);
-            inside.extend_from_slice(person.0.as_bytes());
-            inside.extend_from_slice(&keyring.person(keys, person)?.seal_answer(attempt, answer)?);
-        }
+) -> Result<Option<Vec<u8>>, KeysError> {
+    let mut inside = Zeroizing::new([&[NOBODYS], answer].concat());
+    for person in about {
+        let key = match keyring.person(keys, person) {
+            Ok(key) => key,
+            Err(KeysError::NoPersonKey(_)) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let sealed = key.seal_answer(attempt, &inside)?;
+        inside = Zeroizing::new([&[PERSONS], person.0.as_bytes().as_slice(), &sealed].concat());
     }
-    Ok(keys.seal_answer(attempt, &inside)?)
+    Ok(Some(keys.seal_answer(attempt, &inside)?))
 }
 
 /// Opens what [`closed`] has sealed.
 fn opened(keyring: &Keyring, keys: &TenantKeys, attempt: Uuid, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeysError> {
-    let inside = keys.open_answer(attempt, sealed)?;
-    match inside.split_first() {
-        Some((&NOBODYS, answer)) => Ok(Zeroizing::new(answer.to_vec())),
-        Some((&PERSONS, rest)) => {
-            let (person, sealed) = rest.split_first_chunk().ok_or(VaultError::Length("kept answer"))?;
-            let key = keyring.person(keys, PersonId(Uuid::from_bytes(*person)))?;
-            Ok(key.open_answer(attempt, sealed)?)
+    let mut inside = keys.open_answer(attempt, sealed)?;
+    loop {
+        let (mark, rest) = inside.split_first().ok_or(VaultError::Length("kept answer"))?;
+        if *mark == NOBODYS {
+            return Ok(Zeroizing::new(rest.to_vec()));
         }
-        _ => Err(VaultError::Length("kept answer").into()),
+        let (person, sealed) = rest.split_first_chunk().ok_or(VaultError::Length("kept answer"))?;
+        inside = keyring.person(keys, PersonId(Uuid::from_bytes(*person)))?.open_answer(attempt, sealed)?;
     }
 }
 
@@ -122,8 +120,8 @@ impl Custody {
                 if let Some(about) = about.as_ref().filter(|_| answer.len() <= MAX_ANSWER) {
                     let people = idempotency::people_among(tx, about).await?;
                     if people.iter().all(|(_, is_there)| *is_there) {
-                        let whose = people.first().map(|(person, _)| *person);
-                        sealed = Some(closed(&keyring, &keys, attempt.id, whose, &answer)?);
+                        let whose = people.into_iter().map(|(person, _)| person);
+                        sealed = closed(&keyring, &keys, attempt.id, whose, &answer)?;
                     }
                 }
                 let about = about.unwrap_or_default();

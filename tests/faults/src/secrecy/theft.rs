@@ -99,6 +99,9 @@ fn with_key(neighbours: &Neighbours, url: &str, embeddings: &[Vec<f32>], data: &
     Ok(())
 }
 
+/// Rows of the control.
+const PLANTED: usize = 8;
+
 /// The control: a template that somebody did store as it is, is found.
 fn planted(neighbours: &Neighbours, embeddings: &[Vec<f32>], data: &Path, tally: &mut Tally) -> Result<()> {
     let site = neighbours.site();
@@ -106,7 +109,10 @@ fn planted(neighbours: &Neighbours, embeddings: &[Vec<f32>], data: &Path, tally:
     site.block_on(async {
         let mut database = site.database().await?;
         database.execute("CREATE TABLE planted (vector vector(512))").await?;
-        database.execute(AssertSqlSafe(format!("INSERT INTO planted VALUES ('[{}]')", list.join(",")))).await?;
+        // A page of the write-ahead log has a head, which may stand in the middle of one of them, but not of all.
+        for _ in 0..PLANTED {
+            database.execute(AssertSqlSafe(format!("INSERT INTO planted VALUES ('[{}]')", list.join(",")))).await?;
+        }
         database.execute("CHECKPOINT").await?;
         anyhow::Ok(())
     })?;
