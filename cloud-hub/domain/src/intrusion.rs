@@ -265,6 +265,12 @@ mod tests {
     }
 
     #[test]
+    fn nobody_has_their_limits_back_while_nothing_more_is_told_of_them() {
+        assert!(Signal::TemplateScraping.tightens_for() >= SCRAPING_WINDOW);
+        assert!(Signal::CrossTenantProbing.tightens_for() >= PROBING_WINDOW);
+    }
+
+    #[test]
     fn networks_are_told_apart_and_neighbours_are_not() {
         let of = |text: &str| network(text.parse().unwrap());
         assert_eq!(of("192.0.2.1"), of("192.0.2.254"));
