@@ -23,6 +23,9 @@ use crate::metrics::recognition::{self as measured, Cache, looked_up};
 /// However little has changed, a gallery is read anew after this time: the specification's bound on templates in a cache.
 const MAX_AGE: Duration = Duration::from_secs(24 * 3_600);
 
+/// A gallery that did not change for so long is not likely to change just now.
+const SETTLED: Duration = Duration::from_secs(1);
+
 /// A gallery cannot be searched.
 #[derive(Debug, thiserror::Error)]
 pub enum GalleryError {
@@ -89,6 +92,16 @@ impl Galleries {
         let warm = Arc::new(self.read(tenant, space, present.as_deref()).await?);
         self.keep(key, &warm);
         Ok(warm)
+    }
+
+    /// The tenant's gallery as it lies in memory, which may be out of date: for whoever asks for the stamp meanwhile and holds it
+    /// against [`Galleries::of_stamp`]. None that was made a moment ago, since the next change is likely to be on its way, and the
+    /// work would be for nothing.
+    #[must_use]
+    pub fn at_hand(&self, tenant: TenantId, space: &Space) -> Option<Arc<Warm>> {
+        let held = self.held.lock();
+        let warm = held.get(&(tenant, space.id.clone()))?.warm.as_ref()?;
+        (warm.made.elapsed() >= SETTLED).then(|| Arc::clone(warm))
     }
 
     /// Whose galleries are in memory.

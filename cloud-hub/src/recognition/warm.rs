@@ -16,6 +16,8 @@ pub struct Warm {
     pub(super) rows: Rows,
     /// When all of it was last read, not only what had changed.
     pub(super) read: Instant,
+    /// When it took its place.
+    pub(super) made: Instant,
     index: Snapshot,
     of_person: HashMap<PersonId, Vec<TemplateId>>,
     anchors_of_person: HashMap<PersonId, Vec<TemplateId>>,
@@ -64,7 +66,7 @@ impl Warm {
         let index = Snapshot::build(Rows::in_order(&rows.templates), Engine::Auto)?;
         let index = index.with_anchors(Rows::in_order(&rows.anchors));
         let (of_person, anchors_of_person) = (by_person(&rows.templates), by_person(&rows.anchors));
-        Ok(Self { stamp, rows, read, index, of_person, anchors_of_person })
+        Ok(Self { stamp, rows, read, made: Instant::now(), index, of_person, anchors_of_person })
     }
 
     /// Compares a probe with one person alone, scored as a search scores.

@@ -1,6 +1,7 @@
 //! Galleries in memory: true at every search, on every hub, and the same as the vectors in the database.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cloud_hub::domain::ids::{AnchorId, PersonId, TenantId};
 use cloud_hub::keys::{Anchored, NewTemplate, NotThem};
@@ -54,6 +55,12 @@ async fn every_search_sees_what_was_committed_before_it_on_every_hub() {
     // What has not changed is not read again.
     let (first, second) = (of(&hubs[0], tenant).await, of(&hubs[0], tenant).await);
     assert!(Arc::ptr_eq(&first, &second));
+    // It is at hand, for whoever asks meanwhile whether it is still true, once it has lain there for a while.
+    let at_hand = |tenant| hubs[0].at_hand(tenant, &Space::plain(SPACE));
+    assert!(at_hand(tenant).is_none(), "it was made a moment ago");
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    assert!(Arc::ptr_eq(&first, &at_hand(tenant).unwrap()));
+    assert!(at_hand(TenantId(uuid::Uuid::nil())).is_none());
     // A picture that is not them counts from the next search on, until it is taken back.
     let not_them = NotThem {
         space_id: SPACE.to_owned(),

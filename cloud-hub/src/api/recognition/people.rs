@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::{Request, State};
 use face_core::gallery::Gallery as _;
 use face_core::identify::identify_with_anchors;
-use face_core::{Embedding, OpenSetPolicy, Ranked};
+use face_core::{Embedding, OpenSetPolicy, Ranked, Space};
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::ToSchema;
@@ -16,7 +16,7 @@ use wire_contract::Code;
 use super::answers::{CandidateView, IdentificationAnswer, SearchAnswer, VerificationAnswer};
 use super::input::{GivenTemplate, Input};
 use super::policy::{self, MARGIN, Rules};
-use super::probe::{gallery, probed, the_probe};
+use super::probe::{probed, the_probe};
 use super::{IMAGE, decided, fields, note};
 use crate::api::auth::Caller;
 use crate::api::body::Checks;
@@ -125,12 +125,13 @@ pub(in crate::api) async fn verify(
     let person = PersonId(input.options.person_id);
     // Whether there is such a person is asked before a model runs.
     api.db.tenant(caller.tenant, move |tx| Box::pin(crate::store::people::get(tx, person))).await?;
-    let rules = Rules::of(&api, &caller).await?;
-    let probe = the_probe(&mut input, &rules.space, |options| &options.template)?;
+    let probe = the_probe(&mut input, &policy::space(&api)?, |options| &options.template)?;
     let with_life = input.options.refuse_attacks.unwrap_or(true);
     let (probe, _) = probed(&api, probe, input.place(), IMAGE, with_life).await?;
-    let gallery = gallery(&api, &caller, &rules, &probe).await?;
     let life = probe.life;
+    // Only now: models take their time, in which somebody may be deleted.
+    let rules = Rules::of(&api, &caller).await?;
+    let gallery = rules.gallery(&api, &caller).await?;
     let verified = verified_in(&api, gallery, &rules, person, probe.embedding).await?;
     let verified = verified.unless(life.and_then(StillLife::refusal));
     let why_not = verified.why_not;
@@ -170,13 +171,17 @@ pub(in crate::api) async fn identify(
     Checks::default()
         .that(wanted <= MAX_CANDIDATES, "/candidates", &format!("must be at most {MAX_CANDIDATES}"))
         .done()?;
-    let rules = Rules::of(&api, &caller).await?;
-    let probe = the_probe(&mut input, &rules.space, |options| &options.template)?;
+    let space = policy::space(&api)?;
+    let probe = the_probe(&mut input, &space, |options| &options.template)?;
     let with_life = input.options.refuse_attacks.unwrap_or(true);
     let (probe, _) = probed(&api, probe, input.place(), IMAGE, with_life).await?;
-    let gallery = gallery(&api, &caller, &rules, &probe).await?;
+    let Searched { rules, gallery, ranked } = searched(&api, &caller, &space, &probe.embedding).await?;
     let (compared, life) = (gallery.templates(), probe.life);
-    let (found, candidates) = identified_in(&api, gallery, &rules, probe.embedding, wanted).await?;
+    let found = decided_by(&gallery, &rules, &probe.embedding, &ranked);
+    let candidates = match wanted {
+        0 => Vec::new(),
+        _ => api.comparisons.run(move || gallery.nearest_people(&probe.embedding, wanted, |_| true)).await?,
+    };
     let found = found.unless(life.and_then(StillLife::refusal));
     let decision = match found.why_not {
         None => "known",
@@ -213,23 +218,45 @@ pub(in crate::api) async fn verified_in(
     Ok(judge(own.best, own.anchor, rules.threshold(own.templates)))
 }
 
-/// Whose face it is, by the tenant's thresholds, and the `wanted` nearest people.
+/// Whose face it is, by the tenant's thresholds.
 pub(in crate::api) async fn identified_in(
     api: &Api,
     gallery: Arc<Warm>,
     rules: &Rules,
     probe: Embedding,
-    wanted: usize,
-) -> Result<(Identified, Vec<Ranked>), ApiError> {
-    let policy = OpenSetPolicy { margin: MARGIN, threshold: rules.threshold(gallery.templates()) };
+) -> Result<Identified, ApiError> {
     let ranked = api.comparisons.candidates(Arc::clone(&gallery), probe.clone()).await?;
-    let anchors = gallery.index().anchors(&probe, &ranked);
-    let found = identify_with_anchors(&ranked, &anchors, &policy);
-    let nearest = match wanted {
-        0 => Vec::new(),
-        _ => api.comparisons.run(move || gallery.nearest_people(&probe, wanted, |_| true)).await?,
+    Ok(decided_by(&gallery, rules, &probe, &ranked))
+}
+
+fn decided_by(gallery: &Warm, rules: &Rules, probe: &Embedding, ranked: &[Ranked]) -> Identified {
+    let policy = OpenSetPolicy { margin: MARGIN, threshold: rules.threshold(gallery.templates()) };
+    let anchors = gallery.index().anchors(probe, ranked);
+    identified(identify_with_anchors(ranked, &anchors, &policy), &policy)
+}
+
+/// A gallery, the rows of it that decide who somebody is, and the rules for that.
+struct Searched {
+    rules: Rules,
+    gallery: Arc<Warm>,
+    ranked: Vec<Ranked>,
+}
+
+/// Searches the tenant's gallery as it was after this was called. The search begins while the database is still being asked how that
+/// is, in the gallery that lies in memory; what it finds counts only if it turns out that this one is still the tenant's.
+async fn searched(api: &Api, caller: &Caller, space: &Space, probe: &Embedding) -> Result<Searched, ApiError> {
+    let early = async {
+        let gallery = api.galleries.at_hand(caller.tenant, space)?;
+        Some((Arc::clone(&gallery), api.comparisons.candidates(gallery, probe.clone()).await))
     };
-    Ok((identified(found, &policy), nearest))
+    let (rules, early) = tokio::join!(Rules::of(api, caller), early);
+    let rules = rules?;
+    let gallery = rules.gallery(api, caller).await?;
+    let ranked = match early {
+        Some((searched, ranked)) if Arc::ptr_eq(&searched, &gallery) => ranked?,
+        _ => api.comparisons.candidates(Arc::clone(&gallery), probe.clone()).await?,
+    };
+    Ok(Searched { rules, gallery, ranked })
 }
 
 /// `POST /v1/recognition/search`: whoever is nearest, whether it is them or not.
@@ -263,14 +290,13 @@ pub(in crate::api) async fn search(
             &format!("must be at most {MAX_PEOPLE}"),
         )
         .done()?;
-    let rules = Rules::of(&api, &caller).await?;
-    let probe = the_probe(&mut input, &rules.space, |options| &options.template)?;
+    let probe = the_probe(&mut input, &policy::space(&api)?, |options| &options.template)?;
     let (probe, _) = probed(&api, probe, input.place(), IMAGE, false).await?;
     let of_site = match site {
         None => None,
         Some(site) => Some(policy::people_of_site(&api, &caller, site).await?),
     };
-    let gallery = gallery(&api, &caller, &rules, &probe).await?;
+    let gallery = Rules::of(&api, &caller).await?.gallery(&api, &caller).await?;
     let compared = gallery.templates();
     let wanted = move |person: face_core::PersonId| {
         of_site.as_ref().is_none_or(|site| site.contains(&person.0))

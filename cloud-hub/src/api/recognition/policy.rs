@@ -19,7 +19,9 @@ use crate::api::enrolments::refused;
 use crate::api::problem::ApiError;
 use crate::api::state::Api;
 use crate::domain::ids::SiteId;
+use crate::recognition::Warm;
 use crate::recognition::enroller::{Models, Refusal};
+use crate::recognition::galleries::GalleryError;
 use crate::recognition::standing::Standing;
 use crate::store::{audit, people, places, tenants};
 
@@ -29,19 +31,19 @@ pub(super) const MARGIN: f32 = 0.05;
 /// What scores are held against.
 pub(in crate::api) struct Rules {
     /// The space of the models in use.
-    pub(in crate::api) space: Space,
+    pub(super) space: Space,
     /// The tenant's choice.
     pub(in crate::api) far: String,
     /// Its thresholds by the number of templates compared.
     pub(super) ladder: ThresholdLadder,
     /// How often the tenant's templates had changed when the request came.
-    pub(in crate::api) stamp: i64,
+    stamp: i64,
 }
 
 impl Rules {
     /// The tenant's, with the models in use.
     pub(in crate::api) async fn of(api: &Api, caller: &Caller) -> Result<Self, ApiError> {
-        let models = api.enroller.models().ok_or_else(|| refused(Refusal::NoModels))?;
+        let models = models(api)?;
         let Standing { far, stamp } = api.standings.of(caller.tenant).await?;
         let ladder = ladder(&models, &far).map_err(|message| {
             // A pack of other rates took the place of the one that the tenant chose from.
@@ -50,10 +52,24 @@ impl Rules {
         Ok(Self { space: models.pack.manifest().space(), far, ladder, stamp })
     }
 
+    /// The tenant's gallery as these rules found it, or newer.
+    pub(in crate::api) async fn gallery(&self, api: &Api, caller: &Caller) -> Result<Arc<Warm>, GalleryError> {
+        api.galleries.of_stamp(caller.tenant, &self.space, self.stamp).await
+    }
+
     /// What has to be reached among so many templates. Beyond what was calibrated nobody is known.
     pub(in crate::api) fn threshold(&self, templates: usize) -> Similarity {
         self.ladder.at(templates.max(1)).unwrap_or(Similarity::UNREACHABLE)
     }
+}
+
+/// The space of the models in use.
+pub(super) fn space(api: &Api) -> Result<Space, ApiError> {
+    Ok(models(api)?.pack.manifest().space())
+}
+
+fn models(api: &Api) -> Result<Arc<Models>, ApiError> {
+    api.enroller.models().ok_or_else(|| refused(Refusal::NoModels))
 }
 
 fn ladder(models: &Models, far: &str) -> Result<ThresholdLadder, String> {
@@ -119,7 +135,7 @@ pub(in crate::api) async fn get_policy(
     State(api): State<Arc<Api>>,
     caller: Caller,
 ) -> Result<Json<PolicyView>, ApiError> {
-    let models = api.enroller.models().ok_or_else(|| refused(Refusal::NoModels))?;
+    let models = models(&api)?;
     let far = api.db.tenant(caller.tenant, |tx| Box::pin(tenants::match_far(tx))).await?;
     Ok(Json(view(&models, far)?))
 }
@@ -140,7 +156,7 @@ pub(in crate::api) async fn put_policy(
     caller: Caller,
     body::Json(policy): body::Json<Policy>,
 ) -> Result<Json<PolicyView>, ApiError> {
-    let models = api.enroller.models().ok_or_else(|| refused(Refusal::NoModels))?;
+    let models = models(&api)?;
     ladder(&models, &policy.far).map_err(|message| ApiError::field("/far", Code::InvalidField, message))?;
     let (far, actor) = (policy.far.clone(), caller.actor());
     api.db

@@ -1,6 +1,4 @@
-//! What is compared: the template behind a photograph, or the one in its place; and with what.
-
-use std::sync::Arc;
+//! What is compared: the template behind a photograph, or the one in its place.
 
 use axum::body::Bytes;
 use face_core::{Embedding, Space};
@@ -9,15 +7,12 @@ use wire_contract::Code;
 use super::IMAGE;
 use super::answers::no_face;
 use super::input::{GivenTemplate, Input};
-use super::policy::Rules;
-use crate::api::auth::Caller;
 use crate::api::body::Fields;
 use crate::api::enrolments::RETRY_AFTER_SECONDS;
 use crate::api::problem::ApiError;
 use crate::api::state::Api;
 use crate::domain::recognition::StillLife;
 use crate::metrics::recognition::{self as measured, Pool};
-use crate::recognition::Warm;
 use crate::recognition::comparisons::NotCompared;
 use crate::recognition::enroller::Place;
 use crate::recognition::faces;
@@ -72,21 +67,6 @@ pub(super) fn the_probe<T: Fields>(
 pub(super) struct Probed {
     pub(super) embedding: Embedding,
     pub(super) life: Option<StillLife>,
-    from_photograph: bool,
-}
-
-/// The gallery as it is when the search begins: models take their time, in which somebody may be deleted.
-pub(super) async fn gallery(
-    api: &Api,
-    caller: &Caller,
-    rules: &Rules,
-    probe: &Probed,
-) -> Result<Arc<Warm>, GalleryError> {
-    if probe.from_photograph {
-        api.galleries.of(caller.tenant, &rules.space).await
-    } else {
-        api.galleries.of_stamp(caller.tenant, &rules.space, rules.stamp).await
-    }
 }
 
 /// The template behind a photograph. The place comes back for a second one.
@@ -99,14 +79,14 @@ pub(super) async fn probed(
 ) -> Result<(Probed, Option<Place>), ApiError> {
     let bytes = match probe {
         Sought::Template(embedding) => {
-            return Ok((Probed { embedding: *embedding, life: None, from_photograph: false }, place));
+            return Ok((Probed { embedding: *embedding, life: None }, place));
         }
         Sought::Photograph(bytes) => bytes,
     };
     let place = place.ok_or_else(|| ApiError::of(Code::Internal))?;
     let work = api.enroller.run_and_keep(place, move |models, limits| faces::probe(models, limits, &bytes, with_life));
     let (probe, place) = work.await.map_err(|why| no_face(why, name))?;
-    Ok((Probed { embedding: probe.embedding, life: probe.life, from_photograph: true }, Some(place)))
+    Ok((Probed { embedding: probe.embedding, life: probe.life }, Some(place)))
 }
 
 impl From<NotCompared> for ApiError {

@@ -142,7 +142,7 @@ async fn compared(
     person: Option<PersonId>,
     probe: Embedding,
 ) -> Result<Stored, ApiError> {
-    let gallery = api.galleries.of_stamp(caller.tenant, &rules.space, rules.stamp).await?;
+    let gallery = rules.gallery(api, caller).await?;
     Ok(match person {
         Some(person) => {
             let verified = verified_in(api, gallery, rules, person, probe).await?;
@@ -157,7 +157,7 @@ async fn compared(
             }
         }
         None => {
-            let (found, _) = identified_in(api, gallery, rules, probe, 0).await?;
+            let found = identified_in(api, gallery, rules, probe).await?;
             Stored {
                 matched: found.why_not.is_none(),
                 person_id: found.person.map(|person| person.0),
