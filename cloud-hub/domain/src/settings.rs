@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::intrusion::{MAX_COUNT, Thresholds};
+use super::intrusion::Thresholds;
 
 /// Changes by the name of the setting, `section.key` as in the file.
 pub type Changes = BTreeMap<String, Value>;
@@ -30,9 +30,6 @@ pub struct Wrong {
     /// What is wrong, and what it may be.
     pub reason: String,
 }
-
-/// The longest window of travel.
-const MAX_WINDOW: Duration = Duration::from_secs(24 * 3_600);
 
 /// The names of all of them, in the order of the file.
 pub const NAMES: [&str; 7] = [
@@ -75,23 +72,23 @@ impl Live {
     }
 
     fn set(&mut self, name: &str, value: &Value) -> Result<(), String> {
-        let intrusion = &mut self.intrusion;
+        let mut after = *self;
+        let intrusion = &mut after.intrusion;
         match name {
-            "limits.refused_keys_per_minute" => self.refused_keys_per_minute = whole(value, 1, u32::MAX)?,
-            "intrusion.refused" => intrusion.refused = whole(value, 0, MAX_COUNT)?,
-            "intrusion.networks" => intrusion.networks = whole(value, 0, MAX_COUNT - 1)?,
+            "limits.refused_keys_per_minute" => after.refused_keys_per_minute = whole(value, 1, u32::MAX)?,
+            "intrusion.refused" => intrusion.refused = whole(value, 0, u32::MAX)?,
+            "intrusion.networks" => intrusion.networks = whole(value, 0, u32::MAX)?,
             "intrusion.travel_window_s" => {
-                let longest = u32::try_from(MAX_WINDOW.as_secs()).unwrap_or(u32::MAX);
-                intrusion.travel_window = Duration::from_secs(whole(value, 1, longest)?.into());
+                intrusion.travel_window = Duration::from_secs(whole(value, 0, u32::MAX)?.into());
             }
-            "intrusion.probes" => intrusion.probes = whole(value, 0, MAX_COUNT)?,
+            "intrusion.probes" => intrusion.probes = whole(value, 0, u32::MAX)?,
             "intrusion.people" => intrusion.people = whole(value, 0, u32::MAX)?,
-            "intrusion.people_share" => {
-                let share = value.as_f64().filter(|share| (0.0..=1_000.0).contains(share));
-                intrusion.people_share = share.ok_or("must be a number from 0 to 1000")?;
-            }
+            "intrusion.people_share" => intrusion.people_share = value.as_f64().ok_or("must be a number")?,
             _ => return Err(format!("is no setting that is read while the hub runs; those are {}", NAMES.join(", "))),
         }
+        // What lay there before was within its bounds, so that what is not is this one.
+        intrusion.check().map_err(|(_, reason)| reason)?;
+        *self = after;
         Ok(())
     }
 }

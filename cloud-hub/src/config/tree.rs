@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::values::{HumanDuration, MaybeAddress, MaybePath, Secret};
 use super::{ConfigError, SCHEMA_VERSION};
-use crate::domain::intrusion::{MAX_COUNT, Thresholds};
+use crate::domain::intrusion::Thresholds;
 use crate::outbound::network::Network;
 
 /// Heads of the audit: as often as is any use, and as seldom as was promised.
@@ -421,21 +421,8 @@ impl Config {
                 return unfit(setting, "must be at least 1");
             }
         }
-        let intrusion = &self.intrusion;
-        for (setting, value) in [
-            ("intrusion.refused", intrusion.refused),
-            ("intrusion.networks", intrusion.networks.saturating_add(1)),
-            ("intrusion.probes", intrusion.probes),
-        ] {
-            if value > MAX_COUNT {
-                return unfit(setting, &format!("is too much: less than {MAX_COUNT} is kept of each caller; 0 is off"));
-            }
-        }
-        if !(0.0..=1_000.0).contains(&intrusion.people_share) {
-            return unfit("intrusion.people_share", "must be from 0 to 1000: a share of all people");
-        }
-        if intrusion.travel_window.0 < Duration::from_secs(1) {
-            return unfit("intrusion.travel_window", "must be at least 1s");
+        if let Err((setting, problem)) = self.intrusion.thresholds().check() {
+            return unfit(setting, &problem);
         }
         if self.galleries.snapshot_from == 0 {
             return unfit("galleries.snapshot_from", "must be at least 1");
