@@ -1,6 +1,6 @@
 //! The hub is killed in the middle of changes of keys, while everybody works: each time it is started again, and goes on by itself.
 //!
-//! In the middle is not left to chance: a table is held, so that the very statement waits that is wanted, and then the kill comes. The
+//! In the middle is not left to chance: rows are held, so that the very statement waits that is wanted, and then the kill comes. The
 //! kills of one campaign are these: when rows have been sealed anew in a transaction that is not committed; when copies of tenants' keys
 //! outside the database are under the new master key and the rows are not; at any time after that; and when a tenant's old keys are
 //! being removed. Whatever was answered to those who work must be there and be read at the end.
@@ -31,24 +31,24 @@ const BREATH: Duration = Duration::from_millis(40);
 const WAITS_WITHIN: Duration = Duration::from_secs(90);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// A statement in the middle of a change, and the table by which it is held.
+/// A statement in the middle of a change, and what holds it up.
 struct Moment {
     name: &'static str,
-    table: &'static str,
-    /// Who holds rows to change them passes by SHARE, and whoever changes them does not.
-    mode: &'static str,
+    lock: &'static str,
     statement: &'static str,
 }
+
+/// Tenants' keys alone: other secrets in the same table are sealed anew by the same statement, in another change.
+const TENANTS_KEYS: &str = "SELECT version FROM tenant_secret WHERE kind = 'tk' FOR UPDATE";
 
 const MOMENTS: [Moment; 3] = [
     Moment {
         name: "rows",
-        table: "gallery_snapshot",
-        mode: "EXCLUSIVE",
+        lock: "LOCK TABLE gallery_snapshot IN EXCLUSIVE MODE",
         statement: "%FROM gallery_snapshot%SKIP LOCKED%",
     },
-    Moment { name: "master", table: "tenant_secret", mode: "SHARE", statement: "UPDATE tenant_secret%" },
-    Moment { name: "removal", table: "tenant_secret", mode: "SHARE", statement: "DELETE FROM tenant_secret%" },
+    Moment { name: "master", lock: TENANTS_KEYS, statement: "UPDATE tenant_secret%" },
+    Moment { name: "removal", lock: TENANTS_KEYS, statement: "DELETE FROM tenant_secret%" },
 ];
 
 /// Changes keys and kills the hub meanwhile.
@@ -117,15 +117,15 @@ fn one(
     Ok(())
 }
 
-/// Holds a table until the statement waits for it; returns what holds it, or nothing if the statement does not come by. The table is
+/// Holds rows until the statement waits for them; returns what holds them, or nothing if the statement does not come by. They are
 /// free when the hub is killed: its Postgres dies with it.
 async fn hold(neighbours: &Neighbours, moment: &Moment, order: &[&str]) -> Result<Option<PgConnection>> {
     let mut holder = neighbours.site().database().await?;
     holder.execute("BEGIN").await?;
-    holder.execute(sqlx::AssertSqlSafe(format!("LOCK TABLE {} IN {} MODE", moment.table, moment.mode))).await?;
+    holder.execute(moment.lock).await?;
     if !order.is_empty() {
         let answer = neighbours.site().hub()?.command(order);
-        answer.context("an order while a table is held")?;
+        answer.context("an order while rows are held")?;
     }
     let begun = now();
     while begun.elapsed() < WAITS_WITHIN {
