@@ -215,9 +215,9 @@ pub(super) async fn guard(State(api): State<Arc<Api>>, mut request: Request, nex
     security::used(caller.agreement.tier.as_str(), class.as_str());
     caller.tell_span();
     request.extensions_mut().insert(caller);
-    let path = request.uri().path().to_owned();
+    let named = pattern.contains('{').then(|| request.uri().path().to_owned());
     let mut response = idempotency::run(&api, &caller, class, pattern, request, next).await;
-    watch::answered(&api, &caller, pattern, &path, &response);
+    watch::answered(&api, &caller, named.as_deref(), &response);
     if response.extensions().get::<Unwritten>().is_some_and(|Unwritten(problem)| problem.code == Code::Unavailable) {
         api.limiter.turned_away();
     }

@@ -63,12 +63,11 @@ pub(super) fn came(api: &Arc<Api>, caller: &Caller, address: IpAddr) {
     }
 }
 
-/// A caller was answered.
-pub(super) fn answered(api: &Arc<Api>, caller: &Caller, pattern: &str, path: &str, response: &Response) {
+/// A caller was answered, who asked for what is `named` by the path, if it names anything.
+pub(super) fn answered(api: &Arc<Api>, caller: &Caller, named: Option<&str>, response: &Response) {
     let whom = Whom::from(caller);
     if response.status() == StatusCode::NOT_FOUND
-        && pattern.contains('{')
-        && let Some(ids) = api.watch.not_there(whom.id, path)
+        && let Some(ids) = named.and_then(|path| api.watch.not_there(whom.id, path))
     {
         raise(api, whom, Signal::CrossTenantProbing, ids.into());
     }
@@ -151,5 +150,16 @@ async fn tell(api: &Api, whom: Whom, signal: Signal, count: u64) {
     });
     if let Err(error) = told.await {
         tracing::error!(event = "intrusion_not_told", cause = %chain(&error), "a signal is in this log alone");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_signal_is_counted() {
+        let words: Vec<&str> = Signal::ALL.iter().map(|signal| signal.as_str()).collect();
+        assert_eq!(words, security::SIGNALS);
     }
 }

@@ -47,13 +47,14 @@ const LOCKED: Metric = Metric::counter(
     "How often an address was locked after too many refused keys, and a log-in refused because its name is locked.",
     &[Label { name: "kind", values: &["address", "name"] }],
 );
+/// Signals of an intrusion.
+pub const SIGNALS: &[&str] =
+    &["authentication_burst", "impossible_travel", "cross_tenant_probing", "template_scraping"];
+
 const INTRUSIONS: Metric = Metric::counter(
     "lintel_hub_intrusion_signals_total",
     "Callers that behaved as an intruder would, by the signal; each at most once in its window.",
-    &[Label {
-        name: "signal",
-        values: &["authentication_burst", "impossible_travel", "cross_tenant_probing", "template_scraping"],
-    }],
+    &[Label { name: "signal", values: SIGNALS }],
 );
 const BUCKETS: Metric = Metric::gauge(
     "lintel_hub_limit_buckets",
