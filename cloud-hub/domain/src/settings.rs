@@ -22,6 +22,15 @@ pub struct Live {
     pub intrusion: Thresholds,
 }
 
+/// What a setting may be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Range {
+    /// A whole number from the one to the other.
+    Whole(u32, u32),
+    /// A number from 0 to this.
+    UpTo(f64),
+}
+
 /// A change that cannot be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wrong {
@@ -31,8 +40,8 @@ pub struct Wrong {
     pub reason: String,
 }
 
-/// The longest window of travel.
-const MAX_WINDOW: Duration = Duration::from_secs(24 * 3_600);
+/// The longest window of travel, in seconds.
+const MAX_WINDOW_S: u32 = 24 * 3_600;
 
 /// The names of all of them, in the order of the file.
 pub const NAMES: [&str; 7] = [
@@ -44,6 +53,22 @@ pub const NAMES: [&str; 7] = [
     "intrusion.people",
     "intrusion.people_share",
 ];
+
+impl Range {
+    /// What the setting of this name may be; `None` if there is none.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        Some(match name {
+            "limits.refused_keys_per_minute" => Self::Whole(1, u32::MAX),
+            "intrusion.refused" | "intrusion.probes" => Self::Whole(0, MAX_COUNT),
+            "intrusion.networks" => Self::Whole(0, MAX_COUNT - 1),
+            "intrusion.travel_window_s" => Self::Whole(1, MAX_WINDOW_S),
+            "intrusion.people" => Self::Whole(0, u32::MAX),
+            "intrusion.people_share" => Self::UpTo(1_000.0),
+            _ => return None,
+        })
+    }
+}
 
 impl Live {
     /// This with changes laid over it.
@@ -77,29 +102,34 @@ impl Live {
     fn set(&mut self, name: &str, value: &Value) -> Result<(), String> {
         let intrusion = &mut self.intrusion;
         match name {
-            "limits.refused_keys_per_minute" => self.refused_keys_per_minute = whole(value, 1, u32::MAX)?,
-            "intrusion.refused" => intrusion.refused = whole(value, 0, MAX_COUNT)?,
-            "intrusion.networks" => intrusion.networks = whole(value, 0, MAX_COUNT - 1)?,
-            "intrusion.travel_window_s" => {
-                let longest = u32::try_from(MAX_WINDOW.as_secs()).unwrap_or(u32::MAX);
-                intrusion.travel_window = Duration::from_secs(whole(value, 1, longest)?.into());
-            }
-            "intrusion.probes" => intrusion.probes = whole(value, 0, MAX_COUNT)?,
-            "intrusion.people" => intrusion.people = whole(value, 0, u32::MAX)?,
-            "intrusion.people_share" => {
-                let share = value.as_f64().filter(|share| (0.0..=1_000.0).contains(share));
-                intrusion.people_share = share.ok_or("must be a number from 0 to 1000")?;
-            }
-            _ => return Err(format!("is no setting that is read while the hub runs; those are {}", NAMES.join(", "))),
+            "limits.refused_keys_per_minute" => self.refused_keys_per_minute = whole(name, value)?,
+            "intrusion.refused" => intrusion.refused = whole(name, value)?,
+            "intrusion.networks" => intrusion.networks = whole(name, value)?,
+            "intrusion.travel_window_s" => intrusion.travel_window = Duration::from_secs(whole(name, value)?.into()),
+            "intrusion.probes" => intrusion.probes = whole(name, value)?,
+            "intrusion.people" => intrusion.people = whole(name, value)?,
+            "intrusion.people_share" => intrusion.people_share = up_to(name, value)?,
+            _ => return Err(unknown()),
         }
         Ok(())
     }
 }
 
-fn whole(value: &Value, least: u32, most: u32) -> Result<u32, String> {
+fn unknown() -> String {
+    format!("is no setting that is read while the hub runs; those are {}", NAMES.join(", "))
+}
+
+fn whole(name: &str, value: &Value) -> Result<u32, String> {
+    let Some(Range::Whole(least, most)) = Range::of(name) else { return Err(unknown()) };
     let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
     let number = number.filter(|number| (least..=most).contains(number));
     number.ok_or_else(|| format!("must be a whole number from {least} to {most}"))
+}
+
+fn up_to(name: &str, value: &Value) -> Result<f64, String> {
+    let Some(Range::UpTo(most)) = Range::of(name) else { return Err(unknown()) };
+    let number = value.as_f64().filter(|number| (0.0..=most).contains(number));
+    number.ok_or_else(|| format!("must be a number from 0 to {most}"))
 }
 
 /// The changes of a version with others on top; `null` takes one back, so that the file's value holds again.

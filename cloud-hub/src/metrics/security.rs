@@ -25,6 +25,7 @@ const FAILED: Metric = Metric::counter(
             "code",
             "session_token",
             "certificate",
+            "platform_key",
         ],
     }],
 );
@@ -149,6 +150,8 @@ pub enum Proof {
     SessionToken,
     /// A device's certificate.
     Certificate,
+    /// A key of a platform administrator.
+    PlatformKey,
 }
 
 /// A proof was refused.
@@ -166,6 +169,7 @@ pub fn refused(proof: Proof) {
         Proof::Code => "code",
         Proof::SessionToken => "session_token",
         Proof::Certificate => "certificate",
+        Proof::PlatformKey => "platform_key",
     }]);
 }
 
