@@ -90,6 +90,14 @@ def import_people(hub):
     ]
 
 
+def end_tenant(hub):
+    tenant, name = hub.customer(suspended=True)
+    return [request({"id": tenant}, {"confirm": name})]
+
+
+AGREED = {"tier": "basic", "quotas": {"people": 7, "devices": None}, "requests": {"per_hour": "tier"}, "features": {"recognition": True}}
+
+
 def put_twin(hub):
     device = hub.new_device()[0]
     hub.must("GET", f"/v1/devices/{device}/twin")
@@ -141,6 +149,7 @@ USER = lambda hub: {"id": hub.invited()[0]}
 NEW_DEVICE = lambda hub: {"id": hub.new_device()[0]}
 DEVICE = lambda hub: {"id": hub.device()["id"]}
 DOOR = lambda hub: {"id": hub.device()["door"]}
+TENANT = lambda hub: {"id": hub.customer()[0]}
 SITE = made("/v1/sites", time_zone="Asia/Jakarta")
 
 GIVEN = {
@@ -148,6 +157,13 @@ GIVEN = {
     "revoke_api_key": of(KEY),
     "rotate_api_key": of(KEY, body={"overlap_s": 60}),
     "create_api_key": lambda hub: [request(body={"name": "sheet", "role": "operator", "scopes": ["events:read"]})],
+    "admin_create_tenant": lambda hub: [request(body={"name": hub.name("made"), "tier": "professional"})],
+    "admin_get_tenant": of(TENANT),
+    "admin_change_tenant": of(TENANT, body=AGREED),
+    "admin_suspend_tenant": of(TENANT),
+    "admin_resume_tenant": of(TENANT),
+    "admin_delete_tenant": end_tenant,
+    "admin_put_settings": lambda hub: [request(body={"changes": {"intrusion.people": 0}, "comment": "as it is"})],
     "get_role": of(ROLE),
     "change_role": of(ROLE, body={"description": "Front desk"}),
     "delete_role": of(ROLE),

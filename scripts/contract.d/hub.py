@@ -1,6 +1,6 @@
 """The hub as the runs of schemathesis find it: a client of its API, and what real requests are made of.
 
-In: the folder of a run, with `given.json`: the hub's addresses, its root certificate, keys of two tenants. Out: people, photographs,
+In: the folder of a run, with `given.json`: the hub's addresses, its root certificate, keys of two tenants and of the platform. Out: people, photographs,
 users who have logged in, sessions, a device with a certificate that says it is there. All of it comes from the API itself.
 """
 
@@ -36,9 +36,11 @@ class Hub:
         self.authorization = of_key(given["tenant"]["api_key"])
         # Whose settings may be changed without anybody minding.
         self.other_authorization = of_key(given["other"]["api_key"])
+        # Who makes and ends tenants.
+        self.platform_authorization = f"PlatformKey {given['admin']['id']}:{given['admin']['secret']}"
         self.counter = itertools.count(1)
         # What this run is called with or lives by: nothing may end it.
-        self.kept = {self.key_id}
+        self.kept = {self.key_id, self.tenant, given["other"]["tenant"]["id"]}
 
     def call(self, method, path, body=None, authorization=None, kind="application/json", cert=None):
         """Status and answer; JSON is read. Without `authorization` as the tenant's key."""
@@ -122,6 +124,17 @@ class Hub:
         if frames:
             self.made(f"/v1/sessions/{session}/frames", {"images": [self.in_base64(name) for name in frames]})
         return session, opened["token"]
+
+    # Tenants.
+
+    def customer(self, suspended=False):
+        """Another tenant: its id and its name."""
+        name = self.name("customer")
+        made = self.must("POST", "/v1/admin/tenants", {"name": name}, authorization=self.platform_authorization)
+        tenant = made["tenant"]["id"]
+        if suspended:
+            self.must("POST", f"/v1/admin/tenants/{tenant}/suspend", authorization=self.platform_authorization)
+        return tenant, name
 
     # Users.
 

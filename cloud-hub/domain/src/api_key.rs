@@ -34,22 +34,32 @@ pub enum ApiKeyError {
 impl ApiKey {
     /// Parses a header value. The scheme is matched without regard to case, as RFC 9110 asks.
     pub fn from_header(value: &str) -> Result<Self, ApiKeyError> {
-        let (scheme, rest) = value.split_once(' ').ok_or(ApiKeyError::Scheme)?;
+        let (scheme, halves) = value.split_once(' ').ok_or(ApiKeyError::Scheme)?;
         if !scheme.eq_ignore_ascii_case("ApiKey") {
             return Err(ApiKeyError::Scheme);
         }
-        let (id, secret) = rest.trim().split_once(':').ok_or(ApiKeyError::Malformed)?;
-        let id = Uuid::parse_str(id).map_err(|_| ApiKeyError::Malformed)?;
-        let secret = Zeroizing::new(URL_SAFE_NO_PAD.decode(secret).map_err(|_| ApiKeyError::Malformed)?);
-        let secret = <[u8; 32]>::try_from(secret.as_slice()).map_err(|_| ApiKeyError::Malformed)?;
-        Ok(Self { id: ApiKeyId(id), secret: Zeroizing::new(secret) })
+        let (id, secret) = halves_of(halves).ok_or(ApiKeyError::Malformed)?;
+        Ok(Self { id: ApiKeyId(id), secret })
     }
 
     /// The secret half as text, shown to its owner exactly once.
     #[must_use]
     pub fn secret_text(&self) -> Zeroizing<String> {
-        Zeroizing::new(URL_SAFE_NO_PAD.encode(self.secret.as_slice()))
+        text_of(&self.secret)
     }
+}
+
+/// `id:secret`, taken apart.
+pub(crate) fn halves_of(text: &str) -> Option<(Uuid, Zeroizing<[u8; 32]>)> {
+    let (id, secret) = text.trim().split_once(':')?;
+    let secret = Zeroizing::new(URL_SAFE_NO_PAD.decode(secret).ok()?);
+    let secret = <[u8; 32]>::try_from(secret.as_slice()).ok()?;
+    Some((Uuid::parse_str(id).ok()?, Zeroizing::new(secret)))
+}
+
+/// A secret as its owner gets it.
+pub(crate) fn text_of(secret: &[u8; 32]) -> Zeroizing<String> {
+    Zeroizing::new(URL_SAFE_NO_PAD.encode(secret))
 }
 
 impl fmt::Debug for ApiKey {

@@ -101,6 +101,10 @@ id!(
     ApiKeyId
 );
 id!(
+    /// The public half of a key of a platform administrator.
+    PlatformKeyId
+);
+id!(
     /// A program that reads a tenant's feed at the broker.
     ConsumerId
 );

@@ -75,42 +75,12 @@ pub struct Thresholds {
     pub people_share: f64,
 }
 
-impl Thresholds {
-    /// The first that is out of its bounds, by its name in the file, and what it may be.
-    pub fn check(&self) -> Result<(), (&'static str, String)> {
-        let counts = [
-            ("intrusion.refused", self.refused, MAX_COUNT),
-            // One more than are plausible is too many, and so many are kept.
-            ("intrusion.networks", self.networks, MAX_COUNT - 1),
-            ("intrusion.probes", self.probes, MAX_COUNT),
-        ];
-        if let Some((name, _, most)) = counts.into_iter().find(|(_, value, most)| value > most) {
-            return Err((
-                name,
-                format!("must be a whole number from 0, which is off, to {most}: so many are kept of each caller"),
-            ));
-        }
-        if !(0.0..=1_000.0).contains(&self.people_share) {
-            return Err((
-                "intrusion.people_share",
-                "must be a number from 0 to 1000: a share of all people".to_owned(),
-            ));
-        }
-        if !(MIN_TRAVEL_WINDOW..=MAX_TRAVEL_WINDOW).contains(&self.travel_window) {
-            return Err(("intrusion.travel_window", "must be from one second to a day".to_owned()));
-        }
-        Ok(())
-    }
-}
-
 /// The window of a burst.
 pub const BURST_WINDOW: Duration = Duration::from_secs(60);
 /// The window of probing.
 pub const PROBING_WINDOW: Duration = Duration::from_secs(600);
 /// The window of scraping.
 pub const SCRAPING_WINDOW: Duration = Duration::from_secs(3_600);
-const MIN_TRAVEL_WINDOW: Duration = Duration::from_secs(1);
-const MAX_TRAVEL_WINDOW: Duration = Duration::from_secs(24 * 3_600);
 /// For how long a caller's limits are tightened after a signal, if it is not one that stays quiet for longer.
 const TIGHTENED: Duration = Duration::from_secs(600);
 /// How much of their limits such a caller has.

@@ -32,6 +32,7 @@ pub mod limit;
 pub mod message;
 pub mod people;
 pub mod permission;
+pub mod platform;
 pub mod recognition;
 pub mod rest;
 pub mod retry;

@@ -96,7 +96,7 @@ pub struct UnknownWord {
 }
 
 impl UnknownWord {
-    fn new<'a>(found: &str, known: impl Iterator<Item = &'a str>) -> Self {
+    pub(crate) fn new<'a>(found: &str, known: impl Iterator<Item = &'a str>) -> Self {
         Self { found: found.chars().take(80).collect(), known: known.collect::<Vec<_>>().join(", ") }
     }
 }

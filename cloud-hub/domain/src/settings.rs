@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::intrusion::Thresholds;
+use super::intrusion::{MAX_COUNT, Thresholds};
 
 /// Changes by the name of the setting, `section.key` as in the file.
 pub type Changes = BTreeMap<String, Value>;
@@ -22,6 +22,15 @@ pub struct Live {
     pub intrusion: Thresholds,
 }
 
+/// What a setting may be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Range {
+    /// A whole number from the one to the other.
+    Whole(u32, u32),
+    /// A number from 0 to this.
+    UpTo(f64),
+}
+
 /// A change that cannot be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wrong {
@@ -30,6 +39,9 @@ pub struct Wrong {
     /// What is wrong, and what it may be.
     pub reason: String,
 }
+
+/// The longest window of travel, in seconds.
+const MAX_WINDOW_S: u32 = 24 * 3_600;
 
 /// The names of all of them, in the order of the file.
 pub const NAMES: [&str; 7] = [
@@ -42,6 +54,22 @@ pub const NAMES: [&str; 7] = [
     "intrusion.people_share",
 ];
 
+impl Range {
+    /// What the setting of this name may be; `None` if there is none.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        Some(match name {
+            "limits.refused_keys_per_minute" => Self::Whole(1, u32::MAX),
+            "intrusion.refused" | "intrusion.probes" => Self::Whole(0, MAX_COUNT),
+            "intrusion.networks" => Self::Whole(0, MAX_COUNT - 1),
+            "intrusion.travel_window_s" => Self::Whole(1, MAX_WINDOW_S),
+            "intrusion.people" => Self::Whole(0, u32::MAX),
+            "intrusion.people_share" => Self::UpTo(1_000.0),
+            _ => return None,
+        })
+    }
+}
+
 impl Live {
     /// This with changes laid over it.
     pub fn with(mut self, changes: &Changes) -> Result<Self, Vec<Wrong>> {
@@ -52,6 +80,11 @@ impl Live {
             }
         }
         if wrong.is_empty() { Ok(self) } else { Err(wrong) }
+    }
+
+    /// The first that is not what it may be, for what the file says: everything else went through [`Live::with`].
+    pub fn check(mut self) -> Result<(), (&'static str, String)> {
+        self.values().into_iter().try_for_each(|(name, value)| self.set(name, &value).map_err(|reason| (name, reason)))
     }
 
     /// Each setting with its value.
@@ -72,31 +105,36 @@ impl Live {
     }
 
     fn set(&mut self, name: &str, value: &Value) -> Result<(), String> {
-        let mut after = *self;
-        let intrusion = &mut after.intrusion;
+        let intrusion = &mut self.intrusion;
         match name {
-            "limits.refused_keys_per_minute" => after.refused_keys_per_minute = whole(value, 1, u32::MAX)?,
-            "intrusion.refused" => intrusion.refused = whole(value, 0, u32::MAX)?,
-            "intrusion.networks" => intrusion.networks = whole(value, 0, u32::MAX)?,
-            "intrusion.travel_window_s" => {
-                intrusion.travel_window = Duration::from_secs(whole(value, 0, u32::MAX)?.into());
-            }
-            "intrusion.probes" => intrusion.probes = whole(value, 0, u32::MAX)?,
-            "intrusion.people" => intrusion.people = whole(value, 0, u32::MAX)?,
-            "intrusion.people_share" => intrusion.people_share = value.as_f64().ok_or("must be a number")?,
-            _ => return Err(format!("is no setting that is read while the hub runs; those are {}", NAMES.join(", "))),
+            "limits.refused_keys_per_minute" => self.refused_keys_per_minute = whole(name, value)?,
+            "intrusion.refused" => intrusion.refused = whole(name, value)?,
+            "intrusion.networks" => intrusion.networks = whole(name, value)?,
+            "intrusion.travel_window_s" => intrusion.travel_window = Duration::from_secs(whole(name, value)?.into()),
+            "intrusion.probes" => intrusion.probes = whole(name, value)?,
+            "intrusion.people" => intrusion.people = whole(name, value)?,
+            "intrusion.people_share" => intrusion.people_share = up_to(name, value)?,
+            _ => return Err(unknown()),
         }
-        // What lay there before was within its bounds, so that what is not is this one.
-        intrusion.check().map_err(|(_, reason)| reason)?;
-        *self = after;
         Ok(())
     }
 }
 
-fn whole(value: &Value, least: u32, most: u32) -> Result<u32, String> {
+fn unknown() -> String {
+    format!("is no setting that is read while the hub runs; those are {}", NAMES.join(", "))
+}
+
+fn whole(name: &str, value: &Value) -> Result<u32, String> {
+    let Some(Range::Whole(least, most)) = Range::of(name) else { return Err(unknown()) };
     let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
     let number = number.filter(|number| (least..=most).contains(number));
     number.ok_or_else(|| format!("must be a whole number from {least} to {most}"))
+}
+
+fn up_to(name: &str, value: &Value) -> Result<f64, String> {
+    let Some(Range::UpTo(most)) = Range::of(name) else { return Err(unknown()) };
+    let number = value.as_f64().filter(|number| (0.0..=most).contains(number));
+    number.ok_or_else(|| format!("must be a number from 0 to {most}"))
 }
 
 /// The changes of a version with others on top; `null` takes one back, so that the file's value holds again.

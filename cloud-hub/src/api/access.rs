@@ -7,17 +7,19 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, Method, Uri};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use wire_contract::{Code, paths};
 
+use super::admin::PlatformCaller;
 use super::auth::{Caller, SESSION_TOKEN, Who};
 use super::peer::Peer;
 use super::problem::{ApiError, Unwritten};
 use super::state::Api;
 use super::{idempotency, limits, watch};
 use crate::domain::permission::Permission;
+use crate::domain::platform::{self, PlatformPermission};
 use crate::domain::tenant::Feature;
 use crate::metrics::security::{self, Lack};
 
@@ -36,12 +38,15 @@ pub enum Audience {
     User,
     /// The same, even one who must set up a second factor before anything else.
     UserSettingUp,
+    /// A platform administrator with this permission; nobody of any tenant.
+    Platform(PlatformPermission),
 }
 
 /// Every route of the API, by method and pattern.
 pub const ROUTES: &[(&str, &str, Audience)] = {
-    use Audience::{Device, Key, Open, Session, User, UserSettingUp};
+    use Audience::{Device, Key, Open, Platform, Session, User, UserSettingUp};
     use Permission as P;
+    use PlatformPermission::{Read, Write};
     &[
         ("GET", "/v1/tenant", Key(P::TenantRead)),
         ("GET", "/v1/tenant/recognition", Key(P::TenantRead)),
@@ -135,6 +140,17 @@ pub const ROUTES: &[(&str, &str, Audience)] = {
         ("GET", "/v1/webhooks", Key(P::WebhooksRead)),
         ("POST", "/v1/webhooks", Key(P::WebhooksWrite)),
         ("DELETE", "/v1/webhooks/{id}", Key(P::WebhooksWrite)),
+        ("GET", "/v1/admin/tenants", Platform(Read)),
+        ("POST", "/v1/admin/tenants", Platform(Write)),
+        ("GET", "/v1/admin/tenants/{id}", Platform(Read)),
+        ("PATCH", "/v1/admin/tenants/{id}", Platform(Write)),
+        ("DELETE", "/v1/admin/tenants/{id}", Platform(Write)),
+        ("POST", "/v1/admin/tenants/{id}/suspend", Platform(Write)),
+        ("POST", "/v1/admin/tenants/{id}/resume", Platform(Write)),
+        ("GET", "/v1/admin/search-paths", Platform(Read)),
+        ("GET", "/v1/admin/settings", Platform(Read)),
+        ("PUT", "/v1/admin/settings", Platform(Write)),
+        ("GET", "/v1/admin/settings/history", Platform(Read)),
         // The token is the proof.
         ("POST", paths::CLAIMS, Open),
         ("POST", paths::TIME, Open),
@@ -177,17 +193,18 @@ pub(super) fn pattern_of(pattern: Option<&str>) -> &'static str {
 pub(super) async fn guard(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
     let matched = request.extensions().get::<MatchedPath>().cloned();
     let pattern = matched.as_ref().map_or("", MatchedPath::as_str);
+    // Every connection has one; whoever forgets it in a new listener shares one address with everybody.
+    let address =
+        request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.address.ip());
     let audience = match audience(request.method(), pattern) {
         Some(Audience::Open | Audience::Device) => return next.run(request).await,
+        Some(Audience::Platform(needed)) => return administered(&api, needed, address, request, next).await,
         Some(audience) => audience,
         None => {
             tracing::error!(event = "route_for_nobody", method = %request.method(), pattern, "a route is not in the table of access");
             return ApiError::of(Code::Forbidden).into_response();
         }
     };
-    // Every connection has one; whoever forgets it in a new listener shares one address with everybody.
-    let address =
-        request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.address.ip());
     let caller = if request.headers().contains_key(SESSION_TOKEN) {
         by_token(&api, request.headers(), request.uri(), audience, address).await
     } else {
@@ -221,6 +238,44 @@ pub(super) async fn guard(State(api): State<Arc<Api>>, mut request: Request, nex
     if response.extensions().get::<Unwritten>().is_some_and(|Unwritten(problem)| problem.code == Code::Unavailable) {
         api.limiter.turned_away();
     }
+    told.write(response.headers_mut());
+    response
+}
+
+/// What is for platform administrators, who are of no tenant: they are neither watched nor answered by a tenant's rules.
+async fn administered(
+    api: &Arc<Api>,
+    needed: PlatformPermission,
+    address: IpAddr,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let caller = match PlatformCaller::of(api, request.headers(), address).await {
+        Ok(caller) => caller,
+        Err(refused) => {
+            let mut response = refused.into_response();
+            if response.status() == StatusCode::UNAUTHORIZED {
+                response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(platform::SCHEME));
+            }
+            return response;
+        }
+    };
+    if !caller.role.allows(needed) {
+        security::forbidden(Lack::Permission);
+        tracing::info!(event = "permission_missing", caller = caller.actor(), permission = %needed, "somebody may not do what they asked for");
+        let detail = format!("this key does not have the permission {needed}");
+        return ApiError::because(Code::Forbidden, detail).into_response();
+    }
+    let told = match limits::take_for_platform(api, &caller, request.method()).await {
+        Ok(told) => told,
+        Err((refused, told)) => {
+            let mut response = refused.into_response();
+            told.write(response.headers_mut());
+            return response;
+        }
+    };
+    request.extensions_mut().insert(caller);
+    let mut response = next.run(request).await;
     told.write(response.headers_mut());
     response
 }
@@ -290,8 +345,20 @@ mod tests {
     #[test]
     fn whoever_only_reads_changes_nothing() {
         for (method, path, audience) in ROUTES {
-            let (Audience::Key(permission) | Audience::Session(permission)) = audience else { continue };
-            assert_eq!(*method == "GET", permission.as_str().ends_with(":read"), "{method} {path} needs {permission}");
+            let permission = match audience {
+                Audience::Key(permission) | Audience::Session(permission) => permission.as_str(),
+                Audience::Platform(permission) => permission.as_str(),
+                _ => continue,
+            };
+            assert_eq!(*method == "GET", permission.ends_with(":read"), "{method} {path} needs {permission}");
+        }
+    }
+
+    #[test]
+    fn what_is_below_admin_is_for_platform_administrators_and_nothing_else_is() {
+        for (method, path, audience) in ROUTES {
+            let platform = matches!(audience, Audience::Platform(_));
+            assert_eq!(path.starts_with("/v1/admin/"), platform, "{method} {path}");
         }
     }
 

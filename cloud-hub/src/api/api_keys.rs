@@ -18,6 +18,7 @@ use super::problem::{ApiError, beyond_rights};
 use super::roles;
 use super::sites::MAX_NAME;
 use super::state::Api;
+use crate::domain::api_key::ApiKey;
 use crate::domain::ids::{ApiKeyId, TenantId};
 use crate::domain::permission::{Grant, Permission, Permissions, Role};
 use crate::keys::WantedApiKey;
@@ -113,6 +114,13 @@ pub(super) struct CreatedView {
     old_ends_at: Option<Timestamp>,
 }
 
+impl CreatedView {
+    /// A key that replaces none.
+    pub(super) fn of(key: &ApiKey) -> Self {
+        Self { id: key.id.0, secret: key.secret_text().to_string(), old_ends_at: None }
+    }
+}
+
 fn view(key: ApiKeyRow) -> ApiKeyView {
     ApiKeyView {
         id: key.id.0,
@@ -171,7 +179,7 @@ pub(super) async fn make(
         within(wanted.grant.permissions(), giver)?;
     }
     let key = api.custody.create_api_key(tenant, wanted, actor).await?;
-    Ok(CreatedView { id: key.id.0, secret: key.secret_text().to_string(), old_ends_at: None })
+    Ok(CreatedView::of(&key))
 }
 
 pub(super) fn within(wanted: Permissions, giver: Permissions) -> Result<(), ApiError> {

@@ -4,6 +4,8 @@
 //! A cookie is sent by a browser whatever page asks for it: what changes something needs `X-CSRF-Token` too, which only the
 //! dashboard's own page has read.
 //!
+//! A key of a platform administrator opens nothing of a tenant's, and is refused as a wrong key is (`admin` has what it opens).
+//!
 //! An API key is looked up by its id, and its secret's MAC under the hub's pepper is compared in constant time. A device's certificate was verified by the handshake; here its
 //! serial must be the registry's present one, or the one that a renewal offered, on every request, so that a replaced or
 //! revoked certificate ends at once.
@@ -26,6 +28,7 @@ use crate::domain::api_key::ApiKey;
 use crate::domain::certificate::{Held, Shown, Standing, standing};
 use crate::domain::ids::{ApiKeyId, DeviceId, SessionId, TenantId};
 use crate::domain::permission::Permissions;
+use crate::domain::platform::PlatformKey;
 use crate::domain::session::token::SessionToken;
 use crate::domain::tenant::Agreement;
 use crate::keys::LoggedIn;
@@ -234,6 +237,16 @@ impl Api {
         {
             let found = self.custody.recognise_token(token).await?;
             return by_login(found.ok_or_else(|| self.refused(address, "token", Proof::Token))?);
+        }
+        if PlatformKey::from_header(header).is_some() {
+            security::refused(Proof::ApiKey);
+            tracing::warn!(
+                event = "authentication_failed",
+                what = "api key",
+                "a key of the platform was shown where a tenant's opens"
+            );
+            limits::note_refused(self, address);
+            return Err(unauthorized());
         }
         let key = ApiKey::from_header(header)
             .map_err(|error| malformed(ApiError::because(Code::Unauthorized, error.to_string())))?;

@@ -1,18 +1,19 @@
-//! The end of a tenant, for the command line: what would go, the order itself, and how far it is.
+//! The end of a tenant, for whoever administers the platform: what would go, the order itself, and how far it is.
 //!
 //! In: a tenant and, for the order, its name once more. Out: counts by table, a state, in the end the signed receipt. What is
-//! outside the database hears of it here: the broker's lists, live sessions, streams. Deliberately absent: a route
-//! over the network; the removal of rows (`jobs`).
+//! outside the database hears of it here: the broker's lists, live sessions, streams. Deliberately absent: the removal of rows (`jobs`).
 
 use std::sync::Arc;
 
 use futures::stream::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 use uuid::Uuid;
 use wire_contract::{Code, Timestamp};
 
 use super::body::Fields;
+use super::openapi::{wire, words};
 use super::problem::ApiError;
 use super::state::Api;
 use crate::domain::erasure::Receipt;
@@ -27,7 +28,8 @@ const SESSIONS_AT_ONCE: usize = 8;
 /// The order.
 #[derive(Debug, Deserialize)]
 pub(super) struct Order {
-    confirm: String,
+    /// The tenant's name.
+    pub(super) confirm: String,
 }
 
 impl Fields for Order {
@@ -36,15 +38,17 @@ impl Fields for Order {
 }
 
 /// How far the end of a tenant is.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TenantDeletion)]
 pub(super) struct DeletionView {
     id: Uuid,
-    /// `active`, `suspended`, `deleting` or `erased`.
+    #[schema(value_type = words::DeletionState)]
     state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     /// When it was ordered.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = wire::Timestamp)]
     began_at: Option<Timestamp>,
     /// What it waits for, if nothing but that is left.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -53,12 +57,15 @@ pub(super) struct DeletionView {
     rows_left: u64,
     /// The same by table.
     rows: Vec<Rows>,
-    /// What stays of it.
+    /// What stays of it, signed by the hub.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Object)]
     receipt: Option<Value>,
 }
 
-#[derive(Debug, Serialize)]
+/// Rows of one table.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RowsOfTable)]
 struct Rows {
     table: String,
     rows: u64,
@@ -125,11 +132,17 @@ pub(super) async fn has_begun(api: &Api, tenant: TenantId) -> Result<bool, ApiEr
     Ok(api.db.tenant(tenant, |tx| Box::pin(erasure::standing(tx))).await?.is_some())
 }
 
-/// Ends a tenant. When this returns nothing of it can be read any more, and its rows are on the job's list.
-pub(super) async fn order(api: Arc<Api>, tenant: TenantId, order: Order, actor: &'static str) -> Result<(), ApiError> {
+/// Ends a tenant, and says how far that is. When this returns nothing of it can be read any more, and its rows are on the job's list.
+pub(super) async fn order(
+    api: &Arc<Api>,
+    tenant: TenantId,
+    order: Order,
+    actor: String,
+) -> Result<DeletionView, ApiError> {
+    let api = Arc::clone(api);
     // A task of its own: a terminal that goes away must not leave devices of a tenant without keys at the broker.
     let done = tokio::spawn(async move {
-        let ended = api.custody.delete_tenant(tenant, &order.confirm, actor).await?;
+        let ended = api.custody.delete_tenant(tenant, &order.confirm, &actor).await?;
         api.galleries.forget(tenant);
         api.broker.refresh().await.map_err(|error| ApiError::internal(&error))?;
         api.broker.refresh_consumers().await.map_err(|error| ApiError::internal(&error))?;
@@ -146,7 +159,7 @@ pub(super) async fn order(api: Arc<Api>, tenant: TenantId, order: Order, actor: 
             event = "tenant_deletion_began", client_id = %tenant, devices = devices.len(), consumers = consumers.len(),
             "every key of a tenant was destroyed; its rows go now"
         );
-        Ok(())
+        show(&api, tenant).await
     });
     done.await.map_err(|error| ApiError::internal(&error))?
 }
@@ -156,13 +169,11 @@ impl From<NotDeleted> for ApiError {
         match error {
             NotDeleted::NotSuspended => Self::because(
                 Code::Conflict,
-                "only a suspended tenant is deleted: `cloud-hub tenants suspend` it first, and see whether anybody misses it",
+                "only a suspended tenant is deleted: suspend it first, and see whether anybody misses it",
             ),
-            NotDeleted::OtherName => Self::field(
-                "/confirm",
-                Code::InvalidField,
-                "this is not the tenant's name; `cloud-hub tenants show` says it",
-            ),
+            NotDeleted::OtherName => {
+                Self::field("/confirm", Code::InvalidField, "this is not the tenant's name: look at it to see that")
+            }
             NotDeleted::Keys(error) => error.into(),
         }
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use wire_contract::Code;
 
+use super::admin::PlatformCaller;
 use super::auth::{Caller, Who};
 use super::listener::group;
 use super::problem::ApiError;
@@ -19,6 +20,7 @@ use super::watch;
 use crate::domain::intrusion::TIGHTENED_SHARE;
 use crate::domain::limit::{Class, Micros, Rate, Span, Standing};
 use crate::domain::permission::Permission;
+use crate::domain::tenant::Tier;
 use crate::limit::{Asked, Bucket};
 use crate::metrics::security;
 
@@ -86,6 +88,31 @@ pub(super) async fn take(
         Some((bucket, error)) => {
             security::limited(bucket.name());
             tracing::info!(event = "rate_limited", client_id = %caller.tenant, caller = caller.actor(), limit = bucket.name(), "a request was above a limit");
+            Err((error, told))
+        }
+    }
+}
+
+/// The same for a platform administrator: each key has as much room as the largest tenant.
+pub(super) async fn take_for_platform(
+    api: &Api,
+    caller: &PlatformCaller,
+    method: &Method,
+) -> Result<Told, (ApiError, Told)> {
+    let class = class(method, None);
+    let asked = vec![Asked { bucket: Bucket::Class(class), rate: class.rate(Tier::Enterprise) }];
+    let standings = api.limiter.take(caller.key.0, &asked).await;
+    let told = Told(asked.into_iter().zip(standings).collect());
+    match told.refusal() {
+        None => Ok(told),
+        Some((bucket, error)) => {
+            security::limited(bucket.name());
+            tracing::info!(
+                event = "rate_limited",
+                caller = caller.actor(),
+                limit = bucket.name(),
+                "a request was above a limit"
+            );
             Err((error, told))
         }
     }
@@ -171,7 +198,7 @@ mod tests {
     use super::*;
     use crate::domain::ids::{ApiKeyId, TenantId};
     use crate::domain::permission::Role;
-    use crate::domain::tenant::{Agreement, Tier};
+    use crate::domain::tenant::Agreement;
 
     fn caller(tier: Tier, requests_per_hour: Option<u32>) -> Caller {
         Caller {

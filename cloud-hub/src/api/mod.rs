@@ -5,6 +5,7 @@
 //! `store`, `keys` and `pki`. Deliberately absent: state between requests, and SQL.
 
 pub mod access;
+mod admin;
 mod agreements;
 mod anchors;
 mod answers;
@@ -30,6 +31,7 @@ mod imports;
 mod limits;
 mod lingering;
 pub mod listener;
+mod live_settings;
 mod login;
 mod me;
 mod observe;
@@ -46,6 +48,7 @@ mod sessions;
 mod sites;
 mod snapshots;
 mod state;
+mod tenant_life;
 mod tenants;
 mod token_keys;
 mod totp;
@@ -190,6 +193,7 @@ fn ordinary() -> Router<Arc<Api>> {
         .route(paths::DEVICE_LINK, get(claims::link))
         .route(paths::DEVICE_RENEWAL, post(renewals::renew))
         .route(paths::DEVICE_ENROLMENTS, post(answers::enrol))
+        .merge(admin::routes())
         .layer(DefaultBodyLimit::max(MAX_JSON_BYTES));
     let photographs = Router::new()
         .route("/v1/people/{id}/enrolments", post(enrolments::create))

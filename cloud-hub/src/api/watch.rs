@@ -19,12 +19,12 @@ use super::auth::{Caller, Who};
 use super::state::Api;
 use crate::chain::chain;
 use crate::domain::event::NewEvent;
-use crate::domain::ids::{ApiKeyId, EventId, TenantId};
+use crate::domain::ids::{ApiKeyId, EventId, PlatformKeyId, TenantId};
 use crate::domain::intrusion::{Signal, network};
 use crate::domain::tenant::Resource;
 use crate::metrics::security;
 use crate::store::audit::{self, Action};
-use crate::store::{StoreError, events, routes, tenants};
+use crate::store::{StoreError, events, platform_keys, routes, tenants};
 
 /// Who is watched.
 #[derive(Clone, Copy, Debug)]
@@ -87,6 +87,25 @@ pub(super) fn refused(api: &Arc<Api>, key: ApiKeyId) {
     }
 }
 
+/// The same for a key of the platform. There is no tenant to be told: it is in the log and in the metrics, if there is such a key.
+pub(super) fn platform_key_refused(api: &Arc<Api>, key: PlatformKeyId) {
+    let Some(count) = api.watch.refused(key.0) else { return };
+    let (db, signal) = (api.db.clone(), Signal::AuthenticationBurst);
+    let told = async move {
+        match platform_keys::exists(&db, key).await {
+            Ok(true) => {
+                security::intrusion(signal.as_str());
+                tracing::warn!(event = "intrusion_signal", signal = signal.as_str(), caller = "platform_key", id = %key, count, "a caller behaves as an intruder would");
+            }
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(event = "intrusion_not_told", cause = %chain(&error), "a burst is not told of")
+            }
+        }
+    };
+    tokio::spawn(told.in_current_span());
+}
+
 /// So many wrong secrets of a key: of its tenant, if there is such a key.
 async fn burst(api: &Api, key: ApiKeyId, count: u32) {
     match routes::tenant_of_api_key(&api.db, key).await {
@@ -96,7 +115,9 @@ async fn burst(api: &Api, key: ApiKeyId, count: u32) {
         }
         // No key of anybody: there is nobody to tell. The address is not listened to for a while in any case.
         Ok(None) => {}
-        Err(error) => tracing::warn!(event = "intrusion_not_told", cause = %chain(&error), "a burst is not told of"),
+        Err(error) => {
+            tracing::warn!(event = "intrusion_not_told", cause = %chain(&error), "a burst is not told of");
+        }
     }
 }
 

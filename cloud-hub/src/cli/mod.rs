@@ -4,6 +4,7 @@
 //! Commands about a hub talk to the running one over its control socket; only `serve`, `migrate`, `config`, `openapi` and
 //! `audit verify` work without it. Deliberately absent: any second way to change data.
 
+mod admins;
 mod anchors;
 mod audit;
 mod client;
@@ -31,6 +32,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::api::openapi;
 use crate::config::{self, Config, ConfigError};
 use crate::embedded::Layout;
+use admins::AdminsCommand;
 use anchors::AnchorsCommand;
 use audit::AuditCommand;
 pub use audit::{Copy, Verification};
@@ -103,6 +105,9 @@ enum Command {
     /// Tenants of the running hub
     #[command(subcommand)]
     Tenants(TenantsCommand),
+    /// Keys of platform administrators, who make and end tenants over the network
+    #[command(subcommand)]
+    Admins(AdminsCommand),
     /// API keys of a tenant
     #[command(subcommand)]
     ApiKeys(ApiKeysCommand),
@@ -248,6 +253,7 @@ fn question(command: &Command, socket: PathBuf, output: Output) -> Question {
     let ((method, path, sent, list, columns), then) = match command {
         Command::Config(ConfigCommand::OfRunning(command)) => show(command.asked()),
         Command::Tenants(command) => show(command.asked()),
+        Command::Admins(command) => show(command.asked()),
         Command::ApiKeys(command) => show(command.asked()),
         Command::Keys(command) => show(command.asked()),
         Command::Users(command) => {

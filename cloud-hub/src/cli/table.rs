@@ -42,6 +42,17 @@ pub(super) const API_KEYS: &[Column] = &[
     ("REVOKED", "/revoked_at"),
     ("REPLACED BY", "/replaced_by"),
 ];
+pub(super) const NEW_ADMIN: &[Column] =
+    &[("KEY", "/id"), ("SECRET (shown once)", "/secret"), ("ROLE", "/role"), ("EXPIRES", "/expires_at")];
+pub(super) const ADMINS: &[Column] = &[
+    ("KEY", "/id"),
+    ("NAME", "/name"),
+    ("ROLE", "/role"),
+    ("CREATED", "/created_at"),
+    ("LAST USED", "/last_used_at"),
+    ("EXPIRES", "/expires_at"),
+    ("REVOKED", "/revoked_at"),
+];
 pub(super) const NEW_USER: &[Column] =
     &[("USER", "/id"), ("INVITATION (shown once)", "/invitation"), ("UNTIL", "/invited_until")];
 pub(super) const USERS: &[Column] = &[

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::values::{HumanDuration, MaybeAddress, MaybePath, Secret};
 use super::{ConfigError, SCHEMA_VERSION};
 use crate::domain::intrusion::Thresholds;
+use crate::domain::settings::Live;
 use crate::outbound::network::Network;
 
 /// Heads of the audit: as often as is any use, and as seldom as was promised.
@@ -321,21 +322,6 @@ section! {
     }
 }
 
-impl IntrusionConfig {
-    /// What is one too many.
-    #[must_use]
-    pub fn thresholds(&self) -> Thresholds {
-        Thresholds {
-            refused: self.refused,
-            networks: self.networks,
-            travel_window: self.travel_window.0,
-            probes: self.probes,
-            people: self.people,
-            people_share: self.people_share,
-        }
-    }
-}
-
 /// The same shape with everything optional: what a file may say. Read for its errors, which have lines.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -393,6 +379,20 @@ impl Config {
         self.embedded.consumer_listen = MaybeAddress(consumer_listen.or(self.embedded.consumer_listen.0));
     }
 
+    /// What the file says of settings that may be changed while the hub runs.
+    #[must_use]
+    pub fn live(&self) -> Live {
+        let intrusion = Thresholds {
+            refused: self.intrusion.refused,
+            networks: self.intrusion.networks,
+            travel_window: self.intrusion.travel_window.0,
+            probes: self.intrusion.probes,
+            people: self.intrusion.people,
+            people_share: self.intrusion.people_share,
+        };
+        Live { refused_keys_per_minute: self.limits.refused_keys_per_minute, intrusion }
+    }
+
     /// Checks what no single value can show.
     pub fn check(&self) -> Result<(), ConfigError> {
         if self.schema_version != SCHEMA_VERSION {
@@ -406,7 +406,6 @@ impl Config {
             ("server.max_connections", self.server.max_connections),
             ("server.max_connections_per_address", self.server.max_connections_per_address),
             ("database.max_connections", usize::try_from(self.database.max_connections).unwrap_or(0)),
-            ("limits.refused_keys_per_minute", usize::try_from(self.limits.refused_keys_per_minute).unwrap_or(1)),
             ("models.sessions", self.models.sessions),
             ("models.intra_threads", self.models.intra_threads),
             ("enrolment.max_photos", self.enrolment.max_photos),
@@ -421,8 +420,9 @@ impl Config {
                 return unfit(setting, "must be at least 1");
             }
         }
-        if let Err((setting, problem)) = self.intrusion.thresholds().check() {
-            return unfit(setting, &problem);
+        if let Err((setting, problem)) = self.live().check() {
+            // The file has a duration where a number of seconds can be set.
+            return unfit(setting.strip_suffix("_s").unwrap_or(setting), &problem);
         }
         if self.galleries.snapshot_from == 0 {
             return unfit("galleries.snapshot_from", "must be at least 1");

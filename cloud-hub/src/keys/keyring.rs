@@ -19,7 +19,7 @@ use super::person_files::PersonFiles;
 use super::persons::{PersonDb, PersonKeys};
 use super::restored::SeenFile;
 use super::{KeysError, SigningKey, signing};
-use crate::domain::ids::{ClaimId, PersonId, SessionId, TenantId, UserId};
+use crate::domain::ids::{ClaimId, PersonId, PlatformKeyId, SessionId, TenantId, UserId};
 use crate::domain::rotation::Rotation;
 use crate::domain::tenant_key::{BELIEVED, Stage};
 use crate::domain::vault::{PersonKey, TenantKeys, VaultError, seal_tenant};
@@ -158,6 +158,18 @@ impl Keyring {
     #[must_use]
     pub fn is_api_key(&self, secret: &[u8; 32], mac: &[u8; 32]) -> bool {
         hmac::verify(&self.pepper, &peppered(b"api-key", b"", secret), mac).is_ok()
+    }
+
+    /// The MAC under which the secret of a platform key is stored.
+    #[must_use]
+    pub fn platform_key_mac(&self, key: PlatformKeyId, secret: &[u8; 32]) -> [u8; 32] {
+        tag(&self.pepper, &peppered(b"platform-key", key.0.as_bytes(), secret))
+    }
+
+    /// Whether `secret` is the one that `mac` was made of, in constant time.
+    #[must_use]
+    pub fn is_platform_key(&self, key: PlatformKeyId, secret: &[u8; 32], mac: &[u8; 32]) -> bool {
+        hmac::verify(&self.pepper, &peppered(b"platform-key", key.0.as_bytes(), secret), mac).is_ok()
     }
 
     /// The MAC under which a claim's secret is stored.

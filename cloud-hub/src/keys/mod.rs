@@ -6,7 +6,7 @@
 //! PK  per person           key store (redb) outside Postgres, under TK; deleting it erases the person
 //! HSK Ed25519              file 0600            signs time, snapshots and audit heads
 //! JWT Ed25519, some        Postgres, under MK   sign access tokens of users; shared by all hubs, rotated by `keys rotate-jwt`
-//! pepper                   file 0600            MACs of API keys, claim secrets, refresh tokens, cookies
+//! pepper                   file 0600            MACs of API keys, platform keys, claim secrets, refresh tokens, cookies
 //! epochs                   file                 what was seen of the database; raised when it was restored from a backup
 //! ```
 //!
@@ -34,6 +34,7 @@ mod opener;
 mod passwords;
 mod person_files;
 mod persons;
+mod platform_keys;
 mod recognised;
 mod renewal;
 mod restored;
@@ -62,6 +63,7 @@ pub use keyring::Keyring;
 pub use link::{Accepted, DeviceLinks};
 pub use logins::{Granted, LoggedIn, Refreshed};
 pub use opener::{Opener, stand_in_leaf};
+pub use platform_keys::WantedPlatformKey;
 pub use restored::{BEAT, Raised};
 pub use roles::{RoleDeleted, WantedRole};
 pub use rotation::{MasterStanding, Progress, TenantKeyView};

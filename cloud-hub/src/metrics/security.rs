@@ -25,6 +25,7 @@ const FAILED: Metric = Metric::counter(
             "code",
             "session_token",
             "certificate",
+            "platform_key",
         ],
     }],
 );
@@ -150,6 +151,8 @@ pub enum Proof {
     SessionToken,
     /// A device's certificate.
     Certificate,
+    /// A key of a platform administrator.
+    PlatformKey,
 }
 
 /// A proof was refused.
@@ -167,6 +170,7 @@ pub fn refused(proof: Proof) {
         Proof::Code => "code",
         Proof::SessionToken => "session_token",
         Proof::Certificate => "certificate",
+        Proof::PlatformKey => "platform_key",
     }]);
 }
 

@@ -43,22 +43,22 @@ pub enum GalleryError {
 /// How often galleries in memory are held against the database although nobody searches.
 const TEND_EVERY: Duration = Duration::from_secs(10);
 
-type Key = (TenantId, String);
+pub(super) type Key = (TenantId, String);
 
 /// The galleries that were searched lately.
 pub struct Galleries {
     custody: Custody,
     /// Bytes in memory, above which those go that were not searched for longest.
     max_bytes: usize,
-    held: Mutex<HashMap<Key, Held>>,
+    pub(super) held: Mutex<HashMap<Key, Held>>,
 }
 
 /// A gallery's place. One at a time brings it up to date; whoever comes meanwhile waits for that and not for a second one.
 #[derive(Clone, Default)]
-struct Held {
-    warm: Option<Arc<Warm>>,
+pub(super) struct Held {
+    pub(super) warm: Option<Arc<Warm>>,
     updating: Arc<tokio::sync::Mutex<()>>,
-    searched: Option<Instant>,
+    pub(super) searched: Option<Instant>,
 }
 
 impl Galleries {

@@ -9,6 +9,7 @@ pub mod faces;
 pub mod frames;
 pub mod galleries;
 mod pace;
+pub mod paths;
 pub mod standing;
 pub mod uses;
 mod warm;

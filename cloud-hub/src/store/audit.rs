@@ -18,7 +18,7 @@ use crate::domain::ids::TenantId;
 /// Who did what to which thing.
 #[derive(Clone, Debug)]
 pub struct Entry<'a> {
-    /// `api_key:<id>`, `device:<id>`, `operator` or `hub`.
+    /// `api_key:<id>`, `user:<id>`, `device:<id>`, `platform:<id>`, `operator` or `hub`.
     pub actor: &'a str,
     /// What was done.
     pub action: Action,

@@ -70,6 +70,19 @@ pub async fn tenants_with_rows(db: &Database) -> Result<Vec<TenantId>, StoreErro
     Ok(ids.fetch_all(db.pool()).await?.into_iter().map(TenantId).collect())
 }
 
+/// Some of the same: those after this one, or from the first on.
+pub async fn tenants_with_rows_after(
+    db: &Database,
+    after: Option<TenantId>,
+    at_most: u32,
+) -> Result<Vec<TenantId>, StoreError> {
+    let ids = sqlx::query_scalar(
+        "SELECT tenant_id FROM route WHERE kind = 'tenant' AND ($1::uuid IS NULL OR id > $1) ORDER BY id LIMIT $2",
+    );
+    let ids = ids.bind(after.map(|tenant| tenant.0)).bind(i64::from(at_most));
+    Ok(ids.fetch_all(db.pool()).await?.into_iter().map(TenantId).collect())
+}
+
 /// Every device that may speak to the broker: the source of its access lines.
 pub async fn devices(db: &Database) -> Result<Vec<(TenantId, DeviceId)>, StoreError> {
     let rows: Vec<(Uuid, Uuid)> =

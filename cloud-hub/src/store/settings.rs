@@ -37,10 +37,11 @@ pub async fn get(db: &Database, version: i32) -> Result<Option<Version>, StoreEr
     Ok(found.fetch_optional(db.pool()).await?)
 }
 
-/// The newest ones, newest first.
-pub async fn history(db: &Database, at_most: u32) -> Result<Vec<Version>, StoreError> {
-    let found = sqlx::query_as(sqlx::AssertSqlSafe(format!("{COLUMNS} ORDER BY version DESC LIMIT $1")));
-    Ok(found.bind(i64::from(at_most)).fetch_all(db.pool()).await?)
+/// The newest ones before this one, or of all, newest first.
+pub async fn history(db: &Database, before: Option<i32>, at_most: u32) -> Result<Vec<Version>, StoreError> {
+    let found = format!("{COLUMNS} WHERE ($1::integer IS NULL OR version < $1) ORDER BY version DESC LIMIT $2");
+    let found = sqlx::query_as(sqlx::AssertSqlSafe(found)).bind(before).bind(i64::from(at_most));
+    Ok(found.fetch_all(db.pool()).await?)
 }
 
 /// Adds a version; whether it was the next one. If not, somebody else was first.

@@ -147,7 +147,7 @@ async fn start(config: &Config, clock: &Clock) -> Result<Running> {
     let (mut front_tasks, mut back_tasks) = (Tasks::default(), Tasks::default());
     let (connected, _) = watch::channel(false);
     let (audit_trouble, _) = watch::channel(Trouble::default());
-    let in_force = Arc::new(InForce::new(settings::of_file(config)));
+    let in_force = Arc::new(InForce::new(config.live()));
     // Before anybody is served.
     settings::take_newest(&base.db, &in_force).await?;
     let limiter = Arc::new(Limiter::new(parts::shared_limits(config)?));

@@ -6,18 +6,11 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::chain::chain;
-use crate::config::Config;
-use crate::domain::settings::Live;
 use crate::limit::InForce;
 use crate::store::{Database, StoreError, settings};
 
 /// How often a hub looks for a newer version.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-
-/// What the file says of settings that may be changed while the hub runs.
-pub(super) fn of_file(config: &Config) -> Live {
-    Live { refused_keys_per_minute: config.limits.refused_keys_per_minute, intrusion: config.intrusion.thresholds() }
-}
 
 /// Takes the newest version, if there is one that is not held yet.
 pub(super) async fn take_newest(db: &Database, in_force: &InForce) -> Result<(), StoreError> {

@@ -14,6 +14,7 @@ mod duplicates;
 mod idempotency;
 mod logins;
 mod people;
+mod platform_keys;
 mod recognition;
 mod reports;
 mod restored;

@@ -51,7 +51,7 @@ async fn a_tenant_ends_by_its_name_and_the_audit_stays_well() {
     // What would go is told and nothing goes.
     let shown = hub.cli(&["tenants", "delete", id, "--dry-run"]);
     assert_eq!((rows(&shown, "person"), rows(&shown, "site"), &shown["state"]), (1, 1, &json!("active")));
-    assert!(refused(dir.path(), &["tenants", "delete", id, "--confirm", "Acme"]).contains("tenants suspend"));
+    assert!(refused(dir.path(), &["tenants", "delete", id, "--confirm", "Acme"]).contains("suspend it first"));
     hub.cli(&["tenants", "suspend", id]);
     assert!(refused(dir.path(), &["tenants", "delete", id, "--confirm", "acme"]).contains("not the tenant's name"));
     assert!(refused(dir.path(), &["tenants", "delete", id]).contains("--confirm"));

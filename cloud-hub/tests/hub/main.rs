@@ -23,6 +23,7 @@ mod login;
 mod metrics;
 mod own_roles;
 mod people;
+mod platform;
 mod process;
 mod recognition;
 mod reference;

@@ -52,9 +52,11 @@ async fn every_role_may_do_what_it_is_there_for_and_nothing_else() {
     for (method, pattern, audience) in ROUTES {
         let expected = match audience {
             Audience::Open => continue,
-            Audience::Key(_) | Audience::Session(_) | Audience::User | Audience::UserSettingUp => {
-                status(&hub, None, method, pattern).await
-            }
+            Audience::Key(_)
+            | Audience::Session(_)
+            | Audience::User
+            | Audience::UserSettingUp
+            | Audience::Platform(_) => status(&hub, None, method, pattern).await,
             Audience::Device => status(&hub, Some(&owner.authorization), method, pattern).await,
         };
         assert_eq!(expected, StatusCode::UNAUTHORIZED, "{method} {pattern}");

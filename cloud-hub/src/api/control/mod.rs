@@ -1,8 +1,9 @@
 //! The control socket: what only the operator of the machine may do, over HTTP on a Unix socket of mode 0600.
 //!
 //! In: requests of the command line. Out: JSON. Whoever may open the socket is the operator; there is no other check,
-//! and no route here is reachable over the network.
+//! and no route here is reachable over the network. What administrators may do over the network too (`api::admin`) is the same code.
 
+mod admins;
 mod keys;
 mod orders;
 mod people;
@@ -28,16 +29,15 @@ use serde_json::{Value, json};
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-use wire_contract::Code;
 
 use crate::api::anchors::{self, AnchorQuery};
 use crate::api::audit::{self as audit_pages, AuditQuery};
 use crate::api::body::{Fields, Json};
 use crate::api::problem::ApiError;
 use crate::api::state::Api;
-use crate::api::{api_keys, consumers, deletion, devices, galleries, observe};
-use crate::domain::ids::{AnchorId, ApiKeyId, ConsumerId, GalleryId, PersonId, TenantId};
-use crate::store::tenants as store_tenants;
+use crate::api::tenant_life::existing;
+use crate::api::{api_keys, consumers, devices, galleries, observe};
+use crate::domain::ids::{AnchorId, ApiKeyId, ConsumerId, GalleryId, PersonId};
 
 /// As audit entries name the command line's user.
 const OPERATOR: &str = "operator";
@@ -61,6 +61,7 @@ pub async fn serve(listener: UnixListener, api: Arc<Api>, stop: CancellationToke
     let clock = api.clock.clone();
     let routes = Router::new()
         .merge(tenants::routes())
+        .merge(admins::routes())
         .merge(users::routes())
         .merge(orders::routes())
         .merge(people::routes())
@@ -241,17 +242,4 @@ async fn export_audit(
 
 async fn doctor(State(api): State<Arc<Api>>) -> Answer {
     ok(json!({ "components": api.components().await }))
-}
-
-/// The tenant, if there is one: an unknown id must not look like a tenant without devices.
-async fn existing(api: &Api, tenant: Uuid) -> Result<TenantId, ApiError> {
-    let tenant = TenantId(tenant);
-    if deletion::has_begun(api, tenant).await? {
-        return Err(ApiError::because(
-            Code::Conflict,
-            "this tenant is being deleted, or was: `cloud-hub tenants show` says how far it is",
-        ));
-    }
-    api.db.tenant(tenant, |tx| Box::pin(store_tenants::get(tx))).await?;
-    Ok(tenant)
 }

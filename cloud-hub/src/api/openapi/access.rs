@@ -10,6 +10,7 @@ const DEVICE: &str = "Device";
 const BEARER: &str = "Bearer";
 const COOKIE: &str = "Cookie";
 const SESSION: &str = "SessionToken";
+const PLATFORM_KEY: &str = "PlatformKey";
 
 /// How callers show who they are.
 pub(super) fn schemes() -> Value {
@@ -38,6 +39,12 @@ pub(super) fn schemes() -> Value {
             "name": "X-Session-Token",
             "description": "The `token` of a session, as it was shown once when the session was opened. It opens that session and nothing else, and ends with it. Not together with `Authorization`.",
         },
+        PLATFORM_KEY: {
+            "type": "apiKey",
+            "in": "header",
+            "name": "Authorization",
+            "description": "`PlatformKey <id>:<secret>`, as `cloud-hub admins create` showed it once. It opens what is below `/v1/admin` and nothing of any tenant.",
+        },
         DEVICE: {
             "type": "mutualTLS",
             "description": "The client certificate that a device got at its claim (`POST /v1/claims`), or at its last renewal.",
@@ -62,6 +69,11 @@ fn one(operation: &mut Map<String, Value>, audience: Audience) {
         Audience::Device => (json!([{ DEVICE: [] }]), String::from("For devices, with their certificate.")),
         Audience::User | Audience::UserSettingUp => {
             (json!([{ BEARER: [] }, { COOKIE: [] }]), String::from("For users who have logged in, about themselves."))
+        }
+        Audience::Platform(permission) => {
+            operation.insert(String::from("x-lintel-permission"), json!(permission.as_str()));
+            let sentence = format!("For platform administrators. Needs the permission `{permission}`.");
+            (json!([{ PLATFORM_KEY: [] }]), sentence)
         }
         Audience::Session(permission) => {
             operation.insert(String::from("x-lintel-permission"), json!(permission.as_str()));

@@ -25,9 +25,9 @@ use utoipa::OpenApi as _;
 
 use super::fixed::Fixed;
 use super::{
-    anchors, answers, api_keys, audit, claims, commands, consumers, devices, enrolments, events, health, hub_time,
-    imports, login, me, people, reader, recognition, renewals, roles, sessions, sites, snapshots, tenants, totp, twins,
-    users, webhooks,
+    admin, anchors, answers, api_keys, audit, claims, commands, consumers, devices, enrolments, events, health,
+    hub_time, imports, login, me, people, reader, recognition, renewals, roles, sessions, sites, snapshots, tenants,
+    totp, twins, users, webhooks,
 };
 
 const ABOUT: &str = include_str!("about.md");
@@ -55,6 +55,7 @@ const ABOUT: &str = include_str!("about.md");
         (name = "events", description = "What happened, by page or as it happens."),
         (name = "consumers", description = "Programs that read the feed at the broker."),
         (name = "webhooks", description = "Where events are sent to, signed."),
+        (name = "platform", description = "Tenants and the hub itself, for platform administrators: what is of no tenant, and nothing that a tenant has."),
         (name = "for devices", description = "What a device asks of the hub. Not for integrators; device and hub check more than this document says (docs/protocol.md)."),
         (name = "health", description = "For probes. Each path works with a slash at its end too."),
         (name = "reference", description = "This document, and a page that shows it."),
@@ -81,6 +82,9 @@ const ABOUT: &str = include_str!("about.md");
         events::list, events::stream,
         consumers::create, consumers::list, consumers::rotate, consumers::delete,
         webhooks::create, webhooks::list, webhooks::delete,
+        admin::tenants::create, admin::tenants::list, admin::tenants::get, admin::tenants::change, admin::tenants::suspend,
+        admin::tenants::resume, admin::tenants::delete, admin::search_paths::list,
+        admin::settings::get, admin::settings::put, admin::settings::history,
         claims::claim, claims::link, hub_time::tell, renewals::renew, answers::enrol, answers::put_logs,
         snapshots::manifest, snapshots::content,
         health::ready, health::live, health::detailed,

@@ -29,6 +29,13 @@ const MAY_NOT: Shared = shared(
     "403",
     "`forbidden`: the key or the user does not have the permission, which `detail` names; or a cookie came without its `X-CSRF-Token`. `tenant_suspended`: the tenant's keys and users are refused for now. `totp_setup_required`: the user must set up a second factor first. `feature_off`: the tenant does not have what this is a part of.",
 );
+const NO_PLATFORM_KEY: Shared = shared(
+    "NoPlatformKey",
+    "401",
+    "`unauthorized`: no key of the platform, or one that is unknown, wrong, revoked or expired; a tenant's is none.",
+);
+const NOT_AS_AUDITOR: Shared =
+    shared("NotAllowedOnPlatform", "403", "`forbidden`: the key does not have the permission, which `detail` names.");
 const NO_DEVICE: Shared = shared("NoDevice", "401", "`unauthorized`: no certificate of a device was shown.");
 const NOT_THIS_DEVICE: Shared = shared(
     "NotThisDevice",
@@ -63,10 +70,12 @@ const AWAY: Shared = shared(
 const TOO_SLOW: Shared =
     shared("Timeout", "504", "`timeout`: the hub took too long; whether it was done is to be looked up.");
 
-const ALL: [&Shared; 13] = [
+const ALL: [&Shared; 15] = [
     &UNREADABLE,
     &NO_KEY,
     &MAY_NOT,
+    &NO_PLATFORM_KEY,
+    &NOT_AS_AUDITOR,
     &NO_DEVICE,
     &NOT_THIS_DEVICE,
     &NOT_THERE,
@@ -132,6 +141,9 @@ fn of(path: &str, operation: &Map<String, Value>) -> Vec<&'static Shared> {
     if audience("Bearer") {
         shared.extend([&NO_KEY, &MAY_NOT, &TOO_OFTEN, &AWAY]);
     }
+    if audience("PlatformKey") {
+        shared.extend([&NO_PLATFORM_KEY, &NOT_AS_AUDITOR, &TOO_OFTEN, &AWAY]);
+    }
     if audience("Device") {
         shared.extend([&NO_DEVICE, &NOT_THIS_DEVICE, &AWAY]);
     }
@@ -163,7 +175,8 @@ fn form(status: &str, answer: &mut Value) {
     let header = |text: &str, kind: &str| json!({ "description": text, "required": true, "schema": { "type": kind } });
     match status {
         "401" if codes == [Code::Unauthorized] => {
-            answer["headers"]["WWW-Authenticate"] = header("`ApiKey, Bearer`", "string");
+            answer["headers"]["WWW-Authenticate"] =
+                header("`ApiKey, Bearer`; below `/v1/admin` `PlatformKey`", "string");
         }
         "429" => answer["headers"]["Retry-After"] = header("Seconds.", "integer"),
         "503" if codes.contains(&Code::Unavailable) => {

@@ -11,7 +11,8 @@ use super::{document, text, wire};
 use crate::api::access::ROUTES;
 use crate::api::body::Fields;
 use crate::api::{
-    api_keys, commands, consumers, devices, login, me, page, people, recognition, sites, twins, users, webhooks,
+    agreements, api_keys, commands, consumers, devices, live_settings, login, me, page, people, recognition, sites,
+    tenant_life, twins, users, webhooks,
 };
 
 /// Each operation with its method and path.
@@ -161,10 +162,12 @@ fn same_fields<T: Fields + PartialSchema + ToSchema>() {
 
 #[test]
 fn the_fields_of_requests_are_those_that_are_checked() {
+    same_fields::<agreements::Changes>();
     same_fields::<api_keys::NewApiKey>();
     same_fields::<api_keys::Rotation>();
     same_fields::<consumers::NewConsumer>();
     same_fields::<devices::NewDevice>();
+    same_fields::<live_settings::Wanted>();
     same_fields::<people::NewPerson>();
     same_fields::<people::PersonChanges>();
     same_fields::<sites::NewDoor>();
@@ -174,6 +177,7 @@ fn the_fields_of_requests_are_those_that_are_checked() {
     same_fields::<login::LogIn>();
     same_fields::<login::Refresh>();
     same_fields::<me::Passwords>();
+    same_fields::<tenant_life::NewTenant>();
     same_fields::<users::Changes>();
     same_fields::<users::NewUser>();
     same_fields::<webhooks::NewWebhook>();
@@ -203,7 +207,7 @@ fn bounds_that_are_written_twice_are_the_same() {
     assert_eq!(schemas["Rotation"]["properties"]["overlap_s"]["maximum"], overlap);
     assert_eq!(schemas["NewDevice"]["properties"]["doors"]["maxItems"], devices::MAX_DOORS);
     assert_eq!(schemas["NewPerson"]["properties"]["site_ids"]["maxItems"], people::MAX_SITES);
-    for path in ["/v1/people", "/v1/events"] {
+    for path in ["/v1/people", "/v1/events", "/v1/admin/tenants"] {
         let parameters = document["paths"][path]["get"]["parameters"].as_array().unwrap();
         let limit = &parameters.iter().find(|parameter| parameter["name"] == "limit").unwrap()["schema"];
         assert_eq!(

@@ -5,6 +5,7 @@ use utoipa::openapi::schema::{KnownFormat, SchemaFormat, Type};
 use wire_contract::EventClass;
 
 use super::named::named_schemas;
+use crate::api::live_settings::MAX_COMMENT;
 use crate::api::people::MAX_EMAIL;
 use crate::api::roles::MAX_DESCRIPTION;
 use crate::api::sites::{MAX_NAME, MAX_TIME_ZONE};
@@ -44,6 +45,9 @@ named_schemas! {
         .examples(["night-shift"]);
     /// What a role is for.
     RoleDescription => text(MAX_DESCRIPTION)
+        .pattern(Some(r"^([^\s\u0000-\u001f\u007f-\u009f]([^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f])?)?$"));
+    /// Why something was changed; may be empty.
+    Comment => text(MAX_COMMENT)
         .pattern(Some(r"^([^\s\u0000-\u001f\u007f-\u009f]([^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f])?)?$"));
     /// A code of an authenticator app, or a recovery code; blanks and hyphens make no difference.
     OneTimeCode => text(40).min_length(Some(6)).examples(["081804"]);

@@ -16,8 +16,16 @@ use crate::domain::user;
 named_schemas! {
     /// What was agreed upon; it decides over the quotas.
     Tier => one_of(tenant::Tier::ALL.iter().map(|tier| tier.as_str()));
+    /// As the tier has it.
+    OfTier => one_of(["tier"]);
     /// The keys of a suspended tenant are refused; its doors go on.
     TenantState => one_of(["active", "suspended"]);
+    /// How far the end of a tenant is. `erased`: nothing is left of it but the receipt.
+    DeletionState => one_of(["active", "suspended", "deleting", "erased"]);
+    /// What serves a gallery: `memory`, an index in the hub's memory.
+    SearchPath => one_of(crate::recognition::paths::Path::ALL.iter().map(|path| path.as_str()));
+    /// Where a setting's value is from: a version, or the hub's own file.
+    SettingSource => one_of(["version", "file"]);
     /// Whether a user may log in.
     UserState => one_of(user::State::ALL.iter().map(|state| state.as_str()));
     /// `resource:verb`.

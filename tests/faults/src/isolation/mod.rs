@@ -88,9 +88,17 @@ impl Neighbours {
 
     /// Every operation that takes an API key, as the hub's own document has it.
     pub async fn operations(&self) -> Result<Vec<Operation>> {
+        Operation::all(&self.document().await?)
+    }
+
+    /// Every operation of platform administrators.
+    pub async fn operations_of_platform(&self) -> Result<Vec<Operation>> {
+        Operation::of_platform(&self.document().await?)
+    }
+
+    async fn document(&self) -> Result<Value> {
         let url = format!("{}/v1/openapi.json", self.site.hub()?.ready().https);
-        let document: Value = self.client.get(url).send().await?.json().await?;
-        Operation::all(&document)
+        Ok(self.client.get(url).send().await?.json().await?)
     }
 
     /// Asks with a key.

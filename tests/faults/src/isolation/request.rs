@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::Holdings;
 use super::holdings::canary;
 
-/// An operation that takes an API key.
+/// An operation that takes a key.
 #[derive(Clone, Debug)]
 pub struct Operation {
     /// As the document names it.
@@ -45,12 +45,22 @@ pub enum Body {
 }
 
 impl Operation {
+    /// Those of tenants.
     pub(super) fn all(document: &Value) -> Result<Vec<Self>> {
+        Self::of_scheme(document, "ApiKey")
+    }
+
+    /// Those of platform administrators.
+    pub(super) fn of_platform(document: &Value) -> Result<Vec<Self>> {
+        Self::of_scheme(document, "PlatformKey")
+    }
+
+    fn of_scheme(document: &Value, scheme: &str) -> Result<Vec<Self>> {
         let mut all = Vec::new();
         for (path, item) in document["paths"].as_object().context("no paths in the document")? {
             for (method, operation) in item.as_object().context("no operations of a path")? {
                 let security = operation["security"].as_array().context("no security of an operation")?;
-                if !security.iter().any(|one| one.get("ApiKey").is_some()) {
+                if !security.iter().any(|one| one.get(scheme).is_some()) {
                     continue;
                 }
                 let id = operation["operationId"].as_str().context("no id of an operation")?.to_owned();
@@ -168,6 +178,22 @@ impl Holdings {
         };
         Ok(Request { path: filled(&operation.path, ids)?, body, names_a_thing: in_body })
     }
+}
+
+/// How a platform administrator would use this operation: of a tenant of that id and name, which is theirs to end.
+pub fn of_platform(operation: &Operation, tenant: &str, name: &str, number: u64) -> Result<Request> {
+    let (ids, query, body): (&[&str], String, Body) = match operation.id.as_str() {
+        "admin_list_tenants" | "admin_list_search_paths" | "admin_get_settings" | "admin_list_settings_versions" => {
+            (&[], String::new(), Body::None)
+        }
+        "admin_create_tenant" => (&[], String::new(), Body::Json(json!({ "name": format!("fresh {number}") }))),
+        "admin_put_settings" => (&[], String::new(), Body::Json(json!({ "changes": {}, "dry_run": true }))),
+        "admin_get_tenant" | "admin_suspend_tenant" | "admin_resume_tenant" => (&[tenant], String::new(), Body::None),
+        "admin_change_tenant" => (&[tenant], String::new(), Body::Json(json!({ "tier": "enterprise" }))),
+        "admin_delete_tenant" => (&[tenant], format!("?confirm={name}"), Body::None),
+        new => bail!("how is {new} used? tests/faults/src/isolation/request.rs does not say"),
+    };
+    Ok(Request { path: filled(&operation.path, ids)? + &query, body, names_a_thing: false })
 }
 
 /// The path with ids in the places of its parameters, one after the other.

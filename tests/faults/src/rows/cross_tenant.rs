@@ -1,11 +1,14 @@
 //! S1: every operation of the OpenAPI document, by every role of one tenant, about live things of another one. Nothing of the other is
-//! in an answer, a header or the log; and the other's own key is answered to each of the same requests.
+//! in an answer, a header or the log; and the other's own key is answered to each of the same requests. What is for platform
+//! administrators is for none of a tenant's keys, and a key of the platform opens nothing of a tenant's.
 
 use anyhow::{Context as _, Result};
 use futures::StreamExt as _;
 use reqwest::StatusCode;
 use serde_json::json;
 
+use crate::isolation::holdings::canary;
+use crate::isolation::request::of_platform;
 use crate::isolation::{Answer, Holdings, Neighbours, Operation, Request};
 use crate::lab::Lab;
 use crate::outcome::{Control, Tally, Verdict};
@@ -32,6 +35,7 @@ fn intrusions(lab: &mut Lab) -> Result<Verdict> {
     let tally = lab.phase("intrusions", 1, |_, tally| {
         let neighbours = Neighbours::open()?;
         neighbours.block_on(campaign(&neighbours, count, tally))?;
+        neighbours.block_on(platform(&neighbours, tally))?;
         let log = std::fs::read_to_string(neighbours.site().file("hub.log")).context("the hub's log")?;
         tally.figure("log_bytes", log.len());
         tally.require(!log.is_empty(), || String::from("the hub's log is empty: it is looked for in the wrong place"));
@@ -41,7 +45,8 @@ fn intrusions(lab: &mut Lab) -> Result<Verdict> {
         Ok(())
     })?;
     let control = Control::of("seen_by_owner", tally.count_of("seen_by_owner"))
-        .and("succeeded_for_owner", tally.count_of("succeeded_for_owner"));
+        .and("succeeded_for_owner", tally.count_of("succeeded_for_owner"))
+        .and("succeeded_for_platform", tally.count_of("succeeded_for_platform"));
     Ok(Verdict { tally, control })
 }
 
@@ -104,6 +109,60 @@ fn judge(operation: &Operation, role: &str, request: &Request, answer: &Answer, 
             format!("not as if there were none: {}", told())
         });
     }
+}
+
+/// Operations of the platform by keys of tenants, and the other way round; then, as the control, each by whom it is for.
+async fn platform(neighbours: &Neighbours, tally: &mut Tally) -> Result<()> {
+    let (hub, other) = (neighbours.site().hub()?, neighbours.holdings());
+    // Each refusal counts against the address, and there are more here than one may have.
+    hub.command(&["config", "set", "limits.refused_keys_per_minute=1000000"])?;
+    let made = hub.command(&["admins", "create", "S1", "--role", "administrator"])?;
+    let text = |name: &str| made[name].as_str().with_context(|| format!("{name} in {made}"));
+    let admin = format!("PlatformKey {}:{}", text("id")?, text("secret")?);
+    let unknown =
+        |answer: &Answer| answer.status == StatusCode::UNAUTHORIZED && answer.text.contains("\"unauthorized\"");
+    let mut keys = intruders(neighbours).await?;
+    // Not even whose tenant it is about.
+    keys.push(neighbours.other().authorization.clone());
+    let operations = neighbours.operations_of_platform().await?;
+    tally.figure("operations_of_platform", operations.len());
+    for operation in &operations {
+        let request = of_platform(operation, &neighbours.other().id, &canary("tenant"), 0)?;
+        for key in &keys {
+            tally.injected += 1;
+            let answer = neighbours.ask(key, operation, &request).await?;
+            tally.require(unknown(&answer), || {
+                format!("{} by a tenant's key: {} {}", operation.id, answer.status, answer.text)
+            });
+        }
+    }
+    for (number, operation) in neighbours.operations().await?.iter().enumerate() {
+        tally.injected += 1;
+        let answer = neighbours.ask(&admin, operation, &other.request(operation, number as u64)?).await?;
+        tally.require(unknown(&answer), || {
+            format!("{} by a platform key: {} {}", operation.id, answer.status, answer.text)
+        });
+    }
+    let ended = hub.create_tenant("ended")?;
+    hub.command(&["tenants", "suspend", &ended.id])?;
+    // Its end comes last, and it must be suspended then.
+    let mut order: Vec<&Operation> = operations.iter().collect();
+    order.sort_by_key(|operation| {
+        ["admin_resume_tenant", "admin_suspend_tenant", "admin_delete_tenant"]
+            .iter()
+            .position(|last| *last == operation.id)
+    });
+    for operation in order {
+        let answer = neighbours.ask(&admin, operation, &of_platform(operation, &ended.id, "ended", 1)?).await?;
+        tally.require(answer.status.is_success(), || format!("{}: {} {}", operation.id, answer.status, answer.text));
+        tally.add("succeeded_for_platform", u64::from(answer.status.is_success()));
+        // The name is the platform's to know; nothing else of a tenant is.
+        let text = answer.text.replace(&canary("tenant"), "");
+        tally.require(!other.canaries().any(|canary| text.contains(canary)), || {
+            format!("{} shows what a tenant has", operation.id)
+        });
+    }
+    Ok(())
 }
 
 /// A key of each role of the tenant that asks.
