@@ -99,7 +99,7 @@ pub(super) fn platform_key_refused(api: &Arc<Api>, key: PlatformKeyId) {
             }
             Ok(false) => {}
             Err(error) => {
-                tracing::warn!(event = "intrusion_not_told", cause = %chain(&error), "a burst is not told of")
+                tracing::warn!(event = "intrusion_not_told", cause = %chain(&error), "a burst is not told of");
             }
         }
     };
