@@ -1,10 +1,10 @@
 //! Whose a face is: the person's that is named, one of all the tenant's, or the nearest ones.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use face_core::gallery::Gallery as _;
 use face_core::identify::identify_with_anchors;
 use face_core::{Embedding, OpenSetPolicy, Ranked};
 use serde::Deserialize;
@@ -25,7 +25,8 @@ use crate::api::problem::ApiError;
 use crate::api::state::Api;
 use crate::domain::ids::PersonId;
 use crate::domain::recognition::{Identified, StillLife, Verified, identified, verify as judge};
-use crate::recognition::Warm;
+use crate::recognition::Served;
+use crate::recognition::paths::Found;
 use crate::store::audit::Action;
 
 /// People that one answer names at most.
@@ -131,7 +132,7 @@ pub(in crate::api) async fn verify(
     let (probe, _) = probed(&api, probe, input.place(), IMAGE, with_life).await?;
     let gallery = gallery(&api, &caller, &rules, &probe).await?;
     let life = probe.life;
-    let verified = verified_in(&api, gallery, &rules, person, probe.embedding).await?;
+    let verified = verified_in(&api, &gallery, &rules, person, probe.embedding).await?;
     let verified = verified.unless(life.and_then(StillLife::refusal));
     let why_not = verified.why_not;
     decided("verify", why_not.map(|why| why.code), verified.score);
@@ -176,7 +177,7 @@ pub(in crate::api) async fn identify(
     let (probe, _) = probed(&api, probe, input.place(), IMAGE, with_life).await?;
     let gallery = gallery(&api, &caller, &rules, &probe).await?;
     let (compared, life) = (gallery.templates(), probe.life);
-    let (found, candidates) = identified_in(&api, gallery, &rules, probe.embedding, wanted).await?;
+    let (found, candidates) = identified_in(&api, &gallery, &rules, probe.embedding, wanted).await?;
     let found = found.unless(life.and_then(StillLife::refusal));
     let decision = match found.why_not {
         None => "known",
@@ -203,32 +204,26 @@ pub(in crate::api) async fn identify(
 /// Whether a face is a person's, by the tenant's thresholds.
 pub(in crate::api) async fn verified_in(
     api: &Api,
-    gallery: Arc<Warm>,
+    gallery: &Served,
     rules: &Rules,
     person: PersonId,
     probe: Embedding,
 ) -> Result<Verified, ApiError> {
-    let person = face_core::gallery::PersonId(person.0);
-    let own = api.comparisons.run(move || gallery.own(person, &probe)).await?;
+    let own = gallery.own(&api.comparisons, face_core::gallery::PersonId(person.0), probe).await?;
     Ok(judge(own.best, own.anchor, rules.threshold(own.templates)))
 }
 
 /// Whose face it is, by the tenant's thresholds, and the `wanted` nearest people.
 pub(in crate::api) async fn identified_in(
     api: &Api,
-    gallery: Arc<Warm>,
+    gallery: &Served,
     rules: &Rules,
     probe: Embedding,
     wanted: usize,
 ) -> Result<(Identified, Vec<Ranked>), ApiError> {
     let policy = OpenSetPolicy { margin: MARGIN, threshold: rules.threshold(gallery.templates()) };
-    let ranked = api.comparisons.candidates(Arc::clone(&gallery), probe.clone()).await?;
-    let anchors = gallery.index().anchors(&probe, &ranked);
+    let Found { ranked, anchors, nearest } = gallery.found(&api.comparisons, probe, wanted).await?;
     let found = identify_with_anchors(&ranked, &anchors, &policy);
-    let nearest = match wanted {
-        0 => Vec::new(),
-        _ => api.comparisons.run(move || gallery.nearest_people(&probe, wanted, |_| true)).await?,
-    };
     Ok((identified(found, &policy), nearest))
 }
 
@@ -272,11 +267,11 @@ pub(in crate::api) async fn search(
     };
     let gallery = gallery(&api, &caller, &rules, &probe).await?;
     let compared = gallery.templates();
-    let wanted = move |person: face_core::PersonId| {
-        of_site.as_ref().is_none_or(|site| site.contains(&person.0))
-            && people.as_ref().is_none_or(|people| people.contains(&person.0))
+    let only = match (of_site, people) {
+        (Some(site), Some(people)) => Some(people.into_iter().filter(|person| site.contains(person)).collect()),
+        (of_site, people) => of_site.or_else(|| people.map(HashSet::from_iter)),
     };
-    let searched = api.comparisons.run(move || gallery.nearest_people(&probe.embedding, limit, wanted)).await?;
+    let searched = gallery.nearest_people(&api.comparisons, probe.embedding, limit, only).await?;
     let near = searched.iter().filter(|row| min_score.is_none_or(|least| row.similarity.value() >= least));
     let candidates: Vec<CandidateView> = near.map(Into::into).collect();
     note(&api, &caller, Action::RecognitionSearch, None, json!({ "candidates": candidates.len() })).await?;

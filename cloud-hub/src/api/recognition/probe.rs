@@ -1,7 +1,5 @@
 //! What is compared: the template behind a photograph, or the one in its place; and with what.
 
-use std::sync::Arc;
-
 use axum::body::Bytes;
 use face_core::{Embedding, Space};
 use wire_contract::Code;
@@ -17,16 +15,23 @@ use crate::api::problem::ApiError;
 use crate::api::state::Api;
 use crate::domain::recognition::StillLife;
 use crate::metrics::recognition::{self as measured, Pool};
-use crate::recognition::Warm;
+use crate::recognition::Served;
 use crate::recognition::comparisons::NotCompared;
 use crate::recognition::enroller::Place;
 use crate::recognition::faces;
 use crate::recognition::galleries::GalleryError;
 
+/// Vectors are looked at once a minute, and made anew at a few hundred a second.
+const VECTORS_AGAIN_SECONDS: u32 = 30;
+
 impl From<GalleryError> for ApiError {
     fn from(error: GalleryError) -> Self {
         match error {
             GalleryError::Keys(error) => error.into(),
+            GalleryError::NotCompared(why) => why.into(),
+            GalleryError::VectorsMissing => {
+                Self::because(Code::Unavailable, error.to_string()).retry_after(VECTORS_AGAIN_SECONDS)
+            }
             error => Self::internal(&error),
         }
     }
@@ -76,12 +81,7 @@ pub(super) struct Probed {
 }
 
 /// The gallery as it is when the search begins: models take their time, in which somebody may be deleted.
-pub(super) async fn gallery(
-    api: &Api,
-    caller: &Caller,
-    rules: &Rules,
-    probe: &Probed,
-) -> Result<Arc<Warm>, GalleryError> {
+pub(super) async fn gallery(api: &Api, caller: &Caller, rules: &Rules, probe: &Probed) -> Result<Served, GalleryError> {
     if probe.from_photograph {
         api.galleries.of(caller.tenant, &rules.space).await
     } else {
