@@ -125,7 +125,7 @@ section! {
         url: Secret,
         /// A file with the URL above.
         url_file: MaybePath,
-        /// As `lintel_owner`, for migrations.
+        /// As `lintel_owner`, for migrations and the indexes of large galleries.
         owner_url: Secret,
         /// A file with the URL above.
         owner_url_file: MaybePath,

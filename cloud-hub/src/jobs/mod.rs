@@ -7,6 +7,7 @@
 mod compaction;
 mod deletion;
 mod rotation;
+mod vector_indexes;
 
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use crate::store::{Database, housekeeping, idempotency, routes};
 
 pub use deletion::Deletions;
 pub use rotation::Rotations;
+pub use vector_indexes::VectorIndexes;
 
 /// How often each job looks for work. Erasure is a promise to a person, so it is retried soon; the rest is order.
 const ERASURE_EVERY: Duration = Duration::from_secs(5);

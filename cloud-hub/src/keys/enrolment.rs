@@ -21,6 +21,7 @@ use crate::domain::vault::TenantKeys;
 use crate::store::audit::Entry;
 use crate::store::people::{self, Enrolled};
 use crate::store::templates::Template;
+use crate::store::vectors::{self, Among};
 use crate::store::{TenantTx, audit, commands, events, sessions, templates, tenants};
 
 /// What an enrolment's photographs gave.
@@ -211,12 +212,12 @@ impl Custody {
     /// Rebuilds the searchable vectors that are missing: all of them after a crash of the database. Returns how many.
     /// Those of people without a key stay missing.
     pub async fn rebuild_vectors(&self, tenant: TenantId) -> Result<usize, KeysError> {
-        let (mut rebuilt, mut after) = (0, None);
+        let (look, mut rebuilt, mut after) = (Uuid::new_v4(), 0, None);
         loop {
             let keyring = Arc::clone(&self.keyring);
             let (batch, last) = self
                 .db
-                .tenant(tenant, move |tx| Box::pin(async move { rebuild_batch(tx, &keyring, after).await }))
+                .tenant(tenant, move |tx| Box::pin(async move { rebuild_batch(tx, &keyring, (look, after)).await }))
                 .await?;
             rebuilt += batch;
             if last.is_none() {
@@ -248,7 +249,8 @@ async fn nearest(
     let keys = keyring.tenant(tx).await?;
     let rotation = keyring.rotation(tx, &space.id).await?;
     let mut found = Vec::new();
-    for near in templates::nearest(tx, &space.id, &rotation.apply(probe.as_slice()), except, k).await? {
+    let among = Among { except, only: None };
+    for near in vectors::nearest(tx, &space.id, &rotation.apply(probe.as_slice()), among, k).await? {
         let rows = templates::of_person(tx, near.person).await?;
         let Some(row) = rows.iter().find(|row| row.id == near.template) else { continue };
         let embedding = match open(keyring, &keys, row) {
@@ -268,10 +270,17 @@ async fn nearest(
 async fn rebuild_batch(
     tx: &mut TenantTx,
     keyring: &Keyring,
-    after: Option<TemplateId>,
+    (look, after): (Uuid, Option<TemplateId>),
 ) -> Result<(usize, Option<TemplateId>), KeysError> {
     let keys = keyring.tenant(tx).await?;
+    if after.is_none() {
+        vectors::begin_look(tx, look).await?;
+    }
     let (missing, mut rebuilt) = (templates::without_vector(tx, after, REBUILD_BATCH).await?, 0);
+    if missing.is_empty() {
+        // Those before have theirs now, or their people have no key and are nobody who can be found.
+        vectors::end_look(tx, look).await?;
+    }
     for row in &missing {
         let embedding = match open(keyring, &keys, row) {
             Err(KeysError::NoPersonKey(_)) => continue,

@@ -33,6 +33,9 @@ pub struct Found<I, T> {
     pub new: Vec<(I, T)>,
 }
 
+/// A template or an anchor, ready to be compared.
+pub type Row = (Template, (Person, Embedding));
+
 /// A row in the clear: its id, whose it is, its quality, its vector.
 type Opened = (Template, uuid::Uuid, f32, Box<[f32; DIM]>);
 
@@ -69,25 +72,21 @@ impl Custody {
         let anchored: HashSet<Template> = anchors.iter().map(|anchor| Template(anchor.id.0)).collect();
         let new_anchors =
             anchors.into_iter().filter(|anchor| !known_anchors.contains(&Template(anchor.id.0))).collect();
-        let templates = self.open_all(&keys, space, rows, |keyring, keys, row| {
-            Ok((Template(row.id.0), row.person_id.0, row.quality, open(keyring, keys, row)?))
-        });
+        let templates = self.open_all(&keys, space, rows, open_row);
         let templates = Found { present: there, new: templates.await? };
-        let anchors = self.open_all(&keys, space, new_anchors, |keyring, keys, row: &Anchor| {
-            Ok((Template(row.id.0), row.person_id.0, row.quality, open_anchor(keyring, keys, row)?))
-        });
+        let anchors = self.open_all(&keys, space, new_anchors, open_anchor_row);
         let anchors = Found { present: anchored, new: anchors.await? };
         Ok(Unsealed { stamp, templates, anchors })
     }
 
     /// Opens rows off the async workers.
-    async fn open_all<R: Send + 'static>(
+    pub(super) async fn open_all<R: Send + 'static>(
         &self,
         keys: &TenantKeys,
         space: &Space,
         rows: Vec<R>,
         open: fn(&Keyring, &TenantKeys, &R) -> Result<Opened, KeysError>,
-    ) -> Result<Vec<(Template, (Person, Embedding))>, KeysError> {
+    ) -> Result<Vec<Row>, KeysError> {
         let (keyring, keys, space) = (Arc::clone(&self.keyring), keys.clone(), space.clone());
         let opened = tokio::task::spawn_blocking(move || {
             let mut opened = Vec::with_capacity(rows.len());
@@ -104,6 +103,14 @@ impl Custody {
         });
         opened.await.map_err(|_| KeysError::Crashed)?
     }
+}
+
+pub(super) fn open_row(keyring: &Keyring, keys: &TenantKeys, row: &templates::Template) -> Result<Opened, KeysError> {
+    Ok((Template(row.id.0), row.person_id.0, row.quality, open(keyring, keys, row)?))
+}
+
+pub(super) fn open_anchor_row(keyring: &Keyring, keys: &TenantKeys, row: &Anchor) -> Result<Opened, KeysError> {
+    Ok((Template(row.id.0), row.person_id.0, row.quality, open_anchor(keyring, keys, row)?))
 }
 
 fn open_anchor(keyring: &Keyring, keys: &TenantKeys, row: &Anchor) -> Result<Box<[f32; DIM]>, KeysError> {

@@ -86,6 +86,12 @@ const GALLERY_BYTES_MAX: Metric = Metric::gauge(
     "Memory that tenants' galleries may take ([recognition] galleries_mib).",
     &[],
 );
+const SEARCHES: Metric = Metric::counter(
+    "lintel_hub_gallery_searches_total",
+    "Searches of tenants' galleries, by what served them: the gallery in memory; where it is too large for that ([recognition] \
+     galleries_mib), a scan of the vectors in the database, or the index over them. One that the index does not decide is a scan too.",
+    &[Label { name: "path", values: &["memory", "scan", "index"] }],
+);
 const LOOKUPS: Metric = Metric::counter(
     "lintel_hub_cache_lookups_total",
     "Whether something was in memory and still held: galleries (else what changed is read), api_keys and logins (believed for two \
@@ -106,6 +112,7 @@ pub(super) const METRICS: &[Metric] = &[
     GALLERIES,
     GALLERY_BYTES,
     GALLERY_BYTES_MAX,
+    SEARCHES,
     LOOKUPS,
 ];
 
@@ -191,6 +198,11 @@ pub fn galleries(count: usize, bytes: usize, max_bytes: usize) {
     GALLERIES.set(&[], count as f64);
     GALLERY_BYTES.set(&[], bytes as f64);
     GALLERY_BYTES_MAX.set(&[], max_bytes as f64);
+}
+
+/// A gallery was searched by this path.
+pub fn searched(path: &'static str) {
+    SEARCHES.count(&[path]);
 }
 
 /// Something was looked for in memory.

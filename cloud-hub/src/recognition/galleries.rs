@@ -1,4 +1,5 @@
-//! Tenants' galleries in memory: read when they are first searched, and true at every search.
+//! Tenants' galleries in memory: read when they are first searched, and true at every search. One that would not fit is not read;
+//! it is searched in the database ([`super::vectors`]).
 //!
 //! Each search asks the database for one number, the tenant's stamp; as long as it is that of the gallery in memory, nothing has
 //! changed. Otherwise what is new is unsealed, what is gone is dropped, and a new index takes the old one's place whole. So
@@ -15,10 +16,14 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::comparisons::NotCompared;
+use super::paths::{InMemory, SearchPath, Served, Serving};
+use super::vectors::{Turns, Vectors};
 use super::warm::{Rows, Warm};
 use crate::domain::ids::TenantId;
 use crate::keys::{Custody, KeysError, Unsealed};
 use crate::metrics::recognition::{self as measured, Cache, looked_up};
+use crate::store::vectors::{Holding, Index};
 
 /// However little has changed, a gallery is read anew after this time: the specification's bound on templates in a cache.
 const MAX_AGE: Duration = Duration::from_secs(24 * 3_600);
@@ -32,6 +37,12 @@ pub enum GalleryError {
     /// It cannot be read.
     #[error(transparent)]
     Keys(#[from] KeysError),
+    /// It is too large for the memory, and vectors are missing in the database.
+    #[error("the searchable vectors are being made anew after a crash of the database")]
+    VectorsMissing,
+    /// It was not searched.
+    #[error(transparent)]
+    NotCompared(#[from] NotCompared),
     /// It cannot be indexed.
     #[error("the gallery cannot be indexed")]
     Index(#[from] BuildError),
@@ -50,58 +61,136 @@ pub struct Galleries {
     custody: Custody,
     /// Bytes in memory, above which those go that were not searched for longest.
     max_bytes: usize,
-    pub(super) held: Mutex<HashMap<Key, Held>>,
+    held: Mutex<HashMap<Key, Held>>,
+    /// Searches of those that are too large.
+    turns: Arc<Turns>,
 }
 
 /// A gallery's place. One at a time brings it up to date; whoever comes meanwhile waits for that and not for a second one.
 #[derive(Clone, Default)]
-pub(super) struct Held {
-    pub(super) warm: Option<Arc<Warm>>,
+struct Held {
+    warm: Option<Arc<Warm>>,
+    /// It was too large for the memory, when it was last counted.
+    too_large: Option<Counted>,
     updating: Arc<tokio::sync::Mutex<()>>,
     pub(super) searched: Option<Instant>,
 }
 
+/// Templates at a stamp.
+#[derive(Clone, Copy)]
+struct Counted {
+    stamp: i64,
+    templates: usize,
+}
+
+impl Held {
+    /// What can be searched without a look at the database, if nothing has changed since this stamp.
+    fn current(&self, stamp: i64) -> Option<Current> {
+        let warm = self.warm.as_ref().filter(|warm| is_current(warm, stamp)).cloned().map(Current::Warm);
+        warm.or_else(|| self.too_large.filter(|counted| counted.stamp >= stamp).map(Current::TooLarge))
+    }
+}
+
+/// What is known of a gallery.
+enum Current {
+    Warm(Arc<Warm>),
+    TooLarge(Counted),
+}
+
 impl Galleries {
-    /// No gallery yet; in the end those searched last, in `max_bytes`.
+    /// No gallery yet; in the end those searched last, in `max_bytes`. One that has no room there all alone is never read.
     #[must_use]
     pub fn new(custody: Custody, max_bytes: usize) -> Self {
-        Self { custody, max_bytes, held: Mutex::default() }
+        Self { custody, max_bytes, held: Mutex::default(), turns: Arc::default() }
     }
 
     /// The tenant's gallery of a space as it is now.
-    pub async fn of(&self, tenant: TenantId, space: &Space) -> Result<Arc<Warm>, GalleryError> {
+    pub async fn of(&self, tenant: TenantId, space: &Space) -> Result<Served, GalleryError> {
         let stamp = self.custody.template_stamp(tenant).await?;
         self.of_stamp(tenant, space, stamp).await
     }
 
     /// The same for whoever has asked for the stamp in a transaction of their own: a gallery at least as new.
-    pub async fn of_stamp(&self, tenant: TenantId, space: &Space, stamp: i64) -> Result<Arc<Warm>, GalleryError> {
+    pub async fn of_stamp(&self, tenant: TenantId, space: &Space, stamp: i64) -> Result<Served, GalleryError> {
         let key = (tenant, space.id.clone());
         let place = self.place(&key);
-        let warm = place.warm.filter(|warm| is_current(warm, stamp));
-        looked_up(Cache::Galleries, warm.is_some());
-        if let Some(warm) = warm {
-            return Ok(warm);
+        let current = place.current(stamp);
+        if !matches!(current, Some(Current::TooLarge(_))) {
+            looked_up(Cache::Galleries, current.is_some());
+        }
+        if let Some(current) = current {
+            return Ok(self.served(tenant, space, current));
         }
         let _updating = place.updating.lock().await;
         // Somebody else may have brought it up to date while this one waited.
-        let present = self.place(&key).warm;
-        if let Some(warm) = present.as_ref().filter(|warm| is_current(warm, stamp)) {
-            return Ok(Arc::clone(warm));
+        let place = self.place(&key);
+        if let Some(current) = place.current(stamp) {
+            return Ok(self.served(tenant, space, current));
         }
-        let warm = Arc::new(self.read(tenant, space, present.as_deref()).await?);
+        // Counted before anything is read: a gallery that does not fit is not to take all memory to find that out.
+        let (stamp, holding) = self.custody.holding(tenant, &space.id).await?;
+        if !self.fits(&holding) {
+            let counted = Counted { stamp, templates: holding.templates };
+            self.too_large(key, counted);
+            return Ok(self.served(tenant, space, Current::TooLarge(counted)));
+        }
+        let warm = Arc::new(self.read(tenant, space, place.warm.as_deref()).await?);
         self.keep(key, &warm);
-        Ok(warm)
+        Ok(Served::Memory(warm))
+    }
+
+    /// How every space of these tenants would be searched now.
+    pub async fn paths(&self, tenants: &[TenantId]) -> Result<Vec<Serving>, KeysError> {
+        let mut all = Vec::new();
+        for tenant in tenants.iter().copied() {
+            for (holding, searchable) in self.custody.holdings(tenant).await? {
+                let path = match searchable.index {
+                    _ if self.fits(&holding) => SearchPath::Memory,
+                    Index::Valid => SearchPath::Index,
+                    Index::None | Index::Invalid => SearchPath::Scan,
+                };
+                let Holding { space_id, templates, .. } = holding;
+                let held = self.in_memory(&(tenant, space_id.clone()));
+                let (index, vectors_whole) = (searchable.index, searchable.whole);
+                all.push(Serving { tenant, space_id, path, templates, index, held, vectors_whole });
+            }
+        }
+        Ok(all)
+    }
+
+    fn in_memory(&self, key: &Key) -> Option<InMemory> {
+        let held = self.held.lock();
+        let held = held.get(key)?;
+        let (warm, searched) = (held.warm.as_ref()?, held.searched?);
+        Some(InMemory { bytes: warm.bytes(), searched_ago: searched.elapsed(), stamp: warm.stamp })
+    }
+
+    /// Whether a gallery has room in memory, if all others go.
+    fn fits(&self, holding: &Holding) -> bool {
+        Warm::bytes_of(holding.templates, holding.anchors) <= self.max_bytes
+    }
+
+    fn served(&self, tenant: TenantId, space: &Space, current: Current) -> Served {
+        match current {
+            Current::Warm(warm) => Served::Memory(warm),
+            Current::TooLarge(Counted { templates, .. }) => Served::Vectors(Vectors {
+                custody: self.custody.clone(),
+                turns: Arc::clone(&self.turns),
+                tenant,
+                space: space.clone(),
+                templates,
+            }),
+        }
     }
 
     /// The tenant's gallery as it lies in memory, which may be out of date: for whoever asks for the stamp meanwhile and holds it
     /// against [`Galleries::of_stamp`]. None that was made a moment ago, since the next change is likely to be on its way, and the
     /// work would be for nothing.
     #[must_use]
-    pub fn at_hand(&self, tenant: TenantId, space: &Space) -> Option<Arc<Warm>> {
+    pub fn at_hand(&self, tenant: TenantId, space: &Space) -> Option<Served> {
         let held = self.held.lock();
         let warm = held.get(&(tenant, space.id.clone()))?.warm.as_ref()?;
-        (warm.made.elapsed() >= SETTLED).then(|| Arc::clone(warm))
+        (warm.made.elapsed() >= SETTLED).then(|| Served::Memory(Arc::clone(warm)))
     }
 
     /// Whose galleries are in memory.
@@ -157,10 +246,18 @@ impl Galleries {
         place.clone()
     }
 
+    /// Remembers that a gallery does not fit; what of it is in memory goes.
+    fn too_large(&self, key: Key, counted: Counted) {
+        let mut held = self.held.lock();
+        let place = held.entry(key).or_default();
+        (place.warm, place.too_large) = (None, Some(counted));
+    }
+
     /// Shows a gallery to everybody, and drops others until all of them fit.
     fn keep(&self, key: Key, warm: &Arc<Warm>) {
         let mut held = self.held.lock();
-        held.entry(key.clone()).or_default().warm = Some(Arc::clone(warm));
+        let place = held.entry(key.clone()).or_default();
+        (place.warm, place.too_large) = (Some(Arc::clone(warm)), None);
         let bytes = |held: &HashMap<Key, Held>| -> usize {
             held.values().filter_map(|held| held.warm.as_ref()).map(|warm| warm.bytes()).sum()
         };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use face_core::embedding::dot;
 use face_core::gallery::{PersonId, Ranked, TemplateId};
-use face_core::{Embedding, Gallery as _, Similarity};
+use face_core::{DIM, Embedding, Gallery as _, Similarity};
 use face_index::{BuildError, Engine, Snapshot, at_stored_precision};
 use tokio::time::Instant;
 
@@ -34,6 +34,20 @@ pub struct Own {
     pub templates: usize,
 }
 
+impl Own {
+    /// Of the scores of a person's templates and anchors.
+    pub(super) fn of(templates: &[Similarity], anchors: &[Similarity]) -> Self {
+        let best = |scores: &[Similarity]| scores.iter().map(|score| score.value()).max_by(f32::total_cmp);
+        Self { best: best(templates), anchor: best(anchors), templates: templates.len() }
+    }
+}
+
+/// How alike a template and a probe are, to the bit as the index says it.
+pub(super) fn score(template: &Embedding, probe: &Embedding) -> Similarity {
+    let cosine = dot(&at_stored_precision(template), probe.as_slice());
+    Similarity::docked(cosine, probe.handicap(), template.handicap())
+}
+
 /// Whose it is, and the vector; shared with the gallery of before, of which most stays.
 pub(super) type Row = Arc<(PersonId, Embedding)>;
 
@@ -43,6 +57,13 @@ pub(super) struct Rows {
     pub(super) templates: HashMap<TemplateId, Row>,
     pub(super) anchors: HashMap<TemplateId, Row>,
 }
+
+/// A row, with its two counts of who has it.
+const ROW: usize = size_of::<(PersonId, Embedding)>() + 2 * size_of::<usize>();
+/// Its place among others, of which an eighth is free at least.
+const PLACE: usize = size_of::<(TemplateId, Row)>();
+/// What the index keeps of it.
+const INDEXED: usize = DIM + DIM * 5 / 4 + 3 * size_of::<f32>();
 
 impl Rows {
     fn in_order(rows: &HashMap<TemplateId, Row>) -> Vec<(PersonId, TemplateId, Embedding)> {
@@ -72,20 +93,12 @@ impl Warm {
     /// Compares a probe with one person alone, scored as a search scores.
     #[must_use]
     pub fn own(&self, person: PersonId, probe: &Embedding) -> Own {
-        let best = |of: &HashMap<PersonId, Vec<TemplateId>>, rows: &HashMap<TemplateId, Row>| {
+        let scores = |of: &HashMap<PersonId, Vec<TemplateId>>, rows: &HashMap<TemplateId, Row>| {
             let ids = of.get(&person).into_iter().flatten();
-            let scores = ids.filter_map(|id| rows.get(id)).map(|row| {
-                let template = &row.1;
-                let cosine = dot(&at_stored_precision(template), probe.as_slice());
-                Similarity::docked(cosine, probe.handicap(), template.handicap()).value()
-            });
-            scores.max_by(f32::total_cmp)
+            ids.filter_map(|id| rows.get(id)).map(|row| score(&row.1, probe)).collect::<Vec<_>>()
         };
-        Own {
-            best: best(&self.of_person, &self.rows.templates),
-            anchor: best(&self.anchors_of_person, &self.rows.anchors),
-            templates: self.of_person.get(&person).map_or(0, Vec::len),
-        }
+        let templates = scores(&self.of_person, &self.rows.templates);
+        Own::of(&templates, &scores(&self.anchors_of_person, &self.rows.anchors))
     }
 
     /// The index.
@@ -123,10 +136,14 @@ impl Warm {
     /// What it takes of the memory, near enough.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        const ROW: usize = size_of::<(PersonId, Embedding)>() + 2 * size_of::<usize>();
-        const PLACE: usize = size_of::<(TemplateId, Row)>();
         let rows = |rows: &HashMap<TemplateId, Row>| rows.len() * ROW + rows.capacity() * 8 / 7 * PLACE;
         self.index.vector_bytes() + rows(&self.rows.templates) + rows(&self.rows.anchors)
+    }
+
+    /// What so many templates and anchors would take, before they are read.
+    pub(super) fn bytes_of(templates: usize, anchors: usize) -> usize {
+        let rows = |n: usize| n.saturating_mul(ROW) + (n.saturating_mul(8) / 7).next_power_of_two() * PLACE;
+        templates.saturating_mul(INDEXED) + rows(templates) + rows(anchors)
     }
 }
 

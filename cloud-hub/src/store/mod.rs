@@ -44,10 +44,12 @@ pub mod tenants;
 pub mod token_keys;
 pub mod twins;
 pub mod users;
+pub mod vector_indexes;
+pub mod vectors;
 pub mod webhooks;
 
 pub use database::{Database, Listener, Notice, TenantTx, Work, migrate};
 pub use error::{Clash, StoreError};
 
 /// The version of the schema that this program was written for: `migrations/0001_…`, `0002_…`, ...
-pub const SCHEMA_VERSION: i32 = 32;
+pub const SCHEMA_VERSION: i32 = 33;

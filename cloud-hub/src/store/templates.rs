@@ -193,48 +193,6 @@ pub async fn put_vector(
     Ok(())
 }
 
-/// A candidate of a vector search. Candidates are re-scored from unsealed templates before anything is decided.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Near {
-    /// The template.
-    pub template: TemplateId,
-    /// Whose it is.
-    pub person: PersonId,
-    /// Cosine of the angle between the rotated vectors, in [-1, 1].
-    pub similarity: f32,
-}
-
-/// The `k` nearest templates of a space to a rotated probe, best first, those of `except` left out. Exact: a scan of the
-/// tenant's vectors.
-pub async fn nearest(
-    tx: &mut TenantTx,
-    space_id: &str,
-    rotated: &[f32; DIM],
-    except: Option<PersonId>,
-    k: u32,
-) -> Result<Vec<Near>, StoreError> {
-    let tenant = tx.tenant_uuid();
-    let rows: Vec<(Uuid, Uuid, f64)> = sqlx::query_as(
-        "SELECT template_id, person_id, (vector <#> $3) * -1 FROM template_vector
-         WHERE tenant_id = $1 AND space_id = $2 AND ($5::uuid IS NULL OR person_id <> $5)
-         ORDER BY vector <#> $3, template_id LIMIT $4",
-    )
-    .bind(tenant)
-    .bind(space_id)
-    .bind(Vector::from(rotated.to_vec()))
-    .bind(i64::from(k))
-    .bind(except.map(|person| person.0))
-    .fetch_all(tx.conn())
-    .await?;
-    #[expect(clippy::cast_possible_truncation, reason = "a cosine loses nothing that matters between f64 and f32")]
-    let near = |(template, person, similarity): (Uuid, Uuid, f64)| Near {
-        template: TemplateId(template),
-        person: PersonId(person),
-        similarity: similarity as f32,
-    };
-    Ok(rows.into_iter().map(near).collect())
-}
-
 /// How many templates of a space there are to search, those of `except` left out.
 pub async fn searchable(tx: &mut TenantTx, space_id: &str, except: PersonId) -> Result<usize, StoreError> {
     let tenant = tx.tenant_uuid();

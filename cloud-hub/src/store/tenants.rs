@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 use sqlx::FromRow;
 use time::OffsetDateTime;
 
-use super::{StoreError, TenantTx, routes};
+use super::{StoreError, TenantTx, routes, vectors};
 use crate::domain::ids::TenantId;
 use crate::domain::limit::Allowance;
 use crate::domain::session::Lifetimes;
@@ -35,6 +35,7 @@ pub async fn create(tx: &mut TenantTx, name: &str, tier: Tier) -> Result<(), Sto
         .execute(tx.conn())
         .await?;
     sqlx::query("INSERT INTO feed_counter (tenant_id) VALUES ($1)").bind(tenant).execute(tx.conn()).await?;
+    vectors::begin(tx).await?;
     routes::add(tx, "tenant", tenant).await
 }
 

@@ -46,7 +46,7 @@ use crate::domain::ids::TenantId;
 use crate::embedded::mosquitto::{AccessFile, BrokerCertificates};
 use crate::embedded::{Layout, lock_dir, ports};
 use crate::ingest::{self, Ingest};
-use crate::jobs::{Deletions, Jobs, Rotations};
+use crate::jobs::{Deletions, Jobs, Rotations, VectorIndexes};
 use crate::keys::{Custody, DeviceLinks, Keyring, Snapshots};
 use crate::limit::{InForce, Limiter, Watch};
 use crate::notify::client::{Lookup, SystemLookup, WebhookClient};
@@ -358,6 +358,8 @@ fn start_back(
     tasks.spawn("deletions", deletions.run(stop.clone()));
     let rotations = Rotations { db: db.clone(), custody: custody.clone(), begun: Arc::clone(&api.rotations) };
     tasks.spawn("rotations", rotations.run(stop.clone()));
+    let (owner, above) = (base.database.owner.clone(), VectorIndexes::ABOVE);
+    tasks.spawn("vector indexes", VectorIndexes { db: db.clone(), owner, above }.run(stop.clone()));
     let jobs = Jobs {
         db: db.clone(),
         custody: custody.clone(),

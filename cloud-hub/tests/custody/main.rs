@@ -27,3 +27,5 @@ mod support;
 mod tenants;
 mod token_keys;
 mod tombstones;
+mod vector_indexes;
+mod vectors;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cloud_hub::domain::ids::{AnchorId, PersonId, TenantId};
 use cloud_hub::keys::{Anchored, NewTemplate, NotThem};
-use cloud_hub::recognition::{Galleries, Warm};
+use cloud_hub::recognition::{Galleries, Served, Warm};
 use cloud_hub::store::template_changes;
 use face_core::gallery::Gallery as _;
 use face_core::{Embedding, Space};
@@ -26,7 +26,10 @@ fn probe(axis: usize) -> Embedding {
 }
 
 async fn of(galleries: &Galleries, tenant: TenantId) -> Arc<Warm> {
-    galleries.of(tenant, &Space::plain(SPACE)).await.unwrap()
+    match galleries.of(tenant, &Space::plain(SPACE)).await.unwrap() {
+        Served::Memory(warm) => warm,
+        Served::Vectors(_) => panic!("there is room in the memory"),
+    }
 }
 
 fn nearest(warm: &Warm, probe: &Embedding) -> Option<PersonId> {
@@ -59,7 +62,7 @@ async fn every_search_sees_what_was_committed_before_it_on_every_hub() {
     let at_hand = |tenant| hubs[0].at_hand(tenant, &Space::plain(SPACE));
     assert!(at_hand(tenant).is_none(), "it was made a moment ago");
     tokio::time::sleep(Duration::from_millis(1_100)).await;
-    assert!(Arc::ptr_eq(&first, &at_hand(tenant).unwrap()));
+    assert!(at_hand(tenant).unwrap().is(&Served::Memory(first)));
     assert!(at_hand(TenantId(uuid::Uuid::nil())).is_none());
     // A picture that is not them counts from the next search on, until it is taken back.
     let not_them = NotThem {
@@ -177,9 +180,11 @@ async fn galleries_that_were_not_searched_for_longest_go_when_there_is_no_room()
     }
     let held = galleries.held();
     assert!(held.len() == 2 && held.contains(&tenants[0]) && held.contains(&tenants[2]), "{held:?}");
-    // Whoever is too large for all of it is served all the same.
-    let galleries = Galleries::new(hub.custody.clone(), 1);
-    assert_eq!(of(&galleries, tenants[1]).await.templates(), 20);
+    // Whoever is too large for all of it is served all the same, and not read.
+    let galleries = Galleries::new(hub.custody.clone(), one * 3 / 4);
+    let served = galleries.of(tenants[1], &Space::plain(SPACE)).await.unwrap();
+    assert!(matches!(served, Served::Vectors(_)) && served.templates() == 20);
+    assert_eq!(galleries.held(), []);
 }
 
 #[tokio::test]

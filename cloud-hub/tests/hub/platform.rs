@@ -384,7 +384,9 @@ async fn what_serves_a_gallery_is_shown_and_nothing_of_who_is_in_it() {
     let paths = hub.get(&auditor, "/v1/admin/search-paths").await;
     let [path] = paths["data"].as_array().unwrap().as_slice() else { panic!("{paths}") };
     assert_eq!((&path["tenant_id"], &path["path"], &path["templates"]), (&json!(acme.id), &json!("memory"), &json!(1)));
-    assert!(path["bytes"].as_u64().unwrap() > 0 && path["stamp"].as_i64().unwrap() > 0, "{path}");
-    assert!(path["space_id"].is_string() && path["last_searched_at"].is_string(), "{path}");
+    assert_eq!((&path["index"], &path["vectors_whole"]), (&json!("none"), &json!(true)), "{path}");
+    let held = &path["in_memory"];
+    assert!(held["bytes"].as_u64().unwrap() > 0 && held["stamp"].as_i64().unwrap() > 0, "{path}");
+    assert!(path["space_id"].is_string() && held["last_searched_at"].is_string(), "{path}");
     assert!(!paths.to_string().contains(&person), "nothing of who is in it");
 }

@@ -140,6 +140,45 @@ async fn who_it_is_and_whether_it_is_them_and_why_not() {
 }
 
 #[tokio::test]
+async fn a_gallery_without_room_in_memory_gives_the_same_answers() {
+    if skipped_without_models("a_gallery_without_room_in_memory_gives_the_same_answers") {
+        return;
+    }
+    let dir = data_dir();
+    let mut command = super::process::serve(dir.path());
+    command.env("LINTEL__RECOGNITION__GALLERIES_MIB", "0");
+    let hub = Hub::from_command(command, dir.path());
+    let tenant = hub.tenant("Acme");
+    let site = hub.site(&tenant).await;
+    let obama = enrolled(&hub, &tenant, "o", "obama.jpg").await;
+    let biden = enrolled(&hub, &tenant, "b", "biden.jpg").await;
+    let probe = json!({ "image": in_base64("obama2.jpg"), "candidates": 3 });
+    let known = answer(&hub, &tenant, "identify", probe.clone()).await;
+    assert_eq!((&known["decision"], &known["person_id"]), (&json!("known"), &json!(obama)), "{known}");
+    assert_eq!((&known["compared"], known["candidates"].as_array().unwrap().len()), (&json!(2), 2), "{known}");
+    assert!(known["margin"].as_f64() > Some(0.1), "{known}");
+    let verified =
+        answer(&hub, &tenant, "verify", json!({ "image": in_base64("obama2.jpg"), "person_id": obama })).await;
+    assert_eq!((&verified["verified"], &verified["score"]), (&json!(true), &known["score"]), "{verified}");
+    let wrong = answer(&hub, &tenant, "verify", json!({ "image": in_base64("obama2.jpg"), "person_id": biden })).await;
+    assert_eq!((&wrong["verified"], &wrong["why"]["code"]), (&json!(false), &json!("unknown")), "{wrong}");
+    for (narrowed, found) in [
+        (json!({ "site_id": site }), &obama),
+        (json!({ "person_ids": [biden] }), &biden),
+        (json!({ "site_id": site, "person_ids": [biden] }), &biden),
+    ] {
+        let mut body = narrowed;
+        body["image"] = json!(in_base64("obama2.jpg"));
+        let searched = answer(&hub, &tenant, "search", body).await;
+        assert_eq!((&searched["candidates"][0]["person_id"], &searched["compared"]), (&json!(found), &json!(2)));
+    }
+    // Whoever was deleted is nobody from the answer on.
+    assert_eq!(hub.call(&tenant, Method::DELETE, &format!("/v1/people/{obama}"), None).await.0, StatusCode::NO_CONTENT);
+    let gone = answer(&hub, &tenant, "identify", probe).await;
+    assert_eq!((&gone["decision"], &gone["compared"]), (&json!("unknown"), &json!(1)), "{gone}");
+}
+
+#[tokio::test]
 async fn what_is_on_a_photograph_and_what_cannot_be_compared() {
     if skipped_without_models("what_is_on_a_photograph_and_what_cannot_be_compared") {
         return;

@@ -1,9 +1,10 @@
-//! Which galleries this hub searches, and where.
+//! Which way the galleries of tenants are searched by the hub that answers.
 
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Query, State};
+use axum::http::HeaderMap;
 use serde::Serialize;
 use time::Duration;
 use utoipa::ToSchema;
@@ -11,14 +12,18 @@ use uuid::Uuid;
 use wire_contract::Timestamp;
 
 use crate::api::openapi::{wire, words};
-use crate::api::page::Page;
+use crate::api::page::{Page, PageQuery, encode_id};
 use crate::api::problem::ApiError;
 use crate::api::state::Api;
-use crate::recognition::paths::Served;
+use crate::domain::ids::TenantId;
+use crate::recognition::paths::{InMemory, Serving};
+use crate::store::routes;
 
-/// A tenant's gallery of one space, and what serves it.
+const SEARCH_PATHS: &str = "/v1/admin/search-paths";
+
+/// A tenant's gallery of one space, and what serves its searches.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = SearchPath)]
+#[schema(as = SearchedGallery)]
 pub(in crate::api) struct SearchPathView {
     tenant_id: Uuid,
     /// What its templates can be compared within.
@@ -26,7 +31,20 @@ pub(in crate::api) struct SearchPathView {
     #[schema(value_type = words::SearchPath)]
     path: &'static str,
     templates: usize,
-    /// What it takes of this hub's memory, near enough.
+    #[schema(value_type = words::VectorIndex)]
+    index: &'static str,
+    /// Whether all vectors are in the database. After a crash of it they are made anew, and nothing is searched by them meanwhile.
+    vectors_whole: bool,
+    /// The gallery in this hub's memory; `null` if nobody has searched it lately, or it is too large.
+    #[schema(required)]
+    in_memory: Option<InMemoryView>,
+}
+
+/// A gallery in the memory of the hub that answers.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = GalleryInMemory)]
+pub(in crate::api) struct InMemoryView {
+    /// What it takes of the memory, near enough.
     bytes: usize,
     #[schema(value_type = wire::Timestamp)]
     last_searched_at: Timestamp,
@@ -38,22 +56,39 @@ pub(in crate::api) struct SearchPathView {
 #[utoipa::path(
     get, path = "/v1/admin/search-paths", operation_id = "admin_list_search_paths", tag = "platform",
     summary = "Where faces are looked for",
-    description = "The galleries that the hub that answers has searched lately, by tenant and space. A gallery that nobody searches is in no list. Nothing of the people in it.",
-    responses((status = 200, description = "All of them, in one page", body = Page<SearchPathView>)),
+    description = "Which way the hub that answers searches each tenant's galleries, a page of tenants at a time, the oldest first. A tenant without templates has none. Nothing of the people in them.",
+    params(PageQuery),
+    responses(
+        (status = 200, description = "The galleries of so many tenants", body = Page<SearchPathView>,
+            headers(("Link" = Option<String>, description = "The next page, if there is one"))),
+        (status = 422, description = "`invalid_field`: the limit or the cursor is none."),
+    ),
 )]
-pub(in crate::api) async fn list(State(api): State<Arc<Api>>) -> Result<Json<Page<SearchPathView>>, ApiError> {
+pub(in crate::api) async fn list(
+    State(api): State<Arc<Api>>,
+    Query(query): Query<PageQuery>,
+) -> Result<(HeaderMap, Json<Page<SearchPathView>>), ApiError> {
+    let (limit, after) = (query.limit()?, query.after_id()?.map(TenantId));
+    let mut tenants = routes::tenants_with_rows_after(&api.db, after, limit + 1).await?;
+    let more = tenants.len() > limit as usize;
+    tenants.truncate(limit as usize);
+    let next_cursor = tenants.last().filter(|_| more).map(|last| encode_id(last.0));
     let now = api.clock.now();
-    let view = |served: Served| {
-        let ago = Duration::try_from(served.searched_ago).unwrap_or_default();
-        SearchPathView {
-            tenant_id: served.tenant.0,
-            space_id: served.space,
-            path: served.path.as_str(),
-            templates: served.templates,
-            bytes: served.bytes,
-            last_searched_at: (now - ago).into(),
-            stamp: served.stamp,
-        }
+    let held = |held: InMemory| InMemoryView {
+        bytes: held.bytes,
+        last_searched_at: (now - Duration::try_from(held.searched_ago).unwrap_or_default()).into(),
+        stamp: held.stamp,
     };
-    Ok(Json(Page::whole(api.galleries.served().into_iter().map(view).collect())))
+    let view = |serving: Serving| SearchPathView {
+        tenant_id: serving.tenant.0,
+        space_id: serving.space_id,
+        path: serving.path.as_str(),
+        templates: serving.templates,
+        index: serving.index.as_str(),
+        vectors_whole: serving.vectors_whole,
+        in_memory: serving.held.map(held),
+    };
+    let data = api.galleries.paths(&tenants).await?.into_iter().map(view).collect();
+    let page = Page { data, next_cursor };
+    Ok((page.link(SEARCH_PATHS, limit, None), Json(page)))
 }

@@ -12,6 +12,8 @@ use crate::domain::session;
 use crate::domain::tenant;
 use crate::domain::twin::Standing;
 use crate::domain::user;
+use crate::recognition::paths::SearchPath as Path;
+use crate::store::vectors::Index;
 
 named_schemas! {
     /// What was agreed upon; it decides over the quotas.
@@ -22,8 +24,11 @@ named_schemas! {
     TenantState => one_of(["active", "suspended"]);
     /// How far the end of a tenant is. `erased`: nothing is left of it but the receipt.
     DeletionState => one_of(["active", "suspended", "deleting", "erased"]);
-    /// What serves a gallery: `memory`, an index in the hub's memory.
-    SearchPath => one_of(crate::recognition::paths::Path::ALL.iter().map(|path| path.as_str()));
+    /// What serves a gallery: `memory`, the gallery in the hub's memory; `scan`, all vectors in the database; `index`, an index over
+    /// these.
+    SearchPath => one_of(Path::ALL.iter().map(|path| path.as_str()));
+    /// The index over a gallery's vectors: none, one that is being made or was cut off, or one that serves.
+    VectorIndex => one_of(Index::ALL.iter().map(|index| index.as_str()));
     /// Where a setting's value is from: a version, or the hub's own file.
     SettingSource => one_of(["version", "file"]);
     /// Whether a user may log in.

@@ -1,12 +1,12 @@
 //! Whose a face is: the person's that is named, one of all the tenant's, or the nearest ones.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use face_core::gallery::Gallery as _;
 use face_core::identify::identify_with_anchors;
-use face_core::{Embedding, OpenSetPolicy, Ranked, Space};
+use face_core::{Embedding, OpenSetPolicy, Space};
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::ToSchema;
@@ -25,7 +25,8 @@ use crate::api::problem::ApiError;
 use crate::api::state::Api;
 use crate::domain::ids::PersonId;
 use crate::domain::recognition::{Identified, StillLife, Verified, identified, verify as judge};
-use crate::recognition::Warm;
+use crate::recognition::Served;
+use crate::recognition::paths::Found;
 use crate::store::audit::Action;
 
 /// People that one answer names at most.
@@ -132,7 +133,7 @@ pub(in crate::api) async fn verify(
     // Only now: models take their time, in which somebody may be deleted.
     let rules = Rules::of(&api, &caller).await?;
     let gallery = rules.gallery(&api, &caller).await?;
-    let verified = verified_in(&api, gallery, &rules, person, probe.embedding).await?;
+    let verified = verified_in(&api, &gallery, &rules, person, probe.embedding).await?;
     let verified = verified.unless(life.and_then(StillLife::refusal));
     let why_not = verified.why_not;
     decided("verify", why_not.map(|why| why.code), verified.score);
@@ -175,13 +176,9 @@ pub(in crate::api) async fn identify(
     let probe = the_probe(&mut input, &space, |options| &options.template)?;
     let with_life = input.options.refuse_attacks.unwrap_or(true);
     let (probe, _) = probed(&api, probe, input.place(), IMAGE, with_life).await?;
-    let Searched { rules, gallery, ranked } = searched(&api, &caller, &space, &probe.embedding).await?;
-    let (compared, life) = (gallery.templates(), probe.life);
-    let found = decided_by(&gallery, &rules, &probe.embedding, &ranked);
-    let candidates = match wanted {
-        0 => Vec::new(),
-        _ => api.comparisons.run(move || gallery.nearest_people(&probe.embedding, wanted, |_| true)).await?,
-    };
+    let life = probe.life;
+    let Searched { rules, compared, found } = searched(&api, &caller, &space, probe.embedding, wanted).await?;
+    let (candidates, found) = (&found.nearest, decided_by(&rules, compared, &found));
     let found = found.unless(life.and_then(StillLife::refusal));
     let decision = match found.why_not {
         None => "known",
@@ -208,55 +205,60 @@ pub(in crate::api) async fn identify(
 /// Whether a face is a person's, by the tenant's thresholds.
 pub(in crate::api) async fn verified_in(
     api: &Api,
-    gallery: Arc<Warm>,
+    gallery: &Served,
     rules: &Rules,
     person: PersonId,
     probe: Embedding,
 ) -> Result<Verified, ApiError> {
-    let person = face_core::gallery::PersonId(person.0);
-    let own = api.comparisons.run(move || gallery.own(person, &probe)).await?;
+    let own = gallery.own(&api.comparisons, face_core::gallery::PersonId(person.0), probe).await?;
     Ok(judge(own.best, own.anchor, rules.threshold(own.templates)))
 }
 
 /// Whose face it is, by the tenant's thresholds.
 pub(in crate::api) async fn identified_in(
     api: &Api,
-    gallery: Arc<Warm>,
+    gallery: &Served,
     rules: &Rules,
     probe: Embedding,
 ) -> Result<Identified, ApiError> {
-    let ranked = api.comparisons.candidates(Arc::clone(&gallery), probe.clone()).await?;
-    Ok(decided_by(&gallery, rules, &probe, &ranked))
+    let found = gallery.found(&api.comparisons, probe, 0).await?;
+    Ok(decided_by(rules, gallery.templates(), &found))
 }
 
-fn decided_by(gallery: &Warm, rules: &Rules, probe: &Embedding, ranked: &[Ranked]) -> Identified {
-    let policy = OpenSetPolicy { margin: MARGIN, threshold: rules.threshold(gallery.templates()) };
-    let anchors = gallery.index().anchors(probe, ranked);
-    identified(identify_with_anchors(ranked, &anchors, &policy), &policy)
+fn decided_by(rules: &Rules, templates: usize, found: &Found) -> Identified {
+    let policy = OpenSetPolicy { margin: MARGIN, threshold: rules.threshold(templates) };
+    identified(identify_with_anchors(&found.ranked, &found.anchors, &policy), &policy)
 }
 
-/// A gallery, the rows of it that decide who somebody is, and the rules for that.
+/// What was found among so many templates, and the rules that it is held against.
 struct Searched {
     rules: Rules,
-    gallery: Arc<Warm>,
-    ranked: Vec<Ranked>,
+    compared: usize,
+    found: Found,
 }
 
 /// Searches the tenant's gallery as it was after this was called. The search begins while the database is still being asked how that
 /// is, in the gallery that lies in memory; what it finds counts only if it turns out that this one is still the tenant's.
-async fn searched(api: &Api, caller: &Caller, space: &Space, probe: &Embedding) -> Result<Searched, ApiError> {
+async fn searched(
+    api: &Api,
+    caller: &Caller,
+    space: &Space,
+    probe: Embedding,
+    wanted: usize,
+) -> Result<Searched, ApiError> {
     let early = async {
         let gallery = api.galleries.at_hand(caller.tenant, space)?;
-        Some((Arc::clone(&gallery), api.comparisons.candidates(gallery, probe.clone()).await))
+        let found = gallery.found(&api.comparisons, probe.clone(), wanted).await;
+        Some((gallery, found))
     };
     let (rules, early) = tokio::join!(Rules::of(api, caller), early);
     let rules = rules?;
     let gallery = rules.gallery(api, caller).await?;
-    let ranked = match early {
-        Some((searched, ranked)) if Arc::ptr_eq(&searched, &gallery) => ranked?,
-        _ => api.comparisons.candidates(Arc::clone(&gallery), probe.clone()).await?,
+    let found = match early {
+        Some((searched, found)) if searched.is(&gallery) => found?,
+        _ => gallery.found(&api.comparisons, probe, wanted).await?,
     };
-    Ok(Searched { rules, gallery, ranked })
+    Ok(Searched { rules, compared: gallery.templates(), found })
 }
 
 /// `POST /v1/recognition/search`: whoever is nearest, whether it is them or not.
@@ -298,11 +300,11 @@ pub(in crate::api) async fn search(
     };
     let gallery = Rules::of(&api, &caller).await?.gallery(&api, &caller).await?;
     let compared = gallery.templates();
-    let wanted = move |person: face_core::PersonId| {
-        of_site.as_ref().is_none_or(|site| site.contains(&person.0))
-            && people.as_ref().is_none_or(|people| people.contains(&person.0))
+    let only = match (of_site, people) {
+        (Some(site), Some(people)) => Some(people.into_iter().filter(|person| site.contains(person)).collect()),
+        (of_site, people) => of_site.or_else(|| people.map(HashSet::from_iter)),
     };
-    let searched = api.comparisons.run(move || gallery.nearest_people(&probe.embedding, limit, wanted)).await?;
+    let searched = gallery.nearest_people(&api.comparisons, probe.embedding, limit, only).await?;
     let near = searched.iter().filter(|row| min_score.is_none_or(|least| row.similarity.value() >= least));
     let candidates: Vec<CandidateView> = near.map(Into::into).collect();
     note(&api, &caller, Action::RecognitionSearch, None, json!({ "candidates": candidates.len() })).await?;

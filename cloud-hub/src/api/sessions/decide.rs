@@ -145,7 +145,7 @@ async fn compared(
     let gallery = rules.gallery(api, caller).await?;
     Ok(match person {
         Some(person) => {
-            let verified = verified_in(api, gallery, rules, person, probe).await?;
+            let verified = verified_in(api, &gallery, rules, person, probe).await?;
             Stored {
                 matched: verified.why_not.is_none(),
                 person_id: Some(person.0),
@@ -157,7 +157,7 @@ async fn compared(
             }
         }
         None => {
-            let found = identified_in(api, gallery, rules, probe).await?;
+            let found = identified_in(api, &gallery, rules, probe).await?;
             Stored {
                 matched: found.why_not.is_none(),
                 person_id: found.person.map(|person| person.0),
