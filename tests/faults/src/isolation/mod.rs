@@ -48,6 +48,14 @@ pub struct Answer {
     pub text: String,
 }
 
+impl Answer {
+    /// Whether whoever asked is told to come back.
+    #[must_use]
+    pub fn is_later(&self) -> bool {
+        self.status == StatusCode::SERVICE_UNAVAILABLE && self.headers.contains("\"retry-after\"")
+    }
+}
+
 impl Neighbours {
     /// Starts a hub with two tenants, one of which has everything.
     pub fn open() -> Result<Self> {
