@@ -19,7 +19,7 @@ use crate::api::enrolments::refused;
 use crate::api::problem::ApiError;
 use crate::api::state::Api;
 use crate::domain::ids::SiteId;
-use crate::recognition::Warm;
+use crate::recognition::Served;
 use crate::recognition::enroller::{Models, Refusal};
 use crate::recognition::galleries::GalleryError;
 use crate::recognition::standing::Standing;
@@ -53,7 +53,7 @@ impl Rules {
     }
 
     /// The tenant's gallery as these rules found it, or newer.
-    pub(in crate::api) async fn gallery(&self, api: &Api, caller: &Caller) -> Result<Arc<Warm>, GalleryError> {
+    pub(in crate::api) async fn gallery(&self, api: &Api, caller: &Caller) -> Result<Served, GalleryError> {
         api.galleries.of_stamp(caller.tenant, &self.space, self.stamp).await
     }
 
