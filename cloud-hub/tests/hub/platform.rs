@@ -208,11 +208,11 @@ async fn a_tenants_key_is_nobody_to_the_platform() {
     let mut asked = 0;
     for (method, pattern, audience) in ROUTES {
         let Audience::Platform(_) = audience else { continue };
-        let as_wrong = refusal(&hub, &[("authorization", &wrong(&admin.authorization))], method, pattern).await;
+        let as_wrong = refusal(&hub, &[("authorization", wrong(&admin.authorization).as_str())], method, pattern).await;
         assert_eq!((as_wrong.0, as_wrong.2.as_str()), (StatusCode::UNAUTHORIZED, "PlatformKey"), "{method} {pattern}");
         for header in [
             ("authorization", owner.authorization.as_str()),
-            ("authorization", &disguised),
+            ("authorization", disguised.as_str()),
             ("authorization", "Bearer x"),
             ("x-session-token", session),
         ] {
@@ -238,10 +238,10 @@ async fn a_platform_key_is_nobody_to_tenants() {
         if matches!(audience, Audience::Open | Audience::Device | Audience::Platform(_)) {
             continue;
         }
-        let as_wrong = refusal(&hub, &[("authorization", &wrong(&owner.authorization))], method, pattern).await;
+        let as_wrong = refusal(&hub, &[("authorization", wrong(&owner.authorization).as_str())], method, pattern).await;
         assert_eq!(as_wrong.0, StatusCode::UNAUTHORIZED, "{method} {pattern}");
         for authorization in [&admin.authorization, &disguised] {
-            let refused = refusal(&hub, &[("authorization", authorization)], method, pattern).await;
+            let refused = refusal(&hub, &[("authorization", authorization.as_str())], method, pattern).await;
             assert_eq!(refused, as_wrong, "{method} {pattern}");
             asked += 1;
         }
