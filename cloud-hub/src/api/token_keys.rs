@@ -7,6 +7,7 @@ use std::time::UNIX_EPOCH;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
 use wire_contract::Timestamp;
 
 use super::body::Fields;
@@ -14,7 +15,7 @@ use super::problem::ApiError;
 use super::state::Api;
 use crate::domain::ids::TenantId;
 use crate::domain::token_key::Standing;
-use crate::keys::{TenantKeyView, TokenKeyView};
+use crate::keys::{TenantKeyView, TokenKeyView, VersionView};
 use crate::store::routes;
 
 /// Files of keys, what each is for, and how it stands when it is there.
@@ -60,6 +61,12 @@ pub(super) async fn show(api: &Api) -> Result<Value, ApiError> {
         if versions.len() > 1 {
             keys.extend(versions.iter().map(|key| of_tenant(tenant, key, now)));
         }
+        let found =
+            [(INDEX_KEY, api.custody.index_key_views(tenant).await?), (SEED, api.custody.seed_views(tenant).await?)];
+        for (of, versions) in found {
+            let is_changing = |key: &&VersionView| versions.iter().filter(|other| other.name == key.name).count() > 1;
+            keys.extend(versions.iter().filter(is_changing).map(|key| of_version(tenant, of, key, now)));
+        }
     }
     Ok(json!({ "keys": keys }))
 }
@@ -89,6 +96,36 @@ pub(super) async fn retire_master(api: &Api) -> Result<Value, ApiError> {
     show(api).await
 }
 
+/// Whose keys are to be replaced.
+#[derive(Debug, Deserialize)]
+pub(super) struct Whose {
+    #[serde(default)]
+    pub(super) tenant: Option<Uuid>,
+}
+
+impl Fields for Whose {
+    const KNOWN: &'static [&'static str] = &["tenant"];
+    const REQUIRED: &'static [&'static str] = &[];
+}
+
+/// Begins to replace the index keys of these tenants.
+pub(super) async fn rotate_index_keys(api: &Api, tenants: &[TenantId], actor: &str) -> Result<Value, ApiError> {
+    for tenant in tenants {
+        api.custody.rotate_index_key(*tenant, actor).await?;
+    }
+    api.rotations.notify_one();
+    show(api).await
+}
+
+/// Begins to replace the seeds of these tenants.
+pub(super) async fn rotate_seeds(api: &Api, tenants: &[TenantId], actor: &str) -> Result<Value, ApiError> {
+    for tenant in tenants {
+        api.custody.rotate_seeds(*tenant, actor).await?;
+    }
+    api.rotations.notify_one();
+    show(api).await
+}
+
 /// Begins to replace a tenant's key.
 pub(super) async fn rotate_tenant(api: &Api, tenant: TenantId, actor: &str) -> Result<Value, ApiError> {
     api.custody.rotate_tenant_key(tenant, actor).await?;
@@ -96,10 +133,29 @@ pub(super) async fn rotate_tenant(api: &Api, tenant: TenantId, actor: &str) -> R
     show_tenant(api, tenant).await
 }
 
-/// The versions of a tenant's key.
+/// The versions of a tenant's keys.
 pub(super) async fn show_tenant(api: &Api, tenant: TenantId) -> Result<Value, ApiError> {
-    let (keys, now) = (api.custody.tenant_key_views(tenant).await?, api.clock.now());
-    Ok(json!({ "keys": keys.iter().map(|key| of_tenant(tenant, key, now)).collect::<Vec<_>>() }))
+    let (versions, now) = (api.custody.tenant_key_views(tenant).await?, api.clock.now());
+    let mut keys: Vec<Value> = versions.iter().map(|key| of_tenant(tenant, key, now)).collect();
+    let found =
+        [(INDEX_KEY, api.custody.index_key_views(tenant).await?), (SEED, api.custody.seed_views(tenant).await?)];
+    for (of, versions) in found {
+        keys.extend(versions.iter().map(|key| of_version(tenant, of, key, now)));
+    }
+    Ok(json!({ "keys": keys }))
+}
+
+/// As an index key and a seed are named, and what each is for.
+const INDEX_KEY: (&str, &str) = ("blind-index", "finds the tenant's people and users");
+const SEED: (&str, &str) = ("seed", "rotates searchable vectors");
+
+fn of_version(tenant: TenantId, (name, what): (&str, &str), key: &VersionView, now: OffsetDateTime) -> Value {
+    let of = [tenant.to_string(), name.to_owned(), key.name.clone(), key.version.to_string()];
+    json!({
+        "key": of.iter().filter(|word| !word.is_empty()).map(String::as_str).collect::<Vec<_>>().join(" "),
+        "what": what, "state": key.state, "made_at": Timestamp::from(key.created_at),
+        "age_days": (now - key.created_at).whole_days().max(0), "left": key.left, "signs_from": null, "verifies_until": null,
+    })
 }
 
 fn of_tenant(tenant: TenantId, key: &TenantKeyView, now: OffsetDateTime) -> Value {

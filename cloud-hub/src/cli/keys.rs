@@ -13,6 +13,8 @@ use super::table;
   cloud-hub keys status                     the hub's keys, and those of tenants that are being replaced
   cloud-hub keys rotate master              everything goes on; the key before is gone after some minutes
   cloud-hub keys rotate tenant 0192f0c1-…   the same for what is under one tenant's key
+  cloud-hub keys rotate blind-index         another key by which people are found, for every tenant
+  cloud-hub keys rotate seeds --tenant 0192f0c1-…   that tenant's searchable vectors are rotated anew
   cloud-hub keys rotate-jwt                 nobody notices: the key before verifies until its last token is over
   cloud-hub keys rotate-jwt --revoke-old    somebody has got at it: no token of it is good any more, within five seconds
 
@@ -21,7 +23,7 @@ Where several hubs share their keys, `rotate master` makes the next one first: s
 pub(super) enum KeysCommand {
     /// List keys with their ages (never their secrets)
     Status {
-        /// The versions of this tenant's key instead
+        /// The versions of this tenant's keys instead
         tenant: Option<Uuid>,
     },
     /// Put another key in the place of one, while everybody goes on working
@@ -50,6 +52,18 @@ pub(super) enum RotateCommand {
         /// Whose
         tenant: Uuid,
     },
+    /// The key under which names, addresses and external ids are found
+    BlindIndex {
+        /// Whose; without it every tenant's
+        #[arg(long)]
+        tenant: Option<Uuid>,
+    },
+    /// The seeds by which searchable vectors are rotated
+    Seeds {
+        /// Whose; without it every tenant's
+        #[arg(long)]
+        tenant: Option<Uuid>,
+    },
 }
 
 impl KeysCommand {
@@ -60,6 +74,14 @@ impl KeysCommand {
             }
             Self::Rotate(RotateCommand::Tenant { tenant }) => {
                 ("POST", format!("/tenants/{tenant}/keys"), Sent::Nothing, "keys", table::KEYS)
+            }
+            Self::Rotate(RotateCommand::BlindIndex { tenant }) => {
+                let body = json!({ "tenant": tenant });
+                ("POST", String::from("/keys/blind-index"), Sent::Json(body), "keys", table::KEYS)
+            }
+            Self::Rotate(RotateCommand::Seeds { tenant }) => {
+                let body = json!({ "tenant": tenant });
+                ("POST", String::from("/keys/seeds"), Sent::Json(body), "keys", table::KEYS)
             }
             Self::Rotate(RotateCommand::Master { copied }) => {
                 let body = json!({ "copied": copied });

@@ -61,6 +61,7 @@ pub(super) const KEYS: &[Column] = &[
     ("STATE", "/state"),
     ("MADE", "/made_at"),
     ("AGE (DAYS)", "/age_days"),
+    ("LEFT", "/left"),
     ("SIGNS FROM", "/signs_from"),
     ("VERIFIES UNTIL", "/verifies_until"),
 ];

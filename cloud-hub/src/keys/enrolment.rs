@@ -10,17 +10,17 @@ use wire_contract::event::EnrolmentCompletedData;
 use wire_contract::{EventData, Score};
 
 use super::custody::log;
-use super::{Custody, Keyring, KeysError};
+use super::{Custody, Keyring, KeysError, Photographs};
 use crate::domain::duplicate::{self, Duplicate};
 use crate::domain::event::NewEvent;
 use crate::domain::ids::{CommandId, EventId, PersonId, SessionId, TemplateId, TenantId};
-use crate::domain::rotation::DIM;
+use crate::domain::rotation::{DIM, Seeded};
 use crate::domain::session::{Input, step};
 use crate::domain::tenant::Resource;
 use crate::domain::vault::TenantKeys;
 use crate::store::audit::Entry;
 use crate::store::people::{self, Enrolled};
-use crate::store::templates::Template;
+use crate::store::templates::{Near, Template};
 use crate::store::{TenantTx, audit, commands, events, sessions, templates, tenants};
 
 /// What an enrolment's photographs gave.
@@ -38,8 +38,8 @@ pub struct NewTemplate {
     pub embedding: Box<[f32; DIM]>,
     /// Somebody else who looks the same, when the operator wanted the template all the same: for the audit.
     pub duplicate: Option<Duplicate>,
-    /// The mark of the photographs ([`Custody::mark_of`]), where the hub had them.
-    pub mark: Option<[u8; 32]>,
+    /// The photographs by whose mark it is known again, where the hub had them.
+    pub mark: Option<Photographs>,
 }
 
 /// What led to an enrolment.
@@ -99,14 +99,12 @@ impl Custody {
     ) -> Result<TemplateId, KeysError> {
         let (keyring, actor, now) = (Arc::clone(&self.keyring), actor.to_owned(), self.clock.now());
         let (template, event) = (TemplateId(Uuid::new_v4()), EventId(self.clock.new_id()));
-        let space = new.space_id.clone();
-        let (template, rotation) = self
-            .db
+        self.db
             .tenant(tenant, move |tx| {
                 Box::pin(async move {
                     if let Some(command) = command {
                         if let (_, Some(made)) = commands::lock(tx, command).await? {
-                            return Ok((made, None));
+                            return Ok(made);
                         }
                         commands::answered(tx, command, template).await?;
                     }
@@ -115,7 +113,7 @@ impl Custody {
                     people::get(tx, person).await?;
                     let keys = keyring.tenant(tx).await?;
                     let key = keyring.person(&keys, person)?;
-                    let rotation = keyring.rotation(tx, &new.space_id).await?;
+                    let rotations = keyring.rotations(tx, &new.space_id).await?;
                     let data = EnrolmentCompletedData {
                         person: wire_contract::PersonId(person.0),
                         template: template.0,
@@ -129,9 +127,9 @@ impl Custody {
                         model_version: new.model_version,
                         quality: new.quality,
                         embedding: new.embedding,
-                        mark: new.mark,
+                        mark: new.mark.map(|photographs| photographs.mark(&key)),
                     };
-                    people::add_template(tx, &keys, &key, &rotation, &enrolled).await?;
+                    people::add_template(tx, &keys, &key, rotations.writing(), &enrolled).await?;
                     // After the person's row, as whoever deletes them takes the two.
                     if let Some(id) = session {
                         let open = sessions::lock(tx, id).await?;
@@ -157,14 +155,10 @@ impl Custody {
                     audit::write(tx, entry).await?;
                     let data = EventData::EnrolmentCompleted(data);
                     events::append(tx, &[NewEvent::from_hub(event, Some(person.to_string()), now, &data)], now).await?;
-                    Ok::<_, KeysError>((template, Some(rotation)))
+                    Ok::<_, KeysError>(template)
                 })
             })
-            .await?;
-        if let Some(rotation) = rotation {
-            self.keyring.remember_rotation(tenant, &space, &rotation);
-        }
-        Ok(template)
+            .await
     }
 
     /// The `k` templates of a space that are nearest to an embedding by cosine, best score first.
@@ -246,9 +240,8 @@ async fn nearest(
     k: u32,
 ) -> Result<Vec<Candidate>, KeysError> {
     let keys = keyring.tenant(tx).await?;
-    let rotation = keyring.rotation(tx, &space.id).await?;
     let mut found = Vec::new();
-    for near in templates::nearest(tx, &space.id, &rotation.apply(probe.as_slice()), except, k).await? {
+    for near in nearest_vectors(tx, keyring, space, probe, except, k).await? {
         let rows = templates::of_person(tx, near.person).await?;
         let Some(row) = rows.iter().find(|row| row.id == near.template) else { continue };
         let embedding = match open(keyring, &keys, row) {
@@ -264,6 +257,30 @@ async fn nearest(
     Ok(found)
 }
 
+/// The nearest vectors, by whichever seed they are rotated.
+async fn nearest_vectors(
+    tx: &mut TenantTx,
+    keyring: &Keyring,
+    space: &Space,
+    probe: &Embedding,
+    except: Option<PersonId>,
+    k: u32,
+) -> Result<Vec<Near>, KeysError> {
+    let (rotations, mut near) = (keyring.rotations(tx, &space.id).await?, Vec::<Near>::new());
+    // In this order: a vector that is rotated anew between two of these is met twice, in the other it would be met by none.
+    for Seeded { version, rotation } in rotations.all() {
+        let probe = rotation.apply(probe.as_slice());
+        for found in templates::nearest(tx, &space.id, (*version, &probe), except, k).await? {
+            if near.iter().all(|other| other.template != found.template) {
+                near.push(found);
+            }
+        }
+    }
+    near.sort_by(|a, b| b.similarity.total_cmp(&a.similarity));
+    near.truncate(usize::try_from(k).unwrap_or(usize::MAX));
+    Ok(near)
+}
+
 /// Returns how many vectors were made and the last template that was looked at; `None` when there are no more.
 async fn rebuild_batch(
     tx: &mut TenantTx,
@@ -277,8 +294,10 @@ async fn rebuild_batch(
             Err(KeysError::NoPersonKey(_)) => continue,
             embedding => embedding?,
         };
-        let rotation = keyring.rotation(tx, &row.space_id).await?;
-        templates::put_vector(tx, row.id, row.person_id, &row.space_id, &rotation.apply(&embedding)).await?;
+        let rotations = keyring.rotations(tx, &row.space_id).await?;
+        let Seeded { version, rotation } = rotations.writing();
+        templates::put_vector(tx, row.id, row.person_id, &row.space_id, (*version, &rotation.apply(&embedding)))
+            .await?;
         rebuilt += 1;
     }
     if rebuilt > 0 {

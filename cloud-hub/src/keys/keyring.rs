@@ -20,9 +20,10 @@ use super::persons::{PersonDb, PersonKeys};
 use super::restored::SeenFile;
 use super::{KeysError, SigningKey, signing};
 use crate::domain::ids::{ClaimId, PersonId, SessionId, TenantId, UserId};
-use crate::domain::rotation::Rotation;
+use crate::domain::index_key::{IndexKey, IndexKeys};
+use crate::domain::rotation::{Rotation, Rotations, Seeded};
 use crate::domain::tenant_key::{BELIEVED, Stage};
-use crate::domain::vault::{PersonKey, TenantKeys, VaultError, seal_tenant};
+use crate::domain::vault::{GROUP_KEY, PersonKey, TenantKeys, VaultError, seal_tenant};
 use crate::secret_file::{self, SecretFileError};
 use crate::store::{Clash, StoreError, TenantTx, secrets};
 
@@ -41,7 +42,8 @@ pub struct Keyring {
     persons: PersonKeys,
     /// Unwrapped tenant keys, and when they were read: another hub may have begun to replace them since.
     tenants: Mutex<HashMap<TenantId, (TenantKeys, Instant)>>,
-    rotations: Mutex<HashMap<(TenantId, String), Arc<Rotation>>>,
+    /// Expanded seeds, and when they were read.
+    rotations: Mutex<HashMap<(TenantId, String), (Arc<Rotations>, Instant)>>,
 }
 
 impl std::fmt::Debug for Keyring {
@@ -217,12 +219,13 @@ impl Keyring {
     /// Makes the first keys of the transaction's tenant and stores them wrapped.
     pub async fn make_tenant(&self, tx: &mut TenantTx) -> Result<(), KeysError> {
         let tenant = tx.tenant();
-        let (tk, blind_index) = (SealKey::random()?, random_key()?);
+        let tk = SealKey::random()?;
         let wrapped = self.masters.seal(&tenant_key_context(tenant, 1), tk.expose())?;
         secrets::add(tx, secrets::Kind::TenantKey, "", 1, &wrapped).await?;
-        let sealed =
-            tk.seal(&context(Purpose::BLIND_INDEX_KEY, tenant, 1), blind_index.as_slice()).map_err(VaultError::from)?;
-        secrets::add(tx, secrets::Kind::BlindIndex, "", 1, &sealed).await?;
+        let (index, groups) = (random_key()?, random_key()?);
+        let keys = TenantKeys::new(tenant, vec![tk], IndexKeys::only(index.clone()));
+        secrets::add(tx, secrets::Kind::IndexKey, "", 1, &keys.seal_index_key(1, &index)?).await?;
+        secrets::add(tx, secrets::Kind::GroupKey, "", 1, &keys.seal_group_key(&groups)?).await?;
         Ok(())
     }
 
@@ -248,8 +251,9 @@ impl Keyring {
     pub(super) async fn read_tenant(&self, tx: &mut TenantTx) -> Result<TenantKeys, KeysError> {
         let tenant = tx.tenant();
         let rows = secrets::tenant_keys(tx).await?;
-        let stored = secrets::versions(tx, secrets::Kind::BlindIndex, "").await?;
-        let (Some((version, sealed)), Some(newest)) = (stored.first(), rows.first()) else {
+        let stored = secrets::aged(tx, secrets::Kind::IndexKey, "").await?;
+        let groups = secrets::versions(tx, secrets::Kind::GroupKey, "").await?;
+        let (Some(newest_index), Some(newest)) = (stored.first(), rows.first()) else {
             return Err(KeysError::NoTenantKey(tenant));
         };
         let sealing = Stage::at(newest.age).sealing(rows.len());
@@ -258,11 +262,24 @@ impl Keyring {
             .map(|row| self.open_tenant_key(tenant, row.version, &row.sealed))
             .collect::<Result<Vec<_>, _>>()?;
         versions.swap(0, sealing);
-        let wanted = key_id(sealed).map_err(VaultError::from)?;
-        let tk = versions.iter().find(|key| key.id() == wanted).ok_or(KeysError::NoTenantKey(tenant))?;
-        let opened = tk.open(&context(Purpose::BLIND_INDEX_KEY, tenant, *version), sealed).map_err(VaultError::from)?;
-        let blind_index = exact(&opened)?;
-        Ok(TenantKeys::new(tenant, versions, blind_index))
+        let open = |purpose, version, sealed: &[u8]| {
+            let wanted = key_id(sealed).map_err(VaultError::from)?;
+            let tk = versions.iter().find(|key| key.id() == wanted).ok_or(KeysError::NoTenantKey(tenant))?;
+            Ok::<_, KeysError>(exact(&tk.open(&context(purpose, tenant, version), sealed).map_err(VaultError::from)?)?)
+        };
+        // Oldest first. Those that have ended are marked under no more.
+        let (used, is_known_only) =
+            (stored.iter().rev().filter(|row| row.ended.is_none()), Stage::at(newest_index.age));
+        let known = used
+            .map(|row| {
+                let key = open(Purpose::BLIND_INDEX_KEY, row.version, &row.sealed)?;
+                Ok(IndexKey { version: row.version, key })
+            })
+            .collect::<Result<Vec<_>, KeysError>>()?;
+        let alone =
+            known.len().checked_sub(1 + is_known_only.sealing(known.len())).ok_or(KeysError::NoTenantKey(tenant))?;
+        let groups = groups.first().map(|(version, sealed)| open(GROUP_KEY, *version, sealed)).transpose()?;
+        Ok(TenantKeys::new(tenant, versions, IndexKeys::new(known, alone, groups)))
     }
 
     /// Opens a version of a tenant's key. A backup of the database from before a rotation has it under a master key that is gone:
@@ -299,28 +316,38 @@ impl Keyring {
         Ok(Some(self.seal_tenant_key(tenant, version, &key)?))
     }
 
-    /// The rotation of the searchable vectors of one space, its seed made at first use.
-    pub async fn rotation(&self, tx: &mut TenantTx, space_id: &str) -> Result<Arc<Rotation>, KeysError> {
+    /// The rotations of the searchable vectors of one space, the first seed made at first use.
+    pub async fn rotations(&self, tx: &mut TenantTx, space_id: &str) -> Result<Arc<Rotations>, KeysError> {
         let known = (tx.tenant(), space_id.to_owned());
-        if let Some(rotation) = self.rotations.lock().get(&known) {
-            return Ok(Arc::clone(rotation));
+        if let Some((rotations, _)) = self.rotations.lock().get(&known).filter(|(_, read)| read.elapsed() < BELIEVED) {
+            return Ok(Arc::clone(rotations));
         }
-        let keys = self.tenant(tx).await?;
-        if secrets::versions(tx, secrets::Kind::RotationSeed, space_id).await?.is_empty() {
-            let sealed = keys.seal_rotation_seed(space_id, &*random_key()?)?;
+        let (begun, keys) = (Instant::now(), self.tenant(tx).await?);
+        let mut stored = secrets::aged(tx, secrets::Kind::RotationSeed, space_id).await?;
+        let is_new = stored.is_empty();
+        if is_new {
+            let sealed = keys.seal_rotation_seed(space_id, 1, &*random_key()?)?;
             secrets::add(tx, secrets::Kind::RotationSeed, space_id, 1, &sealed).await?;
+            // Read back: another transaction may have been first.
+            stored = secrets::aged(tx, secrets::Kind::RotationSeed, space_id).await?;
         }
-        // Read back: another transaction may have been first.
-        let stored = secrets::versions(tx, secrets::Kind::RotationSeed, space_id).await?;
-        let (_, sealed) = stored.first().ok_or(KeysError::NoTenantKey(known.0))?;
-        let rotation = Arc::new(Rotation::from_seed(&*keys.open_rotation_seed(space_id, sealed)?));
-        // Not remembered yet: this transaction may still roll back. The next reader finds it committed.
-        Ok(rotation)
+        let newest = stored.first().ok_or(KeysError::NoTenantKey(known.0))?;
+        let writing = stored.len() - 1 - Stage::at(newest.age).sealing(stored.len());
+        let seeded = stored.iter().rev().map(|row| {
+            let seed = keys.open_rotation_seed(space_id, row.version, &row.sealed)?;
+            Ok(Seeded { version: row.version, rotation: Rotation::from_seed(&seed) })
+        });
+        let rotations = Arc::new(Rotations::new(seeded.collect::<Result<Vec<_>, KeysError>>()?, writing));
+        // A seed that this transaction has made is not remembered: it may still roll back.
+        if !is_new {
+            self.rotations.lock().insert(known, (Arc::clone(&rotations), begun));
+        }
+        Ok(rotations)
     }
 
-    /// Remembers a rotation whose seed is known to be committed.
-    pub(super) fn remember_rotation(&self, tenant: TenantId, space_id: &str, rotation: &Arc<Rotation>) {
-        self.rotations.lock().insert((tenant, space_id.to_owned()), Arc::clone(rotation));
+    /// Forgets the rotations of a tenant: there are others.
+    pub(super) fn forget_rotations(&self, tenant: TenantId) {
+        self.rotations.lock().retain(|(of, _), _| *of != tenant);
     }
 
     /// The key of a person; an error once it is destroyed. Reads the key store each time, so that no cache outlives an erasure.
@@ -338,7 +365,7 @@ impl Keyring {
         for (version, sealed) in self.persons.tenant_keys(tenant)? {
             let key = self.open_tenant_key(tenant, version, &sealed)?;
             if key.id() == wanted {
-                let keys = TenantKeys::new(tenant, vec![key], Zeroizing::new([0; 32]));
+                let keys = TenantKeys::new(tenant, vec![key], IndexKeys::only(Zeroizing::new([0; 32])));
                 return Ok(keys.unwrap_person(person, wrapped)?);
             }
         }
@@ -373,7 +400,7 @@ impl Keyring {
     /// Forgets the unwrapped keys of a tenant that is being deleted.
     pub(super) fn forget(&self, tenant: TenantId) {
         self.tenants.lock().remove(&tenant);
-        self.rotations.lock().retain(|(of, _), _| *of != tenant);
+        self.forget_rotations(tenant);
     }
 }
 

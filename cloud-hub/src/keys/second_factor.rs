@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::custody::log;
-use super::entering::Proved;
+use super::entering::{Proved, login_marks};
 use super::logins::actor;
 use super::users::within;
 use super::{Custody, Keyring, KeysError, LoggedIn};
@@ -191,7 +191,7 @@ impl Custody {
                 let keys = keyring.tenant(tx).await?;
                 let passed = pass(tx, &keyring, &keys, id, Some(&code), now).await?;
                 if !matches!(passed, Passed::Wrong | Passed::Missing) {
-                    logins::forgive(tx, &user.login_index).await?;
+                    logins::forgive(tx, &login_marks(&keys, &user)?).await?;
                 }
                 if matches!(passed, Passed::ByCode | Passed::ByRecovery) {
                     second_factors::remove(tx, id).await?;

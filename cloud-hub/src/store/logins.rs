@@ -8,6 +8,7 @@ use super::roles::{BESIDE, RoleRow};
 use super::tenants::{AGREEMENT, AgreementRow};
 use super::{StoreError, TenantTx};
 use crate::domain::ids::{LoginId, UserId};
+use crate::domain::index_key::Marks;
 use crate::domain::permission::Permissions;
 use crate::domain::role::{GivenRole, RoleRef};
 use crate::domain::tenant::Agreement;
@@ -32,67 +33,75 @@ impl Kind {
 }
 
 /// Counts an attempt before anything is looked at, so that many at once are no way around the count. The time until which the
-/// name is locked, if it was locked already: then nothing is counted.
+/// name is locked, if it was locked already: then nothing is counted. A name has as many rows as marks, and what one of them says
+/// holds for all: another index key is no fresh start.
 pub async fn attempt(
     tx: &mut TenantTx,
-    index: &[u8; 32],
+    marks: &Marks,
     now: OffsetDateTime,
 ) -> Result<Option<OffsetDateTime>, StoreError> {
-    let tenant = tx.tenant_uuid();
-    // Whoever is first holds the row until its transaction ends.
-    sqlx::query(
-        "INSERT INTO login_attempt (tenant_id, login_index, failures, last_at) VALUES ($1, $2, 1, $3)
-         ON CONFLICT (tenant_id, login_index) DO UPDATE SET
-             failures = CASE WHEN login_attempt.locked_until > $3 THEN login_attempt.failures
-                             WHEN login_attempt.last_at < $4 THEN 1
-                             ELSE least(login_attempt.failures, 1000) + 1 END",
+    let (tenant, values) = (tx.tenant_uuid(), marks.values());
+    // Whoever is first holds the rows until its transaction ends. All hubs begin with the oldest key.
+    for mark in marks.all() {
+        sqlx::query(
+            "INSERT INTO login_attempt (tenant_id, login_index, failures, last_at, index_version) VALUES ($1, $2, 1, $3, $5)
+             ON CONFLICT (tenant_id, login_index) DO UPDATE SET
+                 failures = CASE WHEN login_attempt.locked_until > $3 THEN login_attempt.failures
+                                 WHEN login_attempt.last_at < $4 THEN 1
+                                 ELSE least(login_attempt.failures, 1000) + 1 END",
+        )
+        .bind(tenant)
+        .bind(mark.value.as_slice())
+        .bind(now)
+        .bind(now - user::FORGOTTEN_AFTER)
+        .bind(i64::from(mark.version))
+        .execute(tx.conn())
+        .await?;
+    }
+    let (failures, locked_until): (i32, Option<OffsetDateTime>) = sqlx::query_as(
+        "SELECT max(failures), max(locked_until) FROM login_attempt WHERE tenant_id = $1 AND login_index = ANY($2)",
     )
     .bind(tenant)
-    .bind(index.as_slice())
-    .bind(now)
-    .bind(now - user::FORGOTTEN_AFTER)
-    .execute(tx.conn())
+    .bind(&values)
+    .fetch_one(tx.conn())
     .await?;
-    let (failures, locked_until): (i32, Option<OffsetDateTime>) =
-        sqlx::query_as("SELECT failures, locked_until FROM login_attempt WHERE tenant_id = $1 AND login_index = $2")
-            .bind(tenant)
-            .bind(index.as_slice())
-            .fetch_one(tx.conn())
-            .await?;
     if let Some(until) = locked_until.filter(|until| *until > now) {
         return Ok(Some(until));
     }
     let lock = user::lock(failures.unsigned_abs()).map(|time| now + time);
-    sqlx::query("UPDATE login_attempt SET locked_until = $3, last_at = $4 WHERE tenant_id = $1 AND login_index = $2")
-        .bind(tenant)
-        .bind(index.as_slice())
-        .bind(lock)
-        .bind(now)
-        .execute(tx.conn())
-        .await?;
+    sqlx::query(
+        "UPDATE login_attempt SET failures = $5, locked_until = $3, last_at = $4 WHERE tenant_id = $1 AND login_index = ANY($2)",
+    )
+    .bind(tenant)
+    .bind(&values)
+    .bind(lock)
+    .bind(now)
+    .bind(failures)
+    .execute(tx.conn())
+    .await?;
     Ok(None)
 }
 
 /// Forgets the attempts by a name: the last one was right.
-pub async fn forgive(tx: &mut TenantTx, index: &[u8]) -> Result<(), StoreError> {
+pub async fn forgive(tx: &mut TenantTx, marks: &Marks) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();
-    sqlx::query("DELETE FROM login_attempt WHERE tenant_id = $1 AND login_index = $2")
+    sqlx::query("DELETE FROM login_attempt WHERE tenant_id = $1 AND login_index = ANY($2)")
         .bind(tenant)
-        .bind(index)
+        .bind(marks.values())
         .execute(tx.conn())
         .await?;
     Ok(())
 }
 
 /// Takes back the attempt that was just counted, and the lock that it led to; those before it stay.
-pub async fn take_back(tx: &mut TenantTx, index: &[u8]) -> Result<(), StoreError> {
+pub async fn take_back(tx: &mut TenantTx, marks: &Marks) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();
     for statement in [
-        "DELETE FROM login_attempt WHERE tenant_id = $1 AND login_index = $2 AND failures = 1",
+        "DELETE FROM login_attempt WHERE tenant_id = $1 AND login_index = ANY($2) AND failures = 1",
         // Nobody is let try while a name is locked, so that the lock there is can only be this attempt's.
-        "UPDATE login_attempt SET failures = failures - 1, locked_until = NULL WHERE tenant_id = $1 AND login_index = $2",
+        "UPDATE login_attempt SET failures = failures - 1, locked_until = NULL WHERE tenant_id = $1 AND login_index = ANY($2)",
     ] {
-        sqlx::query(statement).bind(tenant).bind(index).execute(tx.conn()).await?;
+        sqlx::query(statement).bind(tenant).bind(marks.values()).execute(tx.conn()).await?;
     }
     Ok(())
 }

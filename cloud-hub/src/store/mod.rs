@@ -29,6 +29,8 @@ pub mod mark;
 pub mod orders;
 pub mod people;
 pub mod places;
+pub mod reindexing;
+pub mod rerotating;
 pub mod resealing;
 pub mod roles;
 pub mod routes;
@@ -49,4 +51,4 @@ pub use database::{Database, Listener, Notice, TenantTx, Work, migrate};
 pub use error::{Clash, StoreError};
 
 /// The version of the schema that this program was written for: `migrations/0001_…`, `0002_…`, ...
-pub const SCHEMA_VERSION: i32 = 31;
+pub const SCHEMA_VERSION: i32 = 34;
