@@ -12,6 +12,7 @@ mod deletion;
 mod devices;
 mod duplicates;
 mod idempotency;
+mod index_rotations;
 mod logins;
 mod people;
 mod recognition;
@@ -19,6 +20,7 @@ mod reports;
 mod restored;
 mod rotations;
 mod second_factors;
+mod seed_rotations;
 mod sessions;
 mod snapshots;
 #[path = "../support/mod.rs"]
