@@ -3,6 +3,8 @@
 //! ```text
 //! MK  master key           file 0600            wraps TK; replaced by `keys rotate master`
 //! TK  per tenant           Postgres, under MK   only wraps: PK, GDK, CK, LK, BI, RS, webhook secrets; replaced by `keys rotate tenant`
+//! BI  per tenant           Postgres, under TK   finds people and users by keyed marks; replaced by `keys rotate blind-index`
+//! RS  per tenant, space    Postgres, under TK   rotates searchable vectors; replaced by `keys rotate seeds`
 //! PK  per person           key store (redb) outside Postgres, under TK; deleting it erases the person
 //! HSK Ed25519              file 0600            signs time, snapshots and audit heads
 //! JWT Ed25519, some        Postgres, under MK   sign access tokens of users; shared by all hubs, rotated by `keys rotate-jwt`
