@@ -33,4 +33,8 @@ ALTER TABLE template ADD COLUMN photographs_person_mark bytea CHECK (octet_lengt
 -- By which version of its space's seed a vector is rotated.
 ALTER TABLE template_vector ADD COLUMN seed_version integer NOT NULL DEFAULT 1;
 
+-- Which pepper made a MAC, by 16 bytes that say nothing of it. NULL: the one that there was before.
+ALTER TABLE api_key ADD COLUMN pepper bytea CHECK (octet_length(pepper) = 16);
+ALTER TABLE recovery_code ADD COLUMN pepper bytea CHECK (octet_length(pepper) = 16);
+
 UPDATE schema_version SET version = 34;

@@ -10,7 +10,7 @@ use gallery_log::seal::key_id;
 use gallery_log::{KeyId, Purpose};
 use uuid::Uuid;
 
-use super::ids::{PersonId, TenantId};
+use super::ids::PersonId;
 use super::vault::{GROUP_KEY, KEPT_ANSWER, SESSION_FRAME, TenantKeys, USER_LOGIN, USER_TOTP, VaultError};
 
 /// How long a hub believes what it read of a tenant's keys.
@@ -151,7 +151,7 @@ impl TenantKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::EndpointId;
+    use crate::ids::{EndpointId, TenantId};
     use crate::index_key::IndexKeys;
     use crate::vault::PersonKey;
     use gallery_log::SealKey;

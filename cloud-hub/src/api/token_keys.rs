@@ -8,24 +8,29 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
-use wire_contract::Timestamp;
+use wire_contract::{Code, Timestamp};
 
 use super::body::Fields;
 use super::problem::ApiError;
 use super::state::Api;
 use crate::domain::ids::TenantId;
 use crate::domain::token_key::Standing;
-use crate::keys::{TenantKeyView, TokenKeyView, VersionView};
+use crate::keys::{Forgotten, TenantKeyView, TokenKeyView, VersionView};
 use crate::store::routes;
 
 /// Files of keys, what each is for, and how it stands when it is there.
-const FILES: [(&str, &str, &str); 5] = [
+const FILES: [(&str, &str, &str); 7] = [
     ("master.key", "wraps tenants' keys", "in use"),
     ("master-next.key", "wraps tenants' keys", "next: copy it to the other hubs"),
     ("master-previous.key", "wraps tenants' keys", "opens"),
     ("pepper.key", "MACs of secrets", "in use"),
+    ("pepper-next.key", "MACs of secrets", "next: copy it to the other hubs"),
+    (PREVIOUS_PEPPER, "MACs of secrets", "tried"),
     ("signing.p8", "signs for devices", "in use"),
 ];
+
+/// The pepper that is to be forgotten.
+const PREVIOUS_PEPPER: &str = "pepper-previous.key";
 
 /// How the key of access tokens is to be replaced.
 #[derive(Debug, Deserialize)]
@@ -54,6 +59,11 @@ pub(super) async fn show(api: &Api) -> Result<Value, ApiError> {
         there.map(|(name, what, state)| of_file(&dir, name, what, state, now)).collect::<Vec<_>>()
     });
     let mut keys = files.await.map_err(|error| ApiError::internal(&error))?;
+    if let Some(before) = api.custody.pepper_standing().await?.before {
+        for key in keys.iter_mut().filter(|key| key["key"] == PREVIOUS_PEPPER) {
+            key["left"] = json!(before.api_keys);
+        }
+    }
     keys.extend(api.custody.token_key_views().await?.iter().map(|key| of_tokens(key, now)));
     for tenant in routes::tenants(&api.db).await? {
         let versions = api.custody.tenant_key_views(tenant).await?;
@@ -124,6 +134,39 @@ pub(super) async fn rotate_seeds(api: &Api, tenants: &[TenantId], actor: &str) -
     }
     api.rotations.notify_one();
     show(api).await
+}
+
+/// Begins to replace the pepper.
+pub(super) async fn rotate_pepper(api: &Api, rotation: &MasterRotation) -> Result<Value, ApiError> {
+    api.custody.rotate_pepper(rotation.copied).await?;
+    show(api).await
+}
+
+/// What is said about the end of the pepper before.
+#[derive(Debug, Deserialize)]
+pub(super) struct PepperEnd {
+    /// How many API keys end with it; without it that is only told.
+    #[serde(default)]
+    confirm: Option<u64>,
+}
+
+impl Fields for PepperEnd {
+    const KNOWN: &'static [&'static str] = &["confirm"];
+    const REQUIRED: &'static [&'static str] = &[];
+}
+
+/// Forgets the pepper before, or only tells what would end with it.
+pub(super) async fn retire_pepper(api: &Api, end: &PepperEnd) -> Result<Value, ApiError> {
+    let (under, is_done) = match api.custody.forget_pepper(end.confirm).await? {
+        Forgotten::Done(under) => (under, true),
+        Forgotten::NotConfirmed(under) => (under, false),
+    };
+    if !is_done && end.confirm.is_some() {
+        let n = under.api_keys;
+        let detail = format!("{n} API keys would stop to work; with --confirm {n} they do");
+        return Err(ApiError::because(Code::Conflict, detail));
+    }
+    Ok(json!({ "api_keys": under.api_keys, "recovery_codes": under.recovery_codes, "forgotten": is_done }))
 }
 
 /// Begins to replace a tenant's key.

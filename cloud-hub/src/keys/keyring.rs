@@ -15,6 +15,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::masters::Masters;
+use super::peppers::{MadeBy, Peppers};
 use super::person_files::PersonFiles;
 use super::persons::{PersonDb, PersonKeys};
 use super::restored::SeenFile;
@@ -25,6 +26,7 @@ use crate::domain::rotation::{Rotation, Rotations, Seeded};
 use crate::domain::tenant_key::{BELIEVED, Stage};
 use crate::domain::vault::{GROUP_KEY, PersonKey, TenantKeys, VaultError, seal_tenant};
 use crate::secret_file::{self, SecretFileError};
+use crate::store::credentials::NewMac;
 use crate::store::{Clash, StoreError, TenantTx, secrets};
 
 /// A key of access tokens, for whom it is no tenant's.
@@ -35,7 +37,7 @@ const TOKEN_KEY_FILES: [&str; 2] = ["jwt.p8", "jwt-previous.p8"];
 /// Everything that the hub itself holds. One per process; shared by `Arc`.
 pub struct Keyring {
     masters: Masters,
-    pepper: hmac::Key,
+    peppers: Peppers,
     signing: SigningKey,
     dir: PathBuf,
     seen: SeenFile,
@@ -62,10 +64,9 @@ impl Keyring {
     /// The same; the keys of people are in `shared`, if that is named, which every replica of the hub sees.
     pub fn open_with(dir: &Path, shared: Option<&Path>) -> Result<Self, KeysError> {
         let masters = Masters::open(dir)?;
-        let pepper = key_file(dir.join("pepper.key"))?;
         Ok(Self {
             masters,
-            pepper: hmac::Key::new(hmac::HMAC_SHA256, pepper.as_slice()),
+            peppers: Peppers::open(dir)?,
             signing: SigningKey::load_or_make(&dir.join(signing::FILE))?,
             dir: dir.to_owned(),
             seen: SeenFile::load_or_make(dir)?,
@@ -152,68 +153,92 @@ impl Keyring {
 
     /// The MAC under which an API key's secret is stored.
     #[must_use]
-    pub fn api_key_mac(&self, secret: &[u8; 32]) -> [u8; 32] {
-        tag(&self.pepper, &peppered(b"api-key", b"", secret))
+    pub fn api_key_mac(&self, secret: &[u8; 32]) -> NewMac {
+        self.peppers.make(&peppered(b"api-key", b"", secret))
     }
 
     /// Whether `secret` is the one that `mac` was made of, in constant time.
     #[must_use]
     pub fn is_api_key(&self, secret: &[u8; 32], mac: &[u8; 32]) -> bool {
-        hmac::verify(&self.pepper, &peppered(b"api-key", b"", secret), mac).is_ok()
+        self.api_key_made_by(secret, mac).is_some()
+    }
+
+    /// By which pepper `mac` was made of `secret`, in constant time.
+    pub(super) fn api_key_made_by(&self, secret: &[u8; 32], mac: &[u8; 32]) -> Option<MadeBy> {
+        self.peppers.made_by(&peppered(b"api-key", b"", secret), mac)
+    }
+
+    /// The peppers.
+    pub(super) fn peppers(&self) -> &Peppers {
+        &self.peppers
     }
 
     /// The MAC under which a claim's secret is stored.
     #[must_use]
     pub fn claim_mac(&self, claim: ClaimId, secret: &[u8; 32]) -> [u8; 32] {
-        tag(&self.pepper, &peppered(b"claim", claim.0.as_bytes(), secret))
+        self.peppers.tag(&peppered(b"claim", claim.0.as_bytes(), secret))
     }
 
     /// Whether `secret` is the one that `mac` was made of, in constant time.
     #[must_use]
     pub fn is_claim(&self, claim: ClaimId, secret: &[u8; 32], mac: &[u8; 32]) -> bool {
-        hmac::verify(&self.pepper, &peppered(b"claim", claim.0.as_bytes(), secret), mac).is_ok()
+        self.peppers.made_by(&peppered(b"claim", claim.0.as_bytes(), secret), mac).is_some()
     }
 
     /// The MAC by which a refresh token or a cookie of a tenant is found.
     #[must_use]
     pub(super) fn login_mac(&self, tenant: TenantId, secret: &[u8; 32]) -> [u8; 32] {
-        tag(&self.pepper, &peppered(b"login", tenant.0.as_bytes(), secret))
+        self.peppers.tag(&peppered(b"login", tenant.0.as_bytes(), secret))
     }
 
-    /// What a browser must send beside its cookie: only who has read an answer to the cookie can know it.
+    /// The MACs by which it may be found, the present one first.
     #[must_use]
-    pub(super) fn csrf_token(&self, tenant: TenantId, secret: &[u8; 32]) -> [u8; 32] {
-        tag(&self.pepper, &peppered(b"csrf", tenant.0.as_bytes(), secret))
+    pub(super) fn login_macs(&self, tenant: TenantId, secret: &[u8; 32]) -> Vec<[u8; 32]> {
+        self.peppers.tags(&peppered(b"login", tenant.0.as_bytes(), secret))
+    }
+
+    /// What a browser must send beside its cookie: only who has read an answer to the cookie can know it. The present one first; one that
+    /// was read before the pepper was replaced is good too.
+    #[must_use]
+    pub(super) fn csrf_tokens(&self, tenant: TenantId, secret: &[u8; 32]) -> [[u8; 32]; 3] {
+        let tokens = self.peppers.tags(&peppered(b"csrf", tenant.0.as_bytes(), secret));
+        std::array::from_fn(|place| *tokens.get(place).unwrap_or(&tokens[0]))
     }
 
     /// The MAC under which the secret of a user's invitation is stored.
     #[must_use]
     pub(super) fn invitation_mac(&self, user: UserId, secret: &[u8; 32]) -> [u8; 32] {
-        tag(&self.pepper, &peppered(b"invitation", user.0.as_bytes(), secret))
+        self.peppers.tag(&peppered(b"invitation", user.0.as_bytes(), secret))
     }
 
     /// Whether `secret` is the one that `mac` was made of, in constant time.
     #[must_use]
     pub(super) fn is_invitation(&self, user: UserId, secret: &[u8; 32], mac: &[u8; 32]) -> bool {
-        hmac::verify(&self.pepper, &peppered(b"invitation", user.0.as_bytes(), secret), mac).is_ok()
+        self.peppers.made_by(&peppered(b"invitation", user.0.as_bytes(), secret), mac).is_some()
     }
 
     /// The MAC under which a recovery code of a user is stored.
     #[must_use]
-    pub(super) fn recovery_mac(&self, user: UserId, code: &[u8]) -> [u8; 32] {
-        tag(&self.pepper, &peppered(b"recovery", user.0.as_bytes(), code))
+    pub(super) fn recovery_mac(&self, user: UserId, code: &[u8]) -> NewMac {
+        self.peppers.make(&peppered(b"recovery", user.0.as_bytes(), code))
+    }
+
+    /// The MACs under which it may be stored.
+    #[must_use]
+    pub(super) fn recovery_macs(&self, user: UserId, code: &[u8]) -> Vec<[u8; 32]> {
+        self.peppers.tags(&peppered(b"recovery", user.0.as_bytes(), code))
     }
 
     /// The MAC under which a session's token is stored.
     #[must_use]
     pub(super) fn session_mac(&self, tenant: TenantId, session: SessionId, secret: &[u8; 32]) -> [u8; 32] {
-        tag(&self.pepper, &peppered(b"session", &of_session(tenant, session), secret))
+        self.peppers.tag(&peppered(b"session", &of_session(tenant, session), secret))
     }
 
     /// Whether `secret` is the one that `mac` was made of, in constant time.
     #[must_use]
     pub(super) fn is_session(&self, tenant: TenantId, session: SessionId, secret: &[u8; 32], mac: &[u8]) -> bool {
-        hmac::verify(&self.pepper, &peppered(b"session", &of_session(tenant, session), secret), mac).is_ok()
+        self.peppers.made_by(&peppered(b"session", &of_session(tenant, session), secret), mac).is_some()
     }
 
     /// Makes the first keys of the transaction's tenant and stores them wrapped.
@@ -439,7 +464,7 @@ fn of_session(tenant: TenantId, session: SessionId) -> Vec<u8> {
     [tenant.0.as_bytes().as_slice(), session.0.as_bytes()].concat()
 }
 
-fn tag(key: &hmac::Key, message: &[u8]) -> [u8; 32] {
+pub(super) fn tag(key: &hmac::Key, message: &[u8]) -> [u8; 32] {
     hmac::sign(key, message).as_ref().try_into().expect("an HMAC-SHA256 has 32 bytes")
 }
 
@@ -451,7 +476,7 @@ mod tests {
     fn the_hubs_keys_are_made_once() {
         let dir = tempfile::tempdir().unwrap();
         let first = Keyring::open(dir.path()).unwrap();
-        let mac = first.api_key_mac(&[7; 32]);
+        let mac = first.api_key_mac(&[7; 32]).mac;
         let signer = first.signing().public();
         drop(first);
         let again = Keyring::open(dir.path()).unwrap();

@@ -8,7 +8,7 @@
 //! PK  per person           key store (redb) outside Postgres, under TK; deleting it erases the person
 //! HSK Ed25519              file 0600            signs time, snapshots and audit heads
 //! JWT Ed25519, some        Postgres, under MK   sign access tokens of users; shared by all hubs, rotated by `keys rotate-jwt`
-//! pepper                   file 0600            MACs of API keys, claim secrets, refresh tokens, cookies
+//! pepper                   file 0600            MACs of API keys, claim secrets, refresh tokens, cookies; replaced by `keys rotate pepper`
 //! epochs                   file                 what was seen of the database; raised when it was restored from a backup
 //! ```
 //!
@@ -35,6 +35,8 @@ mod logins;
 mod masters;
 mod opener;
 mod passwords;
+mod pepper_rotation;
+mod peppers;
 mod person_files;
 mod persons;
 mod recognised;
@@ -68,6 +70,7 @@ pub use keyring::Keyring;
 pub use link::{Accepted, DeviceLinks};
 pub use logins::{Granted, LoggedIn, Refreshed};
 pub use opener::{Opener, stand_in_leaf};
+pub use pepper_rotation::{Forgotten, PepperStanding};
 pub use restored::{BEAT, Raised};
 pub use roles::{RoleDeleted, WantedRole};
 pub use rotation::{MasterStanding, Progress, TenantKeyView};

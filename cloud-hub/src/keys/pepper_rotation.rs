@@ -59,7 +59,10 @@ impl Custody {
             }
             if copied || !keyring.persons().is_shared() {
                 peppers.switch()?;
-                tracing::info!(event = "pepper_switched", "another pepper makes the MACs of secrets; API keys follow at their next use");
+                tracing::info!(
+                    event = "pepper_switched",
+                    "another pepper makes the MACs of secrets; API keys follow at their next use"
+                );
             }
             Ok(())
         })
@@ -98,9 +101,9 @@ impl Custody {
     async fn under_other_peppers(&self) -> Result<UnderOther, KeysError> {
         let (current, now, mut all) = (self.keyring.peppers().current().0, self.clock.now(), UnderOther::default());
         for tenant in routes::tenants(&self.db).await? {
-            let of = self.db.tenant(tenant, move |tx| {
-                Box::pin(async move { credentials::under_other(tx, &current, now).await })
-            });
+            let of = self
+                .db
+                .tenant(tenant, move |tx| Box::pin(async move { credentials::under_other(tx, &current, now).await }));
             let of = of.await?;
             all.api_keys += of.api_keys;
             all.recovery_codes += of.recovery_codes;

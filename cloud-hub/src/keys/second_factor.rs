@@ -21,6 +21,7 @@ use crate::domain::permission::Permissions;
 use crate::domain::totp::{self, RECOVERY, RECOVERY_CODES, SECRET, Typed, step_of};
 use crate::domain::vault::TenantKeys;
 use crate::store::audit::Action;
+use crate::store::credentials::NewMac;
 use crate::store::{TenantTx, logins, second_factors, users};
 
 /// A secret on its way into an app.
@@ -105,8 +106,8 @@ pub(super) async fn pass(
             Passed::ByCode
         }
         Some(Typed::Recovery(code)) => {
-            let mac = keyring.recovery_mac(user, &code);
-            if second_factors::take_recovery(tx, user, mac, now).await? { Passed::ByRecovery } else { Passed::Wrong }
+            let macs = keyring.recovery_macs(user, code.as_slice());
+            if second_factors::take_recovery(tx, user, &macs, now).await? { Passed::ByRecovery } else { Passed::Wrong }
         }
     })
 }
@@ -149,7 +150,7 @@ impl Custody {
         for _ in 0..RECOVERY_CODES {
             codes.push(random::<RECOVERY>()?);
         }
-        let macs: Vec<[u8; 32]> = codes.iter().map(|code| self.keyring.recovery_mac(id, code.as_slice())).collect();
+        let macs: Vec<NewMac> = codes.iter().map(|code| self.keyring.recovery_mac(id, code.as_slice())).collect();
         let confirmed = self.db.tenant(who.tenant, move |tx| {
             Box::pin(async move {
                 let keys = keyring.tenant(tx).await?;

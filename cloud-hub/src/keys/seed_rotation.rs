@@ -112,8 +112,8 @@ async fn one_step(tx: &mut TenantTx, keyring: &Keyring, space: &str) -> Result<P
         return Ok(Progress::Waits);
     }
     if secrets::remove_before(tx, Kind::RotationSeed, space, newest.version).await? > 0 {
-        let detail = json!({ "space": space, "version": newest.version });
-        log(tx, JOB, Action::TenantSeedRetire, "tenant", tx.tenant().0, detail).await?;
+        let (tenant, detail) = (tx.tenant(), json!({ "space": space, "version": newest.version }));
+        log(tx, JOB, Action::TenantSeedRetire, "tenant", tenant.0, detail).await?;
     }
     Ok(Progress::Done)
 }
@@ -141,5 +141,5 @@ async fn rotate_some(tx: &mut TenantTx, keyring: &Keyring, space: &str, newest: 
             Err(error) => return Err(error),
         }
     }
-    Ok(rows.len() as u64)
+    Ok(u64::try_from(rows.len()).unwrap_or(u64::MAX))
 }

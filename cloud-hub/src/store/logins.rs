@@ -150,6 +150,10 @@ pub async fn add_secret(tx: &mut TenantTx, login: LoginId, mac: [u8; 32]) -> Res
     Ok(())
 }
 
+fn bytes(macs: &[[u8; 32]]) -> Vec<Vec<u8>> {
+    macs.iter().map(|mac| mac.to_vec()).collect()
+}
+
 /// What became of a secret that was to be used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spent {
@@ -162,23 +166,23 @@ pub enum Spent {
 }
 
 /// Uses up a refresh token. Two that come at once are one after the other: the row is locked.
-pub async fn spend(tx: &mut TenantTx, mac: &[u8; 32], now: OffsetDateTime) -> Result<Spent, StoreError> {
+pub async fn spend(tx: &mut TenantTx, macs: &[[u8; 32]], now: OffsetDateTime) -> Result<Spent, StoreError> {
     let tenant = tx.tenant_uuid();
     let row: Option<(Uuid, bool)> = sqlx::query_as(
         "SELECT s.login_id, s.used_at IS NOT NULL FROM login_secret s JOIN login l ON l.tenant_id = s.tenant_id AND l.id = s.login_id
-         WHERE s.tenant_id = $1 AND s.mac = $2 AND l.kind = 'tokens' FOR UPDATE OF s",
+         WHERE s.tenant_id = $1 AND s.mac = ANY($2) AND l.kind = 'tokens' FOR UPDATE OF s",
     )
     .bind(tenant)
-    .bind(mac.as_slice())
+    .bind(bytes(macs))
     .fetch_optional(tx.conn())
     .await?;
     let Some((login, used)) = row else { return Ok(Spent::Unknown) };
     if used {
         return Ok(Spent::Before(LoginId(login)));
     }
-    sqlx::query("UPDATE login_secret SET used_at = $3 WHERE tenant_id = $1 AND mac = $2")
+    sqlx::query("UPDATE login_secret SET used_at = $3 WHERE tenant_id = $1 AND mac = ANY($2)")
         .bind(tenant)
-        .bind(mac.as_slice())
+        .bind(bytes(macs))
         .bind(now)
         .execute(tx.conn())
         .await?;
@@ -186,25 +190,25 @@ pub async fn spend(tx: &mut TenantTx, mac: &[u8; 32], now: OffsetDateTime) -> Re
 }
 
 /// Whether a refresh token is one that was not used yet.
-pub async fn is_known(tx: &mut TenantTx, mac: &[u8; 32]) -> Result<bool, StoreError> {
+pub async fn is_known(tx: &mut TenantTx, macs: &[[u8; 32]]) -> Result<bool, StoreError> {
     let tenant = tx.tenant_uuid();
     let found = sqlx::query_scalar(
         "SELECT EXISTS (
              SELECT FROM login_secret s JOIN login l ON l.tenant_id = s.tenant_id AND l.id = s.login_id
-             WHERE s.tenant_id = $1 AND s.mac = $2 AND s.used_at IS NULL AND l.kind = 'tokens' AND l.revoked_at IS NULL)",
+             WHERE s.tenant_id = $1 AND s.mac = ANY($2) AND s.used_at IS NULL AND l.kind = 'tokens' AND l.revoked_at IS NULL)",
     );
-    Ok(found.bind(tenant).bind(mac.as_slice()).fetch_one(tx.conn()).await?)
+    Ok(found.bind(tenant).bind(bytes(macs)).fetch_one(tx.conn()).await?)
 }
 
 /// The log-in that a cookie is of, whether or not it goes on.
-pub async fn of_cookie(tx: &mut TenantTx, mac: &[u8; 32]) -> Result<Option<LoginId>, StoreError> {
+pub async fn of_cookie(tx: &mut TenantTx, macs: &[[u8; 32]]) -> Result<Option<LoginId>, StoreError> {
     let tenant = tx.tenant_uuid();
     let id: Option<Uuid> = sqlx::query_scalar(
         "SELECT l.id FROM login_secret s JOIN login l ON l.tenant_id = s.tenant_id AND l.id = s.login_id
-         WHERE s.tenant_id = $1 AND s.mac = $2 AND l.kind = 'cookie'",
+         WHERE s.tenant_id = $1 AND s.mac = ANY($2) AND l.kind = 'cookie'",
     )
     .bind(tenant)
-    .bind(mac.as_slice())
+    .bind(bytes(macs))
     .fetch_optional(tx.conn())
     .await?;
     Ok(id.map(LoginId))

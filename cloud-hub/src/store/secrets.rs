@@ -101,7 +101,8 @@ pub async fn aged(tx: &mut TenantTx, kind: Kind, name: &str) -> Result<Vec<Versi
     let tenant = tx.tenant_uuid();
     let rows: Vec<VersionRow> = sqlx::query_as(
         "SELECT version, sealed, greatest(extract(epoch FROM clock_timestamp() - created_at), 0)::float8 AS age, created_at,
-             greatest(extract(epoch FROM clock_timestamp() - ended_at), 0)::float8 AS ended
+             CASE WHEN ended_at IS NOT NULL
+                 THEN greatest(extract(epoch FROM clock_timestamp() - ended_at), 0)::float8 END AS ended
          FROM tenant_secret WHERE tenant_id = $1 AND kind = $2 AND name = $3 ORDER BY version DESC",
     )
     .bind(tenant)

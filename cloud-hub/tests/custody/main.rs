@@ -15,6 +15,7 @@ mod idempotency;
 mod index_rotations;
 mod logins;
 mod people;
+mod pepper_rotations;
 mod recognition;
 mod reports;
 mod restored;

@@ -22,6 +22,8 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route("/keys/jwt", post(rotate_token_key))
         .route("/keys/master", post(rotate_master))
         .route("/keys/master/retire", post(retire_master))
+        .route("/keys/pepper", post(rotate_pepper))
+        .route("/keys/pepper/retire", post(retire_pepper))
         .route("/keys/seeds", post(rotate_seeds))
         .route("/tenants/{tenant}/keys", get(show_tenant).post(rotate_tenant))
 }
@@ -40,6 +42,14 @@ async fn rotate_master(State(api): State<Arc<Api>>, Json(rotation): Json<token_k
 
 async fn retire_master(State(api): State<Arc<Api>>) -> Answer {
     ok(token_keys::retire_master(&api).await?)
+}
+
+async fn rotate_pepper(State(api): State<Arc<Api>>, Json(rotation): Json<token_keys::MasterRotation>) -> Answer {
+    ok(token_keys::rotate_pepper(&api, &rotation).await?)
+}
+
+async fn retire_pepper(State(api): State<Arc<Api>>, Json(end): Json<token_keys::PepperEnd>) -> Answer {
+    ok(token_keys::retire_pepper(&api, &end).await?)
 }
 
 async fn rotate_index_keys(State(api): State<Arc<Api>>, Json(whose): Json<token_keys::Whose>) -> Answer {
