@@ -27,6 +27,7 @@ pub mod gallery;
 pub mod healing;
 pub mod idempotency;
 pub mod ids;
+pub mod index_key;
 pub mod intrusion;
 pub mod limit;
 pub mod message;

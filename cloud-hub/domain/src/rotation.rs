@@ -55,6 +55,48 @@ impl Rotation {
     }
 }
 
+/// A rotation, and which version of the seed it is of.
+#[derive(Clone, Debug)]
+pub struct Seeded {
+    /// The version.
+    pub version: u32,
+    /// The rotation.
+    pub rotation: Rotation,
+}
+
+/// The rotations of a space that are in use: one, or two while one takes the other's place. Every vector says by which it is rotated.
+#[derive(Clone, Debug)]
+pub struct Rotations {
+    /// Oldest first.
+    all: Vec<Seeded>,
+    /// The place of the one by which new vectors are rotated.
+    writing: usize,
+}
+
+impl Rotations {
+    /// These, oldest first; the one in place `writing` rotates new vectors.
+    ///
+    /// # Panics
+    /// If there is no such one: a space's seed is made when it is first asked for.
+    #[must_use]
+    pub fn new(all: Vec<Seeded>, writing: usize) -> Self {
+        assert!(writing < all.len(), "a space has at least one seed");
+        Self { all, writing }
+    }
+
+    /// All of them, oldest first: vectors go from an older to a newer one and never back, so that whoever looks in this order meets each.
+    #[must_use]
+    pub fn all(&self) -> &[Seeded] {
+        &self.all
+    }
+
+    /// The one that rotates new vectors.
+    #[must_use]
+    pub fn writing(&self) -> &Seeded {
+        &self.all[self.writing]
+    }
+}
+
 impl std::fmt::Debug for Rotation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Rotation(***)")

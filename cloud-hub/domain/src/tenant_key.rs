@@ -10,8 +10,8 @@ use gallery_log::seal::key_id;
 use gallery_log::{KeyId, Purpose};
 use uuid::Uuid;
 
-use super::ids::{PersonId, TenantId};
-use super::vault::{KEPT_ANSWER, SESSION_FRAME, TenantKeys, USER_LOGIN, USER_TOTP, VaultError};
+use super::ids::PersonId;
+use super::vault::{GROUP_KEY, KEPT_ANSWER, SESSION_FRAME, TenantKeys, USER_LOGIN, USER_TOTP, VaultError};
 
 /// How long a hub believes what it read of a tenant's keys.
 pub const BELIEVED: Duration = Duration::from_secs(2);
@@ -116,10 +116,26 @@ impl TenantKeys {
         self.seal(what.purpose(), object, revision, &plain)
     }
 
-    /// The blind index key sealed by the key that seals.
-    pub fn reseal_blind_index(&self, tenant: TenantId, version: u32, sealed: &[u8]) -> Result<Vec<u8>, VaultError> {
-        let plain = self.open(Purpose::BLIND_INDEX_KEY, tenant.0, u64::from(version), sealed)?;
-        self.seal(Purpose::BLIND_INDEX_KEY, tenant.0, u64::from(version), &plain)
+    /// Seals a version of the index key.
+    pub fn seal_index_key(&self, version: u32, key: &[u8; 32]) -> Result<Vec<u8>, VaultError> {
+        self.seal(Purpose::BLIND_INDEX_KEY, self.tenant().0, u64::from(version), key)
+    }
+
+    /// A version of the index key sealed by the key that seals.
+    pub fn reseal_index_key(&self, version: u32, sealed: &[u8]) -> Result<Vec<u8>, VaultError> {
+        let plain = self.open(Purpose::BLIND_INDEX_KEY, self.tenant().0, u64::from(version), sealed)?;
+        self.seal(Purpose::BLIND_INDEX_KEY, self.tenant().0, u64::from(version), &plain)
+    }
+
+    /// Seals the key by which doors know groups.
+    pub fn seal_group_key(&self, key: &[u8; 32]) -> Result<Vec<u8>, VaultError> {
+        self.seal(GROUP_KEY, self.tenant().0, 1, key)
+    }
+
+    /// The key by which doors know groups, sealed by the key that seals.
+    pub fn reseal_group_key(&self, sealed: &[u8]) -> Result<Vec<u8>, VaultError> {
+        let plain = self.open(GROUP_KEY, self.tenant().0, 1, sealed)?;
+        self.seal(GROUP_KEY, self.tenant().0, 1, &plain)
     }
 
     /// A person's key wrapped by the key that seals; `None` if it is, or if this is no key: one that is being destroyed is zeros.
@@ -135,14 +151,15 @@ impl TenantKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::EndpointId;
+    use crate::ids::{EndpointId, TenantId};
+    use crate::index_key::IndexKeys;
     use crate::vault::PersonKey;
     use gallery_log::SealKey;
     use zeroize::Zeroizing;
 
     fn keys(versions: &[u8]) -> TenantKeys {
         let versions = versions.iter().map(|byte| SealKey::new([*byte; 32])).collect();
-        TenantKeys::new(TenantId(Uuid::from_u128(1)), versions, Zeroizing::new([9; 32]))
+        TenantKeys::new(TenantId(Uuid::from_u128(1)), versions, IndexKeys::only(Zeroizing::new([9; 32])))
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Keys in use: what they seal, and to which place each seal is bound.
 //!
-//! In: unwrapped keys, which `keys` makes. Out: sealed and opened bytes, blind indexes. This is the one page that
+//! In: unwrapped keys, which `keys` makes. Out: sealed and opened bytes, keyed marks. This is the one page that
 //! says which key and which additional data belong to what the hub stores; the seal itself is gallery-log's.
 //! Deliberately absent: where keys are kept and how they are wrapped (`keys`), and a way to print one.
 
@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use super::ids::{
     AnchorId, DeviceId, EndpointId, GalleryId, PersonId, SessionId, SnapshotId, TemplateId, TenantId, UserId,
 };
+use super::index_key::{IndexKeys, Marks, space_object};
 use super::people::{Profile, ProfileError};
 
 /// The name by which a user of the dashboard logs in.
@@ -22,6 +23,8 @@ pub(super) const USER_LOGIN: Purpose = Purpose::new("user.login");
 pub(super) const USER_TOTP: Purpose = Purpose::new("user.totp");
 /// What a frame of an open session gave.
 pub(super) const SESSION_FRAME: Purpose = Purpose::new("session.frame");
+/// The key by which doors know groups.
+pub const GROUP_KEY: Purpose = Purpose::new("key.groups");
 /// An answer that is kept to be given again.
 pub(super) const KEPT_ANSWER: Purpose = Purpose::new("idempotency.answer");
 
@@ -42,13 +45,13 @@ pub enum VaultError {
     Profile(#[from] ProfileError),
 }
 
-/// A tenant's keys: every version of TK that may still be needed, and the blind index key.
+/// A tenant's keys: every version of TK that may still be needed, and the index keys.
 #[derive(Clone)]
 pub struct TenantKeys {
     tenant: TenantId,
     /// The first seals, all open.
     pub(super) versions: Vec<SealKey>,
-    blind_index: Zeroizing<[u8; 32]>,
+    index: IndexKeys,
 }
 
 /// The key of one person, for what would identify them.
@@ -71,9 +74,9 @@ impl TenantKeys {
     /// # Panics
     /// If `versions` is empty: a tenant without a key cannot exist, its first key is made with it.
     #[must_use]
-    pub fn new(tenant: TenantId, versions: Vec<SealKey>, blind_index: Zeroizing<[u8; 32]>) -> Self {
+    pub fn new(tenant: TenantId, versions: Vec<SealKey>, index: IndexKeys) -> Self {
         assert!(!versions.is_empty(), "a tenant has at least one key");
-        Self { tenant, versions, blind_index }
+        Self { tenant, versions, index }
     }
 
     /// Whose keys these are.
@@ -82,15 +85,28 @@ impl TenantKeys {
         self.tenant
     }
 
-    /// The index of a value that must be found but not read: HMAC under BI, separated by field and bound to the tenant.
+    /// The marks of a value that must be found but not read ([`super::index_key`]), one for each index key in use.
     #[must_use]
-    pub fn blind_index(&self, field: &str, value: &str) -> [u8; 32] {
-        let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, self.blind_index.as_slice()));
-        for part in [self.tenant.0.as_bytes().as_slice(), field.as_bytes(), value.as_bytes()] {
-            context.update(&u64::try_from(part.len()).expect("a usize fits in 64 bits").to_be_bytes());
-            context.update(part);
-        }
-        context.sign().as_ref().try_into().expect("an HMAC-SHA256 has 32 bytes")
+    pub fn marks(&self, field: &str, value: &str) -> Marks {
+        self.index.marks(self.tenant, field, value)
+    }
+
+    /// Which of the marks a row has that has one alone.
+    #[must_use]
+    pub fn alone(&self) -> usize {
+        self.index.alone()
+    }
+
+    /// The id by which doors know a group: names stay in the hub.
+    #[must_use]
+    pub fn group(&self, name: &str) -> Uuid {
+        self.index.group(self.tenant, name)
+    }
+
+    /// The index keys.
+    #[must_use]
+    pub fn index(&self) -> &IndexKeys {
+        &self.index
     }
 
     /// Seals a gallery's digest key.
@@ -148,14 +164,31 @@ impl TenantKeys {
         self.open_key(Purpose::WEBHOOK_SECRET, endpoint.0, 1, sealed)
     }
 
-    /// Seals the rotation seed of an embedding space.
-    pub fn seal_rotation_seed(&self, space_id: &str, seed: &[u8; 32]) -> Result<Vec<u8>, VaultError> {
-        self.seal(Purpose::ROTATION_SEED, self.space_object(space_id), 1, seed)
+    /// Seals a version of the rotation seed of an embedding space.
+    pub fn seal_rotation_seed(&self, space_id: &str, version: u32, seed: &[u8; 32]) -> Result<Vec<u8>, VaultError> {
+        self.seal(Purpose::ROTATION_SEED, space_object(self.tenant, space_id), u64::from(version), seed)
     }
 
-    /// Opens the rotation seed of an embedding space.
-    pub fn open_rotation_seed(&self, space_id: &str, sealed: &[u8]) -> Result<Zeroizing<[u8; 32]>, VaultError> {
-        self.open_key(Purpose::ROTATION_SEED, self.space_object(space_id), 1, sealed)
+    /// Opens a version of the rotation seed of an embedding space. One of before is bound to a mark of the space's name.
+    pub fn open_rotation_seed(
+        &self,
+        space_id: &str,
+        version: u32,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<[u8; 32]>, VaultError> {
+        let open = |object| self.open_key(Purpose::ROTATION_SEED, object, u64::from(version), sealed);
+        let here = open(space_object(self.tenant, space_id));
+        if here.is_ok() {
+            return here;
+        }
+        self.index.spaces(self.tenant, space_id).find_map(|object| open(object).ok()).map_or(here, Ok)
+    }
+
+    /// Whether a seed is bound to a mark of its space's name, and goes with the index key if it is not sealed anew.
+    #[must_use]
+    pub fn is_seed_of_before(&self, space_id: &str, version: u32, sealed: &[u8]) -> bool {
+        let place = space_object(self.tenant, space_id);
+        self.open_key(Purpose::ROTATION_SEED, place, u64::from(version), sealed).is_err()
     }
 
     /// Seals the name by which a user logs in.
@@ -220,12 +253,6 @@ impl TenantKeys {
         self.open(Purpose::RECORD_BODY, rule, u64::from(revision), sealed)
     }
 
-    /// Spaces are named by text, objects by UUID: the first half of the blind index of the name serves.
-    fn space_object(&self, space_id: &str) -> Uuid {
-        let [head @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = self.blind_index("space", space_id);
-        Uuid::from_bytes(head)
-    }
-
     pub(super) fn seal(
         &self,
         purpose: Purpose,
@@ -284,6 +311,19 @@ impl PersonKey {
         let context =
             SealContext::new(Purpose::PERSON_FIELD, seal_tenant(self.tenant), self.person.0, u64::from(revision));
         Ok(Profile::from_bytes(&self.key.open(&context, sealed)?)?)
+    }
+
+    /// The mark of a value that is found among what is this person's alone. It goes with their key.
+    #[must_use]
+    pub fn mark(&self, field: &str, value: &str) -> [u8; 32] {
+        // Another key than the one that seals.
+        let own = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, self.key.expose()), b"lintel.person.mark.v1");
+        let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, own.as_ref()));
+        for part in [self.person.0.as_bytes().as_slice(), field.as_bytes(), value.as_bytes()] {
+            context.update(&u64::try_from(part.len()).expect("a usize fits in 64 bits").to_be_bytes());
+            context.update(part);
+        }
+        context.sign().as_ref().try_into().expect("an HMAC-SHA256 has 32 bytes")
     }
 
     /// Seals the body of the person's record in a gallery.

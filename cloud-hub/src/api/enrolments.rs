@@ -22,7 +22,7 @@ use super::state::Api;
 use crate::domain::duplicate::Duplicate;
 use crate::domain::ids::{PersonId, SessionId, TemplateId};
 use crate::domain::session::{self, Input, Kind, State as SessionState};
-use crate::keys;
+use crate::keys::{self, Photographs};
 use crate::recognition::enroller::{Busy, NewTemplate, Photograph, Place, Refusal};
 use crate::store::sessions::NewSession;
 use crate::store::{audit, people, sessions};
@@ -123,7 +123,7 @@ async fn enrol(
     allow_duplicate: bool,
 ) -> Result<Response, ApiError> {
     let photographs = read_photographs(api, form).await?;
-    let mark = api.custody.mark_of(caller.tenant, photographs.clone()).await?;
+    let mark = Photographs::of(photographs.clone()).await?;
     let template = api.enroller.enrol(place, photographs).await.map_err(refused)?;
     let (id, duplicate) = store(api, caller, person, session, (&template, mark), allow_duplicate).await?;
     let view = TemplateView {
@@ -275,7 +275,7 @@ async fn store(
     caller: &Caller,
     person: PersonId,
     session: SessionId,
-    (template, mark): (&NewTemplate, [u8; 32]),
+    (template, mark): (&NewTemplate, Photographs),
     allow_duplicate: bool,
 ) -> Result<(TemplateId, Option<Duplicate>), ApiError> {
     let (probe, ladder) = (template.embedding.clone(), template.duplicates.clone());
@@ -293,7 +293,7 @@ async fn store(
 pub(super) fn new_template(
     template: &NewTemplate,
     duplicate: Option<Duplicate>,
-    mark: Option<[u8; 32]>,
+    mark: Option<Photographs>,
 ) -> keys::NewTemplate {
     let accepted = template.photographs.iter().filter(|photograph| photograph.accepted).count();
     keys::NewTemplate {

@@ -112,9 +112,12 @@ impl From<KeysError> for ApiError {
             // A deleted person whose rows are still being read.
             KeysError::NoPersonKey(_) => Self::because(Code::NotFound, "there is no such person"),
             KeysError::Beyond(beyond) => beyond_rights(beyond),
-            KeysError::MasterUnderWay | KeysError::MasterNeeded | KeysError::NoNextMaster => {
-                Self::because(Code::Conflict, error.to_string())
-            }
+            KeysError::MasterUnderWay
+            | KeysError::MasterNeeded
+            | KeysError::NoNextMaster
+            | KeysError::PepperUnderWay
+            | KeysError::NoNextPepper
+            | KeysError::NoPepperBefore => Self::because(Code::Conflict, error.to_string()),
             KeysError::Session(error) => error.into(),
             KeysError::TooManyPasswords => Self::of(Code::Unavailable).retry_after(2),
             error => Self::internal(&error),

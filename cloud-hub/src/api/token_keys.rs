@@ -7,24 +7,30 @@ use std::time::UNIX_EPOCH;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
-use wire_contract::Timestamp;
+use uuid::Uuid;
+use wire_contract::{Code, Timestamp};
 
 use super::body::Fields;
 use super::problem::ApiError;
 use super::state::Api;
 use crate::domain::ids::TenantId;
 use crate::domain::token_key::Standing;
-use crate::keys::{TenantKeyView, TokenKeyView};
+use crate::keys::{Forgotten, TenantKeyView, TokenKeyView, VersionView};
 use crate::store::routes;
 
 /// Files of keys, what each is for, and how it stands when it is there.
-const FILES: [(&str, &str, &str); 5] = [
+const FILES: [(&str, &str, &str); 7] = [
     ("master.key", "wraps tenants' keys", "in use"),
     ("master-next.key", "wraps tenants' keys", "next: copy it to the other hubs"),
     ("master-previous.key", "wraps tenants' keys", "opens"),
     ("pepper.key", "MACs of secrets", "in use"),
+    ("pepper-next.key", "MACs of secrets", "next: copy it to the other hubs"),
+    (PREVIOUS_PEPPER, "MACs of secrets", "tried"),
     ("signing.p8", "signs for devices", "in use"),
 ];
+
+/// The pepper that is to be forgotten.
+const PREVIOUS_PEPPER: &str = "pepper-previous.key";
 
 /// How the key of access tokens is to be replaced.
 #[derive(Debug, Deserialize)]
@@ -53,12 +59,23 @@ pub(super) async fn show(api: &Api) -> Result<Value, ApiError> {
         there.map(|(name, what, state)| of_file(&dir, name, what, state, now)).collect::<Vec<_>>()
     });
     let mut keys = files.await.map_err(|error| ApiError::internal(&error))?;
+    if let Some(before) = api.custody.pepper_standing().await?.before {
+        for key in keys.iter_mut().filter(|key| key["key"] == PREVIOUS_PEPPER) {
+            key["left"] = json!(before.api_keys);
+        }
+    }
     keys.extend(api.custody.token_key_views().await?.iter().map(|key| of_tokens(key, now)));
     for tenant in routes::tenants(&api.db).await? {
         let versions = api.custody.tenant_key_views(tenant).await?;
         // One alone is nothing to be told here: there are as many as tenants.
         if versions.len() > 1 {
             keys.extend(versions.iter().map(|key| of_tenant(tenant, key, now)));
+        }
+        let found =
+            [(INDEX_KEY, api.custody.index_key_views(tenant).await?), (SEED, api.custody.seed_views(tenant).await?)];
+        for (of, versions) in found {
+            let is_changing = |key: &&VersionView| versions.iter().filter(|other| other.name == key.name).count() > 1;
+            keys.extend(versions.iter().filter(is_changing).map(|key| of_version(tenant, of, key, now)));
         }
     }
     Ok(json!({ "keys": keys }))
@@ -89,6 +106,69 @@ pub(super) async fn retire_master(api: &Api) -> Result<Value, ApiError> {
     show(api).await
 }
 
+/// Whose keys are to be replaced.
+#[derive(Debug, Deserialize)]
+pub(super) struct Whose {
+    #[serde(default)]
+    pub(super) tenant: Option<Uuid>,
+}
+
+impl Fields for Whose {
+    const KNOWN: &'static [&'static str] = &["tenant"];
+    const REQUIRED: &'static [&'static str] = &[];
+}
+
+/// Begins to replace the index keys of these tenants.
+pub(super) async fn rotate_index_keys(api: &Api, tenants: &[TenantId], actor: &str) -> Result<Value, ApiError> {
+    for tenant in tenants {
+        api.custody.rotate_index_key(*tenant, actor).await?;
+    }
+    api.rotations.notify_one();
+    show(api).await
+}
+
+/// Begins to replace the seeds of these tenants.
+pub(super) async fn rotate_seeds(api: &Api, tenants: &[TenantId], actor: &str) -> Result<Value, ApiError> {
+    for tenant in tenants {
+        api.custody.rotate_seeds(*tenant, actor).await?;
+    }
+    api.rotations.notify_one();
+    show(api).await
+}
+
+/// Begins to replace the pepper.
+pub(super) async fn rotate_pepper(api: &Api, rotation: &MasterRotation) -> Result<Value, ApiError> {
+    api.custody.rotate_pepper(rotation.copied).await?;
+    show(api).await
+}
+
+/// What is said about the end of the pepper before.
+#[derive(Debug, Deserialize)]
+pub(super) struct PepperEnd {
+    /// How many API keys end with it; without it that is only told.
+    #[serde(default)]
+    confirm: Option<u64>,
+}
+
+impl Fields for PepperEnd {
+    const KNOWN: &'static [&'static str] = &["confirm"];
+    const REQUIRED: &'static [&'static str] = &[];
+}
+
+/// Forgets the pepper before, or only tells what would end with it.
+pub(super) async fn retire_pepper(api: &Api, end: &PepperEnd) -> Result<Value, ApiError> {
+    let (under, is_done) = match api.custody.forget_pepper(end.confirm).await? {
+        Forgotten::Done(under) => (under, true),
+        Forgotten::NotConfirmed(under) => (under, false),
+    };
+    if !is_done && end.confirm.is_some() {
+        let n = under.api_keys;
+        let detail = format!("{n} API keys would stop to work; with --confirm {n} they do");
+        return Err(ApiError::because(Code::Conflict, detail));
+    }
+    Ok(json!({ "api_keys": under.api_keys, "recovery_codes": under.recovery_codes, "forgotten": is_done }))
+}
+
 /// Begins to replace a tenant's key.
 pub(super) async fn rotate_tenant(api: &Api, tenant: TenantId, actor: &str) -> Result<Value, ApiError> {
     api.custody.rotate_tenant_key(tenant, actor).await?;
@@ -96,10 +176,29 @@ pub(super) async fn rotate_tenant(api: &Api, tenant: TenantId, actor: &str) -> R
     show_tenant(api, tenant).await
 }
 
-/// The versions of a tenant's key.
+/// The versions of a tenant's keys.
 pub(super) async fn show_tenant(api: &Api, tenant: TenantId) -> Result<Value, ApiError> {
-    let (keys, now) = (api.custody.tenant_key_views(tenant).await?, api.clock.now());
-    Ok(json!({ "keys": keys.iter().map(|key| of_tenant(tenant, key, now)).collect::<Vec<_>>() }))
+    let (versions, now) = (api.custody.tenant_key_views(tenant).await?, api.clock.now());
+    let mut keys: Vec<Value> = versions.iter().map(|key| of_tenant(tenant, key, now)).collect();
+    let found =
+        [(INDEX_KEY, api.custody.index_key_views(tenant).await?), (SEED, api.custody.seed_views(tenant).await?)];
+    for (of, versions) in found {
+        keys.extend(versions.iter().map(|key| of_version(tenant, of, key, now)));
+    }
+    Ok(json!({ "keys": keys }))
+}
+
+/// As an index key and a seed are named, and what each is for.
+const INDEX_KEY: (&str, &str) = ("blind-index", "finds the tenant's people and users");
+const SEED: (&str, &str) = ("seed", "rotates searchable vectors");
+
+fn of_version(tenant: TenantId, (name, what): (&str, &str), key: &VersionView, now: OffsetDateTime) -> Value {
+    let of = [tenant.to_string(), name.to_owned(), key.name.clone(), key.version.to_string()];
+    json!({
+        "key": of.iter().filter(|word| !word.is_empty()).map(String::as_str).collect::<Vec<_>>().join(" "),
+        "what": what, "state": key.state, "made_at": Timestamp::from(key.created_at),
+        "age_days": (now - key.created_at).whole_days().max(0), "left": key.left, "signs_from": null, "verifies_until": null,
+    })
 }
 
 fn of_tenant(tenant: TenantId, key: &TenantKeyView, now: OffsetDateTime) -> Value {

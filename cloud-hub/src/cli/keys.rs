@@ -13,6 +13,10 @@ use super::table;
   cloud-hub keys status                     the hub's keys, and those of tenants that are being replaced
   cloud-hub keys rotate master              everything goes on; the key before is gone after some minutes
   cloud-hub keys rotate tenant 0192f0c1-…   the same for what is under one tenant's key
+  cloud-hub keys rotate blind-index         another key by which people are found, for every tenant
+  cloud-hub keys rotate seeds --tenant 0192f0c1-…   that tenant's searchable vectors are rotated anew
+  cloud-hub keys rotate pepper              each API key goes over at its next use; status says how many have not
+  cloud-hub keys retire-pepper --dry-run    how many API keys stop to work without the pepper before
   cloud-hub keys rotate-jwt                 nobody notices: the key before verifies until its last token is over
   cloud-hub keys rotate-jwt --revoke-old    somebody has got at it: no token of it is good any more, within five seconds
 
@@ -21,7 +25,7 @@ Where several hubs share their keys, `rotate master` makes the next one first: s
 pub(super) enum KeysCommand {
     /// List keys with their ages (never their secrets)
     Status {
-        /// The versions of this tenant's key instead
+        /// The versions of this tenant's keys instead
         tenant: Option<Uuid>,
     },
     /// Put another key in the place of one, while everybody goes on working
@@ -29,6 +33,15 @@ pub(super) enum KeysCommand {
     Rotate(RotateCommand),
     /// Destroy the master key before, once every hub that shares it has the present one
     RetireMaster,
+    /// Forget the pepper before: API keys that were not used since it was replaced stop to work
+    RetirePepper {
+        /// How many API keys stop to work, as `--dry-run` says: there is no way back
+        #[arg(long, required_unless_present = "dry_run")]
+        confirm: Option<u64>,
+        /// Only say how many
+        #[arg(long, conflicts_with = "confirm")]
+        dry_run: bool,
+    },
     /// Sign access tokens by another key, on all hubs
     RotateJwt {
         /// Let no token of another key be good any more: their users refresh
@@ -50,6 +63,24 @@ pub(super) enum RotateCommand {
         /// Whose
         tenant: Uuid,
     },
+    /// The pepper, by which API keys and other secrets are known; each API key goes over at its next use
+    Pepper {
+        /// The next pepper lies in the keys folder of every hub that shares it
+        #[arg(long)]
+        copied: bool,
+    },
+    /// The key under which names, addresses and external ids are found
+    BlindIndex {
+        /// Whose; without it every tenant's
+        #[arg(long)]
+        tenant: Option<Uuid>,
+    },
+    /// The seeds by which searchable vectors are rotated
+    Seeds {
+        /// Whose; without it every tenant's
+        #[arg(long)]
+        tenant: Option<Uuid>,
+    },
 }
 
 impl KeysCommand {
@@ -61,9 +92,25 @@ impl KeysCommand {
             Self::Rotate(RotateCommand::Tenant { tenant }) => {
                 ("POST", format!("/tenants/{tenant}/keys"), Sent::Nothing, "keys", table::KEYS)
             }
+            Self::Rotate(RotateCommand::BlindIndex { tenant }) => {
+                let body = json!({ "tenant": tenant });
+                ("POST", String::from("/keys/blind-index"), Sent::Json(body), "keys", table::KEYS)
+            }
+            Self::Rotate(RotateCommand::Seeds { tenant }) => {
+                let body = json!({ "tenant": tenant });
+                ("POST", String::from("/keys/seeds"), Sent::Json(body), "keys", table::KEYS)
+            }
             Self::Rotate(RotateCommand::Master { copied }) => {
                 let body = json!({ "copied": copied });
                 ("POST", String::from("/keys/master"), Sent::Json(body), "keys", table::KEYS)
+            }
+            Self::Rotate(RotateCommand::Pepper { copied }) => {
+                let body = json!({ "copied": copied });
+                ("POST", String::from("/keys/pepper"), Sent::Json(body), "keys", table::KEYS)
+            }
+            Self::RetirePepper { confirm, .. } => {
+                let body = json!({ "confirm": confirm });
+                ("POST", String::from("/keys/pepper/retire"), Sent::Json(body), "", table::PEPPER)
             }
             Self::RetireMaster => ("POST", String::from("/keys/master/retire"), Sent::Nothing, "keys", table::KEYS),
             Self::Status { tenant: None } => ("GET", String::from("/keys"), Sent::Nothing, "keys", table::KEYS),

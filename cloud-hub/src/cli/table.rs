@@ -72,9 +72,12 @@ pub(super) const KEYS: &[Column] = &[
     ("STATE", "/state"),
     ("MADE", "/made_at"),
     ("AGE (DAYS)", "/age_days"),
+    ("LEFT", "/left"),
     ("SIGNS FROM", "/signs_from"),
     ("VERIFIES UNTIL", "/verifies_until"),
 ];
+pub(super) const PEPPER: &[Column] =
+    &[("API KEYS WITHOUT USE", "/api_keys"), ("RECOVERY CODES", "/recovery_codes"), ("FORGOTTEN", "/forgotten")];
 pub(super) const PEOPLE: &[Column] = &[
     ("PERSON", "/id"),
     ("EXTERNAL ID", "/external_id"),

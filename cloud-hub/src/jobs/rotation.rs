@@ -1,4 +1,4 @@
-//! Goes on with changes of keys that somebody has begun: the master key, and tenants' keys.
+//! Goes on with changes of keys that somebody has begun: the master key, and tenants' keys, index keys and seeds.
 //!
 //! In: the seals themselves, and a word that something was begun. Out: rows and keys that are sealed anew. Several hubs may do it at
 //! once; one that is killed leaves whole batches, and whoever starts next goes on. A task of its own: a tenant of a hundred thousand
@@ -91,17 +91,55 @@ impl Rotations {
         }
     }
 
-    /// Batches until there is nothing more to do now; whether there is nothing to do later either.
+    /// Goes on with everything that is being replaced of a tenant; whether there is nothing to do later either. One that fails keeps no
+    /// other one waiting.
     async fn go_on(&self, tenant: TenantId) -> Result<bool, KeysError> {
+        let mut outcome = Ok(true);
+        for change in Change::ALL {
+            outcome = match (self.go_on_with(tenant, change).await, outcome) {
+                (Ok(done), Ok(all)) => Ok(all && done),
+                (Err(error), _) | (Ok(_), Err(error)) => Err(error),
+            };
+        }
+        outcome
+    }
+
+    /// Batches until there is nothing more to do now; whether there is nothing to do later either.
+    async fn go_on_with(&self, tenant: TenantId, change: Change) -> Result<bool, KeysError> {
         loop {
-            match self.custody.go_on_with_tenant_key(tenant).await? {
+            let progress = match change {
+                Change::TenantKey => self.custody.go_on_with_tenant_key(tenant).await?,
+                Change::IndexKey => self.custody.go_on_with_index_key(tenant).await?,
+                Change::Seeds => self.custody.go_on_with_seeds(tenant).await?,
+            };
+            match progress {
                 Progress::Idle | Progress::Done => return Ok(true),
                 Progress::Waits => return Ok(false),
                 Progress::Resealed(count) => {
-                    tracing::info!(event = "tenant_key_resealed", client_id = %tenant, count, "rows were sealed under a tenant's new key");
+                    tracing::info!(event = change.event(), client_id = %tenant, count, "rows of a tenant were put under its new key");
                 }
             }
             tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+/// What of a tenant is replaced.
+#[derive(Clone, Copy)]
+enum Change {
+    TenantKey,
+    IndexKey,
+    Seeds,
+}
+
+impl Change {
+    const ALL: [Self; 3] = [Self::TenantKey, Self::IndexKey, Self::Seeds];
+
+    fn event(self) -> &'static str {
+        match self {
+            Self::TenantKey => "tenant_key_resealed",
+            Self::IndexKey => "tenant_reindexed",
+            Self::Seeds => "vectors_rotated",
         }
     }
 }

@@ -5,6 +5,7 @@ use serde_json::json;
 use time::OffsetDateTime;
 
 use super::custody::log;
+use super::peppers::MadeBy;
 use super::recognised::Known;
 use super::users::within;
 use super::{Custody, KeysError};
@@ -13,7 +14,7 @@ use crate::domain::ids::{ApiKeyId, TenantId};
 use crate::domain::permission::{Grant, Permissions};
 use crate::domain::tenant::Agreement;
 use crate::store::audit::Action;
-use crate::store::credentials::{self, NewApiKey};
+use crate::store::credentials::{self, Admission, NewApiKey, NewMac};
 use crate::store::{StoreError, routes};
 
 /// A key that was recognised.
@@ -150,9 +151,9 @@ impl Custody {
         let ticket = self.known.ticket();
         let Some(tenant) = routes::tenant_of_api_key(&self.db, id).await? else { return Ok(None) };
         let found = self.db.tenant(tenant, move |tx| Box::pin(credentials::admission(tx, id, now))).await?;
-        let Some(found) = found.filter(|found| self.keyring.is_api_key(&key.secret, &found.mac)) else {
-            return Ok(None);
-        };
+        let Some(found) = found else { return Ok(None) };
+        let Some(made_by) = self.keyring.api_key_made_by(&key.secret, &found.mac) else { return Ok(None) };
+        let mac = self.renewed(tenant, key, &found, made_by).await?;
         if found.last_used_at.is_none_or(|last| now - last >= credentials::LAST_USED_WITHIN) {
             self.db.tenant(tenant, move |tx| Box::pin(credentials::used(tx, id, now))).await?;
         }
@@ -163,8 +164,25 @@ impl Custody {
             suspended: found.suspended,
             agreement: found.agreement,
         };
-        self.known.remember(id, Known { mac: found.mac, recognised, expires_at: found.expires_at }, ticket);
+        self.known.remember(id, Known { mac, recognised, expires_at: found.expires_at }, ticket);
         Ok(Some(recognised))
+    }
+
+    /// The MAC of a key that was shown just now.
+    async fn renewed(
+        &self,
+        tenant: TenantId,
+        key: &ApiKey,
+        found: &Admission,
+        made_by: MadeBy,
+    ) -> Result<[u8; 32], KeysError> {
+        let (id, before) = (key.id, found.mac);
+        let anew = || self.keyring.api_key_mac(&key.secret);
+        let Some(anew) = renewed(before, found.pepper, made_by, anew) else { return Ok(before) };
+        self.db
+            .tenant(tenant, move |tx| Box::pin(async move { credentials::renew(tx, id, &before, anew).await }))
+            .await?;
+        Ok(anew.mac)
     }
 
     /// To be called when something was changed that decides what a tenant's callers may do: it holds for the next request.
@@ -179,5 +197,20 @@ impl Custody {
         let WantedApiKey { name, grant, expires_at, requests_per_hour } = wanted;
         let row = NewApiKey { id: key.id, name, mac, grant, expires_at, requests_per_hour };
         Ok((key, row))
+    }
+}
+
+/// What a row of a key that was shown just now is to say: another MAC, if its own was made by the pepper that is to be forgotten, and by which
+/// pepper, if it did not say so. One that another hub has made by the pepper that comes next here stays as it is.
+pub(super) fn renewed(
+    mac: [u8; 32],
+    noted: Option<[u8; 16]>,
+    made_by: MadeBy,
+    anew: impl FnOnce() -> NewMac,
+) -> Option<NewMac> {
+    match made_by.is_previous {
+        true => Some(anew()),
+        false if noted == Some(made_by.pepper.0) => None,
+        false => Some(NewMac { mac, pepper: made_by.pepper.0 }),
     }
 }

@@ -10,11 +10,11 @@ use wire_contract::event::EnrolmentCompletedData;
 use wire_contract::{EventData, Score};
 
 use super::custody::log;
-use super::{Custody, Keyring, KeysError};
+use super::{Custody, Keyring, KeysError, Photographs};
 use crate::domain::duplicate::{self, Duplicate};
 use crate::domain::event::NewEvent;
 use crate::domain::ids::{CommandId, EventId, PersonId, SessionId, TemplateId, TenantId};
-use crate::domain::rotation::DIM;
+use crate::domain::rotation::{DIM, Seeded};
 use crate::domain::session::{Input, step};
 use crate::domain::tenant::Resource;
 use crate::domain::vault::TenantKeys;
@@ -39,8 +39,8 @@ pub struct NewTemplate {
     pub embedding: Box<[f32; DIM]>,
     /// Somebody else who looks the same, when the operator wanted the template all the same: for the audit.
     pub duplicate: Option<Duplicate>,
-    /// The mark of the photographs ([`Custody::mark_of`]), where the hub had them.
-    pub mark: Option<[u8; 32]>,
+    /// The photographs by whose mark it is known again, where the hub had them.
+    pub mark: Option<Photographs>,
 }
 
 /// What led to an enrolment.
@@ -100,14 +100,12 @@ impl Custody {
     ) -> Result<TemplateId, KeysError> {
         let (keyring, actor, now) = (Arc::clone(&self.keyring), actor.to_owned(), self.clock.now());
         let (template, event) = (TemplateId(Uuid::new_v4()), EventId(self.clock.new_id()));
-        let space = new.space_id.clone();
-        let (template, rotation) = self
-            .db
+        self.db
             .tenant(tenant, move |tx| {
                 Box::pin(async move {
                     if let Some(command) = command {
                         if let (_, Some(made)) = commands::lock(tx, command).await? {
-                            return Ok((made, None));
+                            return Ok(made);
                         }
                         commands::answered(tx, command, template).await?;
                     }
@@ -116,7 +114,7 @@ impl Custody {
                     people::get(tx, person).await?;
                     let keys = keyring.tenant(tx).await?;
                     let key = keyring.person(&keys, person)?;
-                    let rotation = keyring.rotation(tx, &new.space_id).await?;
+                    let rotations = keyring.rotations(tx, &new.space_id).await?;
                     let data = EnrolmentCompletedData {
                         person: wire_contract::PersonId(person.0),
                         template: template.0,
@@ -130,9 +128,9 @@ impl Custody {
                         model_version: new.model_version,
                         quality: new.quality,
                         embedding: new.embedding,
-                        mark: new.mark,
+                        mark: new.mark.map(|photographs| photographs.mark(&key)),
                     };
-                    people::add_template(tx, &keys, &key, &rotation, &enrolled).await?;
+                    people::add_template(tx, &keys, &key, rotations.writing(), &enrolled).await?;
                     // After the person's row, as whoever deletes them takes the two.
                     if let Some(id) = session {
                         let open = sessions::lock(tx, id).await?;
@@ -158,14 +156,10 @@ impl Custody {
                     audit::write(tx, entry).await?;
                     let data = EventData::EnrolmentCompleted(data);
                     events::append(tx, &[NewEvent::from_hub(event, Some(person.to_string()), now, &data)], now).await?;
-                    Ok::<_, KeysError>((template, Some(rotation)))
+                    Ok::<_, KeysError>(template)
                 })
             })
-            .await?;
-        if let Some(rotation) = rotation {
-            self.keyring.remember_rotation(tenant, &space, &rotation);
-        }
-        Ok(template)
+            .await
     }
 
     /// The `k` templates of a space that are nearest to an embedding by cosine, best score first.
@@ -247,10 +241,9 @@ async fn nearest(
     k: u32,
 ) -> Result<Vec<Candidate>, KeysError> {
     let keys = keyring.tenant(tx).await?;
-    let rotation = keyring.rotation(tx, &space.id).await?;
     let mut found = Vec::new();
     let among = Among { except, only: None };
-    for near in vectors::nearest(tx, &space.id, &rotation.apply(probe.as_slice()), among, k).await? {
+    for near in nearest_vectors(tx, keyring, &space.id, probe, among, k).await? {
         let rows = templates::of_person(tx, near.person).await?;
         let Some(row) = rows.iter().find(|row| row.id == near.template) else { continue };
         let embedding = match open(keyring, &keys, row) {
@@ -286,8 +279,10 @@ async fn rebuild_batch(
             Err(KeysError::NoPersonKey(_)) => continue,
             embedding => embedding?,
         };
-        let rotation = keyring.rotation(tx, &row.space_id).await?;
-        templates::put_vector(tx, row.id, row.person_id, &row.space_id, &rotation.apply(&embedding)).await?;
+        let rotations = keyring.rotations(tx, &row.space_id).await?;
+        let Seeded { version, rotation } = rotations.writing();
+        templates::put_vector(tx, row.id, row.person_id, &row.space_id, (*version, &rotation.apply(&embedding)))
+            .await?;
         rebuilt += 1;
     }
     if rebuilt > 0 {

@@ -14,7 +14,8 @@ use super::custody::log;
 use super::logins::{COOKIE_LIFE, Granted, LoggedIn, TOKENS_LIFE, actor};
 use super::second_factor::{self, Passed};
 use super::{Custody, KeysError};
-use crate::domain::ids::{LoginId, TenantId};
+use crate::domain::ids::{LoginId, TenantId, UserId};
+use crate::domain::index_key::{Marks, field};
 use crate::domain::user::{self, State};
 use crate::domain::vault::TenantKeys;
 use crate::store::audit::Action;
@@ -43,6 +44,16 @@ pub(super) enum Proved {
     Wrong,
     /// Too many were wrong: nothing is looked at until then.
     Locked(OffsetDateTime),
+}
+
+/// The marks by which attempts of a user are counted.
+pub(super) fn login_marks(keys: &TenantKeys, user: &users::User) -> Result<Marks, KeysError> {
+    login_marks_of(keys, user.id, &user.login_sealed)
+}
+
+/// The marks of a user's name.
+pub(super) fn login_marks_of(keys: &TenantKeys, user: UserId, login_sealed: &[u8]) -> Result<Marks, KeysError> {
+    Ok(keys.marks(field::LOGIN, &keys.open_login(user, login_sealed)?))
 }
 
 /// What became of a name and a password.
@@ -84,13 +95,13 @@ impl Custody {
             Err(error) => return Err(error),
         };
         let Ok(name) = user::login(typed) else { return Ok(Entered::Refused) };
-        let index = keys.blind_index("user.login", &name);
+        let marks = keys.marks(field::LOGIN, &name);
         let found = self.db.tenant(tenant, move |tx| {
             Box::pin(async move {
-                if let Some(until) = logins::attempt(tx, &index, now).await? {
+                if let Some(until) = logins::attempt(tx, &marks, now).await? {
                     return Ok(Err(until));
                 }
-                Ok::<_, KeysError>(Ok(users::by_login(tx, &index).await?))
+                Ok::<_, KeysError>(Ok(users::by_login(tx, &marks).await?))
             })
         });
         let found = match found.await? {
@@ -108,11 +119,12 @@ impl Custody {
     /// become a place to try passwords.
     pub(super) async fn prove(&self, who: LoggedIn, password: Zeroizing<String>) -> Result<Proved, KeysError> {
         let (id, now, place) = (who.user, self.clock.now(), self.passwords.place()?);
+        let keyring = Arc::clone(&self.keyring);
         let found = self.db.tenant(who.tenant, move |tx| {
             Box::pin(async move {
                 let user = users::get(tx, id).await?;
-                let index = <[u8; 32]>::try_from(user.login_index.as_slice()).unwrap_or_default();
-                if let Some(until) = logins::attempt(tx, &index, now).await? {
+                let marks = login_marks(&keyring.tenant(tx).await?, &user)?;
+                if let Some(until) = logins::attempt(tx, &marks, now).await? {
                     return Ok(Err(until));
                 }
                 Ok::<_, KeysError>(Ok(user))
@@ -129,10 +141,10 @@ impl Custody {
     /// Settles an attempt that took the password alone. It does not forgive wrong codes: whoever has the password and not the app
     /// could go on guessing.
     pub(super) async fn password_was_right(&self, tenant: TenantId, user: &users::User) -> Result<(), KeysError> {
-        let (index, totp) = (user.login_index.clone(), user.totp);
+        let (marks, totp) = (login_marks(&self.tenant_keys(tenant).await?, user)?, user.totp);
         let settled = self.db.tenant(tenant, move |tx| {
             Box::pin(async move {
-                if totp { logins::take_back(tx, &index).await } else { logins::forgive(tx, &index).await }
+                if totp { logins::take_back(tx, &marks).await } else { logins::forgive(tx, &marks).await }
             })
         });
         Ok(settled.await?)
@@ -153,6 +165,7 @@ impl Custody {
         let id = LoginId(self.clock.new_id());
         let new = NewLogin { id, user: user.id, kind, created_at: now, expires_at: now + life };
         let mac = self.keyring.login_mac(tenant, &secret);
+        let marks = login_marks(&keys, &user)?;
         let admitted = self.db.tenant(tenant, move |tx| {
             Box::pin(async move {
                 // Holds the user's row: whoever changes the password meanwhile comes before this, and is seen, or after it, and
@@ -163,7 +176,7 @@ impl Custody {
                 }
                 if tenants::get(tx).await?.suspended_at.is_some() {
                     if !held.totp {
-                        logins::forgive(tx, &user.login_index).await?;
+                        logins::forgive(tx, &marks).await?;
                     }
                     return Ok(Err(Entered::Suspended(tenant)));
                 }
@@ -177,7 +190,7 @@ impl Custody {
                 logins::create(tx, new, mac).await?;
                 let Some(found) = logins::admission(tx, new.id, now).await? else { return Ok(Err(Entered::Refused)) };
                 users::logged_in(tx, new.user, now).await?;
-                logins::forgive(tx, &user.login_index).await?;
+                logins::forgive(tx, &marks).await?;
                 let detail = json!({
                     "login": new.id.0, "cookie": kind == Kind::Cookie, "totp": passed == Passed::ByCode,
                     "recovery_code": passed == Passed::ByRecovery,

@@ -67,6 +67,19 @@ pub enum KeysError {
     /// The key before is needed still.
     #[error("the master key before is needed still: `cloud-hub keys status` says by whom")]
     MasterNeeded,
+    /// Two rotations of the pepper do not mix.
+    #[error(
+        "the pepper is being replaced: another one can take its place when the one before is forgotten, by `cloud-hub keys retire-pepper`"
+    )]
+    PepperUnderWay,
+    /// The next pepper has not been made, or not been copied to this hub.
+    #[error(
+        "there is no next pepper on this hub: make it on one of them by `cloud-hub keys rotate pepper`, and copy keys/pepper-next.key here"
+    )]
+    NoNextPepper,
+    /// There is none to forget.
+    #[error("there is no pepper before the present one")]
+    NoPepperBefore,
     /// So many passwords are being looked at that one more would wait too long.
     #[error("too many passwords are being looked at")]
     TooManyPasswords,

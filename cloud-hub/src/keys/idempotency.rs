@@ -8,8 +8,9 @@ use zeroize::Zeroizing;
 use super::{Custody, Keyring, KeysError};
 use crate::domain::idempotency::{HELD, KEPT, Key, MAX_ANSWER, Verdict, judge};
 use crate::domain::ids::{PersonId, TenantId};
+use crate::domain::index_key::field;
 use crate::domain::vault::{TenantKeys, VaultError};
-use crate::store::idempotency::{self, Attempt, Times};
+use crate::store::idempotency::{self, Attempt, RequestMarks, Times};
 
 /// What is to be done about a request with a key.
 pub enum Claim {
@@ -76,12 +77,18 @@ impl Custody {
         let claimed = self.db.tenant(tenant, move |tx| {
             Box::pin(async move {
                 let keys = keyring.tenant(tx).await?;
-                let key = keys.blind_index("idempotency.key", &key);
-                let request = keys.blind_index("idempotency.request", &digest);
+                let requests = keys.marks(field::REQUEST, &digest);
+                let marks: Vec<RequestMarks> = keys
+                    .marks(field::REQUEST_KEY, &key)
+                    .all()
+                    .iter()
+                    .zip(requests.all())
+                    .map(|(key, request)| RequestMarks { version: key.version, key: key.value, request: request.value })
+                    .collect();
+                let (place, kept) = idempotency::claim(tx, (&marks, keys.alone()), id, times).await?;
+                let RequestMarks { key, request, .. } = marks[place];
                 let attempt = Attempt { tenant, key, id };
-                let Some(kept) = idempotency::claim(tx, attempt, &request, times).await? else {
-                    return Ok(Claim::CarryOut(attempt));
-                };
+                let Some(kept) = kept else { return Ok(Claim::CarryOut(attempt)) };
                 Ok::<_, KeysError>(match judge(&kept, &request, now) {
                     Verdict::CarryOut => {
                         idempotency::take_over(tx, attempt, &request, times).await?;

@@ -15,15 +15,18 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::masters::Masters;
+use super::peppers::{MadeBy, Peppers};
 use super::person_files::PersonFiles;
 use super::persons::{PersonDb, PersonKeys};
 use super::restored::SeenFile;
 use super::{KeysError, SigningKey, signing};
 use crate::domain::ids::{ClaimId, PersonId, PlatformKeyId, SessionId, TenantId, UserId};
-use crate::domain::rotation::Rotation;
+use crate::domain::index_key::{IndexKey, IndexKeys};
+use crate::domain::rotation::{Rotation, Rotations, Seeded};
 use crate::domain::tenant_key::{BELIEVED, Stage};
-use crate::domain::vault::{PersonKey, TenantKeys, VaultError, seal_tenant};
+use crate::domain::vault::{GROUP_KEY, PersonKey, TenantKeys, VaultError, seal_tenant};
 use crate::secret_file::{self, SecretFileError};
+use crate::store::credentials::NewMac;
 use crate::store::{Clash, StoreError, TenantTx, secrets};
 
 /// A key of access tokens, for whom it is no tenant's.
@@ -34,14 +37,15 @@ const TOKEN_KEY_FILES: [&str; 2] = ["jwt.p8", "jwt-previous.p8"];
 /// Everything that the hub itself holds. One per process; shared by `Arc`.
 pub struct Keyring {
     masters: Masters,
-    pepper: hmac::Key,
+    peppers: Peppers,
     signing: SigningKey,
     dir: PathBuf,
     seen: SeenFile,
     persons: PersonKeys,
     /// Unwrapped tenant keys, and when they were read: another hub may have begun to replace them since.
     tenants: Mutex<HashMap<TenantId, (TenantKeys, Instant)>>,
-    rotations: Mutex<HashMap<(TenantId, String), Arc<Rotation>>>,
+    /// Expanded seeds, and when they were read.
+    rotations: Mutex<HashMap<(TenantId, String), (Arc<Rotations>, Instant)>>,
 }
 
 impl std::fmt::Debug for Keyring {
@@ -60,10 +64,9 @@ impl Keyring {
     /// The same; the keys of people are in `shared`, if that is named, which every replica of the hub sees.
     pub fn open_with(dir: &Path, shared: Option<&Path>) -> Result<Self, KeysError> {
         let masters = Masters::open(dir)?;
-        let pepper = key_file(dir.join("pepper.key"))?;
         Ok(Self {
             masters,
-            pepper: hmac::Key::new(hmac::HMAC_SHA256, pepper.as_slice()),
+            peppers: Peppers::open(dir)?,
             signing: SigningKey::load_or_make(&dir.join(signing::FILE))?,
             dir: dir.to_owned(),
             seen: SeenFile::load_or_make(dir)?,
@@ -150,91 +153,115 @@ impl Keyring {
 
     /// The MAC under which an API key's secret is stored.
     #[must_use]
-    pub fn api_key_mac(&self, secret: &[u8; 32]) -> [u8; 32] {
-        tag(&self.pepper, &peppered(b"api-key", b"", secret))
+    pub fn api_key_mac(&self, secret: &[u8; 32]) -> NewMac {
+        self.peppers.make(&peppered(b"api-key", b"", secret))
     }
 
     /// Whether `secret` is the one that `mac` was made of, in constant time.
     #[must_use]
     pub fn is_api_key(&self, secret: &[u8; 32], mac: &[u8; 32]) -> bool {
-        hmac::verify(&self.pepper, &peppered(b"api-key", b"", secret), mac).is_ok()
+        self.api_key_made_by(secret, mac).is_some()
+    }
+
+    /// By which pepper `mac` was made of `secret`, in constant time.
+    pub(super) fn api_key_made_by(&self, secret: &[u8; 32], mac: &[u8; 32]) -> Option<MadeBy> {
+        self.peppers.made_by(&peppered(b"api-key", b"", secret), mac)
+    }
+
+    /// The peppers.
+    pub(super) fn peppers(&self) -> &Peppers {
+        &self.peppers
     }
 
     /// The MAC under which the secret of a platform key is stored.
     #[must_use]
-    pub fn platform_key_mac(&self, key: PlatformKeyId, secret: &[u8; 32]) -> [u8; 32] {
-        tag(&self.pepper, &peppered(b"platform-key", key.0.as_bytes(), secret))
+    pub fn platform_key_mac(&self, key: PlatformKeyId, secret: &[u8; 32]) -> NewMac {
+        self.peppers.make(&peppered(b"platform-key", key.0.as_bytes(), secret))
     }
 
-    /// Whether `secret` is the one that `mac` was made of, in constant time.
-    #[must_use]
-    pub fn is_platform_key(&self, key: PlatformKeyId, secret: &[u8; 32], mac: &[u8; 32]) -> bool {
-        hmac::verify(&self.pepper, &peppered(b"platform-key", key.0.as_bytes(), secret), mac).is_ok()
+    /// By which pepper `mac` was made of the secret of a platform key, in constant time.
+    pub(super) fn platform_key_made_by(&self, key: PlatformKeyId, secret: &[u8; 32], mac: &[u8; 32]) -> Option<MadeBy> {
+        self.peppers.made_by(&peppered(b"platform-key", key.0.as_bytes(), secret), mac)
     }
 
     /// The MAC under which a claim's secret is stored.
     #[must_use]
     pub fn claim_mac(&self, claim: ClaimId, secret: &[u8; 32]) -> [u8; 32] {
-        tag(&self.pepper, &peppered(b"claim", claim.0.as_bytes(), secret))
+        self.peppers.tag(&peppered(b"claim", claim.0.as_bytes(), secret))
     }
 
     /// Whether `secret` is the one that `mac` was made of, in constant time.
     #[must_use]
     pub fn is_claim(&self, claim: ClaimId, secret: &[u8; 32], mac: &[u8; 32]) -> bool {
-        hmac::verify(&self.pepper, &peppered(b"claim", claim.0.as_bytes(), secret), mac).is_ok()
+        self.peppers.made_by(&peppered(b"claim", claim.0.as_bytes(), secret), mac).is_some()
     }
 
     /// The MAC by which a refresh token or a cookie of a tenant is found.
     #[must_use]
     pub(super) fn login_mac(&self, tenant: TenantId, secret: &[u8; 32]) -> [u8; 32] {
-        tag(&self.pepper, &peppered(b"login", tenant.0.as_bytes(), secret))
+        self.peppers.tag(&peppered(b"login", tenant.0.as_bytes(), secret))
     }
 
-    /// What a browser must send beside its cookie: only who has read an answer to the cookie can know it.
+    /// The MACs by which it may be found, the present one first.
     #[must_use]
-    pub(super) fn csrf_token(&self, tenant: TenantId, secret: &[u8; 32]) -> [u8; 32] {
-        tag(&self.pepper, &peppered(b"csrf", tenant.0.as_bytes(), secret))
+    pub(super) fn login_macs(&self, tenant: TenantId, secret: &[u8; 32]) -> Vec<[u8; 32]> {
+        self.peppers.tags(&peppered(b"login", tenant.0.as_bytes(), secret))
+    }
+
+    /// What a browser must send beside its cookie: only who has read an answer to the cookie can know it. The present one first; one that
+    /// was read before the pepper was replaced is good too.
+    #[must_use]
+    pub(super) fn csrf_tokens(&self, tenant: TenantId, secret: &[u8; 32]) -> [[u8; 32]; 3] {
+        let tokens = self.peppers.tags(&peppered(b"csrf", tenant.0.as_bytes(), secret));
+        std::array::from_fn(|place| *tokens.get(place).unwrap_or(&tokens[0]))
     }
 
     /// The MAC under which the secret of a user's invitation is stored.
     #[must_use]
     pub(super) fn invitation_mac(&self, user: UserId, secret: &[u8; 32]) -> [u8; 32] {
-        tag(&self.pepper, &peppered(b"invitation", user.0.as_bytes(), secret))
+        self.peppers.tag(&peppered(b"invitation", user.0.as_bytes(), secret))
     }
 
     /// Whether `secret` is the one that `mac` was made of, in constant time.
     #[must_use]
     pub(super) fn is_invitation(&self, user: UserId, secret: &[u8; 32], mac: &[u8; 32]) -> bool {
-        hmac::verify(&self.pepper, &peppered(b"invitation", user.0.as_bytes(), secret), mac).is_ok()
+        self.peppers.made_by(&peppered(b"invitation", user.0.as_bytes(), secret), mac).is_some()
     }
 
     /// The MAC under which a recovery code of a user is stored.
     #[must_use]
-    pub(super) fn recovery_mac(&self, user: UserId, code: &[u8]) -> [u8; 32] {
-        tag(&self.pepper, &peppered(b"recovery", user.0.as_bytes(), code))
+    pub(super) fn recovery_mac(&self, user: UserId, code: &[u8]) -> NewMac {
+        self.peppers.make(&peppered(b"recovery", user.0.as_bytes(), code))
+    }
+
+    /// The MACs under which it may be stored.
+    #[must_use]
+    pub(super) fn recovery_macs(&self, user: UserId, code: &[u8]) -> Vec<[u8; 32]> {
+        self.peppers.tags(&peppered(b"recovery", user.0.as_bytes(), code))
     }
 
     /// The MAC under which a session's token is stored.
     #[must_use]
     pub(super) fn session_mac(&self, tenant: TenantId, session: SessionId, secret: &[u8; 32]) -> [u8; 32] {
-        tag(&self.pepper, &peppered(b"session", &of_session(tenant, session), secret))
+        self.peppers.tag(&peppered(b"session", &of_session(tenant, session), secret))
     }
 
     /// Whether `secret` is the one that `mac` was made of, in constant time.
     #[must_use]
     pub(super) fn is_session(&self, tenant: TenantId, session: SessionId, secret: &[u8; 32], mac: &[u8]) -> bool {
-        hmac::verify(&self.pepper, &peppered(b"session", &of_session(tenant, session), secret), mac).is_ok()
+        self.peppers.made_by(&peppered(b"session", &of_session(tenant, session), secret), mac).is_some()
     }
 
     /// Makes the first keys of the transaction's tenant and stores them wrapped.
     pub async fn make_tenant(&self, tx: &mut TenantTx) -> Result<(), KeysError> {
         let tenant = tx.tenant();
-        let (tk, blind_index) = (SealKey::random()?, random_key()?);
+        let tk = SealKey::random()?;
         let wrapped = self.masters.seal(&tenant_key_context(tenant, 1), tk.expose())?;
         secrets::add(tx, secrets::Kind::TenantKey, "", 1, &wrapped).await?;
-        let sealed =
-            tk.seal(&context(Purpose::BLIND_INDEX_KEY, tenant, 1), blind_index.as_slice()).map_err(VaultError::from)?;
-        secrets::add(tx, secrets::Kind::BlindIndex, "", 1, &sealed).await?;
+        let (index, groups) = (random_key()?, random_key()?);
+        let keys = TenantKeys::new(tenant, vec![tk], IndexKeys::only(index.clone()));
+        secrets::add(tx, secrets::Kind::IndexKey, "", 1, &keys.seal_index_key(1, &index)?).await?;
+        secrets::add(tx, secrets::Kind::GroupKey, "", 1, &keys.seal_group_key(&groups)?).await?;
         Ok(())
     }
 
@@ -260,8 +287,9 @@ impl Keyring {
     pub(super) async fn read_tenant(&self, tx: &mut TenantTx) -> Result<TenantKeys, KeysError> {
         let tenant = tx.tenant();
         let rows = secrets::tenant_keys(tx).await?;
-        let stored = secrets::versions(tx, secrets::Kind::BlindIndex, "").await?;
-        let (Some((version, sealed)), Some(newest)) = (stored.first(), rows.first()) else {
+        let stored = secrets::aged(tx, secrets::Kind::IndexKey, "").await?;
+        let groups = secrets::versions(tx, secrets::Kind::GroupKey, "").await?;
+        let (Some(newest_index), Some(newest)) = (stored.first(), rows.first()) else {
             return Err(KeysError::NoTenantKey(tenant));
         };
         let sealing = Stage::at(newest.age).sealing(rows.len());
@@ -270,11 +298,24 @@ impl Keyring {
             .map(|row| self.open_tenant_key(tenant, row.version, &row.sealed))
             .collect::<Result<Vec<_>, _>>()?;
         versions.swap(0, sealing);
-        let wanted = key_id(sealed).map_err(VaultError::from)?;
-        let tk = versions.iter().find(|key| key.id() == wanted).ok_or(KeysError::NoTenantKey(tenant))?;
-        let opened = tk.open(&context(Purpose::BLIND_INDEX_KEY, tenant, *version), sealed).map_err(VaultError::from)?;
-        let blind_index = exact(&opened)?;
-        Ok(TenantKeys::new(tenant, versions, blind_index))
+        let open = |purpose, version, sealed: &[u8]| {
+            let wanted = key_id(sealed).map_err(VaultError::from)?;
+            let tk = versions.iter().find(|key| key.id() == wanted).ok_or(KeysError::NoTenantKey(tenant))?;
+            Ok::<_, KeysError>(exact(&tk.open(&context(purpose, tenant, version), sealed).map_err(VaultError::from)?)?)
+        };
+        // Oldest first. Those that have ended are marked under no more.
+        let (used, is_known_only) =
+            (stored.iter().rev().filter(|row| row.ended.is_none()), Stage::at(newest_index.age));
+        let known = used
+            .map(|row| {
+                let key = open(Purpose::BLIND_INDEX_KEY, row.version, &row.sealed)?;
+                Ok(IndexKey { version: row.version, key })
+            })
+            .collect::<Result<Vec<_>, KeysError>>()?;
+        let alone =
+            known.len().checked_sub(1 + is_known_only.sealing(known.len())).ok_or(KeysError::NoTenantKey(tenant))?;
+        let groups = groups.first().map(|(version, sealed)| open(GROUP_KEY, *version, sealed)).transpose()?;
+        Ok(TenantKeys::new(tenant, versions, IndexKeys::new(known, alone, groups)))
     }
 
     /// Opens a version of a tenant's key. A backup of the database from before a rotation has it under a master key that is gone:
@@ -311,28 +352,38 @@ impl Keyring {
         Ok(Some(self.seal_tenant_key(tenant, version, &key)?))
     }
 
-    /// The rotation of the searchable vectors of one space, its seed made at first use.
-    pub async fn rotation(&self, tx: &mut TenantTx, space_id: &str) -> Result<Arc<Rotation>, KeysError> {
+    /// The rotations of the searchable vectors of one space, the first seed made at first use.
+    pub async fn rotations(&self, tx: &mut TenantTx, space_id: &str) -> Result<Arc<Rotations>, KeysError> {
         let known = (tx.tenant(), space_id.to_owned());
-        if let Some(rotation) = self.rotations.lock().get(&known) {
-            return Ok(Arc::clone(rotation));
+        if let Some((rotations, _)) = self.rotations.lock().get(&known).filter(|(_, read)| read.elapsed() < BELIEVED) {
+            return Ok(Arc::clone(rotations));
         }
-        let keys = self.tenant(tx).await?;
-        if secrets::versions(tx, secrets::Kind::RotationSeed, space_id).await?.is_empty() {
-            let sealed = keys.seal_rotation_seed(space_id, &*random_key()?)?;
+        let (begun, keys) = (Instant::now(), self.tenant(tx).await?);
+        let mut stored = secrets::aged(tx, secrets::Kind::RotationSeed, space_id).await?;
+        let is_new = stored.is_empty();
+        if is_new {
+            let sealed = keys.seal_rotation_seed(space_id, 1, &*random_key()?)?;
             secrets::add(tx, secrets::Kind::RotationSeed, space_id, 1, &sealed).await?;
+            // Read back: another transaction may have been first.
+            stored = secrets::aged(tx, secrets::Kind::RotationSeed, space_id).await?;
         }
-        // Read back: another transaction may have been first.
-        let stored = secrets::versions(tx, secrets::Kind::RotationSeed, space_id).await?;
-        let (_, sealed) = stored.first().ok_or(KeysError::NoTenantKey(known.0))?;
-        let rotation = Arc::new(Rotation::from_seed(&*keys.open_rotation_seed(space_id, sealed)?));
-        // Not remembered yet: this transaction may still roll back. The next reader finds it committed.
-        Ok(rotation)
+        let newest = stored.first().ok_or(KeysError::NoTenantKey(known.0))?;
+        let writing = stored.len() - 1 - Stage::at(newest.age).sealing(stored.len());
+        let seeded = stored.iter().rev().map(|row| {
+            let seed = keys.open_rotation_seed(space_id, row.version, &row.sealed)?;
+            Ok(Seeded { version: row.version, rotation: Rotation::from_seed(&seed) })
+        });
+        let rotations = Arc::new(Rotations::new(seeded.collect::<Result<Vec<_>, KeysError>>()?, writing));
+        // A seed that this transaction has made is not remembered: it may still roll back.
+        if !is_new {
+            self.rotations.lock().insert(known, (Arc::clone(&rotations), begun));
+        }
+        Ok(rotations)
     }
 
-    /// Remembers a rotation whose seed is known to be committed.
-    pub(super) fn remember_rotation(&self, tenant: TenantId, space_id: &str, rotation: &Arc<Rotation>) {
-        self.rotations.lock().insert((tenant, space_id.to_owned()), Arc::clone(rotation));
+    /// Forgets the rotations of a tenant: there are others.
+    pub(super) fn forget_rotations(&self, tenant: TenantId) {
+        self.rotations.lock().retain(|(of, _), _| *of != tenant);
     }
 
     /// The key of a person; an error once it is destroyed. Reads the key store each time, so that no cache outlives an erasure.
@@ -350,7 +401,7 @@ impl Keyring {
         for (version, sealed) in self.persons.tenant_keys(tenant)? {
             let key = self.open_tenant_key(tenant, version, &sealed)?;
             if key.id() == wanted {
-                let keys = TenantKeys::new(tenant, vec![key], Zeroizing::new([0; 32]));
+                let keys = TenantKeys::new(tenant, vec![key], IndexKeys::only(Zeroizing::new([0; 32])));
                 return Ok(keys.unwrap_person(person, wrapped)?);
             }
         }
@@ -385,7 +436,7 @@ impl Keyring {
     /// Forgets the unwrapped keys of a tenant that is being deleted.
     pub(super) fn forget(&self, tenant: TenantId) {
         self.tenants.lock().remove(&tenant);
-        self.rotations.lock().retain(|(of, _), _| *of != tenant);
+        self.forget_rotations(tenant);
     }
 }
 
@@ -424,7 +475,7 @@ fn of_session(tenant: TenantId, session: SessionId) -> Vec<u8> {
     [tenant.0.as_bytes().as_slice(), session.0.as_bytes()].concat()
 }
 
-fn tag(key: &hmac::Key, message: &[u8]) -> [u8; 32] {
+pub(super) fn tag(key: &hmac::Key, message: &[u8]) -> [u8; 32] {
     hmac::sign(key, message).as_ref().try_into().expect("an HMAC-SHA256 has 32 bytes")
 }
 
@@ -436,7 +487,7 @@ mod tests {
     fn the_hubs_keys_are_made_once() {
         let dir = tempfile::tempdir().unwrap();
         let first = Keyring::open(dir.path()).unwrap();
-        let mac = first.api_key_mac(&[7; 32]);
+        let mac = first.api_key_mac(&[7; 32]).mac;
         let signer = first.signing().public();
         drop(first);
         let again = Keyring::open(dir.path()).unwrap();

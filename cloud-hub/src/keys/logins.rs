@@ -80,8 +80,8 @@ pub struct LoggedIn {
     pub suspended: bool,
     /// What was agreed upon with the tenant.
     pub agreement: Agreement,
-    /// What must come beside the cookie, if it is by a cookie.
-    pub csrf: Option<[u8; 32]>,
+    /// What must come beside the cookie, if it is by a cookie: the first, or one of before.
+    pub csrf: Option<[[u8; 32]; 3]>,
 }
 
 /// What somebody gets who may come in. Prints without its secrets.
@@ -135,7 +135,7 @@ impl Custody {
             Kind::Tokens => Some(self.access_token(tenant, login, found).await?),
             Kind::Cookie => None,
         };
-        let csrf = (kind == Kind::Cookie).then(|| self.keyring.csrf_token(tenant, secret));
+        let csrf = (kind == Kind::Cookie).then(|| self.keyring.csrf_tokens(tenant, secret)[0]);
         Ok(Granted {
             user: found.user,
             role,
@@ -168,7 +168,7 @@ impl Custody {
     pub async fn refresh(&self, text: &str) -> Result<Refreshed, KeysError> {
         let Some((tenant, secret)) = read_secret(text) else { return Ok(Refreshed::Refused) };
         let (now, next) = (self.clock.now(), random_key()?);
-        let (mac, next_mac) = (self.keyring.login_mac(tenant, &secret), self.keyring.login_mac(tenant, &next));
+        let (macs, next_mac) = (self.keyring.login_macs(tenant, &secret), self.keyring.login_mac(tenant, &next));
         let done = self.db.tenant(tenant, move |tx| {
             Box::pin(async move {
                 // First: a token that a suspended tenant's user shows is not used up, or they would have none when it is served again.
@@ -176,10 +176,10 @@ impl Custody {
                     Err(StoreError::NotFound { .. }) => return Ok(Spending::Refused),
                     found => found?.suspended_at.is_some(),
                 };
-                if suspended && logins::is_known(tx, &mac).await? {
+                if suspended && logins::is_known(tx, &macs).await? {
                     return Ok(Spending::Suspended);
                 }
-                match logins::spend(tx, &mac, now).await? {
+                match logins::spend(tx, &macs, now).await? {
                     Spent::Unknown => Ok(Spending::Refused),
                     Spent::Before(login) => {
                         if let Some(user) = logins::revoke(tx, login, now).await? {
@@ -222,7 +222,7 @@ impl Custody {
             }
         };
         let (tenant, login) = (TenantId(claims.tenant), LoginId(claims.login));
-        let found = self.known_login(tenant, Shown::Token(login), now).await?;
+        let found = self.known_login(tenant, Shown::Token(login), Vec::new(), now).await?;
         // A token says what its user could do when it was made: after a change it takes another one.
         let same = |found: &KnownLogin| {
             found.admission.user.0 == claims.sub && found.admission.role.to_string() == claims.role
@@ -233,15 +233,16 @@ impl Custody {
     /// Who a cookie is of; `None` if it is none, or its log-in has ended.
     pub async fn recognise_cookie(&self, text: &str) -> Result<Option<LoggedIn>, KeysError> {
         let Some((tenant, secret)) = read_secret(text) else { return Ok(None) };
-        let mac = self.keyring.login_mac(tenant, &secret);
-        let found = self.known_login(tenant, Shown::Cookie(mac), self.clock.now()).await?;
-        Ok(found.map(|found| logged_in(found, Some(self.keyring.csrf_token(tenant, &secret)))))
+        let macs = self.keyring.login_macs(tenant, &secret);
+        let found = self.known_login(tenant, Shown::Cookie(macs[0]), macs, self.clock.now()).await?;
+        Ok(found.map(|found| logged_in(found, Some(self.keyring.csrf_tokens(tenant, &secret)))))
     }
 
     async fn known_login(
         &self,
         tenant: TenantId,
         shown: Shown,
+        macs: Vec<[u8; 32]>,
         now: OffsetDateTime,
     ) -> Result<Option<KnownLogin>, KeysError> {
         if let Some(known) = self.logins.get(shown, now) {
@@ -253,7 +254,7 @@ impl Custody {
             Box::pin(async move {
                 let login = match shown {
                     Shown::Token(login) => Some(login),
-                    Shown::Cookie(mac) => logins::of_cookie(tx, &mac).await?,
+                    Shown::Cookie(_) => logins::of_cookie(tx, &macs).await?,
                 };
                 let Some(login) = login else { return Ok(None) };
                 let admission = logins::admission(tx, login, now).await?;
@@ -289,18 +290,19 @@ impl LoggedIn {
     /// What must come beside the cookie, as text.
     #[must_use]
     pub fn csrf_text(&self) -> Option<String> {
-        self.csrf.map(|token| URL_SAFE_NO_PAD.encode(token))
+        self.csrf.map(|[token, ..]| URL_SAFE_NO_PAD.encode(token))
     }
 
     /// Whether what came beside the cookie is what must; always, if it is not by a cookie.
     #[must_use]
     pub fn is_from_its_page(&self, sent: Option<&str>) -> bool {
-        let Some(wanted) = self.csrf_text() else { return true };
-        sent.is_some_and(|sent| same(sent.as_bytes(), wanted.as_bytes()))
+        let (Some(wanted), Some(sent)) = (self.csrf, sent) else { return self.csrf.is_none() };
+        // All of them, whichever it is.
+        wanted.iter().fold(false, |is, token| is | same(sent.as_bytes(), URL_SAFE_NO_PAD.encode(token).as_bytes()))
     }
 }
 
-fn logged_in(known: KnownLogin, csrf: Option<[u8; 32]>) -> LoggedIn {
+fn logged_in(known: KnownLogin, csrf: Option<[[u8; 32]; 3]>) -> LoggedIn {
     let Admission { user, role, permissions, must_set_up_totp, suspended, agreement, .. } = known.admission;
     let (tenant, login) = (known.tenant, known.login);
     LoggedIn { tenant, user, login, role, permissions, must_set_up_totp, suspended, agreement, csrf }

@@ -3,10 +3,12 @@
 //! ```text
 //! MK  master key           file 0600            wraps TK; replaced by `keys rotate master`
 //! TK  per tenant           Postgres, under MK   only wraps: PK, GDK, CK, LK, BI, RS, webhook secrets; replaced by `keys rotate tenant`
+//! BI  per tenant           Postgres, under TK   finds people and users by keyed marks; replaced by `keys rotate blind-index`
+//! RS  per tenant, space    Postgres, under TK   rotates searchable vectors; replaced by `keys rotate seeds`
 //! PK  per person           key store (redb) outside Postgres, under TK; deleting it erases the person
 //! HSK Ed25519              file 0600            signs time, snapshots and audit heads
 //! JWT Ed25519, some        Postgres, under MK   sign access tokens of users; shared by all hubs, rotated by `keys rotate-jwt`
-//! pepper                   file 0600            MACs of API keys, platform keys, claim secrets, refresh tokens, cookies
+//! pepper                   file 0600            MACs of API keys, platform keys, claim secrets, refresh tokens, cookies; replaced by `keys rotate pepper`
 //! epochs                   file                 what was seen of the database; raised when it was restored from a backup
 //! ```
 //!
@@ -26,6 +28,7 @@ mod entering;
 mod error;
 mod idempotency;
 mod imports;
+mod index_rotation;
 mod keyring;
 mod link;
 mod logins;
@@ -33,6 +36,8 @@ mod masters;
 mod near;
 mod opener;
 mod passwords;
+mod pepper_rotation;
+mod peppers;
 mod person_files;
 mod persons;
 mod platform_keys;
@@ -42,6 +47,7 @@ mod restored;
 mod roles;
 mod rotation;
 mod second_factor;
+mod seed_rotation;
 mod session_frames;
 mod sessions;
 mod signing;
@@ -60,11 +66,14 @@ pub use enrolment::{Candidate, NewTemplate, told as duplicate_told};
 pub use entering::{Entered, Proof};
 pub use error::KeysError;
 pub use idempotency::Claim;
+pub use imports::Photographs;
+pub use index_rotation::VersionView;
 pub use keyring::Keyring;
 pub use link::{Accepted, DeviceLinks};
 pub use logins::{Granted, LoggedIn, Refreshed};
 pub use near::Way;
 pub use opener::{Opener, stand_in_leaf};
+pub use pepper_rotation::{Forgotten, PepperStanding};
 pub use platform_keys::WantedPlatformKey;
 pub use restored::{BEAT, Raised};
 pub use roles::{RoleDeleted, WantedRole};

@@ -1,15 +1,17 @@
 //! What a search by vectors needs: how much a tenant has, who is near a probe, and the templates of whoever may be it in the clear.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use face_core::{Embedding, Space};
 use uuid::Uuid;
 
 use super::unsealed::{Row, open_anchor_row, open_row};
-use super::{Custody, KeysError};
+use super::{Custody, Keyring, KeysError};
 use crate::domain::ids::{PersonId, TemplateId, TenantId};
+use crate::domain::rotation::Seeded;
 use crate::store::vectors::{self, Among, Holding, Index, Near, Searchable};
-use crate::store::{anchors, template_changes, templates};
+use crate::store::{TenantTx, anchors, template_changes, templates};
 
 /// How vectors were searched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,21 +67,19 @@ impl Custody {
                 if !searchable.whole {
                     return Ok::<_, KeysError>(None);
                 }
-                let rotation = keyring.rotation(tx, &id).await?;
-                let rotated = rotation.apply(probe.as_slice());
-                let (way, found) = if by_index && searchable.index == Index::Valid {
-                    (Way::Index, vectors::nearest_by_index(tx, &id, &rotated, k).await?)
-                } else {
-                    let among = Among { except: None, only: only.as_deref().map(Vec::as_slice) };
-                    (Way::Scan, vectors::nearest(tx, &id, &rotated, among, k).await?)
-                };
-                Ok(Some((rotation, way, found)))
+                // While one seed takes another's place the index has vectors of both, which cannot be compared.
+                if by_index
+                    && searchable.index == Index::Valid
+                    && let [only_one] = keyring.rotations(tx, &id).await?.all()
+                {
+                    let rotated = only_one.rotation.apply(probe.as_slice());
+                    return Ok(Some((Way::Index, vectors::nearest_by_index(tx, &id, &rotated, k).await?)));
+                }
+                let among = Among { except: None, only: only.as_deref().map(Vec::as_slice) };
+                Ok(Some((Way::Scan, nearest_vectors(tx, &keyring, &id, &probe, among, k).await?)))
             })
         });
-        Ok(searched.await?.map(|(rotation, way, found)| {
-            self.keyring.remember_rotation(tenant, &space.id, &rotation);
-            (way, found)
-        }))
+        searched.await
     }
 
     /// The templates with these ids, as far as there are still such.
@@ -121,4 +121,25 @@ impl Custody {
         let rows = self.open_all(&keys, space, rows, open_row).await?;
         Ok((rows, self.open_all(&keys, space, anchored, open_anchor_row).await?))
     }
+}
+
+/// The `k` templates of a space whose vectors are nearest to a probe, by whichever seed they are rotated, best first. Exact: a scan.
+pub(super) async fn nearest_vectors(
+    tx: &mut TenantTx,
+    keyring: &Keyring,
+    space_id: &str,
+    probe: &Embedding,
+    among: Among<'_>,
+    k: u32,
+) -> Result<Vec<Near>, KeysError> {
+    let (rotations, mut near) = (keyring.rotations(tx, space_id).await?, Vec::<Near>::new());
+    // In this order: a vector that is rotated anew between two of these is met twice, in the other it would be met by none.
+    for Seeded { version, rotation } in rotations.all() {
+        let known: HashSet<TemplateId> = near.iter().map(|near| near.template).collect();
+        let found = vectors::nearest(tx, space_id, (*version, &rotation.apply(probe.as_slice())), among, k).await?;
+        near.extend(found.into_iter().filter(|found| !known.contains(&found.template)));
+    }
+    near.sort_by(|a, b| b.similarity.total_cmp(&a.similarity).then(a.template.cmp(&b.template)));
+    near.truncate(usize::try_from(k).unwrap_or(usize::MAX));
+    Ok(near)
 }

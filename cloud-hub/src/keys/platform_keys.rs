@@ -4,6 +4,7 @@
 use gallery_log::keys::random_key;
 use time::OffsetDateTime;
 
+use super::api_keys::renewed;
 use super::{Custody, KeysError};
 use crate::domain::ids::PlatformKeyId;
 use crate::domain::platform::{PlatformKey, PlatformRole};
@@ -44,8 +45,12 @@ impl Custody {
     pub async fn recognise_platform_key(&self, key: &PlatformKey) -> Result<Option<PlatformRole>, KeysError> {
         let now = self.clock.now();
         let found = platform_keys::admission(&self.db, key.id, now).await?;
-        let found = found.filter(|found| self.keyring.is_platform_key(key.id, &key.secret, &found.mac));
         let Some(found) = found else { return Ok(None) };
+        let Some(made_by) = self.keyring.platform_key_made_by(key.id, &key.secret, &found.mac) else { return Ok(None) };
+        let anew = || self.keyring.platform_key_mac(key.id, &key.secret);
+        if let Some(anew) = renewed(found.mac, found.pepper, made_by, anew) {
+            platform_keys::renew(&self.db, key.id, &found.mac, anew).await?;
+        }
         if found.last_used_at.is_none_or(|last| now - last >= LAST_USED_WITHIN) {
             platform_keys::used(&self.db, key.id, now).await?;
         }

@@ -20,7 +20,7 @@ use crate::domain::ids::TenantId;
 use crate::domain::tenant_key::{NOBODY_AFTER, Stage};
 use crate::domain::vault::TenantKeys;
 use crate::store::audit::Action;
-use crate::store::secrets::{Kind, TenantKeyRow};
+use crate::store::secrets::{Kind, Version};
 use crate::store::{TenantTx, resealing, routes, secrets, tenants, token_keys};
 
 /// Rows that are sealed anew in one transaction: some milliseconds.
@@ -209,7 +209,7 @@ impl Custody {
     pub async fn tenant_key_views(&self, tenant: TenantId) -> Result<Vec<TenantKeyView>, KeysError> {
         let rows = self.db.tenant(tenant, |tx| Box::pin(secrets::tenant_keys(tx))).await?;
         let sealing = rows.first().map_or(0, |newest| Stage::at(newest.age).sealing(rows.len()));
-        let view = |(place, row): (usize, TenantKeyRow)| TenantKeyView {
+        let view = |(place, row): (usize, Version)| TenantKeyView {
             version: row.version,
             created_at: row.created_at,
             state: if place == sealing { "seals" } else { "opens" },
@@ -264,7 +264,7 @@ impl Custody {
                 if resealing::any(tx, &keys.old_ids()).await? {
                     return Ok(false);
                 }
-                if secrets::remove_before(tx, version).await? > 0 {
+                if secrets::remove_before(tx, Kind::TenantKey, "", version).await? > 0 {
                     log(tx, JOB, Action::TenantKeyRetire, "tenant", tenant.0, json!({ "version": version })).await?;
                 }
                 Ok::<_, KeysError>(true)
@@ -280,7 +280,7 @@ impl Custody {
 }
 
 /// The next version of a tenant's key, with its copy outside the database and those of the versions that there are.
-fn make_version(keyring: &Keyring, tenant: TenantId, rows: &[TenantKeyRow]) -> Result<(u32, Vec<u8>), KeysError> {
+fn make_version(keyring: &Keyring, tenant: TenantId, rows: &[Version]) -> Result<(u32, Vec<u8>), KeysError> {
     reseal_copies(keyring, tenant, rows)?;
     let copies = keyring.persons().tenant_keys(tenant)?;
     let highest = rows.iter().map(|row| row.version).chain(copies.iter().map(|(version, _)| *version)).max();
@@ -295,7 +295,7 @@ type Resealed = Vec<(u32, Vec<u8>, Vec<u8>)>;
 
 /// Puts copies of these rows outside the database, and seals all copies under the present master key. Returns the rows that are not
 /// under it, with what is to be in their place, and how many copies changed.
-fn reseal_copies(keyring: &Keyring, tenant: TenantId, rows: &[TenantKeyRow]) -> Result<(Resealed, u64), KeysError> {
+fn reseal_copies(keyring: &Keyring, tenant: TenantId, rows: &[Version]) -> Result<(Resealed, u64), KeysError> {
     let mut resealed = Vec::new();
     let (persons, mut changed) = (keyring.persons(), 0);
     for (version, sealed) in persons.tenant_keys(tenant)? {
@@ -321,11 +321,11 @@ async fn reseal_some(tx: &mut TenantTx, keys: &TenantKeys) -> Result<u64, KeysEr
     for secret in secrets::under(tx, &old).await? {
         let sealed = match secret.kind {
             Kind::RotationSeed => {
-                keys.seal_rotation_seed(&secret.name, &*keys.open_rotation_seed(&secret.name, &secret.sealed)?)?
+                let seed = keys.open_rotation_seed(&secret.name, secret.version, &secret.sealed)?;
+                keys.seal_rotation_seed(&secret.name, secret.version, &seed)?
             }
-            Kind::BlindIndex | Kind::TenantKey => {
-                keys.reseal_blind_index(tx.tenant(), secret.version, &secret.sealed)?
-            }
+            Kind::GroupKey => keys.reseal_group_key(&secret.sealed)?,
+            Kind::IndexKey | Kind::TenantKey => keys.reseal_index_key(secret.version, &secret.sealed)?,
         };
         secrets::replace(tx, secret.kind, &secret.name, secret.version, &secret.sealed, &sealed).await?;
         count += 1;

@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::custody::log;
-use super::entering::Proved;
+use super::entering::{Proved, login_marks};
 use super::logins::actor;
 use super::users::within;
 use super::{Custody, Keyring, KeysError, LoggedIn};
@@ -21,6 +21,7 @@ use crate::domain::permission::Permissions;
 use crate::domain::totp::{self, RECOVERY, RECOVERY_CODES, SECRET, Typed, step_of};
 use crate::domain::vault::TenantKeys;
 use crate::store::audit::Action;
+use crate::store::credentials::NewMac;
 use crate::store::{TenantTx, logins, second_factors, users};
 
 /// A secret on its way into an app.
@@ -105,8 +106,8 @@ pub(super) async fn pass(
             Passed::ByCode
         }
         Some(Typed::Recovery(code)) => {
-            let mac = keyring.recovery_mac(user, &code);
-            if second_factors::take_recovery(tx, user, mac, now).await? { Passed::ByRecovery } else { Passed::Wrong }
+            let macs = keyring.recovery_macs(user, code.as_slice());
+            if second_factors::take_recovery(tx, user, &macs, now).await? { Passed::ByRecovery } else { Passed::Wrong }
         }
     })
 }
@@ -149,7 +150,7 @@ impl Custody {
         for _ in 0..RECOVERY_CODES {
             codes.push(random::<RECOVERY>()?);
         }
-        let macs: Vec<[u8; 32]> = codes.iter().map(|code| self.keyring.recovery_mac(id, code.as_slice())).collect();
+        let macs: Vec<NewMac> = codes.iter().map(|code| self.keyring.recovery_mac(id, code.as_slice())).collect();
         let confirmed = self.db.tenant(who.tenant, move |tx| {
             Box::pin(async move {
                 let keys = keyring.tenant(tx).await?;
@@ -191,7 +192,7 @@ impl Custody {
                 let keys = keyring.tenant(tx).await?;
                 let passed = pass(tx, &keyring, &keys, id, Some(&code), now).await?;
                 if !matches!(passed, Passed::Wrong | Passed::Missing) {
-                    logins::forgive(tx, &user.login_index).await?;
+                    logins::forgive(tx, &login_marks(&keys, &user)?).await?;
                 }
                 if matches!(passed, Passed::ByCode | Passed::ByRecovery) {
                     second_factors::remove(tx, id).await?;

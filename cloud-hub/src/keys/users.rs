@@ -16,6 +16,7 @@ use super::entering::Proved;
 use super::logins::actor as of_user;
 use super::{Custody, KeysError, LoggedIn};
 use crate::domain::ids::{TenantId, UserId};
+use crate::domain::index_key::field;
 use crate::domain::permission::Permissions;
 use crate::domain::role::GivenRole;
 use crate::domain::user::State;
@@ -92,8 +93,8 @@ impl Custody {
         let role = role.into();
         let (id, actor) = (UserId(self.clock.new_id()), actor.to_owned());
         let keys = self.tenant_keys(tenant).await?;
-        let login_index = keys.blind_index("user.login", login);
-        let new = NewUser { id, login_sealed: keys.seal_login(id, login)?, login_index, role: role.which };
+        let marks = keys.marks(field::LOGIN, login);
+        let new = NewUser { id, login_sealed: keys.seal_login(id, login)?, marks, role: role.which };
         let (invited, invitation) = self.new_invitation(tenant, id)?;
         self.db
             .tenant(tenant, move |tx| {

@@ -14,6 +14,15 @@ use crate::domain::tenant::Agreement;
 /// How exactly it is known when a key was last used: a key that is used all the time is not written all the time.
 pub const LAST_USED_WITHIN: Duration = Duration::MINUTE;
 
+/// A MAC of a secret, and which of the hub's peppers made it.
+#[derive(Clone, Copy, Debug)]
+pub struct NewMac {
+    /// The MAC.
+    pub mac: [u8; 32],
+    /// 16 bytes that name the pepper.
+    pub pepper: [u8; 16],
+}
+
 /// A key to be stored.
 #[derive(Clone, Debug)]
 pub struct NewApiKey {
@@ -22,7 +31,7 @@ pub struct NewApiKey {
     /// What it is for.
     pub name: String,
     /// The MAC of the secret half under the hub's pepper.
-    pub mac: [u8; 32],
+    pub mac: NewMac,
     /// What it may do.
     pub grant: Grant,
     /// When it ends by itself, if it does.
@@ -59,6 +68,8 @@ pub struct ApiKeyRow {
 pub struct Admission {
     /// The MAC of its secret half.
     pub mac: [u8; 32],
+    /// Which pepper made it, if that was noted.
+    pub pepper: Option<[u8; 16]>,
     /// What it may do.
     pub grant: Grant,
     /// When it was last used, to [`LAST_USED_WITHIN`].
@@ -79,18 +90,19 @@ pub async fn create(tx: &mut TenantTx, key: &NewApiKey) -> Result<(), StoreError
     roles::hold(tx, key.grant.role.which).await?;
     let (role, own_role) = roles::columns(key.grant.role.which);
     sqlx::query(
-        "INSERT INTO api_key (tenant_id, id, name, mac, role, own_role, scopes, expires_at, requests_per_hour)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        "INSERT INTO api_key (tenant_id, id, name, mac, role, own_role, scopes, expires_at, requests_per_hour, pepper)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
     )
     .bind(tenant)
     .bind(key.id.0)
     .bind(&key.name)
-    .bind(key.mac.as_slice())
+    .bind(key.mac.mac.as_slice())
     .bind(role)
     .bind(own_role)
     .bind(key.grant.scopes.map(roles::words))
     .bind(key.expires_at)
     .bind(key.requests_per_hour.map(i64::from))
+    .bind(key.mac.pepper.as_slice())
     .execute(tx.conn())
     .await?;
     routes::add(tx, "api_key", key.id.0).await
@@ -103,6 +115,7 @@ fn grant(role: RoleRow, scopes: Option<Vec<String>>) -> Result<Grant, StoreError
 #[derive(FromRow)]
 struct AdmissionRow {
     mac: Vec<u8>,
+    pepper: Option<Vec<u8>>,
     #[sqlx(flatten)]
     role: RoleRow,
     scopes: Option<Vec<String>>,
@@ -122,7 +135,7 @@ fn requests(count: Option<i64>) -> Option<u32> {
 pub async fn admission(tx: &mut TenantTx, id: ApiKeyId, now: OffsetDateTime) -> Result<Option<Admission>, StoreError> {
     let tenant = tx.tenant_uuid();
     let statement = format!(
-        "SELECT k.mac, k.role, {BESIDE}, k.scopes, k.last_used_at, k.requests_per_hour AS key_requests_per_hour, k.expires_at,
+        "SELECT k.mac, k.pepper, k.role, {BESIDE}, k.scopes, k.last_used_at, k.requests_per_hour AS key_requests_per_hour, k.expires_at,
              t.suspended_at IS NOT NULL AS suspended, {AGREEMENT}
          FROM api_key k JOIN tenant t USING (tenant_id)
              LEFT JOIN tenant_role r ON r.tenant_id = k.tenant_id AND r.id = k.own_role
@@ -138,6 +151,7 @@ pub async fn admission(tx: &mut TenantTx, id: ApiKeyId, now: OffsetDateTime) -> 
     let mac = row.mac.try_into().map_err(|_| StoreError::Unreadable { what: "api_key.mac", reason: "not 32 bytes" })?;
     Ok(Some(Admission {
         mac,
+        pepper: row.pepper.and_then(|id| id.try_into().ok()),
         grant: grant(row.role, row.scopes)?,
         last_used_at: row.last_used_at,
         requests_per_hour: requests(row.key_requests_per_hour),
@@ -145,6 +159,44 @@ pub async fn admission(tx: &mut TenantTx, id: ApiKeyId, now: OffsetDateTime) -> 
         suspended: row.suspended,
         agreement: row.agreement.try_into()?,
     }))
+}
+
+/// Puts another MAC of the same secret in the place of `before`, and says which pepper made it.
+pub async fn renew(tx: &mut TenantTx, id: ApiKeyId, before: &[u8; 32], anew: NewMac) -> Result<(), StoreError> {
+    let tenant = tx.tenant_uuid();
+    sqlx::query("UPDATE api_key SET mac = $4, pepper = $5 WHERE tenant_id = $1 AND id = $2 AND mac = $3")
+        .bind(tenant)
+        .bind(id.0)
+        .bind(before.as_slice())
+        .bind(anew.mac.as_slice())
+        .bind(anew.pepper.as_slice())
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// What is good and was made by another pepper than this one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnderOther {
+    /// API keys that have not ended; of all tenants together, with those of platform administrators.
+    pub api_keys: u64,
+    /// Recovery codes that nobody has used.
+    pub recovery_codes: u64,
+}
+
+/// Counts what the tenant has of it.
+pub async fn under_other(tx: &mut TenantTx, pepper: &[u8; 16], now: OffsetDateTime) -> Result<UnderOther, StoreError> {
+    let (api_keys, recovery_codes): (i64, i64) = sqlx::query_as(
+        "SELECT (SELECT count(*) FROM api_key WHERE tenant_id = $1 AND pepper IS DISTINCT FROM $2 AND revoked_at IS NULL
+                     AND (expires_at IS NULL OR expires_at > $3)),
+                (SELECT count(*) FROM recovery_code WHERE tenant_id = $1 AND pepper IS DISTINCT FROM $2 AND used_at IS NULL)",
+    )
+    .bind(tx.tenant_uuid())
+    .bind(pepper.as_slice())
+    .bind(now)
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(UnderOther { api_keys: api_keys.unsigned_abs(), recovery_codes: recovery_codes.unsigned_abs() })
 }
 
 /// Notes that a key was used.

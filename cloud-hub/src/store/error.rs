@@ -103,8 +103,8 @@ impl Clash {
             Some("site_name_unique") => Self::SiteName,
             Some("device_name_unique") => Self::DeviceName,
             Some("door_local_id_unique") => Self::DoorLocalId,
-            Some("person_external_id_unique") => Self::ExternalId,
-            Some("app_user_login_unique") => Self::Login,
+            Some("person_external_id_unique" | "person_external_id_even_unique") => Self::ExternalId,
+            Some("app_user_login_unique" | "app_user_login_even_unique") => Self::Login,
             Some("tenant_role_name_unique") => Self::RoleName,
             _ => Self::Other,
         }

@@ -77,56 +77,91 @@ pub struct Times {
     pub expires_at: OffsetDateTime,
 }
 
-/// Claims a key for an attempt; what is kept of it, locked, if it is there already.
-/// [`StoreError::QuotaReached`] if the tenant has as many as it may have.
+/// The marks of a request under one index key.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestMarks {
+    /// Which index key.
+    pub version: u32,
+    /// The caller and the key that they sent.
+    pub key: [u8; 32],
+    /// What was asked.
+    pub request: [u8; 32],
+}
+
+/// Claims a key for an attempt, under the index key in place `alone`; what is kept of it, locked, if it is there already, under
+/// whichever. With it the place of its index key. [`StoreError::QuotaReached`] if the tenant has as many as it may have.
 pub async fn claim(
     tx: &mut TenantTx,
-    attempt: Attempt,
-    request: &[u8; 32],
+    (marks, alone): (&[RequestMarks], usize),
+    id: Uuid,
     times: Times,
-) -> Result<Option<Kept>, StoreError> {
-    let row = loop {
+) -> Result<(usize, Option<Kept>), StoreError> {
+    let tenant = tx.tenant_uuid();
+    if marks.len() > 1 {
+        // Of two hubs one may claim under the key before and the other under the next: they take turns, by the older mark.
+        sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(turn(&marks[0].key)).execute(tx.conn()).await?;
+        for (place, mark) in marks.iter().enumerate().filter(|(place, _)| *place != alone) {
+            if let Some(row) = kept(tx, &mark.key).await? {
+                return Ok((place, Some(row.try_into()?)));
+            }
+        }
+    }
+    let mark = &marks[alone];
+    loop {
         let claimed = sqlx::query(
-            "INSERT INTO idempotency_key (tenant_id, key_index, request_index, attempt, held_until, expires_at)
-             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
+            "INSERT INTO idempotency_key (tenant_id, key_index, request_index, attempt, held_until, expires_at, index_version)
+             VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
         )
-        .bind(attempt.tenant.0)
-        .bind(attempt.key.as_slice())
-        .bind(request.as_slice())
-        .bind(attempt.id)
+        .bind(tenant)
+        .bind(mark.key.as_slice())
+        .bind(mark.request.as_slice())
+        .bind(id)
         .bind(times.held_until)
         .bind(times.expires_at)
+        .bind(i64::from(mark.version))
         .execute(tx.conn())
         .await?;
         if claimed.rows_affected() == 1 {
             count_one(tx).await?;
-            return Ok(None);
+            return Ok((alone, None));
         }
-        let found: Option<KeptRow> = sqlx::query_as(
-            "SELECT request_index, attempt, changed, held_until, expires_at, status, answer_sealed
-             FROM idempotency_key WHERE tenant_id = $1 AND key_index = $2 FOR UPDATE",
-        )
-        .bind(attempt.tenant.0)
-        .bind(attempt.key.as_slice())
-        .fetch_optional(tx.conn())
-        .await?;
-        // It was there, and has been let go of since: then it is free.
-        if let Some(row) = found {
-            break row;
+        // It was there, and may have been let go of since: then it is free.
+        if let Some(row) = kept(tx, &mark.key).await? {
+            return Ok((alone, Some(row.try_into()?)));
         }
-    };
-    Ok(Some(Kept {
-        request: row
-            .request_index
-            .try_into()
-            .map_err(|_| StoreError::Unreadable { what: "idempotency_key.request_index", reason: "not 32 bytes" })?,
-        attempt: row.attempt,
-        changed: row.changed,
-        held_until: row.held_until,
-        expires_at: row.expires_at,
-        status: row.status.map(i16::unsigned_abs),
-        answer: row.answer_sealed,
-    }))
+    }
+}
+
+fn turn(mark: &[u8; 32]) -> i64 {
+    i64::from_be_bytes(*mark.first_chunk().expect("a mark has 32 bytes"))
+}
+
+async fn kept(tx: &mut TenantTx, key: &[u8; 32]) -> Result<Option<KeptRow>, StoreError> {
+    let tenant = tx.tenant_uuid();
+    let found = sqlx::query_as(
+        "SELECT request_index, attempt, changed, held_until, expires_at, status, answer_sealed
+         FROM idempotency_key WHERE tenant_id = $1 AND key_index = $2 FOR UPDATE",
+    );
+    Ok(found.bind(tenant).bind(key.as_slice()).fetch_optional(tx.conn()).await?)
+}
+
+impl TryFrom<KeptRow> for Kept {
+    type Error = StoreError;
+
+    fn try_from(row: KeptRow) -> Result<Self, StoreError> {
+        Ok(Self {
+            request: row.request_index.try_into().map_err(|_| StoreError::Unreadable {
+                what: "idempotency_key.request_index",
+                reason: "not 32 bytes",
+            })?,
+            attempt: row.attempt,
+            changed: row.changed,
+            held_until: row.held_until,
+            expires_at: row.expires_at,
+            status: row.status.map(i16::unsigned_abs),
+            answer: row.answer_sealed,
+        })
+    }
 }
 
 /// One more, if there is room. Its row is locked for as long as a claim takes.

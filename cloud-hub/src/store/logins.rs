@@ -8,6 +8,7 @@ use super::roles::{BESIDE, RoleRow};
 use super::tenants::{AGREEMENT, AgreementRow};
 use super::{StoreError, TenantTx};
 use crate::domain::ids::{LoginId, UserId};
+use crate::domain::index_key::Marks;
 use crate::domain::permission::Permissions;
 use crate::domain::role::{GivenRole, RoleRef};
 use crate::domain::tenant::Agreement;
@@ -32,67 +33,75 @@ impl Kind {
 }
 
 /// Counts an attempt before anything is looked at, so that many at once are no way around the count. The time until which the
-/// name is locked, if it was locked already: then nothing is counted.
+/// name is locked, if it was locked already: then nothing is counted. A name has as many rows as marks, and what one of them says
+/// holds for all: another index key is no fresh start.
 pub async fn attempt(
     tx: &mut TenantTx,
-    index: &[u8; 32],
+    marks: &Marks,
     now: OffsetDateTime,
 ) -> Result<Option<OffsetDateTime>, StoreError> {
-    let tenant = tx.tenant_uuid();
-    // Whoever is first holds the row until its transaction ends.
-    sqlx::query(
-        "INSERT INTO login_attempt (tenant_id, login_index, failures, last_at) VALUES ($1, $2, 1, $3)
-         ON CONFLICT (tenant_id, login_index) DO UPDATE SET
-             failures = CASE WHEN login_attempt.locked_until > $3 THEN login_attempt.failures
-                             WHEN login_attempt.last_at < $4 THEN 1
-                             ELSE least(login_attempt.failures, 1000) + 1 END",
+    let (tenant, values) = (tx.tenant_uuid(), marks.values());
+    // Whoever is first holds the rows until its transaction ends. All hubs begin with the oldest key.
+    for mark in marks.all() {
+        sqlx::query(
+            "INSERT INTO login_attempt (tenant_id, login_index, failures, last_at, index_version) VALUES ($1, $2, 1, $3, $5)
+             ON CONFLICT (tenant_id, login_index) DO UPDATE SET
+                 failures = CASE WHEN login_attempt.locked_until > $3 THEN login_attempt.failures
+                                 WHEN login_attempt.last_at < $4 THEN 1
+                                 ELSE least(login_attempt.failures, 1000) + 1 END",
+        )
+        .bind(tenant)
+        .bind(mark.value.as_slice())
+        .bind(now)
+        .bind(now - user::FORGOTTEN_AFTER)
+        .bind(i64::from(mark.version))
+        .execute(tx.conn())
+        .await?;
+    }
+    let (failures, locked_until): (i32, Option<OffsetDateTime>) = sqlx::query_as(
+        "SELECT max(failures), max(locked_until) FROM login_attempt WHERE tenant_id = $1 AND login_index = ANY($2)",
     )
     .bind(tenant)
-    .bind(index.as_slice())
-    .bind(now)
-    .bind(now - user::FORGOTTEN_AFTER)
-    .execute(tx.conn())
+    .bind(&values)
+    .fetch_one(tx.conn())
     .await?;
-    let (failures, locked_until): (i32, Option<OffsetDateTime>) =
-        sqlx::query_as("SELECT failures, locked_until FROM login_attempt WHERE tenant_id = $1 AND login_index = $2")
-            .bind(tenant)
-            .bind(index.as_slice())
-            .fetch_one(tx.conn())
-            .await?;
     if let Some(until) = locked_until.filter(|until| *until > now) {
         return Ok(Some(until));
     }
     let lock = user::lock(failures.unsigned_abs()).map(|time| now + time);
-    sqlx::query("UPDATE login_attempt SET locked_until = $3, last_at = $4 WHERE tenant_id = $1 AND login_index = $2")
-        .bind(tenant)
-        .bind(index.as_slice())
-        .bind(lock)
-        .bind(now)
-        .execute(tx.conn())
-        .await?;
+    sqlx::query(
+        "UPDATE login_attempt SET failures = $5, locked_until = $3, last_at = $4 WHERE tenant_id = $1 AND login_index = ANY($2)",
+    )
+    .bind(tenant)
+    .bind(&values)
+    .bind(lock)
+    .bind(now)
+    .bind(failures)
+    .execute(tx.conn())
+    .await?;
     Ok(None)
 }
 
 /// Forgets the attempts by a name: the last one was right.
-pub async fn forgive(tx: &mut TenantTx, index: &[u8]) -> Result<(), StoreError> {
+pub async fn forgive(tx: &mut TenantTx, marks: &Marks) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();
-    sqlx::query("DELETE FROM login_attempt WHERE tenant_id = $1 AND login_index = $2")
+    sqlx::query("DELETE FROM login_attempt WHERE tenant_id = $1 AND login_index = ANY($2)")
         .bind(tenant)
-        .bind(index)
+        .bind(marks.values())
         .execute(tx.conn())
         .await?;
     Ok(())
 }
 
 /// Takes back the attempt that was just counted, and the lock that it led to; those before it stay.
-pub async fn take_back(tx: &mut TenantTx, index: &[u8]) -> Result<(), StoreError> {
+pub async fn take_back(tx: &mut TenantTx, marks: &Marks) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();
     for statement in [
-        "DELETE FROM login_attempt WHERE tenant_id = $1 AND login_index = $2 AND failures = 1",
+        "DELETE FROM login_attempt WHERE tenant_id = $1 AND login_index = ANY($2) AND failures = 1",
         // Nobody is let try while a name is locked, so that the lock there is can only be this attempt's.
-        "UPDATE login_attempt SET failures = failures - 1, locked_until = NULL WHERE tenant_id = $1 AND login_index = $2",
+        "UPDATE login_attempt SET failures = failures - 1, locked_until = NULL WHERE tenant_id = $1 AND login_index = ANY($2)",
     ] {
-        sqlx::query(statement).bind(tenant).bind(index).execute(tx.conn()).await?;
+        sqlx::query(statement).bind(tenant).bind(marks.values()).execute(tx.conn()).await?;
     }
     Ok(())
 }
@@ -141,6 +150,10 @@ pub async fn add_secret(tx: &mut TenantTx, login: LoginId, mac: [u8; 32]) -> Res
     Ok(())
 }
 
+fn bytes(macs: &[[u8; 32]]) -> Vec<Vec<u8>> {
+    macs.iter().map(|mac| mac.to_vec()).collect()
+}
+
 /// What became of a secret that was to be used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spent {
@@ -153,23 +166,23 @@ pub enum Spent {
 }
 
 /// Uses up a refresh token. Two that come at once are one after the other: the row is locked.
-pub async fn spend(tx: &mut TenantTx, mac: &[u8; 32], now: OffsetDateTime) -> Result<Spent, StoreError> {
+pub async fn spend(tx: &mut TenantTx, macs: &[[u8; 32]], now: OffsetDateTime) -> Result<Spent, StoreError> {
     let tenant = tx.tenant_uuid();
     let row: Option<(Uuid, bool)> = sqlx::query_as(
         "SELECT s.login_id, s.used_at IS NOT NULL FROM login_secret s JOIN login l ON l.tenant_id = s.tenant_id AND l.id = s.login_id
-         WHERE s.tenant_id = $1 AND s.mac = $2 AND l.kind = 'tokens' FOR UPDATE OF s",
+         WHERE s.tenant_id = $1 AND s.mac = ANY($2) AND l.kind = 'tokens' FOR UPDATE OF s",
     )
     .bind(tenant)
-    .bind(mac.as_slice())
+    .bind(bytes(macs))
     .fetch_optional(tx.conn())
     .await?;
     let Some((login, used)) = row else { return Ok(Spent::Unknown) };
     if used {
         return Ok(Spent::Before(LoginId(login)));
     }
-    sqlx::query("UPDATE login_secret SET used_at = $3 WHERE tenant_id = $1 AND mac = $2")
+    sqlx::query("UPDATE login_secret SET used_at = $3 WHERE tenant_id = $1 AND mac = ANY($2)")
         .bind(tenant)
-        .bind(mac.as_slice())
+        .bind(bytes(macs))
         .bind(now)
         .execute(tx.conn())
         .await?;
@@ -177,25 +190,25 @@ pub async fn spend(tx: &mut TenantTx, mac: &[u8; 32], now: OffsetDateTime) -> Re
 }
 
 /// Whether a refresh token is one that was not used yet.
-pub async fn is_known(tx: &mut TenantTx, mac: &[u8; 32]) -> Result<bool, StoreError> {
+pub async fn is_known(tx: &mut TenantTx, macs: &[[u8; 32]]) -> Result<bool, StoreError> {
     let tenant = tx.tenant_uuid();
     let found = sqlx::query_scalar(
         "SELECT EXISTS (
              SELECT FROM login_secret s JOIN login l ON l.tenant_id = s.tenant_id AND l.id = s.login_id
-             WHERE s.tenant_id = $1 AND s.mac = $2 AND s.used_at IS NULL AND l.kind = 'tokens' AND l.revoked_at IS NULL)",
+             WHERE s.tenant_id = $1 AND s.mac = ANY($2) AND s.used_at IS NULL AND l.kind = 'tokens' AND l.revoked_at IS NULL)",
     );
-    Ok(found.bind(tenant).bind(mac.as_slice()).fetch_one(tx.conn()).await?)
+    Ok(found.bind(tenant).bind(bytes(macs)).fetch_one(tx.conn()).await?)
 }
 
 /// The log-in that a cookie is of, whether or not it goes on.
-pub async fn of_cookie(tx: &mut TenantTx, mac: &[u8; 32]) -> Result<Option<LoginId>, StoreError> {
+pub async fn of_cookie(tx: &mut TenantTx, macs: &[[u8; 32]]) -> Result<Option<LoginId>, StoreError> {
     let tenant = tx.tenant_uuid();
     let id: Option<Uuid> = sqlx::query_scalar(
         "SELECT l.id FROM login_secret s JOIN login l ON l.tenant_id = s.tenant_id AND l.id = s.login_id
-         WHERE s.tenant_id = $1 AND s.mac = $2 AND l.kind = 'cookie'",
+         WHERE s.tenant_id = $1 AND s.mac = ANY($2) AND l.kind = 'cookie'",
     )
     .bind(tenant)
-    .bind(mac.as_slice())
+    .bind(bytes(macs))
     .fetch_optional(tx.conn())
     .await?;
     Ok(id.map(LoginId))

@@ -30,6 +30,8 @@ pub mod orders;
 pub mod people;
 pub mod places;
 pub mod platform_keys;
+pub mod reindexing;
+pub mod rerotating;
 pub mod resealing;
 pub mod roles;
 pub mod routes;
@@ -52,4 +54,4 @@ pub use database::{Database, Listener, Notice, TenantTx, Work, migrate};
 pub use error::{Clash, StoreError};
 
 /// The version of the schema that this program was written for: `migrations/0001_…`, `0002_…`, ...
-pub const SCHEMA_VERSION: i32 = 33;
+pub const SCHEMA_VERSION: i32 = 34;

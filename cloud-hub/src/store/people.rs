@@ -18,8 +18,9 @@ use super::templates::{self, NewTemplate};
 use super::{StoreError, TenantTx, anchors, idempotency, places, routes, sessions};
 use crate::domain::gallery::Change;
 use crate::domain::ids::{GalleryId, PersonId, SiteId, TemplateId};
+use crate::domain::index_key::{Marks, field};
 use crate::domain::people::{Access, Profile};
-use crate::domain::rotation::{DIM, Rotation};
+use crate::domain::rotation::{DIM, Seeded};
 use crate::domain::session::{Input, State as SessionState, step};
 use crate::domain::vault::{PersonKey, TenantKeys, VaultError};
 
@@ -37,7 +38,7 @@ pub struct Person {
 }
 
 #[derive(FromRow)]
-struct PersonRow {
+pub(super) struct PersonRow {
     id: Uuid,
     revision: i32,
     profile_sealed: Option<Vec<u8>>,
@@ -59,11 +60,18 @@ impl TryFrom<PersonRow> for Person {
     }
 }
 
-/// The names of the blind indexes. They are part of what is indexed and never change.
-const EXTERNAL_ID: &str = "person.external_id";
-const EMAIL: &str = "person.email";
-/// Doors know a group by the beginning of this index of its name.
-const GROUP: &str = "person.group";
+/// The marks by which a person is found.
+pub(super) struct FoundBy {
+    pub(super) external_id: Marks,
+    pub(super) email: Marks,
+}
+
+impl FoundBy {
+    pub(super) fn of(keys: &TenantKeys, external_id: Option<&str>, email: Option<&str>) -> Self {
+        let marks = |field, value: Option<&str>| value.map(|value| keys.marks(field, value)).unwrap_or_default();
+        Self { external_id: marks(field::EXTERNAL_ID, external_id), email: marks(field::EMAIL, email) }
+    }
+}
 
 /// Writes a person, their membership of the sites' galleries, and a record in each. `None` means all sites, those that
 /// are made later included.
@@ -75,20 +83,23 @@ pub async fn create(
     sites: Option<&[SiteId]>,
 ) -> Result<Vec<GalleryId>, StoreError> {
     let (tenant, person) = (tx.tenant_uuid(), key.person());
-    let index = |field, value: &Option<String>| value.as_deref().map(|value| keys.blind_index(field, value).to_vec());
+    let by = FoundBy::of(keys, profile.external_id.as_deref(), profile.email.as_deref());
     if sites.is_none() {
         // A site that is made at this moment either is among the galleries below or finds this person.
         places::share_sites(tx).await?;
     }
     sqlx::query(
-        "INSERT INTO person (tenant_id, id, state, profile_sealed, external_id_index, email_index, all_sites)
-         VALUES ($1, $2, 'active', $3, $4, $5, $6)",
+        "INSERT INTO person (tenant_id, id, state, profile_sealed, external_id_index, external_id_index_even, email_index,
+             email_index_even, all_sites)
+         VALUES ($1, $2, 'active', $3, $4, $5, $6, $7, $8)",
     )
     .bind(tenant)
     .bind(person.0)
     .bind(key.seal_profile(1, profile)?)
-    .bind(index(EXTERNAL_ID, &profile.external_id))
-    .bind(index(EMAIL, &profile.email))
+    .bind(by.external_id.odd())
+    .bind(by.external_id.even())
+    .bind(by.email.odd())
+    .bind(by.email.even())
     .bind(sites.is_none())
     .execute(tx.conn())
     .await?;
@@ -110,17 +121,21 @@ pub async fn update(
     profile: &Profile,
 ) -> Result<u32, StoreError> {
     let (tenant, person, revision) = (tx.tenant_uuid(), key.person(), before.0 + 1);
-    let index = |field, value: &Option<String>| value.as_deref().map(|value| keys.blind_index(field, value).to_vec());
+    let by = FoundBy::of(keys, profile.external_id.as_deref(), profile.email.as_deref());
+    // Both columns of each: a mark under a key that this hub has not heard of yet would be one of before.
     sqlx::query(
-        "UPDATE person SET revision = $3, profile_sealed = $4, external_id_index = $5, email_index = $6
+        "UPDATE person SET revision = $3, profile_sealed = $4, external_id_index = $5, external_id_index_even = $6,
+             email_index = $7, email_index_even = $8
          WHERE tenant_id = $1 AND id = $2 AND state = 'active'",
     )
     .bind(tenant)
     .bind(person.0)
     .bind(i32::try_from(revision).unwrap_or(i32::MAX))
     .bind(key.seal_profile(revision, profile)?)
-    .bind(index(EXTERNAL_ID, &profile.external_id))
-    .bind(index(EMAIL, &profile.email))
+    .bind(by.external_id.odd())
+    .bind(by.external_id.even())
+    .bind(by.email.odd())
+    .bind(by.email.even())
     .execute(tx.conn())
     .await?;
     if profile.access != before.1.access {
@@ -132,7 +147,7 @@ pub async fn update(
     Ok(revision)
 }
 
-/// The people who have this external id and this address; what is not said, anybody has. By the blind indexes, so only whole.
+/// The people who have this external id and this address; what is not said, anybody has. By marks, so only whole.
 pub async fn find(
     tx: &mut TenantTx,
     keys: &TenantKeys,
@@ -140,16 +155,20 @@ pub async fn find(
     email: Option<&str>,
 ) -> Result<Vec<Person>, StoreError> {
     let tenant = tx.tenant_uuid();
-    let index = |field, value: Option<&str>| value.map(|value| keys.blind_index(field, value).to_vec());
+    let by = FoundBy::of(keys, external_id, email);
     let rows: Vec<PersonRow> = sqlx::query_as(
         "SELECT id, revision, profile_sealed, created_at FROM person
-         WHERE tenant_id = $1 AND state = 'active' AND ($2::bytea IS NULL OR external_id_index = $2)
-           AND ($3::bytea IS NULL OR email_index = $3)
+         WHERE tenant_id = $1 AND state = 'active' AND ($2 OR external_id_index = $3 OR external_id_index_even = $4)
+           AND ($5 OR email_index = $6 OR email_index_even = $7)
          ORDER BY id LIMIT 200",
     )
     .bind(tenant)
-    .bind(index(EXTERNAL_ID, external_id))
-    .bind(index(EMAIL, email))
+    .bind(external_id.is_none())
+    .bind(by.external_id.odd())
+    .bind(by.external_id.even())
+    .bind(email.is_none())
+    .bind(by.email.odd())
+    .bind(by.email.even())
     .fetch_all(tx.conn())
     .await?;
     rows.into_iter().map(Person::try_from).collect()
@@ -229,11 +248,7 @@ async fn join(tx: &mut TenantTx, person: PersonId, gallery: GalleryId) -> Result
 
 /// The record of a person, as of this revision of theirs. A group is an id there: names stay in the hub.
 fn person_put(keys: &TenantKeys, key: &PersonKey, revision: u32, access: &Access) -> Result<Pending, StoreError> {
-    let groups = access.groups.iter().map(|name| {
-        let index = keys.blind_index(GROUP, name);
-        let (head, _) = index.split_first_chunk::<16>().expect("an index has 32 bytes");
-        uuid::Builder::from_custom_bytes(*head).into_uuid()
-    });
+    let groups = access.groups.iter().map(|name| keys.group(name));
     let (from, until) = (access.valid_from, access.valid_until);
     let body = Body::Person(PersonBody::new(LogState::Active, from, until, groups.collect()))
         .encode()
@@ -259,7 +274,7 @@ pub struct Enrolled {
     pub quality: f32,
     /// The embedding, of unit norm.
     pub embedding: Box<[f32; DIM]>,
-    /// The mark of the photographs that it was made of.
+    /// The person's mark of the photographs that it was made of.
     pub mark: Option<[u8; 32]>,
 }
 
@@ -274,7 +289,7 @@ pub async fn add_template(
     tx: &mut TenantTx,
     keys: &TenantKeys,
     key: &PersonKey,
-    rotation: &Rotation,
+    rotation: &Seeded,
     enrolled: &Enrolled,
 ) -> Result<(), StoreError> {
     let person = key.person();
@@ -298,7 +313,8 @@ pub async fn add_template(
         mark: enrolled.mark.as_ref(),
     };
     templates::create(tx, &row).await?;
-    templates::put_vector(tx, enrolled.id, person, &enrolled.space_id, &rotation.apply(&enrolled.embedding)).await?;
+    let rotated = rotation.rotation.apply(&enrolled.embedding);
+    templates::put_vector(tx, enrolled.id, person, &enrolled.space_id, (rotation.version, &rotated)).await?;
     let pending = Pending {
         change: Change::Put { kind: Kind::Template, id: RecordId(enrolled.id.0), rev: 1, body },
         sealed: Some(sealed),
@@ -367,7 +383,8 @@ async fn erase(tx: &mut TenantTx, id: PersonId, now: OffsetDateTime) -> Result<(
         sqlx::query(statement).bind(tenant).bind(id.0).execute(tx.conn()).await?;
     }
     sqlx::query(
-        "UPDATE person SET state = 'deleted', deleted_at = $3, profile_sealed = NULL, external_id_index = NULL, email_index = NULL
+        "UPDATE person SET state = 'deleted', deleted_at = $3, profile_sealed = NULL, external_id_index = NULL,
+             external_id_index_even = NULL, email_index = NULL, email_index_even = NULL
          WHERE tenant_id = $1 AND id = $2",
     )
     .bind(tenant)

@@ -5,6 +5,7 @@ use sqlx::FromRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::credentials::NewMac;
 use super::{Database, StoreError};
 use crate::domain::ids::PlatformKeyId;
 use crate::domain::platform::PlatformRole;
@@ -19,7 +20,7 @@ pub struct NewPlatformKey {
     /// What it may do.
     pub role: PlatformRole,
     /// The MAC of the secret half under the hub's pepper.
-    pub mac: [u8; 32],
+    pub mac: NewMac,
     /// When it was made.
     pub created_at: OffsetDateTime,
     /// When it ends by itself, if it does.
@@ -50,6 +51,8 @@ pub struct PlatformKeyRow {
 pub struct Admission {
     /// The MAC of its secret half.
     pub mac: [u8; 32],
+    /// Which pepper made it, if that was noted.
+    pub pepper: Option<[u8; 16]>,
     /// What it may do.
     pub role: PlatformRole,
     /// When it was last used, to the minute.
@@ -59,14 +62,15 @@ pub struct Admission {
 /// Stores a new key.
 pub async fn create(db: &Database, key: &NewPlatformKey) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO platform_key (id, name, role, mac, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6)",
+        "INSERT INTO platform_key (id, name, role, mac, created_at, expires_at, pepper) VALUES ($1, $2, $3, $4, $5, $6, $7)",
     )
     .bind(key.id.0)
     .bind(&key.name)
     .bind(key.role.as_str())
-    .bind(key.mac.as_slice())
+    .bind(key.mac.mac.as_slice())
     .bind(key.created_at)
     .bind(key.expires_at)
+    .bind(key.mac.pepper.as_slice())
     .execute(db.pool())
     .await?;
     Ok(())
@@ -75,6 +79,7 @@ pub async fn create(db: &Database, key: &NewPlatformKey) -> Result<(), StoreErro
 #[derive(FromRow)]
 struct AdmissionRow {
     mac: Vec<u8>,
+    pepper: Option<Vec<u8>>,
     role: String,
     last_used_at: Option<OffsetDateTime>,
 }
@@ -82,7 +87,7 @@ struct AdmissionRow {
 /// What decides about a key that is neither revoked nor expired at `now`.
 pub async fn admission(db: &Database, id: PlatformKeyId, now: OffsetDateTime) -> Result<Option<Admission>, StoreError> {
     let row: Option<AdmissionRow> = sqlx::query_as(
-        "SELECT mac, role, last_used_at FROM platform_key
+        "SELECT mac, pepper, role, last_used_at FROM platform_key
          WHERE id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $2)",
     )
     .bind(id.0)
@@ -92,7 +97,33 @@ pub async fn admission(db: &Database, id: PlatformKeyId, now: OffsetDateTime) ->
     let Some(row) = row else { return Ok(None) };
     let mac = row.mac.try_into();
     let mac = mac.map_err(|_| StoreError::Unreadable { what: "platform_key.mac", reason: "not 32 bytes" })?;
-    Ok(Some(Admission { mac, role: role(&row.role)?, last_used_at: row.last_used_at }))
+    let pepper = row.pepper.and_then(|id| id.try_into().ok());
+    Ok(Some(Admission { mac, pepper, role: role(&row.role)?, last_used_at: row.last_used_at }))
+}
+
+/// Puts another MAC of the same secret in the place of `before`, and says which pepper made it.
+pub async fn renew(db: &Database, id: PlatformKeyId, before: &[u8; 32], anew: NewMac) -> Result<(), StoreError> {
+    sqlx::query("UPDATE platform_key SET mac = $3, pepper = $4 WHERE id = $1 AND mac = $2")
+        .bind(id.0)
+        .bind(before.as_slice())
+        .bind(anew.mac.as_slice())
+        .bind(anew.pepper.as_slice())
+        .execute(db.pool())
+        .await?;
+    Ok(())
+}
+
+/// Counts the keys that are good and were made by another pepper than this one.
+pub async fn under_other(db: &Database, pepper: &[u8; 16], now: OffsetDateTime) -> Result<u64, StoreError> {
+    let count: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM platform_key
+         WHERE pepper IS DISTINCT FROM $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $2)",
+    )
+    .bind(pepper.as_slice())
+    .bind(now)
+    .fetch_one(db.pool())
+    .await?;
+    Ok(count.unsigned_abs())
 }
 
 /// Whether there is such a key, whatever became of it.

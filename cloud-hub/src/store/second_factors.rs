@@ -3,6 +3,7 @@
 use sqlx::FromRow;
 use time::OffsetDateTime;
 
+use super::credentials::NewMac;
 use super::{StoreError, TenantTx};
 use crate::domain::ids::UserId;
 
@@ -62,7 +63,7 @@ pub async fn confirm(
     tx: &mut TenantTx,
     user: UserId,
     step: i64,
-    codes: &[[u8; 32]],
+    codes: &[NewMac],
     now: OffsetDateTime,
 ) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();
@@ -73,13 +74,15 @@ pub async fn confirm(
         .bind(step)
         .execute(tx.conn())
         .await?;
-    let codes: Vec<Vec<u8>> = codes.iter().map(|code| code.to_vec()).collect();
+    let of = |bytes: fn(&NewMac) -> Vec<u8>| codes.iter().map(bytes).collect::<Vec<_>>();
     sqlx::query(
-        "INSERT INTO recovery_code (tenant_id, user_id, mac) SELECT $1, $2, mac FROM unnest($3::bytea[]) AS mac",
+        "INSERT INTO recovery_code (tenant_id, user_id, mac, pepper) SELECT $1, $2, mac, pepper
+         FROM unnest($3::bytea[], $4::bytea[]) AS of_code (mac, pepper)",
     )
     .bind(tenant)
     .bind(user.0)
-    .bind(codes)
+    .bind(of(|code| code.mac.to_vec()))
+    .bind(of(|code| code.pepper.to_vec()))
     .execute(tx.conn())
     .await?;
     Ok(())
@@ -101,16 +104,16 @@ pub async fn take_step(tx: &mut TenantTx, user: UserId, step: i64) -> Result<(),
 pub async fn take_recovery(
     tx: &mut TenantTx,
     user: UserId,
-    mac: [u8; 32],
+    macs: &[[u8; 32]],
     now: OffsetDateTime,
 ) -> Result<bool, StoreError> {
     let tenant = tx.tenant_uuid();
     let done = sqlx::query(
-        "UPDATE recovery_code SET used_at = $4 WHERE tenant_id = $1 AND user_id = $2 AND mac = $3 AND used_at IS NULL",
+        "UPDATE recovery_code SET used_at = $4 WHERE tenant_id = $1 AND user_id = $2 AND mac = ANY($3) AND used_at IS NULL",
     )
     .bind(tenant)
     .bind(user.0)
-    .bind(mac.as_slice())
+    .bind(macs.iter().map(|mac| mac.to_vec()).collect::<Vec<_>>())
     .bind(now)
     .execute(tx.conn())
     .await?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use gallery_log::KeyId;
+use sqlx::FromRow;
 use time::OffsetDateTime;
 
 use super::{StoreError, TenantTx};
@@ -12,8 +13,10 @@ use super::{StoreError, TenantTx};
 pub enum Kind {
     /// A tenant key under the master key.
     TenantKey,
-    /// The blind index key under the tenant key.
-    BlindIndex,
+    /// An index key under the tenant key.
+    IndexKey,
+    /// The key by which doors know groups, under the tenant key.
+    GroupKey,
     /// The rotation seed of one embedding space under the tenant key.
     RotationSeed,
 }
@@ -22,7 +25,8 @@ impl Kind {
     fn name(self) -> &'static str {
         match self {
             Self::TenantKey => "tk",
-            Self::BlindIndex => "bi",
+            Self::IndexKey => "bi",
+            Self::GroupKey => "gi",
             Self::RotationSeed => "rs",
         }
     }
@@ -68,41 +72,85 @@ pub async fn versions(tx: &mut TenantTx, kind: Kind, name: &str) -> Result<Vec<(
         .collect()
 }
 
-/// A version of a tenant's key.
+/// A version of a secret.
 #[derive(Clone, Debug)]
-pub struct TenantKeyRow {
+pub struct Version {
     /// Its number.
     pub version: u32,
-    /// The key, sealed.
+    /// The secret, sealed.
     pub sealed: Vec<u8>,
     /// How long ago it was made, by the database's clock, which all hubs share.
     pub age: Duration,
     /// When it was made.
     pub created_at: OffsetDateTime,
+    /// For how long nobody has used it any more, if that was said.
+    pub ended: Option<Duration>,
+}
+
+#[derive(FromRow)]
+struct VersionRow {
+    version: i32,
+    sealed: Vec<u8>,
+    age: f64,
+    created_at: OffsetDateTime,
+    ended: Option<f64>,
+}
+
+/// The versions of a secret with their ages, newest first.
+pub async fn aged(tx: &mut TenantTx, kind: Kind, name: &str) -> Result<Vec<Version>, StoreError> {
+    let tenant = tx.tenant_uuid();
+    let rows: Vec<VersionRow> = sqlx::query_as(
+        "SELECT version, sealed, greatest(extract(epoch FROM clock_timestamp() - created_at), 0)::float8 AS age, created_at,
+             CASE WHEN ended_at IS NOT NULL
+                 THEN greatest(extract(epoch FROM clock_timestamp() - ended_at), 0)::float8 END AS ended
+         FROM tenant_secret WHERE tenant_id = $1 AND kind = $2 AND name = $3 ORDER BY version DESC",
+    )
+    .bind(tenant)
+    .bind(kind.name())
+    .bind(name)
+    .fetch_all(tx.conn())
+    .await?;
+    let seconds = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or_default();
+    let version = |row: VersionRow| {
+        let version = u32::try_from(row.version)
+            .map_err(|_| StoreError::Unreadable { what: "tenant_secret.version", reason: "negative" })?;
+        let (age, ended) = (seconds(row.age), row.ended.map(seconds));
+        Ok(Version { version, sealed: row.sealed, age, created_at: row.created_at, ended })
+    };
+    rows.into_iter().map(version).collect()
 }
 
 /// The versions of the tenant's key, newest first.
-pub async fn tenant_keys(tx: &mut TenantTx) -> Result<Vec<TenantKeyRow>, StoreError> {
-    let tenant = tx.tenant_uuid();
-    let rows: Vec<(i32, Vec<u8>, f64, OffsetDateTime)> = sqlx::query_as(
-        "SELECT version, sealed, greatest(extract(epoch FROM clock_timestamp() - created_at), 0)::float8, created_at
-         FROM tenant_secret WHERE tenant_id = $1 AND kind = 'tk' ORDER BY version DESC",
+pub async fn tenant_keys(tx: &mut TenantTx) -> Result<Vec<Version>, StoreError> {
+    aged(tx, Kind::TenantKey, "").await
+}
+
+/// Says of the versions before this one that nobody is to use them any more.
+pub async fn end_before(tx: &mut TenantTx, kind: Kind, name: &str, version: u32) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE tenant_secret SET ended_at = clock_timestamp()
+         WHERE tenant_id = $1 AND kind = $2 AND name = $3 AND version < $4 AND ended_at IS NULL",
     )
-    .bind(tenant)
-    .fetch_all(tx.conn())
+    .bind(tx.tenant_uuid())
+    .bind(kind.name())
+    .bind(name)
+    .bind(i64::from(version))
+    .execute(tx.conn())
     .await?;
-    let row = |(version, sealed, age, created_at): (i32, Vec<u8>, f64, OffsetDateTime)| {
-        let version = u32::try_from(version)
-            .map_err(|_| StoreError::Unreadable { what: "tenant_secret.version", reason: "negative" })?;
-        Ok(TenantKeyRow { version, sealed, age: Duration::try_from_secs_f64(age).unwrap_or_default(), created_at })
-    };
-    rows.into_iter().map(row).collect()
+    Ok(())
+}
+
+/// The names of the secrets of a kind.
+pub async fn names(tx: &mut TenantTx, kind: Kind) -> Result<Vec<String>, StoreError> {
+    let found =
+        sqlx::query_scalar("SELECT DISTINCT name FROM tenant_secret WHERE tenant_id = $1 AND kind = $2 ORDER BY 1");
+    Ok(found.bind(tx.tenant_uuid()).bind(kind.name()).fetch_all(tx.conn()).await?)
 }
 
 /// A secret that is sealed under the tenant's key.
 #[derive(Clone, Debug)]
 pub struct SecretRow {
-    /// [`Kind::BlindIndex`] or [`Kind::RotationSeed`].
+    /// Any but [`Kind::TenantKey`].
     pub kind: Kind,
     /// Of a rotation seed its space.
     pub name: String,
@@ -126,7 +174,8 @@ pub async fn under(tx: &mut TenantTx, keys: &[KeyId]) -> Result<Vec<SecretRow>, 
     rows.into_iter()
         .map(|(kind, name, version, sealed)| {
             let kind = match kind.as_str() {
-                "bi" => Kind::BlindIndex,
+                "bi" => Kind::IndexKey,
+                "gi" => Kind::GroupKey,
                 "rs" => Kind::RotationSeed,
                 _ => return Err(StoreError::Unreadable { what: "tenant_secret.kind", reason: "not known" }),
             };
@@ -161,12 +210,15 @@ pub async fn replace(
     Ok(done.rows_affected() == 1)
 }
 
-/// Removes the versions of the tenant's key that are older than this one; returns how many there were.
-pub async fn remove_before(tx: &mut TenantTx, version: u32) -> Result<u64, StoreError> {
-    let done = sqlx::query("DELETE FROM tenant_secret WHERE tenant_id = $1 AND kind = 'tk' AND version < $2")
-        .bind(tx.tenant_uuid())
-        .bind(i64::from(version))
-        .execute(tx.conn())
-        .await?;
+/// Removes the versions of a secret that are older than this one; returns how many there were.
+pub async fn remove_before(tx: &mut TenantTx, kind: Kind, name: &str, version: u32) -> Result<u64, StoreError> {
+    let done =
+        sqlx::query("DELETE FROM tenant_secret WHERE tenant_id = $1 AND kind = $2 AND name = $3 AND version < $4")
+            .bind(tx.tenant_uuid())
+            .bind(kind.name())
+            .bind(name)
+            .bind(i64::from(version))
+            .execute(tx.conn())
+            .await?;
     Ok(done.rows_affected())
 }

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::devices::epoch;
 use super::{StoreError, TenantTx};
 use crate::domain::ids::{PersonId, TemplateId};
+use crate::domain::index_key::Marks;
 use crate::domain::rotation::DIM;
 
 /// A template as stored.
@@ -32,7 +33,7 @@ pub struct Template {
 }
 
 #[derive(FromRow)]
-struct TemplateRow {
+pub(super) struct TemplateRow {
     id: Uuid,
     person_id: Uuid,
     space_id: String,
@@ -75,7 +76,7 @@ pub struct NewTemplate<'a> {
     pub quality: f32,
     /// Its body, sealed under the person's key, of revision 1.
     pub sealed: &'a [u8],
-    /// The mark of the photographs that it was made of.
+    /// The person's mark of the photographs that it was made of.
     pub mark: Option<&'a [u8; 32]>,
 }
 
@@ -83,7 +84,7 @@ pub struct NewTemplate<'a> {
 pub async fn create(tx: &mut TenantTx, template: &NewTemplate<'_>) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();
     sqlx::query(
-        "INSERT INTO template (tenant_id, id, person_id, space_id, model_version, quality, sealed, photographs_mark)
+        "INSERT INTO template (tenant_id, id, person_id, space_id, model_version, quality, sealed, photographs_person_mark)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
     )
     .bind(tenant)
@@ -113,22 +114,25 @@ pub async fn of_person(tx: &mut TenantTx, person: PersonId) -> Result<Vec<Templa
     rows.into_iter().map(Template::try_from).collect()
 }
 
-/// The person's template of this space that was made of photographs with this mark.
+/// The person's template of this space that was made of photographs with this mark of theirs, or before they had marks of their own
+/// with one of these of the tenant.
 pub async fn made_of(
     tx: &mut TenantTx,
     person: PersonId,
     space_id: &str,
-    mark: &[u8; 32],
+    (mark, before): (&[u8; 32], &Marks),
 ) -> Result<Option<TemplateId>, StoreError> {
     let tenant = tx.tenant_uuid();
     let id: Option<Uuid> = sqlx::query_scalar(
-        "SELECT id FROM template WHERE tenant_id = $1 AND person_id = $2 AND space_id = $3 AND photographs_mark = $4
+        "SELECT id FROM template WHERE tenant_id = $1 AND person_id = $2 AND space_id = $3
+             AND (photographs_person_mark = $4 OR photographs_mark = ANY($5))
          ORDER BY created_at LIMIT 1",
     )
     .bind(tenant)
     .bind(person.0)
     .bind(space_id)
     .bind(mark.as_slice())
+    .bind(before.values())
     .fetch_optional(tx.conn())
     .await?;
     Ok(id.map(TemplateId))
@@ -170,24 +174,26 @@ pub(super) async fn delete_of_person(tx: &mut TenantTx, person: PersonId) -> Res
     Ok(())
 }
 
-/// Writes the searchable, rotated vector of a template.
+/// Writes the searchable vector of a template, rotated by this version of the space's seed.
 pub async fn put_vector(
     tx: &mut TenantTx,
     template: TemplateId,
     person: PersonId,
     space_id: &str,
-    rotated: &[f32; DIM],
+    (seed, rotated): (u32, &[f32; DIM]),
 ) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();
     sqlx::query(
-        "INSERT INTO template_vector (tenant_id, template_id, person_id, space_id, vector) VALUES ($1, $2, $3, $4, $5)
-         ON CONFLICT (tenant_id, template_id) DO UPDATE SET vector = excluded.vector, space_id = excluded.space_id",
+        "INSERT INTO template_vector (tenant_id, template_id, person_id, space_id, vector, seed_version)
+         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (tenant_id, template_id) DO UPDATE SET
+             vector = excluded.vector, space_id = excluded.space_id, seed_version = excluded.seed_version",
     )
     .bind(tenant)
     .bind(template.0)
     .bind(person.0)
     .bind(space_id)
     .bind(Vector::from(rotated.to_vec()))
+    .bind(i64::from(seed))
     .execute(tx.conn())
     .await?;
     Ok(())

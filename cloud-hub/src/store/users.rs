@@ -1,4 +1,4 @@
-//! Users: people who log in, by the keyed hashes of their names.
+//! Users: people who log in, by the marks of their names.
 
 use sqlx::FromRow;
 use time::OffsetDateTime;
@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::roles::{self, BESIDE, RoleRow};
 use super::{StoreError, TenantTx};
 use crate::domain::ids::UserId;
+use crate::domain::index_key::Marks;
 use crate::domain::role::{GivenRole, RoleRef};
 use crate::domain::user::State;
 
@@ -26,8 +27,6 @@ pub struct User {
     pub id: UserId,
     /// The name by which they log in, sealed.
     pub login_sealed: Vec<u8>,
-    /// The keyed hash of that name.
-    pub login_index: Vec<u8>,
     /// What they may do.
     pub role: GivenRole,
     /// Whether they may log in.
@@ -48,7 +47,6 @@ pub struct User {
 struct UserRow {
     id: Uuid,
     login_sealed: Vec<u8>,
-    login_index: Vec<u8>,
     #[sqlx(flatten)]
     role: RoleRow,
     state: String,
@@ -78,7 +76,6 @@ impl TryFrom<UserRow> for User {
         Ok(Self {
             id: UserId(row.id),
             login_sealed: row.login_sealed,
-            login_index: row.login_index,
             role: row.role.try_into()?,
             totp: row.totp,
             state: State::from_word(&row.state).ok_or_else(|| unreadable("app_user.state"))?,
@@ -93,7 +90,7 @@ impl TryFrom<UserRow> for User {
 /// What is read of a user, who is `u`.
 fn select(which: &str) -> sqlx::AssertSqlSafe<String> {
     sqlx::AssertSqlSafe(format!(
-        "SELECT u.id, u.login_sealed, u.login_index, u.role, {BESIDE}, u.state, u.password, u.invitation, u.invited_until,
+        "SELECT u.id, u.login_sealed, u.role, {BESIDE}, u.state, u.password, u.invitation, u.invited_until,
              u.created_at, u.last_login_at,
              EXISTS (SELECT FROM user_totp t WHERE t.tenant_id = u.tenant_id AND t.user_id = u.id AND t.confirmed_at IS NOT NULL) AS totp
          FROM app_user u LEFT JOIN tenant_role r ON r.tenant_id = u.tenant_id AND r.id = u.own_role
@@ -108,8 +105,8 @@ pub struct NewUser {
     pub id: UserId,
     /// The name by which they log in, sealed.
     pub login_sealed: Vec<u8>,
-    /// The keyed hash of that name.
-    pub login_index: [u8; 32],
+    /// The marks of that name.
+    pub marks: Marks,
     /// What they may do.
     pub role: RoleRef,
 }
@@ -120,12 +117,14 @@ pub async fn create(tx: &mut TenantTx, new: &NewUser) -> Result<(), StoreError> 
     roles::hold(tx, new.role).await?;
     let (role, own_role) = roles::columns(new.role);
     sqlx::query(
-        "INSERT INTO app_user (tenant_id, id, login_sealed, login_index, role, own_role) VALUES ($1, $2, $3, $4, $5, $6)",
+        "INSERT INTO app_user (tenant_id, id, login_sealed, login_index, login_index_even, role, own_role)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
     )
     .bind(tenant)
     .bind(new.id.0)
     .bind(&new.login_sealed)
-    .bind(new.login_index.as_slice())
+    .bind(new.marks.odd())
+    .bind(new.marks.even())
     .bind(role)
     .bind(own_role)
     .execute(tx.conn())
@@ -149,12 +148,13 @@ async fn one(tx: &mut TenantTx, id: UserId, which: &str) -> Result<User, StoreEr
     row.ok_or(StoreError::NotFound { what: "user", id: id.0 })?.try_into()
 }
 
-/// The user who logs in by the name of this keyed hash.
-pub async fn by_login(tx: &mut TenantTx, index: &[u8; 32]) -> Result<Option<User>, StoreError> {
+/// The user who logs in by the name of these marks.
+pub async fn by_login(tx: &mut TenantTx, marks: &Marks) -> Result<Option<User>, StoreError> {
     let tenant = tx.tenant_uuid();
-    let row: Option<UserRow> = sqlx::query_as(select("AND u.login_index = $2"))
+    let row: Option<UserRow> = sqlx::query_as(select("AND (u.login_index = $2 OR u.login_index_even = $3)"))
         .bind(tenant)
-        .bind(index.as_slice())
+        .bind(marks.odd())
+        .bind(marks.even())
         .fetch_optional(tx.conn())
         .await?;
     row.map(TryInto::try_into).transpose()

@@ -187,11 +187,12 @@ pub struct Among<'a> {
     pub only: Option<&'a [Uuid]>,
 }
 
-/// The `k` templates of a space that are nearest to a rotated probe, best first. Exact: a scan of the tenant's vectors.
+/// The `k` templates of a space that are nearest to a probe, of those that are rotated by this version of its seed, the probe rotated
+/// alike; best first. Exact: a scan of the tenant's vectors.
 pub async fn nearest(
     tx: &mut TenantTx,
     space_id: &str,
-    rotated: &[f32; DIM],
+    (seed, rotated): (u32, &[f32; DIM]),
     among: Among<'_>,
     k: u32,
 ) -> Result<Vec<Near>, StoreError> {
@@ -199,7 +200,7 @@ pub async fn nearest(
     let rows: Vec<(Uuid, Uuid, f64)> = sqlx::query_as(
         "SELECT template_id, person_id, distance FROM (
              SELECT template_id, person_id, vector <#> $3 AS distance FROM template_vector
-             WHERE tenant_id = $1 AND space_id = $2 AND ($5::uuid IS NULL OR person_id <> $5)
+             WHERE tenant_id = $1 AND space_id = $2 AND seed_version = $7 AND ($5::uuid IS NULL OR person_id <> $5)
                  AND ($6::uuid[] IS NULL OR person_id = ANY ($6))) near
          ORDER BY distance, template_id LIMIT $4",
     )
@@ -209,12 +210,13 @@ pub async fn nearest(
     .bind(i64::from(k))
     .bind(among.except.map(|person| person.0))
     .bind(among.only)
+    .bind(i64::from(seed))
     .fetch_all(tx.conn())
     .await?;
     Ok(rows.into_iter().map(near).collect())
 }
 
-/// The same by the index, which may miss some of them, best first. Fewer than `k` when the index leads to no more.
+/// The same by the index where there is one seed, which may miss some of them, best first. Fewer than `k` when the index leads to no more.
 pub async fn nearest_by_index(
     tx: &mut TenantTx,
     space_id: &str,

@@ -12,14 +12,17 @@ mod deletion;
 mod devices;
 mod duplicates;
 mod idempotency;
+mod index_rotations;
 mod logins;
 mod people;
+mod pepper_rotations;
 mod platform_keys;
 mod recognition;
 mod reports;
 mod restored;
 mod rotations;
 mod second_factors;
+mod seed_rotations;
 mod sessions;
 mod snapshots;
 #[path = "../support/mod.rs"]

@@ -331,7 +331,7 @@ async fn a_site_made_during_an_enrolment_gets_the_template_and_the_person_can_be
             Box::pin(async move {
                 let keys = custody.keyring().tenant(tx).await?;
                 let key = custody.keyring().person(&keys, person)?;
-                let rotation = custody.keyring().rotation(tx, SPACE).await?;
+                let rotations = custody.keyring().rotations(tx, SPACE).await?;
                 let new = support::template(7);
                 let new = Enrolled {
                     id: TemplateId(Uuid::new_v4()),
@@ -341,7 +341,7 @@ async fn a_site_made_during_an_enrolment_gets_the_template_and_the_person_can_be
                     embedding: new.embedding,
                     mark: None,
                 };
-                people::add_template(tx, &keys, &key, &rotation, &new).await?;
+                people::add_template(tx, &keys, &key, rotations.writing(), &new).await?;
                 enrolled.0.send(()).unwrap();
                 wait.1.await.unwrap();
                 Ok::<_, KeysError>(())

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cloud_hub::clock::Clock;
 use cloud_hub::domain::platform::{PlatformKey, PlatformRole};
-use cloud_hub::keys::{Custody, KeysError, WantedPlatformKey};
+use cloud_hub::keys::{Custody, Forgotten, KeysError, WantedPlatformKey};
 use cloud_hub::store::{StoreError, platform_keys};
 use time::{Duration, OffsetDateTime};
 
@@ -69,6 +69,23 @@ async fn a_platform_key_ends_by_itself_and_says_when_it_was_last_used() {
     assert!(last_used().await.unwrap() >= first + Duration::MINUTE);
     assert!(opens(end - Duration::SECOND).await);
     assert!(!opens(end).await);
+}
+
+#[tokio::test]
+async fn a_platform_key_goes_over_to_another_pepper_at_its_next_use() {
+    if skipped("a_platform_key_goes_over_to_another_pepper_at_its_next_use") {
+        return;
+    }
+    let hub = TestHub::start().await;
+    let (used, idle) = (key(&hub, PlatformRole::Auditor, None).await, key(&hub, PlatformRole::Auditor, None).await);
+    hub.custody.rotate_pepper(false).await.unwrap();
+    let left = async || hub.custody.pepper_standing().await.unwrap().before.unwrap().api_keys;
+    assert_eq!(left().await, 2);
+    assert!(hub.custody.recognise_platform_key(&used).await.unwrap().is_some());
+    assert_eq!(left().await, 1);
+    assert!(matches!(hub.custody.forget_pepper(Some(1)).await.unwrap(), Forgotten::Done(_)));
+    assert!(hub.custody.recognise_platform_key(&used).await.unwrap().is_some());
+    assert!(hub.custody.recognise_platform_key(&idle).await.unwrap().is_none());
 }
 
 #[tokio::test]

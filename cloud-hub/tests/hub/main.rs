@@ -17,6 +17,7 @@ mod events;
 mod idempotency;
 mod imports;
 mod intrusion;
+mod keys;
 mod life;
 mod limits;
 mod login;

@@ -184,6 +184,16 @@ actions! {
     TenantKeyRotate, "tenant.key_rotate";
     /// Everything of the tenant is under its new key; the one before is gone.
     TenantKeyRetire, "tenant.key_retire";
+    /// Another index key of the tenant is to take the place of the one that it has.
+    TenantIndexKeyRotate, "tenant.index_key_rotate";
+    /// Everything of the tenant is found under its new index key; the one before is gone.
+    TenantIndexKeyRetire, "tenant.index_key_retire";
+    /// Searchable vectors of the tenant are to be rotated by other seeds.
+    TenantSeedRotate, "tenant.seed_rotate";
+    /// All vectors of a space are rotated by its new seed; the one before is gone.
+    TenantSeedRetire, "tenant.seed_retire";
+    /// Another pepper makes the MACs of secrets.
+    HubPepper, "hub.pepper";
     /// A webhook was made.
     WebhookCreate, "webhook.create";
     /// A webhook was deleted.

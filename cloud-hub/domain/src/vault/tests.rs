@@ -3,7 +3,8 @@
 use super::*;
 
 fn tenant(byte: u8) -> TenantKeys {
-    TenantKeys::new(TenantId(Uuid::from_bytes([byte; 16])), vec![SealKey::new([byte; 32])], Zeroizing::new([byte; 32]))
+    let index = IndexKeys::only(Zeroizing::new([byte; 32]));
+    TenantKeys::new(TenantId(Uuid::from_bytes([byte; 16])), vec![SealKey::new([byte; 32])], index)
 }
 
 #[test]
@@ -56,7 +57,7 @@ fn a_kept_answer_opens_for_its_attempt_and_tenant_alone() {
 #[test]
 fn the_same_key_in_another_tenant_opens_nothing() {
     let one = tenant(1);
-    let other = TenantKeys::new(TenantId(Uuid::from_u128(9)), one.versions.clone(), one.blind_index.clone());
+    let other = TenantKeys::new(TenantId(Uuid::from_u128(9)), one.versions.clone(), one.index.clone());
     let sealed = one.seal_gdk(GalleryId(Uuid::nil()), 1, &[5; 32]).unwrap();
     assert_eq!(*one.open_gdk(GalleryId(Uuid::nil()), 1, &sealed).unwrap(), [5; 32]);
     assert!(other.open_gdk(GalleryId(Uuid::nil()), 1, &sealed).is_err());
@@ -66,21 +67,36 @@ fn the_same_key_in_another_tenant_opens_nothing() {
 #[test]
 fn an_older_tenant_key_still_opens() {
     let old = tenant(1);
-    let sealed = old.seal_rotation_seed("space", &[7; 32]).unwrap();
-    let rotated =
-        TenantKeys::new(old.tenant(), vec![SealKey::new([2; 32]), SealKey::new([1; 32])], old.blind_index.clone());
-    assert_eq!(*rotated.open_rotation_seed("space", &sealed).unwrap(), [7; 32]);
+    let sealed = old.seal_rotation_seed("space", 1, &[7; 32]).unwrap();
+    let rotated = TenantKeys::new(old.tenant(), vec![SealKey::new([2; 32]), SealKey::new([1; 32])], old.index.clone());
+    assert_eq!(*rotated.open_rotation_seed("space", 1, &sealed).unwrap(), [7; 32]);
 }
 
 #[test]
-fn blind_indexes_differ_by_field_value_and_tenant() {
-    let keys = tenant(1);
-    let index = keys.blind_index("email", "a");
-    assert_eq!(index, keys.blind_index("email", "a"));
-    assert_ne!(index, keys.blind_index("external_id", "a"));
-    assert_ne!(index, keys.blind_index("email", "b"));
-    assert_ne!(index, tenant(2).blind_index("email", "a"));
-    assert_ne!(keys.blind_index("ab", "c"), keys.blind_index("a", "bc"));
+fn a_seed_of_before_opens_where_it_was_bound_and_is_known_as_such() {
+    let (keys, other) = (tenant(1), tenant(2));
+    let object = keys.index.spaces(keys.tenant(), "space").next().unwrap();
+    let before = keys.seal(Purpose::ROTATION_SEED, object, 1, &[7; 32]).unwrap();
+    assert_eq!(*keys.open_rotation_seed("space", 1, &before).unwrap(), [7; 32]);
+    assert!(keys.is_seed_of_before("space", 1, &before) && keys.open_rotation_seed("other", 1, &before).is_err());
+    let anew = keys.seal_rotation_seed("space", 1, &[7; 32]).unwrap();
+    assert!(!keys.is_seed_of_before("space", 1, &anew) && keys.open_rotation_seed("space", 2, &anew).is_err());
+    // Without the index key it was bound by it is lost; sealed anew it is not.
+    let index = IndexKeys::only(Zeroizing::new([3; 32]));
+    let after = TenantKeys::new(keys.tenant(), keys.versions.clone(), index);
+    assert!(
+        after.open_rotation_seed("space", 1, &before).is_err() && other.open_rotation_seed("space", 1, &anew).is_err()
+    );
+    assert_eq!(*after.open_rotation_seed("space", 1, &anew).unwrap(), [7; 32]);
+}
+
+#[test]
+fn a_persons_marks_are_theirs_alone() {
+    let of = |person| PersonKey::random(tenant(1).tenant(), PersonId(Uuid::from_u128(person))).unwrap();
+    let (one, other) = (of(1), of(1));
+    assert_eq!(one.mark("photographs", "a"), one.mark("photographs", "a"));
+    assert_ne!(one.mark("photographs", "a"), other.mark("photographs", "a"));
+    assert_ne!(one.mark("photographs", "a"), one.mark("photograph", "sa"));
 }
 
 /// A way to seal something, the ways to open it, and in the end all of them against one another.
@@ -121,9 +137,9 @@ const PLACES: [(&str, bool, Sealer, Opener); 10] = [
     ),
     (
         "seed",
-        false,
-        |k, id, _| k.seal_rotation_seed(&id.to_string(), &[5; 32]).unwrap(),
-        |k, id, _, sealed| k.open_rotation_seed(&id.to_string(), sealed).ok().map(|plain| plain.to_vec()),
+        true,
+        |k, id, n| k.seal_rotation_seed(&id.to_string(), n, &[5; 32]).unwrap(),
+        |k, id, n, sealed| k.open_rotation_seed(&id.to_string(), n, sealed).ok().map(|plain| plain.to_vec()),
     ),
     (
         "login",
@@ -208,5 +224,5 @@ fn keys_do_not_print() {
 #[test]
 #[should_panic(expected = "at least one key")]
 fn a_tenant_without_a_key_cannot_be() {
-    let _ = TenantKeys::new(TenantId(Uuid::nil()), Vec::new(), Zeroizing::new([0; 32]));
+    let _ = TenantKeys::new(TenantId(Uuid::nil()), Vec::new(), IndexKeys::only(Zeroizing::new([0; 32])));
 }

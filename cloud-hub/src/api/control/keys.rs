@@ -9,15 +9,22 @@ use uuid::Uuid;
 
 use super::{Answer, OPERATOR, existing, ok};
 use crate::api::body::Json;
+use crate::api::problem::ApiError;
 use crate::api::state::Api;
 use crate::api::token_keys;
+use crate::domain::ids::TenantId;
+use crate::store::routes;
 
 pub(super) fn routes() -> Router<Arc<Api>> {
     Router::new()
         .route("/keys", get(show_keys))
+        .route("/keys/blind-index", post(rotate_index_keys))
         .route("/keys/jwt", post(rotate_token_key))
         .route("/keys/master", post(rotate_master))
         .route("/keys/master/retire", post(retire_master))
+        .route("/keys/pepper", post(rotate_pepper))
+        .route("/keys/pepper/retire", post(retire_pepper))
+        .route("/keys/seeds", post(rotate_seeds))
         .route("/tenants/{tenant}/keys", get(show_tenant).post(rotate_tenant))
 }
 
@@ -35,6 +42,32 @@ async fn rotate_master(State(api): State<Arc<Api>>, Json(rotation): Json<token_k
 
 async fn retire_master(State(api): State<Arc<Api>>) -> Answer {
     ok(token_keys::retire_master(&api).await?)
+}
+
+async fn rotate_pepper(State(api): State<Arc<Api>>, Json(rotation): Json<token_keys::MasterRotation>) -> Answer {
+    ok(token_keys::rotate_pepper(&api, &rotation).await?)
+}
+
+async fn retire_pepper(State(api): State<Arc<Api>>, Json(end): Json<token_keys::PepperEnd>) -> Answer {
+    ok(token_keys::retire_pepper(&api, &end).await?)
+}
+
+async fn rotate_index_keys(State(api): State<Arc<Api>>, Json(whose): Json<token_keys::Whose>) -> Answer {
+    let tenants = of(&api, whose).await?;
+    ok(token_keys::rotate_index_keys(&api, &tenants, OPERATOR).await?)
+}
+
+async fn rotate_seeds(State(api): State<Arc<Api>>, Json(whose): Json<token_keys::Whose>) -> Answer {
+    let tenants = of(&api, whose).await?;
+    ok(token_keys::rotate_seeds(&api, &tenants, OPERATOR).await?)
+}
+
+/// The tenant that is named, or all that there are.
+async fn of(api: &Api, whose: token_keys::Whose) -> Result<Vec<TenantId>, ApiError> {
+    if let Some(tenant) = whose.tenant {
+        return Ok(vec![existing(api, tenant).await?]);
+    }
+    Ok(routes::tenants(&api.db).await?)
 }
 
 async fn show_tenant(State(api): State<Arc<Api>>, UrlPath(tenant): UrlPath<Uuid>) -> Answer {

@@ -13,7 +13,7 @@ use crate::api::MAX_FORM_BYTES;
 use crate::api::enrolments;
 use crate::api::problem::ApiError;
 use crate::domain::ids::PersonId;
-use crate::keys;
+use crate::keys::{self, Photographs};
 use crate::recognition::enroller::{NewTemplate, Place, Refusal};
 use crate::roster::PhotographError;
 use crate::store::audit;
@@ -88,7 +88,7 @@ impl Import {
         // So many photographs are in memory, whatever the number of rows.
         let _turn = self.with_photographs.acquire().await.map_err(|error| ApiError::internal(&error))?;
         let photographs = self.read(names, archive).await?;
-        let mark = self.api.custody.mark_of(tenant, photographs.clone()).await?;
+        let mark = Photographs::of(photographs.clone()).await?;
         let mut report = EnrolmentReport {
             result: Fate::Unchanged,
             template_id: None,
@@ -97,7 +97,7 @@ impl Import {
             problem: None,
         };
         if let (Some(person), Some((space, _))) = (person, self.api.enroller.space())
-            && let Some(template) = self.api.custody.template_made_of(tenant, person, space.id, mark).await?
+            && let Some(template) = self.api.custody.template_made_of(tenant, person, space.id, mark.clone()).await?
         {
             report.template_id = Some(template.0);
             return Ok(report);

@@ -168,13 +168,15 @@ impl Sealed {
         let fresh = self.fresh().await?;
         let keys = fresh.tenant_keys(owner.tenant).await?;
         let keyring = Arc::clone(fresh.keyring());
-        let rotation =
-            self.db.tenant(owner.tenant, move |tx| Box::pin(async move { keyring.rotation(tx, SPACE).await }));
+        let rotations =
+            self.db.tenant(owner.tenant, move |tx| Box::pin(async move { keyring.rotations(tx, SPACE).await }));
         let mut axis = [0.0; 512];
         axis[0] = 1.0;
-        let rotated = rotation.await?.apply(&axis);
+        let rotated = rotations.await?.writing().rotation.apply(&axis);
         let rotated: Vec<u8> = rotated.iter().flat_map(|x| x.to_le_bytes()).collect();
-        Ok(vec![hex::encode(keys.blind_index("lab", "value")), hex::encode(rotated)])
+        let mut read = vec![keys.group("lab").to_string(), hex::encode(rotated)];
+        read.extend(keys.marks("lab", "value").values().iter().map(hex::encode));
+        Ok(read)
     }
 
     async fn token_keys(&self) -> Result<Vec<String>, KeysError> {

@@ -82,13 +82,13 @@ fn with_key(neighbours: &Neighbours, url: &str, embeddings: &[Vec<f32>], data: &
             .await
             .context("no searchable vector")?;
         let db = Database::new(url.parse::<PgConnectOptions>()?, 1);
-        let rotation =
-            db.tenant(TenantId(tenant), move |tx| Box::pin(async move { keyring.rotation(tx, &space).await }));
-        let rotation = rotation.await?;
+        let rotations =
+            db.tenant(TenantId(tenant), move |tx| Box::pin(async move { keyring.rotations(tx, &space).await }));
+        let rotations = rotations.await?;
         let rotate = |embedding: &Vec<f32>| -> Result<Vec<f32>> {
             let embedding: Box<[f32; 512]> =
                 embedding.clone().into_boxed_slice().try_into().ok().context("512 components")?;
-            Ok(rotation.apply(&embedding).to_vec())
+            Ok(rotations.writing().rotation.apply(&embedding).to_vec())
         };
         embeddings.iter().map(rotate).collect::<Result<_>>()
     })?;
