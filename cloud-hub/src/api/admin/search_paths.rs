@@ -18,7 +18,7 @@ use crate::recognition::paths::Served;
 
 /// A tenant's gallery of one space, and what serves it.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = SearchPath)]
+#[schema(as = SearchedGallery)]
 pub(in crate::api) struct SearchPathView {
     tenant_id: Uuid,
     /// What its templates can be compared within.
