@@ -98,6 +98,13 @@ def end_tenant(hub):
 AGREED = {"tier": "basic", "quotas": {"people": 7, "devices": None}, "requests": {"per_hour": "tier"}, "features": {"recognition": True}}
 
 
+def list_search_paths(hub):
+    """Of a tenant in whose gallery somebody was just looked for."""
+    hub.enrolled()
+    hub.must("POST", "/v1/recognition/identify", {"template": hub.template})
+    return [request()]
+
+
 def put_twin(hub):
     device = hub.new_device()[0]
     hub.must("GET", f"/v1/devices/{device}/twin")
@@ -163,6 +170,7 @@ GIVEN = {
     "admin_suspend_tenant": of(TENANT),
     "admin_resume_tenant": of(TENANT),
     "admin_delete_tenant": end_tenant,
+    "admin_list_search_paths": list_search_paths,
     "admin_put_settings": lambda hub: [request(body={"changes": {"intrusion.people": 0}, "comment": "as it is"})],
     "get_role": of(ROLE),
     "change_role": of(ROLE, body={"description": "Front desk"}),

@@ -115,6 +115,16 @@ fn no_reference_leads_nowhere() {
 }
 
 #[test]
+fn entries_of_pages_are_things_and_no_word_has_taken_their_name() {
+    let document = document();
+    let schemas = document["components"]["schemas"].as_object().unwrap();
+    for (name, _) in schemas.iter().filter(|(name, _)| name.starts_with("Page_")) {
+        let entry = &schemas[name.trim_start_matches("Page_")];
+        assert!(entry["properties"].is_object() || entry["oneOf"].is_array(), "{name}: {entry}");
+    }
+}
+
+#[test]
 fn what_the_contract_defines_is_under_the_name_that_is_used() {
     let definitions = wire::definitions();
     for name in wire::NAMES {
