@@ -149,7 +149,8 @@ async fn a_gallery_without_room_in_memory_gives_the_same_answers() {
     assert_eq!((&known["decision"], &known["person_id"]), (&json!("known"), &json!(obama)), "{known}");
     assert_eq!((&known["compared"], known["candidates"].as_array().unwrap().len()), (&json!(2), 2), "{known}");
     assert!(known["margin"].as_f64() > Some(0.1), "{known}");
-    let verified = answer(&hub, &tenant, "verify", json!({ "image": in_base64("obama2.jpg"), "person_id": obama })).await;
+    let verified =
+        answer(&hub, &tenant, "verify", json!({ "image": in_base64("obama2.jpg"), "person_id": obama })).await;
     assert_eq!((&verified["verified"], &verified["score"]), (&json!(true), &known["score"]), "{verified}");
     let wrong = answer(&hub, &tenant, "verify", json!({ "image": in_base64("obama2.jpg"), "person_id": biden })).await;
     assert_eq!((&wrong["verified"], &wrong["why"]["code"]), (&json!(false), &json!("unknown")), "{wrong}");
