@@ -99,27 +99,39 @@ impl Custody {
         self.open_all(&keys, space, rows, open_row).await
     }
 
-    /// The templates and the negative anchors of these people in a space.
-    pub async fn of_people(
+    /// One person's templates in a space.
+    pub async fn templates_of(&self, tenant: TenantId, space: &Space, person: PersonId) -> Result<Vec<Row>, KeysError> {
+        let keyring = Arc::clone(&self.keyring);
+        let read = self.db.tenant(tenant, move |tx| {
+            Box::pin(
+                async move { Ok::<_, KeysError>((keyring.tenant(tx).await?, templates::of_person(tx, person).await?)) },
+            )
+        });
+        let (keys, mut rows) = read.await?;
+        rows.retain(|row| row.space_id == space.id);
+        self.open_all(&keys, space, rows, open_row).await
+    }
+
+    /// The negative anchors of these people in a space.
+    pub async fn anchors_of(
         &self,
         tenant: TenantId,
         space: &Space,
         people: Vec<PersonId>,
-    ) -> Result<(Vec<Row>, Vec<Row>), KeysError> {
-        let (keyring, id) = (Arc::clone(&self.keyring), space.id.clone());
+    ) -> Result<Vec<Row>, KeysError> {
+        let keyring = Arc::clone(&self.keyring);
         let read = self.db.tenant(tenant, move |tx| {
             Box::pin(async move {
-                let (mut rows, mut anchored) = (Vec::new(), Vec::new());
+                let mut rows = Vec::new();
                 for person in people {
-                    rows.extend(templates::of_person(tx, person).await?.into_iter().filter(|row| row.space_id == id));
-                    anchored.extend(anchors::of_person(tx, person).await?.into_iter().filter(|row| row.space_id == id));
+                    rows.extend(anchors::of_person(tx, person).await?);
                 }
-                Ok::<_, KeysError>((keyring.tenant(tx).await?, rows, anchored))
+                Ok::<_, KeysError>((keyring.tenant(tx).await?, rows))
             })
         });
-        let (keys, rows, anchored) = read.await?;
-        let rows = self.open_all(&keys, space, rows, open_row).await?;
-        Ok((rows, self.open_all(&keys, space, anchored, open_anchor_row).await?))
+        let (keys, mut rows) = read.await?;
+        rows.retain(|row| row.space_id == space.id);
+        self.open_all(&keys, space, rows, open_anchor_row).await
     }
 }
 

@@ -135,9 +135,9 @@ impl Served {
                 measured::searched(SearchPath::Memory.as_str());
                 let ranked = by.candidates(Arc::clone(warm), probe.clone()).await?;
                 let anchors = warm.index().anchors(&probe, &ranked);
-                let (warm, nobody) = (Arc::clone(warm), Vec::new());
+                let warm = Arc::clone(warm);
                 let nearest = match wanted {
-                    0 => nobody,
+                    0 => Vec::new(),
                     _ => by.run(move || warm.nearest_people(&probe, wanted, |_| true)).await?,
                 };
                 Ok(Found { ranked, anchors, nearest })

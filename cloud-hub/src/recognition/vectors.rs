@@ -71,16 +71,17 @@ pub struct Vectors {
 impl Vectors {
     /// Compares a probe with one person alone: with their own templates, of which nobody else's is read.
     pub(super) async fn own(&self, person: PersonId, probe: &Embedding) -> Result<Own, GalleryError> {
-        let people = vec![ids::PersonId(person.0)];
-        let (templates, anchors) = self.custody.of_people(self.tenant, &self.space, people).await?;
-        let embeddings = |rows: &[Row]| rows.iter().map(|(_, row)| score(&row.1, probe)).collect::<Vec<_>>();
-        Ok(Own::of(&embeddings(&templates), &embeddings(&anchors)))
+        let person = ids::PersonId(person.0);
+        let templates = self.custody.templates_of(self.tenant, &self.space, person).await?;
+        let anchors = self.custody.anchors_of(self.tenant, &self.space, vec![person]).await?;
+        let scores = |rows: &[Row]| rows.iter().map(|(_, row)| score(&row.1, probe)).collect::<Vec<_>>();
+        Ok(Own::of(&scores(&templates), &scores(&anchors)))
     }
 
     /// How alike the probe is to the negative anchors of these people.
     pub(super) async fn anchors(&self, probe: &Embedding, of: &[Ranked]) -> Result<Vec<Ranked>, GalleryError> {
         let people = of.iter().map(|row| ids::PersonId(row.person.0)).collect();
-        let (_, anchors) = self.custody.of_people(self.tenant, &self.space, people).await?;
+        let anchors = self.custody.anchors_of(self.tenant, &self.space, people).await?;
         Ok(anchors.iter().map(|row| ranked(row, probe)).collect())
     }
 

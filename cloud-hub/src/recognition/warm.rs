@@ -196,6 +196,16 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn what_a_gallery_takes_is_known_before_it_is_read() {
+        for people in [1, 100, 3_000] {
+            let (told, taken) = (Warm::bytes_of(people, 0), gallery(people).bytes());
+            assert!(told >= taken * 9 / 10 && told <= taken * 11 / 10, "{people}: {told} were told, {taken} are taken");
+        }
+        assert!(Warm::bytes_of(100, 10) > Warm::bytes_of(100, 0), "anchors take room too");
+        assert!((300..400).contains(&(Warm::bytes_of(100_000, 0) >> 20)), "the settings' example");
+    }
+
+    #[test]
     fn nobody_is_hidden_behind_another_ones_many_templates() {
         let (warm, probe) = (warm(), axis(0));
         let people = |limit, wanted: &dyn Fn(PersonId) -> bool| -> Vec<PersonId> {
