@@ -24,6 +24,7 @@ pub mod recognition;
 pub mod roster;
 pub mod secret_file;
 pub mod store;
+pub mod traces;
 pub mod wiring;
 
 pub use hub_domain as domain;

@@ -77,10 +77,12 @@ const HUB_MODULES: &[(&str, &[&str])] = &[
     ("outbound", &[]),
     // Whatever happens anywhere may be counted; what is counted names nothing of anybody, so it needs no types of ours.
     ("metrics", &[]),
+    // Whatever is a part of a request may be timed.
+    ("traces", &["domain", "outbound", "metrics"]),
     // Custody writes what wraps what in the transaction of the change that it belongs to.
     ("keys", &["domain", "store", "metrics"]),
     ("pki", &["domain"]),
-    ("store", &["domain", "metrics"]),
+    ("store", &["domain", "metrics", "traces"]),
     ("embedded", &["domain", "config"]),
     ("ingest", &["domain", "store", "keys", "pki", "metrics"]),
     ("publish", &["domain", "store", "keys", "pki", "metrics"]),
@@ -88,9 +90,9 @@ const HUB_MODULES: &[(&str, &[&str])] = &[
     ("jobs", &["domain", "store", "keys", "pki"]),
     ("audit", &["domain", "store", "keys", "metrics"]),
     ("limit", &["domain", "metrics"]),
-    ("recognition", &["domain", "store", "keys", "metrics"]),
+    ("recognition", &["domain", "store", "keys", "metrics", "traces"]),
     ("roster", &[]),
-    ("api", &["domain", "store", "keys", "pki", "outbound", "limit", "recognition", "roster", "metrics"]),
+    ("api", &["domain", "store", "keys", "pki", "outbound", "limit", "recognition", "roster", "metrics", "traces"]),
 ];
 
 #[test]
@@ -171,6 +173,19 @@ fn queries_stand_in_the_store_alone() {
         let query = source.lines().find(|line| is_code(line) && line.contains("sqlx::query"));
         assert_eq!(query, None, "in {}", file.display());
     }
+}
+
+#[test]
+fn opentelemetry_is_named_in_one_file() {
+    let source_dir = repository().join("cloud-hub/src");
+    let exporter = source_dir.join("traces/otlp.rs");
+    let names = |file: &Path| {
+        std::fs::read_to_string(file).unwrap().lines().any(|line| is_code(line) && line.contains("opentelemetry"))
+    };
+    assert!(names(&exporter));
+    let others: Vec<PathBuf> =
+        rust_files(&source_dir).into_iter().filter(|file| *file != exporter && names(file)).collect();
+    assert_eq!(others, Vec::<PathBuf>::new());
 }
 
 fn repository() -> PathBuf {

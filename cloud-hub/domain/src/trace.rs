@@ -9,12 +9,16 @@ use std::fmt;
 const MAX_STATE_BYTES: usize = 512;
 /// As many members the recommendation allows.
 const MAX_STATE_MEMBERS: usize = 32;
+/// What is drawn for a trace is a number of four bytes.
+const DRAWN_BELOW: f64 = 4_294_967_296.0;
 
 /// A place in a trace: prints as `traceparent`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trace {
     trace: [u8; 16],
     span: [u8; 8],
+    /// The caller's span.
+    parent: Option<[u8; 8]>,
     sampled: bool,
 }
 
@@ -30,12 +34,29 @@ impl Trace {
     #[must_use]
     pub fn begin(random: [u8; 24]) -> Self {
         let trace = std::array::from_fn(|index| random[8 + index]);
-        Self { trace: nonzero(trace), span: span(random), sampled: true }
+        Self { trace: nonzero(trace), span: span(random), parent: None, sampled: true }
     }
 
     /// A span of the hub's own in the same trace.
     fn child(self, random: [u8; 24]) -> Self {
-        Self { span: span(random), ..self }
+        Self { span: span(random), parent: Some(self.span), ..self }
+    }
+
+    /// Decides of a trace that begins here whether it is sampled, so that this `share` of all are, in [0, 1]; every hub decides alike.
+    /// Of a caller's trace the caller has decided.
+    #[must_use]
+    pub fn sampled_by(self, share: f64) -> Self {
+        if self.parent.is_some() {
+            return self;
+        }
+        let drawn = u32::from_be_bytes(std::array::from_fn(|index| self.trace[12 + index]));
+        Self { sampled: f64::from(drawn) / DRAWN_BELOW < share, ..self }
+    }
+
+    /// Whether its spans are kept.
+    #[must_use]
+    pub fn is_sampled(&self) -> bool {
+        self.sampled
     }
 
     /// Reads a `traceparent`. A later version may have more behind what is known, and is read as far as that.
@@ -53,7 +74,25 @@ impl Trace {
                 _ => more.is_empty() || more.starts_with('-'),
             };
         let named = trace != [0; 16] && span != [0; 8];
-        (whole && named).then_some(Self { trace, span, sampled: flags & 1 == 1 })
+        (whole && named).then_some(Self { trace, span, parent: None, sampled: flags & 1 == 1 })
+    }
+
+    /// The trace.
+    #[must_use]
+    pub fn trace(&self) -> [u8; 16] {
+        self.trace
+    }
+
+    /// The hub's span.
+    #[must_use]
+    pub fn span(&self) -> [u8; 8] {
+        self.span
+    }
+
+    /// The caller's span, if the trace is theirs.
+    #[must_use]
+    pub fn parent(&self) -> Option<[u8; 8]> {
+        self.parent
     }
 
     /// The trace, in hex.
@@ -130,8 +169,30 @@ mod tests {
         let parent = format!("00-{TRACE}-00f067aa0ba902b7-00");
         let trace = Trace::of(Some(&parent), RANDOM);
         assert_eq!(trace.to_string(), format!("00-{TRACE}-0707070707070707-00"), "and it says whether it is sampled");
+        assert_eq!((in_hex(&trace.trace()), trace.span()), (TRACE.to_owned(), [7; 8]));
+        assert_eq!(trace.parent(), Some([0x00, 0xf0, 0x67, 0xaa, 0x0b, 0xa9, 0x02, 0xb7]));
         assert!(kept(&format!("00-{TRACE}-00f067aa0ba902b7-01")));
         assert!(kept(&format!("cc-{TRACE}-00f067aa0ba902b7-01-what-will-be")), "a later version");
+    }
+
+    #[test]
+    fn a_caller_decides_whether_their_trace_is_sampled_and_the_share_of_the_others() {
+        for (flags, sampled) in [("00", false), ("01", true)] {
+            let trace = Trace::of(Some(&format!("00-{TRACE}-00f067aa0ba902b7-{flags}")), RANDOM);
+            for share in [0.0, 1.0] {
+                assert_eq!(trace.sampled_by(share).is_sampled(), sampled, "{flags} {share}");
+            }
+        }
+        // The last four bytes decide, and of the whole range the least is in every share but none, the greatest in all alone.
+        let drawn = |last: [u8; 4]| {
+            let random = std::array::from_fn(|index| if index < 20 { 7 } else { last[index - 20] });
+            move |share| Trace::begin(random).sampled_by(share).is_sampled()
+        };
+        let (least, middle, greatest) = (drawn([0; 4]), drawn([0x80, 0, 0, 0]), drawn([0xff; 4]));
+        assert_eq!([0.0, 0.001, 1.0].map(least), [false, true, true]);
+        assert_eq!([0.5, 0.501, 1.0].map(middle), [false, true, true]);
+        assert_eq!([0.0, 0.999, 1.0].map(greatest), [false, false, true]);
+        assert_eq!(Trace::begin(RANDOM).parent(), None);
     }
 
     #[test]

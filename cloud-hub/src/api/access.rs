@@ -182,11 +182,14 @@ pub(super) fn audience(method: &Method, pattern: &str) -> Option<Audience> {
     found.map(|(_, _, audience)| *audience)
 }
 
-/// The pattern of a route as the table has it, for whatever must outlive the request; `none` if it is in none.
+/// What is told of a request that matched no route of the table.
+pub(super) const NO_ROUTE: &str = "none";
+
+/// The pattern of a route as the table has it, for whatever must outlive the request; [`NO_ROUTE`] if it is in none.
 pub(super) fn pattern_of(pattern: Option<&str>) -> &'static str {
-    let Some(pattern) = pattern else { return "none" };
+    let Some(pattern) = pattern else { return NO_ROUTE };
     let pattern = pattern.strip_suffix('/').unwrap_or(pattern);
-    ROUTES.iter().find(|(_, path, _)| pattern == *path).map_or("none", |(_, path, _)| *path)
+    ROUTES.iter().find(|(_, path, _)| pattern == *path).map_or(NO_ROUTE, |(_, path, _)| *path)
 }
 
 /// Stands before every route.

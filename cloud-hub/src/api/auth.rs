@@ -35,6 +35,7 @@ use crate::keys::LoggedIn;
 use crate::metrics::security::{self, Lack, Proof};
 use crate::store::devices::DeviceState;
 use crate::store::{StoreError, TenantTx, credentials, devices, logins, routes};
+use crate::traces;
 
 /// The cookie of a browser's log-in. The prefix makes browsers refuse it from anywhere but this host, over TLS.
 pub(super) const COOKIE: &str = "__Host-lintel";
@@ -79,8 +80,9 @@ pub(super) struct CallingDevice {
 }
 
 impl Caller {
-    /// Lets every further line of the request's log say whose it is, and which user's.
+    /// Lets every further line of the request's log say whose it is, and which user's; what is sent of it says whose alone.
     pub(super) fn tell_span(&self) {
+        traces::about(self.tenant);
         let span = tracing::Span::current();
         span.record("client_id", tracing::field::display(self.tenant));
         if let Who::User(user) = self.who {
@@ -171,6 +173,7 @@ async fn calling(parts: &Parts, api: &Arc<Api>) -> Result<(CallingDevice, Standi
         next: device.next_certificate_serial.as_deref(),
     };
     let caller = CallingDevice { tenant, device: device.id };
+    traces::about(tenant);
     let standing = standing(held, Shown { serial: &shown.serial, expires_at: shown.expires_at }, api.clock.now());
     match standing {
         Standing::Nothing => {

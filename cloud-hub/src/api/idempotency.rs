@@ -33,6 +33,7 @@ use crate::domain::limit::Class;
 use crate::keys::{Claim, KeysError};
 use crate::store::StoreError;
 use crate::store::idempotency::{Attempt, bound};
+use crate::traces::carried;
 
 /// The request's header.
 pub(super) const KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -176,7 +177,7 @@ pub(super) async fn run(
         drop(room);
         answer
     };
-    match tokio::spawn(once.in_current_span()).await {
+    match tokio::spawn(carried(once).in_current_span()).await {
         Ok(response) => response,
         // The layer that catches panics tells of it, as if it had happened here.
         Err(failed) => match failed.try_into_panic() {

@@ -89,7 +89,7 @@ const MIN_COMPRESSED_BYTES: u16 = 1024;
 
 /// Every route, with its layers. Paths work with and without a slash at their end.
 pub fn routes(api: Arc<Api>, request_timeout: Duration) -> Router {
-    let clock = api.clock.clone();
+    let observed = (api.clock.clone(), api.traces.clone());
     let timed = ServiceBuilder::new()
         .layer(HandleErrorLayer::new(|_| async { ApiError::of(Code::Timeout).into_response() }))
         .layer(TimeoutLayer::new(request_timeout));
@@ -109,7 +109,7 @@ pub fn routes(api: Arc<Api>, request_timeout: Duration) -> Router {
         .method_not_allowed_fallback(|| async { ApiError::of(Code::MethodNotAllowed) })
         .layer(compressed)
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(middleware::from_fn_with_state(clock, observe::observe))
+        .layer(middleware::from_fn_with_state(observed, observe::observe))
         .with_state(api)
 }
 

@@ -1,7 +1,8 @@
-//! The outermost layer: a request id and a place in a trace, one log line a request, what is counted of it, and problems written out.
+//! The outermost layer: a request id and a place in a trace, one log line and one span a request, what is counted of it, and problems
+//! written out.
 //!
-//! Deliberately absent from the log: bodies, query strings, and paths with ids of people in them (the route's pattern
-//! is logged instead).
+//! Deliberately absent from log and span: bodies, query strings, and paths with ids of people in them (the route's pattern
+//! is told instead).
 
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
@@ -10,11 +11,12 @@ use axum::middleware::Next;
 use tracing::Instrument as _;
 use wire_contract::{Code, Problem, problem};
 
-use super::access::pattern_of;
+use super::access::{NO_ROUTE, pattern_of};
 use super::problem::Unwritten;
 use crate::clock::Clock;
 use crate::domain::trace::{self, Trace};
 use crate::metrics::http as measured;
+use crate::traces::{Traces, within};
 
 const REQUEST_ID: &str = "x-request-id";
 const TRACE_PARENT: &str = "traceparent";
@@ -23,7 +25,11 @@ const TRACE_STATE: &str = "tracestate";
 const MAX_REQUEST_ID: usize = 64;
 
 /// Wraps every route.
-pub(super) async fn observe(State(clock): State<Clock>, request: Request, next: Next) -> Response<Body> {
+pub(super) async fn observe(
+    State((clock, traces)): State<(Clock, Traces)>,
+    request: Request,
+    next: Next,
+) -> Response<Body> {
     let id = request_id(&request, &clock);
     let path = request.uri().path().to_owned();
     let method = request.method().clone();
@@ -39,16 +45,22 @@ pub(super) async fn observe(State(clock): State<Clock>, request: Request, next: 
         client_id = tracing::field::Empty,
         user_id = tracing::field::Empty,
     );
+    let trace = traces.decided(trace);
+    let (recording, version) = (traces.begin(trace, clock.now()), request.version());
     let under_way = measured::begin();
-    let mut response = next.run(request).instrument(span.clone()).await;
+    let mut response = within(recording.as_ref(), next.run(request)).instrument(span.clone()).await;
     drop(under_way);
     let status = response.status().as_u16();
     let took = begun.elapsed();
     measured::answered(method.as_str(), route, status, took);
     let processing_time = took.as_secs_f64();
     // Probes come every few seconds and say nothing unless they fail.
+    let well = route.starts_with("/health") && status < 400;
+    if let Some(recording) = recording.filter(|_| !well) {
+        recording.end(method.as_str(), Some(route).filter(|route| *route != NO_ROUTE), status, version);
+    }
     span.in_scope(|| {
-        if route.starts_with("/health") && status < 400 {
+        if well {
             tracing::debug!(component = "api", event = "request", %method, route, status, processing_time);
         } else {
             tracing::info!(component = "api", event = "request", %method, route, status, processing_time);

@@ -22,6 +22,7 @@ use crate::pki::Pki;
 use crate::recognition::enroller::Enroller;
 use crate::recognition::{Comparisons, Galleries, Standings, Uses};
 use crate::store::Database;
+use crate::traces::Traces;
 
 /// The API's share of the configuration, as final values.
 #[derive(Debug, Clone)]
@@ -104,6 +105,8 @@ pub struct Api {
     pub uses: Uses,
     /// Makes comparisons.
     pub comparisons: Comparisons,
+    /// Takes spans of requests.
+    pub traces: Traces,
     /// Tells the job that somebody has begun to replace a key.
     pub rotations: Arc<Notify>,
     /// The broker.

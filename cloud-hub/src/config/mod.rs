@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 
 pub use tree::{
     AuditConfig, BrokerConfig, Config, DataConfig, DatabaseConfig, EmbeddedConfig, EnrolmentConfig,
-    HomeAssistantConfig, LogConfig, MetricsConfig, ModelsConfig, ServerConfig, WebhooksConfig,
+    HomeAssistantConfig, LogConfig, MetricsConfig, ModelsConfig, ServerConfig, TracesConfig, WebhooksConfig,
 };
-pub use values::{HumanDuration, MaybeAddress, MaybePath, Secret};
+pub use values::{HumanDuration, MaybeAddress, MaybePath, MaybeUrl, Secret};
 
 /// All defaults, with comments; what `cloud-hub config defaults` prints.
 pub const DEFAULTS: &str = include_str!("defaults.toml");
@@ -188,6 +188,34 @@ mod tests {
         for (wrong, word) in [("listen = \"9464\"", "no address"), ("listn = \"\"", "listn")] {
             let message = from(&format!("[metrics]\n{wrong}\n"), &[]).unwrap_err().to_string();
             assert!(message.contains("line 2") && message.contains(word), "{message}");
+        }
+    }
+
+    #[test]
+    fn spans_are_sent_nowhere_unless_a_receiver_is_named() {
+        let traces = from("", &[]).unwrap().traces;
+        assert_eq!((traces.receiver(), traces.sample, traces.timeout.0.as_secs()), (None, 1.0, 10));
+        for (endpoint, whole) in [
+            ("http://127.0.0.1:4318", "http://127.0.0.1:4318/v1/traces"),
+            ("https://collector.example/otlp/v1/traces", "https://collector.example/otlp/v1/traces"),
+        ] {
+            let set = from(&format!("[traces]\nendpoint = \"{endpoint}\"\nsample = 0.25\n"), &[]).unwrap().traces;
+            assert_eq!((set.receiver().unwrap().as_str(), set.sample), (whole, 0.25));
+        }
+        for (wrong, word) in [
+            ("endpoint = \"collector\"", "line 2"),
+            ("endpoint = \"localhost:4318\"", "traces.endpoint: must be a URL of https or http"),
+            ("endpoint = \"http://1.1.1.1:4318\"", "traces.endpoint: plain http reaches"),
+            ("endpoint = \"https://a:b@collector.example\"", "traces.endpoint: must not hold a user name"),
+            ("sample = 1.5", "traces.sample"),
+            ("sample = -0.1", "traces.sample"),
+            ("sample = nan", "traces.sample"),
+            ("timeout = \"0s\"", "traces.timeout"),
+            ("timeout = \"2m\"", "traces.timeout"),
+            ("samples = 1.0", "line 2"),
+        ] {
+            let message = from(&format!("[traces]\n{wrong}\n"), &[]).unwrap_err().to_string();
+            assert!(message.contains(word) && !message.contains("a:b"), "{wrong}: {message}");
         }
     }
 

@@ -8,15 +8,21 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 use uuid::Uuid;
 
-use super::values::{HumanDuration, MaybeAddress, MaybePath, Secret};
+use super::values::{HumanDuration, MaybeAddress, MaybePath, MaybeUrl, Secret};
 use super::{ConfigError, SCHEMA_VERSION};
 use crate::domain::intrusion::Thresholds;
 use crate::domain::settings::Live;
+use crate::outbound::collector;
 use crate::outbound::network::Network;
 
 /// Heads of the audit: as often as is any use, and as seldom as was promised.
 const MIN_HEADS_EVERY: Duration = Duration::from_secs(1);
 const MAX_HEADS_EVERY: Duration = Duration::from_secs(60);
+/// A receiver of spans: longer than a round trip anywhere, and short enough that the queue behind it is worth something.
+const MIN_TRACES_TIMEOUT: Duration = Duration::from_millis(100);
+const MAX_TRACES_TIMEOUT: Duration = Duration::from_secs(60);
+/// Where receivers of OTLP over HTTP take spans, by its specification.
+const TRACES_PATH: &str = "/v1/traces";
 
 /// The whole configuration. Field meanings and defaults stand in `defaults.toml`.
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -56,6 +62,8 @@ pub struct Config {
     pub audit: AuditConfig,
     /// Metrics for Prometheus.
     pub metrics: MetricsConfig,
+    /// Spans for OpenTelemetry.
+    pub traces: TracesConfig,
     /// Announcements for Home Assistant.
     pub home_assistant: HomeAssistantConfig,
 }
@@ -313,12 +321,36 @@ section! {
 }
 
 section! {
+    /// `[traces]`
+    TracesConfig, PartialTraces {
+        /// The receiver of spans, if there is one.
+        endpoint: MaybeUrl,
+        /// The share of traces that begin here and are sent, in [0, 1].
+        sample: f64,
+        /// For the receiver's answer.
+        timeout: HumanDuration,
+    }
+}
+
+section! {
     /// `[home_assistant]`
     HomeAssistantConfig, PartialHomeAssistant {
         /// Tenants whose devices are announced.
         tenants: Vec<Uuid>,
         /// Of these, those whose doors may be opened from there.
         unlock: Vec<Uuid>,
+    }
+}
+
+impl TracesConfig {
+    /// Where spans go, if anywhere: a URL without a path gets that of OTLP.
+    #[must_use]
+    pub fn receiver(&self) -> Option<Url> {
+        let mut receiver = self.endpoint.0.clone()?;
+        if receiver.path() == "/" {
+            receiver.set_path(TRACES_PATH);
+        }
+        Some(receiver)
     }
 }
 
@@ -360,6 +392,8 @@ pub(super) struct PartialConfig {
     audit: PartialAudit,
     #[serde(default)]
     metrics: PartialMetrics,
+    #[serde(default)]
+    traces: PartialTraces,
     #[serde(default)]
     home_assistant: PartialHomeAssistant,
 }
@@ -429,6 +463,15 @@ impl Config {
         }
         if !(MIN_HEADS_EVERY..=MAX_HEADS_EVERY).contains(&self.audit.heads_every.0) {
             return unfit("audit.heads_every", "must be from 1s to 60s: what comes after the last head has no witness");
+        }
+        if let Some(Err(error)) = self.traces.endpoint.0.as_ref().map(collector::check_url) {
+            return unfit("traces.endpoint", &error.to_string());
+        }
+        if !(0.0..=1.0).contains(&self.traces.sample) {
+            return unfit("traces.sample", "must be from 0 to 1: a share of the traces that begin here");
+        }
+        if !(MIN_TRACES_TIMEOUT..=MAX_TRACES_TIMEOUT).contains(&self.traces.timeout.0) {
+            return unfit("traces.timeout", "must be from 100ms to 60s");
         }
         let broker = &self.broker;
         let files = [&broker.consumer_password_file, &broker.consumer_access_file].map(|file| file.get().is_some());

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use url::Url;
 
 /// A text that must not be shown: prints and serialises as `***` when it is not empty.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -111,6 +112,27 @@ impl<'de> Deserialize<'de> for MaybeAddress {
 impl Serialize for MaybeAddress {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.0.map(|address| address.to_string()).unwrap_or_default())
+    }
+}
+
+/// A URL, or nothing, written as an empty text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MaybeUrl(pub Option<Url>);
+
+impl<'de> Deserialize<'de> for MaybeUrl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text.is_empty() {
+            return Ok(Self(None));
+        }
+        let wrong = |problem| format!("{text:?} is no URL such as \"http://127.0.0.1:4318/v1/traces\": {problem}");
+        Url::parse(&text).map(|url| Self(Some(url))).map_err(|problem| de::Error::custom(wrong(problem)))
+    }
+}
+
+impl Serialize for MaybeUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.0.as_ref().map_or("", Url::as_str))
     }
 }
 

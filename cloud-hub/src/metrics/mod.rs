@@ -18,6 +18,7 @@ pub mod recognition;
 pub mod security;
 #[cfg(test)]
 mod tests;
+pub mod traces;
 pub mod webhooks;
 
 pub use exporter::{Exporter, InUse};
@@ -25,7 +26,7 @@ pub use metric::{Kind, Label, Metric};
 
 /// Every metric by what it is about.
 #[must_use]
-pub fn all() -> [(&'static str, &'static [Metric]); 7] {
+pub fn all() -> [(&'static str, &'static [Metric]); 8] {
     [
         ("HTTP", http::METRICS),
         ("Database", database::METRICS),
@@ -33,6 +34,7 @@ pub fn all() -> [(&'static str, &'static [Metric]); 7] {
         ("Recognition, quality, liveness and caches", recognition::METRICS),
         ("Security, limits, usage and audit", security::METRICS),
         ("Webhooks", webhooks::METRICS),
+        ("Traces", traces::METRICS),
         ("The hub and its process", hub::METRICS),
     ]
 }

@@ -91,6 +91,15 @@ pub fn is_public(address: IpAddr) -> bool {
     }
 }
 
+/// Whether an address surely is of this machine or of a network of its operator's own. Far fewer than those that are not public.
+#[must_use]
+pub fn is_private(address: IpAddr) -> bool {
+    match unmap(address) {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_private() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
+}
+
 fn is_public_v4(address: Ipv4Addr) -> bool {
     const NOT_PUBLIC: [(Ipv4Addr, u8); 16] = [
         (Ipv4Addr::new(0, 0, 0, 0), 8),       // this network

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 use super::warm::Warm;
 use crate::metrics::recognition::{self as measured, Pool};
+use crate::traces::{Part, part};
 
 /// Probes that share one reading of a gallery; as many as the kernel takes together.
 const TOGETHER: usize = 16;
@@ -81,7 +82,7 @@ impl Comparisons {
     pub async fn candidates(&self, gallery: Arc<Warm>, probe: Embedding) -> Result<Vec<Ranked>, NotCompared> {
         let (found, answer) = oneshot::channel();
         self.give(Job::Probe { gallery, probe: Box::new(probe), found })?;
-        answer.await.map_err(|_| NotCompared::Crashed)
+        part(Part::Search, answer).await.map_err(|_| NotCompared::Crashed)
     }
 
     /// Any other comparison.
@@ -91,7 +92,7 @@ impl Comparisons {
             // Who no longer waits has left.
             let _ = done.send(work());
         })))?;
-        answer.await.map_err(|_| NotCompared::Crashed)
+        part(Part::Search, answer).await.map_err(|_| NotCompared::Crashed)
     }
 
     /// Tells how many places are taken: at work and waiting, and of how many.

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use wire_contract::Code;
 
 use crate::metrics::recognition::{self as measured, Pool};
+use crate::traces::{Part, part};
 
 /// The model pack in use and what goes with it.
 pub struct Models {
@@ -172,7 +173,7 @@ impl Enroller {
             drop(worker);
             outcome.map(|done| (done, place))
         });
-        work.await.unwrap_or_else(|_| Err(Refusal::Crashed.into()))
+        part(Part::Models, work).await.unwrap_or_else(|_| Err(Refusal::Crashed.into()))
     }
 }
 

@@ -21,6 +21,7 @@ use super::idempotency::{self, Attempt};
 use super::{SCHEMA_VERSION, StoreError};
 use crate::domain::ids::{CommandId, DeviceId, GalleryId, TenantId};
 use crate::metrics::database::{self as measured, Ended};
+use crate::traces::{Part, part};
 
 /// How long a caller waits for a free connection before it is told that the hub is busy. Longer than any healthy
 /// transaction (milliseconds), shorter than a client's patience.
@@ -95,7 +96,7 @@ impl Database {
         let (pool, attempt) = (self.pool.clone(), idempotency::attempt_of(tenant));
         // In the caller's span: what is logged in there is about the caller's request.
         let transaction = async move { run(&pool, tenant, attempt, work).await }.in_current_span();
-        tokio::spawn(transaction).await.map_err(|_| E::from(StoreError::Aborted))?
+        part(Part::Database, tokio::spawn(transaction)).await.map_err(|_| E::from(StoreError::Aborted))?
     }
 
     /// Reads one row of a tenant's in a transaction that takes one round trip, where another takes three: for what each of a
@@ -133,7 +134,8 @@ impl Database {
             measured::ended(if outcome.is_ok() { Ended::Committed } else { Ended::Failed }, begun.elapsed());
             outcome
         };
-        Ok(tokio::spawn(transaction.in_current_span()).await.map_err(|_| StoreError::Aborted)??)
+        let transaction = tokio::spawn(transaction.in_current_span());
+        Ok(part(Part::Database, transaction).await.map_err(|_| StoreError::Aborted)??)
     }
 
     /// A connection outside any tenant, for the routing tables.

@@ -57,6 +57,7 @@ use crate::publish::{self, HomeSettings, Publisher, Seams};
 use crate::recognition::enroller::Enroller;
 use crate::recognition::{Comparisons, Galleries, Standings, Uses, uses};
 use crate::store::{self, Database, Notice};
+use crate::traces::{self, Sending, Traces};
 use broker::Broker;
 use parts::{BrokerPart, DatabasePart, Registered};
 use tasks::Tasks;
@@ -153,10 +154,21 @@ async fn start(config: &Config, clock: &Clock) -> Result<Running> {
     let limiter = Arc::new(Limiter::new(parts::shared_limits(config)?));
     let (uses, writer) = uses::uses(base.db.clone());
     back_tasks.spawn("uses of recognition", writer.run(back.clone()));
+    let (traces, sending) = open_traces(config, &base.public_url)?;
+    if let Some(sending) = sending {
+        back_tasks.spawn("traces", sending.run(back.clone()));
+    }
     let (is_connected, troubles) = (connected.subscribe(), audit_trouble.subscribe());
     let probes = probes::all(&base.db, &base.custody, connected.subscribe(), audit_trouble.subscribe(), &limiter);
-    let api =
-        Arc::new(make_api(config, clock, &base, (Arc::clone(&limiter), Arc::clone(&in_force)), uses, probes, &front));
+    let api = Arc::new(make_api(
+        config,
+        clock,
+        &base,
+        (Arc::clone(&limiter), Arc::clone(&in_force)),
+        (uses, traces),
+        probes,
+        &front,
+    ));
     back_tasks.spawn("settings", settings::follow(base.db.clone(), in_force, back.clone()));
     let (tended, end) = (Arc::clone(&api), back.clone());
     back_tasks.spawn("galleries in memory", async move { tended.galleries.tend(end).await });
@@ -255,7 +267,7 @@ fn make_api(
     clock: &Clock,
     base: &Foundation,
     (limiter, in_force): (Arc<Limiter>, Arc<InForce>),
-    uses: Uses,
+    (uses, traces): (Uses, Traces),
     probes: Vec<Probe>,
     front: &CancellationToken,
 ) -> Api {
@@ -292,6 +304,7 @@ fn make_api(
         uses,
         standings: Standings::new(base.db.clone()),
         comparisons: Comparisons::new(processors, config.recognition.queue),
+        traces,
         rotations: Arc::default(),
         broker: Arc::new(broker),
         life: Life::default(),
@@ -404,6 +417,15 @@ impl Running {
         self.database.stop().await;
         tracing::info!(event = "hub_stopped", "the hub has stopped");
     }
+}
+
+/// What takes spans, and what sends them if there is a receiver.
+fn open_traces(config: &Config, public_url: &Url) -> Result<(Traces, Option<Sending>)> {
+    let Some(receiver) = config.traces.receiver() else { return Ok((Traces::default(), None)) };
+    let (timeout, share) = (config.traces.timeout.0, config.traces.sample);
+    let options = traces::Options { receiver, timeout, share, public_url: public_url.clone() };
+    let (traces, sending) = traces::open(&options)?;
+    Ok((traces, Some(sending)))
 }
 
 /// What stays in the logs of galleries.

@@ -36,6 +36,7 @@ mod settings;
 mod snapshots;
 mod tokens;
 mod totp;
+mod traces;
 mod transport;
 mod twins;
 mod webhooks;

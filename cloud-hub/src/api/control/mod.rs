@@ -38,6 +38,7 @@ use crate::api::state::Api;
 use crate::api::tenant_life::existing;
 use crate::api::{api_keys, consumers, devices, galleries, observe};
 use crate::domain::ids::{AnchorId, ApiKeyId, ConsumerId, GalleryId, PersonId};
+use crate::traces::Traces;
 
 /// As audit entries name the command line's user.
 const OPERATOR: &str = "operator";
@@ -58,7 +59,8 @@ pub fn bind(private_dir: &Path, socket: &Path) -> io::Result<UnixListener> {
 
 /// Serves the command line until `stop`.
 pub async fn serve(listener: UnixListener, api: Arc<Api>, stop: CancellationToken) {
-    let clock = api.clock.clone();
+    // Not told in spans: there are no patterns of its routes that anybody knows.
+    let observed = (api.clock.clone(), Traces::default());
     let routes = Router::new()
         .merge(tenants::routes())
         .merge(admins::routes())
@@ -83,7 +85,7 @@ pub async fn serve(listener: UnixListener, api: Arc<Api>, stop: CancellationToke
         .route("/tenants/{tenant}/audit/export", get(export_audit))
         .layer(DefaultBodyLimit::max(api.settings.enrolment.max_photo_bytes))
         .route("/doctor", get(doctor))
-        .layer(middleware::from_fn_with_state(clock, observe::observe))
+        .layer(middleware::from_fn_with_state(observed, observe::observe))
         .with_state(api);
     let served = axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned());
     if let Err(error) = served.await {
