@@ -46,6 +46,10 @@ pub(super) const CSRF: &str = "x-csrf-token";
 
 /// Who it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a box would be an allocation for each request, and there is one of these"
+)]
 pub(super) enum Who {
     /// An API key.
     Key(ApiKeyId),

@@ -10,6 +10,7 @@ use wire_contract::event::EnrolmentCompletedData;
 use wire_contract::{EventData, Score};
 
 use super::custody::log;
+use super::near::nearest_vectors;
 use super::{Custody, Keyring, KeysError, Photographs};
 use crate::domain::duplicate::{self, Duplicate};
 use crate::domain::event::NewEvent;

@@ -45,8 +45,10 @@ pub struct Keyring {
     /// Unwrapped tenant keys, and when they were read: another hub may have begun to replace them since.
     tenants: Mutex<HashMap<TenantId, (TenantKeys, Instant)>>,
     /// Expanded seeds, and when they were read.
-    rotations: Mutex<HashMap<(TenantId, String), (Arc<Rotations>, Instant)>>,
+    rotations: Mutex<HashMap<(TenantId, String), Expanded>>,
 }
+
+type Expanded = (Arc<Rotations>, Instant);
 
 impl std::fmt::Debug for Keyring {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

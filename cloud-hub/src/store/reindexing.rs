@@ -25,7 +25,7 @@ const COLUMNS: [(&str, &str, &str); 3] = [
 
 /// Of a pair of columns the one of marks under keys before `newest`, and the one of marks under it.
 fn old_and_new((odd, even): (&'static str, &'static str), newest: u32) -> (&'static str, &'static str) {
-    if newest % 2 == 0 { (odd, even) } else { (even, odd) }
+    if newest.is_multiple_of(2) { (odd, even) } else { (even, odd) }
 }
 
 /// Which rows of a table have a mark under a key before `newest` and none under it.
