@@ -231,7 +231,7 @@ async fn the_index_finds_nearly_everybody_whom_a_scan_finds() {
             let near = hub.db.tenant(tenant, move |tx| {
                 Box::pin(async move {
                     Ok::<_, StoreError>(match way {
-                        0 => vectors::nearest(tx, SPACE, &rotated, Among::default(), 10).await?,
+                        0 => vectors::nearest(tx, SPACE, (1, &rotated), Among::default(), 10).await?,
                         _ => vectors::nearest_by_index(tx, SPACE, &rotated, 1_000).await?,
                     })
                 })
