@@ -23,7 +23,7 @@ use super::problem::ApiError;
 use super::state::Api;
 use crate::domain::command::{Command, Kind, Progress};
 use crate::domain::ids::{CommandId, PersonId};
-use crate::keys::NewTemplate;
+use crate::keys::{Enrolment, NewTemplate, Origin, Sameness};
 use crate::store::{TenantTx, audit, commands};
 
 /// What a device may send in answer to one command.
@@ -117,10 +117,11 @@ pub(super) async fn enrol(
     let probe = probe.with_handicap(space.handicap(new.quality));
     // The operator decides about duplicates at the hub, not a device at a door.
     let actor = format!("device:{}", caller.device);
-    if api.custody.duplicate(caller.tenant, person, &space, (probe, ladder), &actor).await?.is_some() {
+    let sameness = Sameness { space, probe, ladder, allowed: false };
+    let enrolled = api.custody.enrol_unless_known(caller.tenant, person, Origin::Command(id), (new, sameness), &actor);
+    let Enrolment::Made(template, _) = enrolled.await? else {
         return Err(ApiError::because(Code::DuplicatePerson, "another person of this tenant looks the same"));
-    }
-    let template = api.custody.enrol_at_door(caller.tenant, person, id, new, &actor).await?;
+    };
     tracing::info!(event = "enrolled_at_door", client_id = %caller.tenant, device = %caller.device, command = %id, "a face taken at a door became a template");
     Ok(axum::Json(EnrolAnswer { v: V1, template: template.0 }))
 }
@@ -165,14 +166,6 @@ fn template_of(api: &Api, request: EnrolRequest) -> Result<(NewTemplate, Space, 
     #[expect(clippy::cast_possible_truncation, reason = "a share of four decimals")]
     let quality = quality as f32;
     let space_id = space.id.clone();
-    let new = NewTemplate {
-        space_id,
-        model_version: request.pack,
-        quality,
-        photographs: 1,
-        embedding,
-        duplicate: None,
-        mark: None,
-    };
+    let new = NewTemplate { space_id, model_version: request.pack, quality, photographs: 1, embedding, mark: None };
     Ok((new, space, ladder))
 }

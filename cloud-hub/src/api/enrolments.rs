@@ -22,7 +22,7 @@ use super::state::Api;
 use crate::domain::duplicate::Duplicate;
 use crate::domain::ids::{PersonId, SessionId, TemplateId};
 use crate::domain::session::{self, Input, Kind, State as SessionState};
-use crate::keys::{self, Photographs};
+use crate::keys::{self, Enrolment, Origin, Photographs, Sameness};
 use crate::recognition::enroller::{Busy, NewTemplate, Photograph, Place, Refusal};
 use crate::store::sessions::NewSession;
 use crate::store::{audit, people, sessions};
@@ -278,23 +278,22 @@ async fn store(
     (template, mark): (&NewTemplate, Photographs),
     allow_duplicate: bool,
 ) -> Result<(TemplateId, Option<Duplicate>), ApiError> {
-    let (probe, ladder) = (template.embedding.clone(), template.duplicates.clone());
-    let duplicate =
-        api.custody.duplicate(caller.tenant, person, &template.space, (probe, ladder), &caller.actor()).await?;
-    if let Some(other) = duplicate.filter(|_| !allow_duplicate) {
-        return Err(is_duplicate(&other));
+    let wanted = (new_template(template, Some(mark)), sameness(template, allow_duplicate));
+    let (origin, actor) = (Origin::Session(session), caller.actor());
+    match api.custody.enrol_unless_known(caller.tenant, person, origin, wanted, &actor).await? {
+        Enrolment::Made(id, duplicate) => Ok((id, duplicate)),
+        Enrolment::Known(other) => Err(is_duplicate(&other)),
     }
-    let new = new_template(template, duplicate, Some(mark));
-    let id = api.custody.enrol(caller.tenant, person, Some(session), new, &caller.actor()).await?;
-    Ok((id, duplicate))
+}
+
+/// By what others are taken to be the person of photographs.
+pub(super) fn sameness(template: &NewTemplate, allowed: bool) -> Sameness {
+    let (space, probe) = (template.space.clone(), template.embedding.clone());
+    Sameness { space, probe, ladder: template.duplicates.clone(), allowed }
 }
 
 /// What is kept of photographs.
-pub(super) fn new_template(
-    template: &NewTemplate,
-    duplicate: Option<Duplicate>,
-    mark: Option<Photographs>,
-) -> keys::NewTemplate {
+pub(super) fn new_template(template: &NewTemplate, mark: Option<Photographs>) -> keys::NewTemplate {
     let accepted = template.photographs.iter().filter(|photograph| photograph.accepted).count();
     keys::NewTemplate {
         space_id: template.space_id.clone(),
@@ -302,7 +301,6 @@ pub(super) fn new_template(
         quality: template.quality,
         photographs: u32::try_from(accepted).unwrap_or(u32::MAX),
         embedding: Box::new(*template.embedding.as_slice()),
-        duplicate,
         mark,
     }
 }

@@ -38,16 +38,41 @@ pub struct NewTemplate {
     pub photographs: u32,
     /// The embedding, of unit norm.
     pub embedding: Box<[f32; DIM]>,
-    /// Somebody else who looks the same, when the operator wanted the template all the same: for the audit.
-    pub duplicate: Option<Duplicate>,
     /// The photographs by whose mark it is known again, where the hub had them.
     pub mark: Option<Photographs>,
 }
 
 /// What led to an enrolment.
-struct Origin {
-    session: Option<SessionId>,
-    command: Option<CommandId>,
+#[derive(Clone, Copy, Debug)]
+pub enum Origin {
+    /// Nothing that must be told of its end.
+    Import,
+    /// A session, which ends as completed.
+    Session(SessionId),
+    /// A face that a device took at a door: one template a command, however often it is asked for.
+    Command(CommandId),
+}
+
+/// By what somebody else is taken to be the same person.
+#[derive(Clone)]
+pub struct Sameness {
+    /// The space that is searched.
+    pub space: Space,
+    /// The face.
+    pub probe: Embedding,
+    /// How alike is the same, by the number of templates.
+    pub ladder: ThresholdLadder,
+    /// Whether the template is wanted all the same.
+    pub allowed: bool,
+}
+
+/// What came of an enrolment.
+#[derive(Clone, Copy, Debug)]
+pub enum Enrolment {
+    /// A template, and whoever else looks the same, if that was allowed.
+    Made(TemplateId, Option<Duplicate>),
+    /// Somebody else looks the same: nothing was stored.
+    Known(Duplicate),
 }
 
 /// Somebody who looks like a probe, scored in f32 from the unsealed template.
@@ -76,29 +101,39 @@ impl Custody {
         new: NewTemplate,
         actor: &str,
     ) -> Result<TemplateId, KeysError> {
-        self.enrol_by(tenant, person, Origin { session, command: None }, new, actor).await
+        let origin = session.map_or(Origin::Import, Origin::Session);
+        match self.enrol_by(tenant, person, origin, (new, None), actor).await? {
+            Enrolment::Made(template, _) => Ok(template),
+            Enrolment::Known(_) => unreachable!("nobody was looked for"),
+        }
     }
 
-    /// The same for a face that a device took at a door: one template a command, however often it is asked for.
-    pub async fn enrol_at_door(
+    /// The same, unless somebody else of the tenant looks the same. Whoever is enrolled at the same moment, on whichever hub, is looked
+    /// for too: one after the other looks and stores.
+    pub async fn enrol_unless_known(
         &self,
         tenant: TenantId,
         person: PersonId,
-        command: CommandId,
-        new: NewTemplate,
+        origin: Origin,
+        (new, sameness): (NewTemplate, Sameness),
         actor: &str,
-    ) -> Result<TemplateId, KeysError> {
-        self.enrol_by(tenant, person, Origin { session: None, command: Some(command) }, new, actor).await
+    ) -> Result<Enrolment, KeysError> {
+        self.enrol_by(tenant, person, origin, (new, Some(sameness)), actor).await
     }
 
     async fn enrol_by(
         &self,
         tenant: TenantId,
         person: PersonId,
-        Origin { session, command }: Origin,
-        new: NewTemplate,
+        origin: Origin,
+        (new, sameness): (NewTemplate, Option<Sameness>),
         actor: &str,
-    ) -> Result<TemplateId, KeysError> {
+    ) -> Result<Enrolment, KeysError> {
+        let (session, command) = match origin {
+            Origin::Import => (None, None),
+            Origin::Session(session) => (Some(session), None),
+            Origin::Command(command) => (None, Some(command)),
+        };
         let (keyring, actor, now) = (Arc::clone(&self.keyring), actor.to_owned(), self.clock.now());
         let (template, event) = (TemplateId(Uuid::new_v4()), EventId(self.clock.new_id()));
         self.db
@@ -106,8 +141,18 @@ impl Custody {
                 Box::pin(async move {
                     if let Some(command) = command {
                         if let (_, Some(made)) = commands::lock(tx, command).await? {
-                            return Ok(made);
+                            return Ok(Enrolment::Made(made, None));
                         }
+                    }
+                    let mut duplicate = None;
+                    if let Some(sameness) = &sameness {
+                        templates::take_turn(tx).await?;
+                        duplicate = same(tx, &keyring, person, sameness, &actor).await?;
+                        if let Some(other) = duplicate.filter(|_| !sameness.allowed) {
+                            return Ok(Enrolment::Known(other));
+                        }
+                    }
+                    if let Some(command) = command {
                         commands::answered(tx, command, template).await?;
                     }
                     tenants::admit(tx, Resource::Templates).await?;
@@ -147,7 +192,7 @@ impl Custody {
                         action: audit::Action::TemplateCreate,
                         object_kind: "person",
                         object_id: Some(person.0),
-                        detail: match new.duplicate {
+                        detail: match duplicate {
                             None => json!({ "template": template.0, "command": command.map(|id| id.0) }),
                             Some(other) => json!({
                                 "template": template.0, "command": command.map(|id| id.0), "duplicate_allowed": told(&other),
@@ -157,7 +202,7 @@ impl Custody {
                     audit::write(tx, entry).await?;
                     let data = EventData::EnrolmentCompleted(data);
                     events::append(tx, &[NewEvent::from_hub(event, Some(person.to_string()), now, &data)], now).await?;
-                    Ok::<_, KeysError>(template)
+                    Ok::<_, KeysError>(Enrolment::Made(template, duplicate))
                 })
             })
             .await
@@ -185,22 +230,12 @@ impl Custody {
         &self,
         tenant: TenantId,
         person: PersonId,
-        space: &Space,
-        (probe, ladder): (Embedding, ThresholdLadder),
+        sameness: Sameness,
         actor: &str,
     ) -> Result<Option<Duplicate>, KeysError> {
-        let (keyring, space, actor) = (Arc::clone(&self.keyring), space.clone(), actor.to_owned());
+        let (keyring, actor) = (Arc::clone(&self.keyring), actor.to_owned());
         self.db
-            .tenant(tenant, move |tx| {
-                Box::pin(async move {
-                    let near = nearest(tx, &keyring, &space, &probe, Some(person), FINALISTS).await?;
-                    let compared = templates::searchable(tx, &space.id, person).await?;
-                    let detail = json!({ "compared": compared, "opened": near.len() });
-                    log(tx, &actor, audit::Action::TemplateCompare, "person", person.0, detail).await?;
-                    let best = near.first().map(|best| (best.person, best.similarity));
-                    Ok::<_, KeysError>(duplicate::find(best, compared, &ladder))
-                })
-            })
+            .tenant(tenant, move |tx| Box::pin(async move { same(tx, &keyring, person, &sameness, &actor).await }))
             .await
     }
 
@@ -231,6 +266,22 @@ pub fn told(duplicate: &Duplicate) -> Value {
         "threshold": duplicate.threshold,
         "compared": duplicate.compared,
     })
+}
+
+async fn same(
+    tx: &mut TenantTx,
+    keyring: &Keyring,
+    person: PersonId,
+    sameness: &Sameness,
+    actor: &str,
+) -> Result<Option<Duplicate>, KeysError> {
+    let space = &sameness.space;
+    let near = nearest(tx, keyring, space, &sameness.probe, Some(person), FINALISTS).await?;
+    let compared = templates::searchable(tx, &space.id, person).await?;
+    let detail = json!({ "compared": compared, "opened": near.len() });
+    log(tx, actor, audit::Action::TemplateCompare, "person", person.0, detail).await?;
+    let best = near.first().map(|best| (best.person, best.similarity));
+    Ok(duplicate::find(best, compared, &sameness.ladder))
 }
 
 async fn nearest(

@@ -62,7 +62,7 @@ pub use api_keys::{Recognised, Rotated, WantedApiKey};
 pub use consumers::Password;
 pub use custody::{Claimed, Custody, IssuedClaim, LinkGallery, LinkMaterial, NewSite, Redeemed};
 pub use deletion::{NotDeleted, Step};
-pub use enrolment::{Candidate, NewTemplate, told as duplicate_told};
+pub use enrolment::{Candidate, Enrolment, NewTemplate, Origin, Sameness, told as duplicate_told};
 pub use entering::{Entered, Proof};
 pub use error::KeysError;
 pub use idempotency::Claim;

@@ -138,6 +138,17 @@ pub async fn made_of(
     Ok(id.map(TemplateId))
 }
 
+/// Waits for whoever looks among the tenant's templates before they add one, and keeps others waiting until the transaction ends: of two
+/// who are one person the second must find the first.
+pub async fn take_turn(tx: &mut TenantTx) -> Result<(), StoreError> {
+    let tenant = tx.tenant_uuid();
+    sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('lintel.enrolment ' || $1::text, 0))")
+        .bind(tenant)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
 /// The ids of all templates of a space.
 pub async fn ids_of_space(tx: &mut TenantTx, space_id: &str) -> Result<Vec<TemplateId>, StoreError> {
     let tenant = tx.tenant_uuid();

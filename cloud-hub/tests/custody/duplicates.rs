@@ -2,7 +2,7 @@
 
 use cloud_hub::domain::duplicate::Duplicate;
 use cloud_hub::domain::ids::PersonId;
-use cloud_hub::keys::NewTemplate;
+use cloud_hub::keys::{Enrolment, NewTemplate, Origin, Sameness};
 use face_core::{Embedding, Similarity, Space, ThresholdLadder, ThresholdStep};
 use sqlx::{Executor as _, Row as _};
 
@@ -21,6 +21,11 @@ fn towards(axis: usize, cosine: f32) -> Box<[f32; 512]> {
     embedding
 }
 
+fn sameness(embedding: &[f32; 512], allowed: bool) -> Sameness {
+    let probe = Embedding::from_slice(embedding.as_slice()).unwrap();
+    Sameness { space: Space::plain(SPACE), probe, ladder: ladder(), allowed }
+}
+
 #[tokio::test]
 async fn the_threshold_rises_with_the_templates_of_the_others_and_the_override_is_audited() {
     if skipped("the_threshold_rises_with_the_templates_of_the_others_and_the_override_is_audited") {
@@ -30,8 +35,7 @@ async fn the_threshold_rises_with_the_templates_of_the_others_and_the_override_i
     let place = hub.place().await;
     let (first, newcomer) = (hub.person(place.tenant, "first").await, hub.person(place.tenant, "new").await);
     let look = async |cosine: f32, person: PersonId| {
-        let probe = Embedding::from_slice(towards(0, cosine).as_slice()).unwrap();
-        hub.custody.duplicate(place.tenant, person, &Space::plain(SPACE), (probe, ladder()), "test").await.unwrap()
+        hub.custody.duplicate(place.tenant, person, sameness(&towards(0, cosine), false), "test").await.unwrap()
     };
     assert_eq!(look(0.99, newcomer).await, None, "nobody has a template");
     hub.enrol(place.tenant, first, 0).await;
@@ -53,8 +57,14 @@ async fn the_threshold_rises_with_the_templates_of_the_others_and_the_override_i
     assert_eq!((found.person, found.threshold, found.compared), (first, 0.5, 3));
     assert_eq!(look(0.99, first).await.map(|found| found.person), Some(newcomer), "nobody is their own duplicate");
 
-    let allowed = NewTemplate { duplicate: Some(found), ..template(0) };
-    let id = hub.custody.enrol(place.tenant, newcomer, None, allowed, "test").await.unwrap();
+    // The newcomer has the same face: not stored, unless that is wanted.
+    let enrol = async |allowed| {
+        let wanted = (NewTemplate { embedding: towards(0, 0.55), ..template(0) }, sameness(&towards(0, 0.55), allowed));
+        hub.custody.enrol_unless_known(place.tenant, newcomer, Origin::Import, wanted, "test").await.unwrap()
+    };
+    assert!(matches!(enrol(false).await, Enrolment::Known(other) if other == found));
+    let Enrolment::Made(id, Some(other)) = enrol(true).await else { panic!("it was wanted all the same") };
+    assert_eq!(other, found);
     let detail: serde_json::Value = hub
         .superuser()
         .await
@@ -65,4 +75,25 @@ async fn the_threshold_rises_with_the_templates_of_the_others_and_the_override_i
     assert_eq!(detail["template"], serde_json::json!(id.0));
     assert_eq!(detail["duplicate_allowed"]["person"], serde_json::json!(first.0));
     assert_eq!(detail["duplicate_allowed"]["compared"], 3);
+}
+
+#[tokio::test]
+async fn of_many_who_come_at_once_with_one_face_one_is_enrolled() {
+    if skipped("of_many_who_come_at_once_with_one_face_one_is_enrolled") {
+        return;
+    }
+    let hub = TestHub::start().await;
+    let tenant = hub.place().await.tenant;
+    let mut people = Vec::new();
+    for number in 0..12 {
+        people.push(hub.person(tenant, &format!("p{number}")).await);
+    }
+    let face = towards(0, 0.99);
+    let enrol = |person: PersonId| {
+        let wanted = (NewTemplate { embedding: face.clone(), ..template(0) }, sameness(&face, false));
+        hub.custody.enrol_unless_known(tenant, person, Origin::Import, wanted, "test")
+    };
+    let all = futures::future::join_all(people.into_iter().map(enrol)).await;
+    let made = all.iter().filter(|enrolled| matches!(enrolled.as_ref().unwrap(), Enrolment::Made(..))).count();
+    assert_eq!((all.len(), made), (12, 1));
 }

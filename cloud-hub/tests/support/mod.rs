@@ -154,7 +154,6 @@ pub fn template(axis: usize) -> NewTemplate {
         quality: 0.5,
         photographs: 1,
         embedding,
-        duplicate: None,
         mark: None,
     }
 }

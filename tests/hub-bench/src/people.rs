@@ -102,7 +102,6 @@ pub(crate) async fn enrol_one(
         quality: QUALITY,
         photographs: 1,
         embedding: Box::new(*embedding.as_slice()),
-        duplicate: None,
         mark: None,
     };
     custody.enrol(tenant, person, None, new, "bench").await?;

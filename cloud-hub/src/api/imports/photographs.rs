@@ -13,8 +13,8 @@ use crate::api::MAX_FORM_BYTES;
 use crate::api::enrolments;
 use crate::api::problem::ApiError;
 use crate::domain::ids::PersonId;
-use crate::keys::{self, Photographs};
-use crate::recognition::enroller::{NewTemplate, Place, Refusal};
+use crate::keys::{self, Enrolment, Origin, Photographs};
+use crate::recognition::enroller::{Place, Refusal};
 use crate::roster::PhotographError;
 use crate::store::audit;
 
@@ -112,34 +112,36 @@ impl Import {
             Err(refusal) => return Err(enrolments::refused(refusal)),
         };
         *fates = report::fates(names, template.photographs.clone());
-        let duplicate = self.duplicate(person, &template).await?;
+        let sameness = enrolments::sameness(&template, self.query.allow_duplicate);
+        let actor = &self.importer.actor;
+        let duplicate = match person.filter(|_| !self.query.dry_run) {
+            Some(person) => {
+                let wanted = (enrolments::new_template(&template, Some(mark)), sameness);
+                match self.api.custody.enrol_unless_known(tenant, person, Origin::Import, wanted, actor).await? {
+                    Enrolment::Known(other) => return Err(enrolments::is_duplicate(&other)),
+                    Enrolment::Made(made, duplicate) => {
+                        report.template_id = Some(made.0);
+                        duplicate
+                    }
+                }
+            }
+            None => {
+                // Whoever would only be made goes by the import's id.
+                let person = person.unwrap_or(PersonId(self.id));
+                let found = self.api.custody.duplicate(tenant, person, sameness, actor).await?;
+                if let Some(other) = found.filter(|_| !self.query.allow_duplicate) {
+                    return Err(enrolments::is_duplicate(&other));
+                }
+                if self.query.dry_run {
+                    self.take_room()?;
+                }
+                found
+            }
+        };
         report.duplicate_allowed = duplicate.as_ref().map(keys::duplicate_told);
-        if self.query.dry_run {
-            self.take_room()?;
-        } else if let Some(person) = person {
-            let new = enrolments::new_template(&template, duplicate, Some(mark));
-            let made = self.api.custody.enrol(tenant, person, None, new, &self.importer.actor).await?;
-            report.template_id = Some(made.0);
-        }
         report.result = Fate::Enrolled;
         report.photographs = std::mem::take(fates);
         Ok(report)
-    }
-
-    /// Another person who looks the same, if that is allowed; an error if not. Whoever would only be made goes by the import's id.
-    async fn duplicate(
-        &self,
-        person: Option<PersonId>,
-        template: &NewTemplate,
-    ) -> Result<Option<crate::domain::duplicate::Duplicate>, ApiError> {
-        let person = person.unwrap_or(PersonId(self.id));
-        let probe = (template.embedding.clone(), template.duplicates.clone());
-        let found =
-            self.api.custody.duplicate(self.importer.tenant, person, &template.space, probe, &self.importer.actor);
-        match found.await? {
-            Some(other) if !self.query.allow_duplicate => Err(enrolments::is_duplicate(&other)),
-            found => Ok(found),
-        }
     }
 
     fn take_room(&self) -> Result<(), ApiError> {

@@ -9,7 +9,7 @@ use crate::api::problem::ApiError;
 use crate::api::state::Api;
 use crate::domain::ids::{PersonId, SessionId};
 use crate::domain::session::{Input, best};
-use crate::keys::{self, OpenedFrame, SessionState};
+use crate::keys::{self, Enrolment, OpenedFrame, Origin, Sameness, SessionState};
 use crate::recognition::enroller::{Models, average};
 
 /// Makes the template of a session whose frames were accepted.
@@ -30,23 +30,23 @@ pub(super) async fn complete(
     };
     let manifest = models.pack.manifest();
     let space: Space = manifest.space();
-    let probe = (embedding.clone(), models.duplicates.clone());
-    let duplicate = api.custody.duplicate(caller.tenant, person, &space, probe, &caller.actor()).await?;
-    if let Some(other) = duplicate.filter(|_| !state.session.allow_duplicate) {
-        let mut view = failed(api, caller, id, Code::DuplicatePerson).await?;
-        view.duplicate = (!matches!(caller.who, Who::Session(_))).then(|| keys::duplicate_told(&other));
-        return Ok(view);
-    }
     let new = keys::NewTemplate {
-        space_id: space.id,
+        space_id: space.id.clone(),
         model_version: format!("{} {}", manifest.name, manifest.version),
         quality,
         photographs: u32::try_from(chosen.len()).unwrap_or(u32::MAX),
         embedding: Box::new(*embedding.as_slice()),
-        duplicate,
         mark: None,
     };
-    api.custody.enrol(caller.tenant, person, Some(id), new, &caller.actor()).await?;
+    let (ladder, allowed) = (models.duplicates.clone(), state.session.allow_duplicate);
+    let wanted = (new, Sameness { space, probe: embedding, ladder, allowed });
+    let (origin, actor) = (Origin::Session(id), caller.actor());
+    let enrolled = api.custody.enrol_unless_known(caller.tenant, person, origin, wanted, &actor);
+    if let Enrolment::Known(other) = enrolled.await? {
+        let mut view = failed(api, caller, id, Code::DuplicatePerson).await?;
+        view.duplicate = (!matches!(caller.who, Who::Session(_))).then(|| keys::duplicate_told(&other));
+        return Ok(view);
+    }
     Ok(StateView::of(api.custody.session(caller.tenant, id).await?, api.clock.now()))
 }
 

@@ -136,15 +136,7 @@ impl Hub {
         let mut embedding = Box::new([0.0; 512]);
         embedding[axis % 512] = 1.0;
         let (space_id, model_version) = (SPACE.to_owned(), "1".to_owned());
-        let template = NewTemplate {
-            space_id,
-            model_version,
-            quality: 0.5,
-            photographs: 1,
-            embedding,
-            duplicate: None,
-            mark: None,
-        };
+        let template = NewTemplate { space_id, model_version, quality: 0.5, photographs: 1, embedding, mark: None };
         self.custody.enrol(place.tenant, id, None, template, ACTOR).await.map(drop)
     }
 

@@ -315,7 +315,6 @@ fn template(axis: usize) -> NewTemplate {
         quality: 0.5,
         photographs: 1,
         embedding,
-        duplicate: None,
         mark: None,
     }
 }
