@@ -139,10 +139,10 @@ impl Custody {
         self.db
             .tenant(tenant, move |tx| {
                 Box::pin(async move {
-                    if let Some(command) = command {
-                        if let (_, Some(made)) = commands::lock(tx, command).await? {
-                            return Ok(Enrolment::Made(made, None));
-                        }
+                    if let Some(command) = command
+                        && let (_, Some(made)) = commands::lock(tx, command).await?
+                    {
+                        return Ok(Enrolment::Made(made, None));
                     }
                     let mut duplicate = None;
                     if let Some(sameness) = &sameness {

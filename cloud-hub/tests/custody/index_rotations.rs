@@ -70,7 +70,7 @@ impl Two {
     }
 
     /// All the way, as time goes by.
-    async fn to_the_end(&mut self) {
+    async fn until_it_ends(&mut self) {
         self.older(15).await;
         assert_eq!(self.go_on().await, Progress::Waits);
         self.older(60).await;
@@ -171,7 +171,7 @@ async fn everybody_is_found_and_nobody_is_there_twice_whichever_hub_has_heard_of
     assert_eq!(told, ["tenant.index_key_rotate", "tenant.index_key_retire"]);
     // And once more, into the columns that are empty now.
     two.one.rotate_index_key(tenant, "test").await.unwrap();
-    two.to_the_end().await;
+    two.until_it_ends().await;
     assert_eq!(two.states().await, [(3, "in use", None)]);
     for name in names {
         assert!(is_found(&two.one, tenant, name).await && !make(&two.one, tenant, name).await, "{name}");
@@ -310,7 +310,7 @@ async fn a_tenant_of_before_keeps_its_groups() {
     two.one = replica(&two.hub);
     let group = two.one.tenant_keys(tenant).await.unwrap().group("staff");
     two.one.rotate_index_key(tenant, "test").await.unwrap();
-    two.to_the_end().await;
+    two.until_it_ends().await;
     let fresh = replica(&two.hub);
     assert_eq!(fresh.tenant_keys(tenant).await.unwrap().group("staff"), group);
 }
