@@ -10,8 +10,9 @@ use fleet_sim::trusting::{Trusting, capture};
 use super::{Site, judge};
 use crate::line::site::Part;
 
-/// How many batches the broker is given.
-const BATCHES: u64 = 20;
+/// How many batches the broker is given: twice as many as it sends to a subscriber that acknowledges none (`max_inflight_messages`).
+/// Those lie where the broker's end does not reach them, and the hub may read them still.
+const BATCHES: u64 = 40;
 /// Events in each.
 const EVENTS: u64 = 5;
 
