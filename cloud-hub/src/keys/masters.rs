@@ -10,40 +10,32 @@
 //! rotation goes on with them. A seal under a key that is not known makes the files be read again: another hub may have begun.
 //! Deliberately absent: which rows there are to be sealed anew (`keys::rotation`).
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use gallery_log::seal::{KeyId, key_id};
 use gallery_log::{SealContext, SealKey};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::KeysError;
-use super::keyring::{exact, key_file};
+use super::succession::Succession;
 use crate::domain::vault::VaultError;
-use crate::secret_file::{self, SecretFileError};
-
-const CURRENT: &str = "master.key";
-const NEXT: &str = "master-next.key";
-const PREVIOUS: &str = "master-previous.key";
 
 /// The master keys of one hub.
 pub(super) struct Masters {
-    dir: PathBuf,
+    files: Succession,
     /// The one that seals first.
     known: RwLock<Arc<Vec<SealKey>>>,
-    /// One step of a rotation at a time.
-    changing: Mutex<()>,
 }
 
 impl Masters {
     /// Reads the keys in `dir`, making the first one if there is none.
     pub(super) fn open(dir: &Path) -> Result<Self, KeysError> {
-        key_file(dir.join(CURRENT))?;
-        let known = RwLock::new(Arc::new(read(dir)?));
-        Ok(Self { dir: dir.to_owned(), known, changing: Mutex::default() })
+        let files = Succession::open(dir, "master")?;
+        let known = RwLock::new(Arc::new(read(&files)?));
+        Ok(Self { files, known })
     }
 
     /// The id of the key that seals.
@@ -78,73 +70,46 @@ impl Masters {
 
     /// Makes the next key, unless there is one.
     pub(super) fn prepare(&self) -> Result<(), KeysError> {
-        let _alone = self.changing.lock();
-        key_file(self.dir.join(NEXT))?;
+        self.files.prepare()?;
         self.read_again().map(drop)
     }
 
     /// Puts the next key in the place of the present one, which goes on opening. Nothing changes if there is no next one.
     pub(super) fn switch(&self) -> Result<(), KeysError> {
-        let _alone = self.changing.lock();
-        let (current, next) = (self.dir.join(CURRENT), self.dir.join(NEXT));
-        if !next.exists() {
-            return Ok(());
-        }
-        let present = key_file(current.clone())?;
-        let kept = secret_file::load_or_make(&self.dir.join(PREVIOUS), || Ok::<_, KeysError>(copy(&present)))?;
-        if kept != copy(&present) {
-            return Err(KeysError::MasterUnderWay);
-        }
-        // Again, if a crash left it: it is as old as the change.
-        secret_file::replace(&self.dir.join(PREVIOUS), &kept)?;
-        secret_file::put_in_place(&next, &current)?;
+        self.files.switch(KeysError::MasterUnderWay)?;
         self.read_again().map(drop)
     }
 
     /// Destroys the key before. Everything must have been sealed anew.
     pub(super) fn retire(&self) -> Result<(), KeysError> {
-        let _alone = self.changing.lock();
-        secret_file::destroy(&self.dir.join(PREVIOUS))?;
+        self.files.end()?;
         self.read_again().map(drop)
     }
 
     /// Whether there is a key that is to be retired.
     pub(super) fn has_previous(&self) -> bool {
-        self.dir.join(PREVIOUS).exists()
+        self.files.has_previous()
     }
 
     /// When this hub began to seal under another key than the one before.
     pub(super) fn switched_at(&self) -> Option<OffsetDateTime> {
-        std::fs::metadata(self.dir.join(PREVIOUS)).and_then(|file| file.modified()).ok().map(OffsetDateTime::from)
+        self.files.switched_at()
     }
 
     /// Whether there is a key that is to take the place of the present one.
     pub(super) fn has_next(&self) -> bool {
-        self.dir.join(NEXT).exists()
+        self.files.has_next()
     }
 
     fn read_again(&self) -> Result<Arc<Vec<SealKey>>, KeysError> {
-        let keys = Arc::new(read(&self.dir)?);
+        let keys = Arc::new(read(&self.files)?);
         *self.known.write() = Arc::clone(&keys);
         Ok(keys)
     }
 }
 
-fn read(dir: &Path) -> Result<Vec<SealKey>, KeysError> {
-    let mut keys = Vec::new();
-    for name in [CURRENT, NEXT, PREVIOUS] {
-        let path = dir.join(name);
-        match secret_file::load(&path) {
-            Ok(bytes) => keys.push(SealKey::new(*exact(&bytes).map_err(|_| KeysError::Damaged { path })?)),
-            Err(SecretFileError::Io { source, .. }) if name != CURRENT && source.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(keys)
-}
-
-fn copy(key: &[u8; 32]) -> Zeroizing<Vec<u8>> {
-    Zeroizing::new(key.to_vec())
+fn read(files: &Succession) -> Result<Vec<SealKey>, KeysError> {
+    Ok(files.read()?.into_iter().map(|of| SealKey::new(*of.key)).collect())
 }
 
 #[cfg(test)]
@@ -152,6 +117,10 @@ mod tests {
     use super::*;
     use gallery_log::{Purpose, TenantId};
     use uuid::Uuid;
+
+    const CURRENT: &str = "master.key";
+    const NEXT: &str = "master-next.key";
+    const PREVIOUS: &str = "master-previous.key";
 
     fn context() -> SealContext<'static> {
         SealContext::new(Purpose::TENANT_KEY, TenantId(Uuid::from_u128(1)), Uuid::from_u128(1), 1)

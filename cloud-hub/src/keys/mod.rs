@@ -52,6 +52,7 @@ mod session_frames;
 mod sessions;
 mod signing;
 mod snapshots;
+mod succession;
 mod tokens;
 mod unsealed;
 mod users;

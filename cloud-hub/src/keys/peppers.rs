@@ -10,24 +10,19 @@
 //! of a secret has it, so that nothing can be made anew before it is shown. The files are read again every two seconds: another hub may
 //! have begun, and what it makes cannot say so. A secret is held against every pepper there is, whichever fits, in constant time.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use ring::hmac;
 use tokio::time::Instant;
-use zeroize::Zeroizing;
 
 use super::KeysError;
-use super::keyring::{exact, key_file, tag};
-use crate::secret_file::{self, SecretFileError};
+use super::keyring::tag;
+use super::succession::{Succession, Successive};
 use crate::store::credentials::NewMac;
 
-const CURRENT: &str = "pepper.key";
-const NEXT: &str = "pepper-next.key";
-const PREVIOUS: &str = "pepper-previous.key";
 /// How long the files are believed to be as they were read.
 const BELIEVED: Duration = Duration::from_secs(2);
 
@@ -43,11 +38,9 @@ struct Pepper {
 
 /// The peppers of one hub.
 pub(super) struct Peppers {
-    dir: PathBuf,
+    files: Succession,
     /// The one that makes MACs first, and when they were read.
     known: RwLock<(Arc<Vec<Pepper>>, Instant)>,
-    /// One step of a rotation at a time.
-    changing: Mutex<()>,
 }
 
 /// By which pepper a MAC was made.
@@ -61,9 +54,9 @@ pub(super) struct MadeBy {
 impl Peppers {
     /// Reads the peppers in `dir`, making the first one if there is none.
     pub(super) fn open(dir: &Path) -> Result<Self, KeysError> {
-        key_file(dir.join(CURRENT))?;
-        let known = RwLock::new((Arc::new(read(dir)?), Instant::now()));
-        Ok(Self { dir: dir.to_owned(), known, changing: Mutex::default() })
+        let files = Succession::open(dir, "pepper")?;
+        let known = RwLock::new((Arc::new(read(&files)?), Instant::now()));
+        Ok(Self { files, known })
     }
 
     /// The one that makes MACs.
@@ -101,42 +94,30 @@ impl Peppers {
 
     /// Makes the next pepper, unless there is one.
     pub(super) fn prepare(&self) -> Result<(), KeysError> {
-        let _alone = self.changing.lock();
-        key_file(self.dir.join(NEXT))?;
+        self.files.prepare()?;
         self.read_again().map(drop)
     }
 
     /// Puts the next pepper in the place of the present one, which goes on being tried. Nothing changes if there is no next one.
     pub(super) fn switch(&self) -> Result<(), KeysError> {
-        let _alone = self.changing.lock();
-        let (current, next) = (self.dir.join(CURRENT), self.dir.join(NEXT));
-        if !next.exists() {
-            return Ok(());
-        }
-        let present = Zeroizing::new(key_file(current.clone())?.to_vec());
-        let kept = secret_file::load_or_make(&self.dir.join(PREVIOUS), || Ok::<_, KeysError>(present.clone()))?;
-        if kept != present {
-            return Err(KeysError::PepperUnderWay);
-        }
-        secret_file::put_in_place(&next, &current)?;
+        self.files.switch(KeysError::PepperUnderWay)?;
         self.read_again().map(drop)
     }
 
     /// Destroys the pepper before: what was made by it fits no more.
     pub(super) fn forget(&self) -> Result<(), KeysError> {
-        let _alone = self.changing.lock();
-        secret_file::destroy(&self.dir.join(PREVIOUS))?;
+        self.files.end()?;
         self.read_again().map(drop)
     }
 
     /// Whether there is a pepper that is to be forgotten.
     pub(super) fn has_previous(&self) -> bool {
-        self.dir.join(PREVIOUS).exists()
+        self.files.has_previous()
     }
 
     /// Whether there is a pepper that is to take the place of the present one.
     pub(super) fn has_next(&self) -> bool {
-        self.dir.join(NEXT).exists()
+        self.files.has_next()
     }
 
     fn known(&self) -> Arc<Vec<Pepper>> {
@@ -149,33 +130,27 @@ impl Peppers {
     }
 
     fn read_again(&self) -> Result<Arc<Vec<Pepper>>, KeysError> {
-        let peppers = Arc::new(read(&self.dir)?);
+        let peppers = Arc::new(read(&self.files)?);
         *self.known.write() = (Arc::clone(&peppers), Instant::now());
         Ok(peppers)
     }
 }
 
-fn read(dir: &Path) -> Result<Vec<Pepper>, KeysError> {
-    let mut peppers = Vec::new();
-    for name in [CURRENT, NEXT, PREVIOUS] {
-        let path = dir.join(name);
-        match secret_file::load(&path) {
-            Ok(bytes) => {
-                let key = exact(&bytes).map_err(|_| KeysError::Damaged { path })?;
-                let key = hmac::Key::new(hmac::HMAC_SHA256, key.as_slice());
-                let id = *tag(&key, b"lintel.pepper.id.v1").first_chunk().expect("a tag has 32 bytes");
-                peppers.push(Pepper { id: PepperId(id), key, is_previous: name == PREVIOUS });
-            }
-            Err(SecretFileError::Io { source, .. }) if name != CURRENT && source.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(peppers)
+fn read(files: &Succession) -> Result<Vec<Pepper>, KeysError> {
+    let pepper = |of: Successive| {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, of.key.as_slice());
+        let id = *tag(&key, b"lintel.pepper.id.v1").first_chunk().expect("a tag has 32 bytes");
+        Pepper { id: PepperId(id), key, is_previous: of.is_previous }
+    };
+    Ok(files.read()?.into_iter().map(pepper).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const CURRENT: &str = "pepper.key";
+    const NEXT: &str = "pepper-next.key";
 
     #[test]
     fn what_was_made_before_fits_until_the_pepper_is_forgotten() {

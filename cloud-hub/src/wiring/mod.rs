@@ -15,6 +15,7 @@ mod probes;
 mod settings;
 mod tasks;
 mod tls;
+mod traces;
 
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -57,7 +58,7 @@ use crate::publish::{self, HomeSettings, Publisher, Seams};
 use crate::recognition::enroller::Enroller;
 use crate::recognition::{Comparisons, Galleries, Standings, Uses, uses};
 use crate::store::{self, Database, Notice};
-use crate::traces::{self, Sending, Traces};
+use crate::traces::Traces;
 use broker::Broker;
 use parts::{BrokerPart, DatabasePart, Registered};
 use tasks::Tasks;
@@ -154,21 +155,14 @@ async fn start(config: &Config, clock: &Clock) -> Result<Running> {
     let limiter = Arc::new(Limiter::new(parts::shared_limits(config)?));
     let (uses, writer) = uses::uses(base.db.clone());
     back_tasks.spawn("uses of recognition", writer.run(back.clone()));
-    let (traces, sending) = open_traces(config, &base.public_url)?;
+    let (traces, sending) = traces::open(config, &base.public_url)?;
     if let Some(sending) = sending {
         back_tasks.spawn("traces", sending.run(back.clone()));
     }
     let (is_connected, troubles) = (connected.subscribe(), audit_trouble.subscribe());
     let probes = probes::all(&base.db, &base.custody, connected.subscribe(), audit_trouble.subscribe(), &limiter);
-    let api = Arc::new(make_api(
-        config,
-        clock,
-        &base,
-        (Arc::clone(&limiter), Arc::clone(&in_force)),
-        (uses, traces),
-        probes,
-        &front,
-    ));
+    let begun = Begun { limiter: Arc::clone(&limiter), in_force: Arc::clone(&in_force), uses, traces, probes };
+    let api = Arc::new(make_api(config, clock, &base, begun, &front));
     back_tasks.spawn("settings", settings::follow(base.db.clone(), in_force, back.clone()));
     let (tended, end) = (Arc::clone(&api), back.clone());
     back_tasks.spawn("galleries in memory", async move { tended.galleries.tend(end).await });
@@ -262,15 +256,17 @@ async fn lay_foundation(config: &Config, clock: &Clock, layout: &Layout, listen:
     Ok(Foundation { database, db, custody, pki, public_url, names, broker })
 }
 
-fn make_api(
-    config: &Config,
-    clock: &Clock,
-    base: &Foundation,
-    (limiter, in_force): (Arc<Limiter>, Arc<InForce>),
-    (uses, traces): (Uses, Traces),
+/// Parts of the API that tasks work at too.
+struct Begun {
+    limiter: Arc<Limiter>,
+    in_force: Arc<InForce>,
+    uses: Uses,
+    traces: Traces,
     probes: Vec<Probe>,
-    front: &CancellationToken,
-) -> Api {
+}
+
+fn make_api(config: &Config, clock: &Clock, base: &Foundation, begun: Begun, front: &CancellationToken) -> Api {
+    let Begun { limiter, in_force, uses, traces, probes } = begun;
     let broker = Broker {
         db: base.db.clone(),
         pki: Arc::clone(&base.pki),
@@ -417,15 +413,6 @@ impl Running {
         self.database.stop().await;
         tracing::info!(event = "hub_stopped", "the hub has stopped");
     }
-}
-
-/// What takes spans, and what sends them if there is a receiver.
-fn open_traces(config: &Config, public_url: &Url) -> Result<(Traces, Option<Sending>)> {
-    let Some(receiver) = config.traces.receiver() else { return Ok((Traces::default(), None)) };
-    let (timeout, share) = (config.traces.timeout.0, config.traces.sample);
-    let options = traces::Options { receiver, timeout, share, public_url: public_url.clone() };
-    let (traces, sending) = traces::open(&options)?;
-    Ok((traces, Some(sending)))
 }
 
 /// What stays in the logs of galleries.

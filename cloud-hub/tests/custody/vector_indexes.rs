@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use cloud_hub::domain::ids::{PersonId, TenantId};
 use cloud_hub::jobs::VectorIndexes;
+use cloud_hub::keys::Way;
 use cloud_hub::recognition::{Comparisons, Galleries, SearchPath, Served};
 use cloud_hub::store::vector_indexes::Builder;
 use cloud_hub::store::vectors::{self, Among, Index, Near, index_name};
@@ -120,6 +121,12 @@ async fn an_index_is_made_above_the_limit_and_used_and_goes_with_its_tenant() {
         .db
         .tenant(other, move |tx| Box::pin(async move { vectors::nearest_by_index(tx, odd, &odd_rotated, 5).await }));
     assert_eq!(near.await.unwrap().len(), 5);
+
+    // While one seed takes another's place the index has vectors that cannot be compared: all are looked at.
+    hub.custody.rotate_seeds(large, "test").await.unwrap();
+    let probe = face_core::Embedding::from_slice(template(45).embedding.as_slice()).unwrap();
+    let near = hub.custody.near(large, &space(), &probe, (None, true), 5).await.unwrap();
+    assert_eq!(near.map(|(way, near)| (way, near[0].person)), Some((Way::Scan, people[4])));
 
     // It stays while a few leave, and goes when many have, or all.
     job(&hub).round().await.unwrap();

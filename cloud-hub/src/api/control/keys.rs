@@ -9,9 +9,9 @@ use uuid::Uuid;
 
 use super::{Answer, OPERATOR, existing, ok};
 use crate::api::body::Json;
+use crate::api::hub_keys;
 use crate::api::problem::ApiError;
 use crate::api::state::Api;
-use crate::api::token_keys;
 use crate::domain::ids::TenantId;
 use crate::store::routes;
 
@@ -29,41 +29,41 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 }
 
 async fn show_keys(State(api): State<Arc<Api>>) -> Answer {
-    ok(token_keys::show(&api).await?)
+    ok(hub_keys::show(&api).await?)
 }
 
-async fn rotate_token_key(State(api): State<Arc<Api>>, Json(rotation): Json<token_keys::Rotation>) -> Answer {
-    ok(token_keys::rotate(&api, &rotation, OPERATOR).await?)
+async fn rotate_token_key(State(api): State<Arc<Api>>, Json(rotation): Json<hub_keys::Rotation>) -> Answer {
+    ok(hub_keys::rotate(&api, &rotation, OPERATOR).await?)
 }
 
-async fn rotate_master(State(api): State<Arc<Api>>, Json(rotation): Json<token_keys::MasterRotation>) -> Answer {
-    ok(token_keys::rotate_master(&api, &rotation).await?)
+async fn rotate_master(State(api): State<Arc<Api>>, Json(rotation): Json<hub_keys::SharedRotation>) -> Answer {
+    ok(hub_keys::rotate_master(&api, &rotation).await?)
 }
 
 async fn retire_master(State(api): State<Arc<Api>>) -> Answer {
-    ok(token_keys::retire_master(&api).await?)
+    ok(hub_keys::retire_master(&api).await?)
 }
 
-async fn rotate_pepper(State(api): State<Arc<Api>>, Json(rotation): Json<token_keys::MasterRotation>) -> Answer {
-    ok(token_keys::rotate_pepper(&api, &rotation).await?)
+async fn rotate_pepper(State(api): State<Arc<Api>>, Json(rotation): Json<hub_keys::SharedRotation>) -> Answer {
+    ok(hub_keys::rotate_pepper(&api, &rotation).await?)
 }
 
-async fn retire_pepper(State(api): State<Arc<Api>>, Json(end): Json<token_keys::PepperEnd>) -> Answer {
-    ok(token_keys::retire_pepper(&api, &end).await?)
+async fn retire_pepper(State(api): State<Arc<Api>>, Json(end): Json<hub_keys::PepperEnd>) -> Answer {
+    ok(hub_keys::retire_pepper(&api, &end).await?)
 }
 
-async fn rotate_index_keys(State(api): State<Arc<Api>>, Json(whose): Json<token_keys::Whose>) -> Answer {
+async fn rotate_index_keys(State(api): State<Arc<Api>>, Json(whose): Json<hub_keys::Whose>) -> Answer {
     let tenants = of(&api, whose).await?;
-    ok(token_keys::rotate_index_keys(&api, &tenants, OPERATOR).await?)
+    ok(hub_keys::rotate_index_keys(&api, &tenants, OPERATOR).await?)
 }
 
-async fn rotate_seeds(State(api): State<Arc<Api>>, Json(whose): Json<token_keys::Whose>) -> Answer {
+async fn rotate_seeds(State(api): State<Arc<Api>>, Json(whose): Json<hub_keys::Whose>) -> Answer {
     let tenants = of(&api, whose).await?;
-    ok(token_keys::rotate_seeds(&api, &tenants, OPERATOR).await?)
+    ok(hub_keys::rotate_seeds(&api, &tenants, OPERATOR).await?)
 }
 
 /// The tenant that is named, or all that there are.
-async fn of(api: &Api, whose: token_keys::Whose) -> Result<Vec<TenantId>, ApiError> {
+async fn of(api: &Api, whose: hub_keys::Whose) -> Result<Vec<TenantId>, ApiError> {
     if let Some(tenant) = whose.tenant {
         return Ok(vec![existing(api, tenant).await?]);
     }
@@ -72,10 +72,10 @@ async fn of(api: &Api, whose: token_keys::Whose) -> Result<Vec<TenantId>, ApiErr
 
 async fn show_tenant(State(api): State<Arc<Api>>, UrlPath(tenant): UrlPath<Uuid>) -> Answer {
     let tenant = existing(&api, tenant).await?;
-    ok(token_keys::show_tenant(&api, tenant).await?)
+    ok(hub_keys::show_tenant(&api, tenant).await?)
 }
 
 async fn rotate_tenant(State(api): State<Arc<Api>>, UrlPath(tenant): UrlPath<Uuid>) -> Answer {
     let tenant = existing(&api, tenant).await?;
-    ok(token_keys::rotate_tenant(&api, tenant, OPERATOR).await?)
+    ok(hub_keys::rotate_tenant(&api, tenant, OPERATOR).await?)
 }

@@ -81,20 +81,20 @@ pub(super) async fn show(api: &Api) -> Result<Value, ApiError> {
     Ok(json!({ "keys": keys }))
 }
 
-/// How the master key is to be replaced.
+/// How a key that hubs share as a file is to be replaced: the master key, or the pepper.
 #[derive(Debug, Deserialize)]
-pub(super) struct MasterRotation {
+pub(super) struct SharedRotation {
     #[serde(default)]
     copied: bool,
 }
 
-impl Fields for MasterRotation {
+impl Fields for SharedRotation {
     const KNOWN: &'static [&'static str] = &["copied"];
     const REQUIRED: &'static [&'static str] = &[];
 }
 
 /// Begins to replace the master key.
-pub(super) async fn rotate_master(api: &Api, rotation: &MasterRotation) -> Result<Value, ApiError> {
+pub(super) async fn rotate_master(api: &Api, rotation: &SharedRotation) -> Result<Value, ApiError> {
     api.custody.rotate_master(rotation.copied).await?;
     api.rotations.notify_one();
     show(api).await
@@ -137,7 +137,7 @@ pub(super) async fn rotate_seeds(api: &Api, tenants: &[TenantId], actor: &str) -
 }
 
 /// Begins to replace the pepper.
-pub(super) async fn rotate_pepper(api: &Api, rotation: &MasterRotation) -> Result<Value, ApiError> {
+pub(super) async fn rotate_pepper(api: &Api, rotation: &SharedRotation) -> Result<Value, ApiError> {
     api.custody.rotate_pepper(rotation.copied).await?;
     show(api).await
 }
