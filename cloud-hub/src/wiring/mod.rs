@@ -7,9 +7,11 @@
 
 mod auditing;
 mod broker;
+mod certificates;
 mod logging;
 mod metrics;
 mod models;
+mod notices;
 mod parts;
 mod probes;
 mod settings;
@@ -18,7 +20,7 @@ mod tls;
 mod traces;
 
 use std::io::Write as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +28,6 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
 use face_runtime::PhotoLimits;
-use rustls::ServerConfig;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -44,7 +45,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::compaction::KeepRule;
 use crate::domain::ids::TenantId;
-use crate::embedded::mosquitto::{AccessFile, BrokerCertificates};
+use crate::embedded::mosquitto::BrokerCertificates;
 use crate::embedded::{Layout, lock_dir, ports};
 use crate::ingest::{self, Ingest};
 use crate::jobs::{Deletions, Jobs, Rotations, VectorIndexes};
@@ -57,9 +58,10 @@ use crate::pki::Pki;
 use crate::publish::{self, HomeSettings, Publisher, Seams};
 use crate::recognition::enroller::Enroller;
 use crate::recognition::{Comparisons, Galleries, Standings, Uses, uses};
-use crate::store::{self, Database, Notice};
+use crate::store::{self, Database};
 use crate::traces::Traces;
 use broker::Broker;
+use certificates::{Renewal, public_url, server_names, server_tls};
 use parts::{BrokerPart, DatabasePart, Registered};
 use tasks::Tasks;
 
@@ -71,10 +73,6 @@ pub use logging::start as start_logging;
 const BATCHES: usize = 64;
 /// Acks between ingest and the broker's connection. Full makes ingest wait.
 const ACKS: usize = 256;
-/// After a broken connection to the database the listener for notices waits this long.
-const LISTEN_PAUSE: Duration = Duration::from_millis(500);
-/// The listener's certificate is looked at this often; it is renewed at half its life of 90 days.
-const CERTIFICATE_CHECK: Duration = Duration::from_secs(6 * 3600);
 /// Tasks that were told to stop get this long; they hold nothing that a restart would miss.
 const TASK_GRACE: Duration = Duration::from_millis(1_000);
 
@@ -377,7 +375,7 @@ fn start_back(
         keep: keep_rule(config),
     };
     tasks.spawn("jobs", jobs.run(stop.clone()));
-    tasks.spawn("database notices", listen_for_notices(db.clone(), api.feed.clone(), wake, stop.clone()));
+    tasks.spawn("database notices", notices::listen(db.clone(), api.feed.clone(), wake, stop.clone()));
     Ok(())
 }
 
@@ -424,99 +422,6 @@ fn keep_rule(config: &Config) -> KeepRule {
 fn home_settings(config: &Config) -> HomeSettings {
     let set = |ids: &[uuid::Uuid]| ids.iter().map(|id| TenantId(*id)).collect();
     HomeSettings { tenants: set(&config.home_assistant.tenants), unlock: set(&config.home_assistant.unlock) }
-}
-
-/// Turns what transactions announce into wake-ups: readers of the feed and the notifier.
-async fn listen_for_notices(db: Database, feed: Feed, wake: Arc<Notify>, stop: CancellationToken) {
-    while !stop.is_cancelled() {
-        let outcome = tokio::select! {
-            () = stop.cancelled() => return,
-            outcome = forward_notices(&db, &feed, &wake) => outcome,
-        };
-        if let Err(error) = outcome {
-            tracing::warn!(event = "notices_interrupted", %error, "the database's notices are interrupted");
-        }
-        tokio::time::sleep(LISTEN_PAUSE).await;
-    }
-}
-
-async fn forward_notices(db: &Database, feed: &Feed, wake: &Notify) -> Result<(), store::StoreError> {
-    let mut notices = db.listen().await?;
-    // Whatever happened before this line was not heard.
-    feed.wake(None);
-    wake.notify_one();
-    loop {
-        match notices.next().await? {
-            Notice::Event(tenant) => feed.wake(Some(tenant)),
-            Notice::Reconnected => feed.wake(None),
-            Notice::Gallery(..) | Notice::Command(..) | Notice::Twin(..) => continue,
-        }
-        wake.notify_one();
-    }
-}
-
-/// Renews the certificates of the listener and of the embedded broker.
-struct Renewal {
-    tls: TlsConfig,
-    pki: Arc<Pki>,
-    names: Vec<String>,
-    broker: Option<AccessFile>,
-}
-
-impl Renewal {
-    async fn run(self, clock: Clock, stop: CancellationToken) {
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(CERTIFICATE_CHECK) => {}
-            }
-            if let Err(error) = self.renew(&clock) {
-                let error = format!("{error:#}");
-                tracing::error!(event = "certificate_not_renewed", %error, "a certificate cannot be renewed");
-            }
-        }
-    }
-
-    fn renew(&self, clock: &Clock) -> Result<()> {
-        self.tls.store(server_tls(&self.pki, &self.names, clock)?);
-        if let Some(broker) = &self.broker {
-            let identity = self.pki.server("broker", &self.names, clock.now())?;
-            broker.replace_certificate(&identity.chain_pem, &identity.key_pem)?;
-        }
-        Ok(())
-    }
-}
-
-fn server_tls(pki: &Pki, names: &[String], clock: &Clock) -> Result<Arc<ServerConfig>> {
-    tls::server_config(&pki.server("https", names, clock.now())?, pki)
-}
-
-/// What clients and devices are told; with port 0 the port that was given.
-fn public_url(config: &Config, listen: SocketAddr) -> Result<Url> {
-    if config.server.public_url.is_empty() {
-        return Ok(Url::parse(&format!("https://{listen}"))?);
-    }
-    Ok(config.public_url()?)
-}
-
-/// Names and addresses in the certificates: what devices and clients may call the hub.
-fn server_names(config: &Config, public_url: &Url, listen: SocketAddr) -> Vec<String> {
-    let mut names = Vec::new();
-    let unspecified = |ip: IpAddr| ip.is_unspecified();
-    let consumers = config.embedded.consumer_listen.0.map(|address| address.ip());
-    let addresses = [listen.ip(), config.embedded.mqtt_listen.ip()].into_iter().chain(consumers);
-    let addresses = addresses.filter(|ip| !unspecified(*ip));
-    let public = public_url.host_str().map(|host| host.trim_matches(['[', ']']).to_owned());
-    let broker =
-        config.broker.device_address.rsplit_once(':').map(|(host, _)| host.trim_matches(['[', ']']).to_owned());
-    for name in
-        public.into_iter().chain(broker).chain(addresses.map(|ip| ip.to_string())).chain(config.server.names.clone())
-    {
-        if !name.is_empty() && !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    names
 }
 
 fn listener_options(config: &Config) -> ListenerOptions {
