@@ -147,9 +147,9 @@ impl Holdings {
                 let person = json!({ "external_id": fresh, "name": fresh, "site_ids": [self.site] });
                 (&[], Body::Json(person), true)
             }
-            // By the external id of somebody whom the other tenant has: it names nobody there.
+            // The file is taken, and its row refused: it names a site of the other tenant.
             "import_people" => {
-                let table = format!("external_id,name\n{fresh},{fresh}\n");
+                let table = format!("external_id,name,site_ids\n{fresh},{fresh},{}\n", self.site);
                 (&[], Body::Table(table), false)
             }
             "get_api_key" => (&[&self.key], Body::None, true),

@@ -32,6 +32,8 @@ const AT_ONCE: usize = 8;
 /// How often somebody comes back who was told to, and after which time.
 const PATIENCE: usize = 100;
 const COMES_BACK: Duration = Duration::from_millis(200);
+/// The operation that says of each row what came of it: one that names a site which there is not is refused.
+const IMPORT: &str = "import_people";
 /// Operations whose success needs a device that answers.
 const NO_SUCCESS_HERE: [&str; 1] = ["get_command_logs"];
 
@@ -99,6 +101,9 @@ async fn campaign(neighbours: &Neighbours, count: u64, tally: &mut Tally) -> Res
         tally.require(succeeded || NO_SUCCESS_HERE.contains(&operation.id.as_str()), || {
             format!("{} by whose things they are: {} {}", operation.id, answer.status, answer.text)
         });
+        tally.require(operation.id != IMPORT || answer.text.contains("\"created\":1"), || {
+            format!("a row about a site by whose site it is: {}", answer.text)
+        });
         tally.add("succeeded_for_owner", u64::from(succeeded));
         tally.add("seen_by_owner", u64::from(other.canaries().any(|canary| answer.text.contains(canary))));
     }
@@ -124,6 +129,10 @@ fn judge(operation: &Operation, role: &str, request: &Request, answer: &Answer, 
     keeps_quiet(operation, role, answer, other, tally);
     tally.require(!answer.status.is_server_error(), || format!("a fault of the hub: {}", told()));
     tally.add(if answer.status.is_success() { "answered" } else { "refused" }, 1);
+    tally.require(
+        !(operation.id == IMPORT && answer.status.is_success()) || answer.text.contains("\"refused\":1"),
+        || format!("a row is not refused: {}", told()),
+    );
     if request.names_a_thing {
         // Who may not do it at all is told so before anything is looked up.
         let may_not = answer.status == StatusCode::FORBIDDEN && role != "owner";
