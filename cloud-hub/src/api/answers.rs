@@ -96,7 +96,7 @@ impl Fields for EnrolRequest {
         (status = 200, description = "It is a template now", body = wire::EnrolAnswer),
         (status = 404, description = "`not_found`: no such command was given to this device, or the person is gone."),
         (status = 409, description = "`conflict`: the command is over. `duplicate_person`: another person looks the same."),
-        (status = 503, description = "`models_unavailable`: the hub has no model pack in use."),
+        (status = 503, description = "`models_unavailable`: the hub has no model pack in use. `unavailable`: after a crash of the database nobody is enrolled until those who look the same can be found."),
         (status = 403, description = "`quota_reached`: the tenant has all templates that it may have."),
     ),
 )]

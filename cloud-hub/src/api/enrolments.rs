@@ -90,7 +90,7 @@ impl From<Photograph> for PhotographView {
         (status = 403, description = "`quota_reached`: the tenant has all templates that it may have."),
         (status = 409, description = "`duplicate_person`: another person looks the same; `duplicate` names them."),
         (status = 422, description = "`no_face`, `several_faces`, `face_too_small`, `face_blurred`, `face_too_dark`, `face_too_bright`, `face_turned`, `face_occluded`, `face_cut_off`, `photo_unreadable`, `photo_too_large`, `photos_differ`: none serves; `photographs` has the reasons of each."),
-        (status = 503, description = "`models_unavailable`: the hub has no model pack in use."),
+        (status = 503, description = "`models_unavailable`: the hub has no model pack in use. `unavailable`: after a crash of the database nobody is enrolled until those who look the same can be found."),
     ),
 )]
 pub(super) async fn create(

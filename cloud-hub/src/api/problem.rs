@@ -14,6 +14,9 @@ use crate::domain::vault::VaultError;
 use crate::keys::KeysError;
 use crate::store::{Clash, StoreError};
 
+/// Vectors are looked at once a minute, and made anew at a few hundred a second.
+const VECTORS_AGAIN_SECONDS: u32 = 30;
+
 /// What a failed request is answered with.
 #[derive(Debug)]
 pub(super) struct ApiError {
@@ -70,6 +73,12 @@ impl ApiError {
         members.into()
     }
 
+    /// What happened this time, if it was said.
+    #[must_use]
+    pub(super) fn detail(&self) -> Option<&str> {
+        self.problem.detail.as_deref()
+    }
+
     /// The code.
     #[must_use]
     pub(super) fn code(&self) -> Code {
@@ -119,6 +128,9 @@ impl From<KeysError> for ApiError {
             | KeysError::NoNextPepper
             | KeysError::NoPepperBefore => Self::because(Code::Conflict, error.to_string()),
             KeysError::Session(error) => error.into(),
+            KeysError::VectorsMissing => {
+                Self::because(Code::Unavailable, error.to_string()).retry_after(VECTORS_AGAIN_SECONDS)
+            }
             KeysError::TooManyPasswords => Self::of(Code::Unavailable).retry_after(2),
             error => Self::internal(&error),
         }

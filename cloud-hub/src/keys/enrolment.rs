@@ -5,6 +5,7 @@ use std::sync::Arc;
 use face_core::{Embedding, Similarity, Space, ThresholdLadder};
 use gallery_log::{Body, Kind};
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 use uuid::Uuid;
 use wire_contract::event::EnrolmentCompletedData;
 use wire_contract::{EventData, Score};
@@ -92,7 +93,8 @@ const FINALISTS: u32 = 8;
 const REBUILD_BATCH: u32 = 200;
 
 impl Custody {
-    /// Stores a template, ends its session as completed if it has one, and tells the doors, in one transaction.
+    /// Stores a template, ends its session as completed if it has one, and tells the doors, in one transaction. Nobody is looked for
+    /// who may be the same.
     pub async fn enrol(
         &self,
         tenant: TenantId,
@@ -102,14 +104,15 @@ impl Custody {
         actor: &str,
     ) -> Result<TemplateId, KeysError> {
         let origin = session.map_or(Origin::Import, Origin::Session);
-        match self.enrol_by(tenant, person, origin, (new, None), actor).await? {
-            Enrolment::Made(template, _) => Ok(template),
-            Enrolment::Known(_) => unreachable!("nobody was looked for"),
-        }
+        let enrolling = self.enrolling(person, origin, actor);
+        self.db.tenant(tenant, move |tx| Box::pin(async move { enrolling.store(tx, new, None).await })).await
     }
 
     /// The same, unless somebody else of the tenant looks the same. Whoever is enrolled at the same moment, on whichever hub, is looked
     /// for too: one after the other looks and stores.
+    ///
+    /// # Errors
+    /// [`KeysError::VectorsMissing`] while others cannot be looked for.
     pub async fn enrol_unless_known(
         &self,
         tenant: TenantId,
@@ -118,94 +121,37 @@ impl Custody {
         (new, sameness): (NewTemplate, Sameness),
         actor: &str,
     ) -> Result<Enrolment, KeysError> {
-        self.enrol_by(tenant, person, origin, (new, Some(sameness)), actor).await
-    }
-
-    async fn enrol_by(
-        &self,
-        tenant: TenantId,
-        person: PersonId,
-        origin: Origin,
-        (new, sameness): (NewTemplate, Option<Sameness>),
-        actor: &str,
-    ) -> Result<Enrolment, KeysError> {
-        let (session, command) = match origin {
-            Origin::Import => (None, None),
-            Origin::Session(session) => (Some(session), None),
-            Origin::Command(command) => (None, Some(command)),
-        };
-        let (keyring, actor, now) = (Arc::clone(&self.keyring), actor.to_owned(), self.clock.now());
-        let (template, event) = (TemplateId(Uuid::new_v4()), EventId(self.clock.new_id()));
+        let enrolling = self.enrolling(person, origin, actor);
         self.db
             .tenant(tenant, move |tx| {
                 Box::pin(async move {
-                    if let Some(command) = command
+                    if let Origin::Command(command) = origin
                         && let (_, Some(made)) = commands::lock(tx, command).await?
                     {
                         return Ok(Enrolment::Made(made, None));
                     }
-                    let mut duplicate = None;
-                    if let Some(sameness) = &sameness {
-                        templates::take_turn(tx).await?;
-                        duplicate = same(tx, &keyring, person, sameness, &actor).await?;
-                        if let Some(other) = duplicate.filter(|_| !sameness.allowed) {
-                            return Ok(Enrolment::Known(other));
-                        }
+                    templates::take_turn(tx).await?;
+                    let duplicate = same(tx, &enrolling.keyring, person, &sameness, &enrolling.actor).await?;
+                    if let Some(other) = duplicate.filter(|_| !sameness.allowed) {
+                        return Ok(Enrolment::Known(other));
                     }
-                    if let Some(command) = command {
-                        commands::answered(tx, command, template).await?;
-                    }
-                    tenants::admit(tx, Resource::Templates).await?;
-                    // Whoever was deleted has no key either; that they are gone is the better answer.
-                    people::get(tx, person).await?;
-                    let keys = keyring.tenant(tx).await?;
-                    let key = keyring.person(&keys, person)?;
-                    let rotations = keyring.rotations(tx, &new.space_id).await?;
-                    let data = EnrolmentCompletedData {
-                        person: wire_contract::PersonId(person.0),
-                        template: template.0,
-                        space_id: new.space_id.clone(),
-                        photographs: new.photographs,
-                        quality: Score::from(new.quality),
-                    };
-                    let enrolled = Enrolled {
-                        id: template,
-                        space_id: new.space_id,
-                        model_version: new.model_version,
-                        quality: new.quality,
-                        embedding: new.embedding,
-                        mark: new.mark.map(|photographs| photographs.mark(&key)),
-                    };
-                    people::add_template(tx, &keys, &key, rotations.writing(), &enrolled).await?;
-                    // After the person's row, as whoever deletes them takes the two.
-                    if let Some(id) = session {
-                        let open = sessions::lock(tx, id).await?;
-                        let state = step(open.state, Input::Accepted, now, open.expires_at)?;
-                        sessions::set(tx, id, state, Some(template), None, now).await?;
-                        if open.joinable {
-                            let detail = json!({ "state": state.name(), "template": template.0 });
-                            log(tx, &actor, audit::Action::SessionEnd, "session", id.0, detail).await?;
-                        }
-                    }
-                    let entry = Entry {
-                        actor: &actor,
-                        action: audit::Action::TemplateCreate,
-                        object_kind: "person",
-                        object_id: Some(person.0),
-                        detail: match duplicate {
-                            None => json!({ "template": template.0, "command": command.map(|id| id.0) }),
-                            Some(other) => json!({
-                                "template": template.0, "command": command.map(|id| id.0), "duplicate_allowed": told(&other),
-                            }),
-                        },
-                    };
-                    audit::write(tx, entry).await?;
-                    let data = EventData::EnrolmentCompleted(data);
-                    events::append(tx, &[NewEvent::from_hub(event, Some(person.to_string()), now, &data)], now).await?;
-                    Ok::<_, KeysError>(Enrolment::Made(template, duplicate))
+                    let made = enrolling.store(tx, new, duplicate).await?;
+                    Ok::<_, KeysError>(Enrolment::Made(made, duplicate))
                 })
             })
             .await
+    }
+
+    fn enrolling(&self, person: PersonId, origin: Origin, actor: &str) -> Enrolling {
+        Enrolling {
+            keyring: Arc::clone(&self.keyring),
+            person,
+            origin,
+            actor: actor.to_owned(),
+            now: self.clock.now(),
+            template: TemplateId(Uuid::new_v4()),
+            event: EventId(self.clock.new_id()),
+        }
     }
 
     /// The `k` templates of a space that are nearest to an embedding by cosine, best score first.
@@ -258,6 +204,76 @@ impl Custody {
     }
 }
 
+/// An enrolment under way.
+struct Enrolling {
+    keyring: Arc<Keyring>,
+    person: PersonId,
+    origin: Origin,
+    actor: String,
+    now: OffsetDateTime,
+    template: TemplateId,
+    event: EventId,
+}
+
+impl Enrolling {
+    /// Writes the template and all that follows from it; `duplicate` is whoever looks the same and was allowed to.
+    async fn store(
+        self,
+        tx: &mut TenantTx,
+        new: NewTemplate,
+        duplicate: Option<Duplicate>,
+    ) -> Result<TemplateId, KeysError> {
+        let Self { keyring, person, origin, actor, now, template, event } = self;
+        let command = match origin {
+            Origin::Command(command) => Some(command),
+            Origin::Import | Origin::Session(_) => None,
+        };
+        if let Some(command) = command {
+            commands::answered(tx, command, template).await?;
+        }
+        tenants::admit(tx, Resource::Templates).await?;
+        // Whoever was deleted has no key either; that they are gone is the better answer.
+        people::get(tx, person).await?;
+        let keys = keyring.tenant(tx).await?;
+        let key = keyring.person(&keys, person)?;
+        let rotations = keyring.rotations(tx, &new.space_id).await?;
+        let data = EnrolmentCompletedData {
+            person: wire_contract::PersonId(person.0),
+            template: template.0,
+            space_id: new.space_id.clone(),
+            photographs: new.photographs,
+            quality: Score::from(new.quality),
+        };
+        let enrolled = Enrolled {
+            id: template,
+            space_id: new.space_id,
+            model_version: new.model_version,
+            quality: new.quality,
+            embedding: new.embedding,
+            mark: new.mark.map(|photographs| photographs.mark(&key)),
+        };
+        people::add_template(tx, &keys, &key, rotations.writing(), &enrolled).await?;
+        // After the person's row, as whoever deletes them takes the two.
+        if let Origin::Session(id) = origin {
+            let open = sessions::lock(tx, id).await?;
+            let state = step(open.state, Input::Accepted, now, open.expires_at)?;
+            sessions::set(tx, id, state, Some(template), None, now).await?;
+            if open.joinable {
+                let detail = json!({ "state": state.name(), "template": template.0 });
+                log(tx, &actor, audit::Action::SessionEnd, "session", id.0, detail).await?;
+            }
+        }
+        let mut detail = json!({ "template": template.0, "command": command.map(|id| id.0) });
+        if let Some(other) = duplicate {
+            detail["duplicate_allowed"] = told(&other);
+        }
+        log(tx, &actor, audit::Action::TemplateCreate, "person", person.0, detail).await?;
+        let data = EventData::EnrolmentCompleted(data);
+        events::append(tx, &[NewEvent::from_hub(event, Some(person.to_string()), now, &data)], now).await?;
+        Ok(template)
+    }
+}
+
 /// A duplicate in the words of answers and audit entries: ids and numbers.
 pub fn told(duplicate: &Duplicate) -> Value {
     json!({
@@ -276,6 +292,10 @@ async fn same(
     actor: &str,
 ) -> Result<Option<Duplicate>, KeysError> {
     let space = &sameness.space;
+    // Whoever is the same may be among those whose vectors are missing.
+    if !vectors::searchable(tx, &space.id).await?.whole {
+        return Err(KeysError::VectorsMissing);
+    }
     let near = nearest(tx, keyring, space, &sameness.probe, Some(person), FINALISTS).await?;
     let compared = templates::searchable(tx, &space.id, person).await?;
     let detail = json!({ "compared": compared, "opened": near.len() });

@@ -89,6 +89,9 @@ pub enum KeysError {
     /// A key of access tokens is none.
     #[error("key {0} of access tokens is unreadable: cloud-hub keys rotate-jwt --revoke-old")]
     TokenKey(Uuid),
+    /// A search by vectors would find the nearest of some.
+    #[error("the searchable vectors are being made anew after a crash of the database")]
+    VectorsMissing,
     /// A session does not allow it.
     #[error(transparent)]
     Session(#[from] SessionError),

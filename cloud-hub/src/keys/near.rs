@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::unsealed::{Row, open_anchor_row, open_row};
 use super::{Custody, Keyring, KeysError};
 use crate::domain::ids::{PersonId, TemplateId, TenantId};
-use crate::domain::rotation::Seeded;
+use crate::domain::rotation::{Rotations, Seeded};
 use crate::store::vectors::{self, Among, Holding, Index, Near, Searchable};
 use crate::store::{TenantTx, anchors, template_changes, templates};
 
@@ -20,6 +20,16 @@ pub enum Way {
     Scan,
     /// Those that the index leads to.
     Index,
+}
+
+impl Way {
+    /// Of a search among everybody. While one seed takes another's place the index has vectors of both, which cannot be compared.
+    fn of(searchable: Searchable, rotations: &Rotations) -> Self {
+        match (searchable.index, rotations.all()) {
+            (Index::Valid, [_]) => Self::Index,
+            _ => Self::Scan,
+        }
+    }
 }
 
 impl Custody {
@@ -35,14 +45,16 @@ impl Custody {
         read.await
     }
 
-    /// What the tenant has in every space, and how its vectors can be searched.
-    pub async fn holdings(&self, tenant: TenantId) -> Result<Vec<(Holding, Searchable)>, KeysError> {
+    /// What the tenant has in every space, how its vectors can be searched, and how they are when somebody is looked for among all.
+    pub async fn holdings(&self, tenant: TenantId) -> Result<Vec<(Holding, Searchable, Way)>, KeysError> {
+        let keyring = Arc::clone(&self.keyring);
         let read = self.db.tenant(tenant, move |tx| {
             Box::pin(async move {
                 let mut found = Vec::new();
                 for holding in vectors::holdings(tx).await? {
                     let searchable = vectors::searchable(tx, &holding.space_id).await?;
-                    found.push((holding, searchable));
+                    let way = Way::of(searchable, &*keyring.rotations(tx, &holding.space_id).await?);
+                    found.push((holding, searchable, way));
                 }
                 Ok::<_, KeysError>(found)
             })
@@ -51,7 +63,10 @@ impl Custody {
     }
 
     /// The `k` templates of a space that are nearest to a probe by their vectors, best first, among `only` those people if they are
-    /// named; and how they were searched for. The index is asked if there is one and `by_index` says so. None while vectors are missing.
+    /// named; and how they were searched for. The index is asked if there is one and `by_index` says so.
+    ///
+    /// # Errors
+    /// [`KeysError::VectorsMissing`] while there are templates without a vector.
     pub async fn near(
         &self,
         tenant: TenantId,
@@ -59,24 +74,21 @@ impl Custody {
         probe: &Embedding,
         (only, by_index): (Option<Arc<Vec<Uuid>>>, bool),
         k: u32,
-    ) -> Result<Option<(Way, Vec<Near>)>, KeysError> {
+    ) -> Result<(Way, Vec<Near>), KeysError> {
         let (keyring, id, probe) = (Arc::clone(&self.keyring), space.id.clone(), probe.clone());
         let searched = self.db.tenant(tenant, move |tx| {
             Box::pin(async move {
                 let searchable = vectors::searchable(tx, &id).await?;
                 if !searchable.whole {
-                    return Ok::<_, KeysError>(None);
+                    return Err(KeysError::VectorsMissing);
                 }
-                // While one seed takes another's place the index has vectors of both, which cannot be compared.
-                if by_index
-                    && searchable.index == Index::Valid
-                    && let [only_one] = keyring.rotations(tx, &id).await?.all()
-                {
-                    let rotated = only_one.rotation.apply(probe.as_slice());
-                    return Ok(Some((Way::Index, vectors::nearest_by_index(tx, &id, &rotated, k).await?)));
+                let rotations = keyring.rotations(tx, &id).await?;
+                if by_index && Way::of(searchable, &rotations) == Way::Index {
+                    let rotated = rotations.writing().rotation.apply(probe.as_slice());
+                    return Ok((Way::Index, vectors::nearest_by_index(tx, &id, &rotated, k).await?));
                 }
                 let among = Among { except: None, only: only.as_deref().map(Vec::as_slice) };
-                Ok(Some((Way::Scan, nearest_vectors(tx, &keyring, &id, &probe, among, k).await?)))
+                Ok((Way::Scan, nearest_vectors(tx, &keyring, &id, &probe, among, k).await?))
             })
         });
         searched.await

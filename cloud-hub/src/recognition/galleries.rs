@@ -23,7 +23,7 @@ use super::warm::{Rows, Warm};
 use crate::domain::ids::TenantId;
 use crate::keys::{Custody, KeysError, Unsealed};
 use crate::metrics::recognition::{self as measured, Cache, looked_up};
-use crate::store::vectors::{Holding, Index};
+use crate::store::vectors::Holding;
 
 /// However little has changed, a gallery is read anew after this time: the specification's bound on templates in a cache.
 const MAX_AGE: Duration = Duration::from_secs(24 * 3_600);
@@ -37,9 +37,6 @@ pub enum GalleryError {
     /// It cannot be read.
     #[error(transparent)]
     Keys(#[from] KeysError),
-    /// It is too large for the memory, and vectors are missing in the database.
-    #[error("the searchable vectors are being made anew after a crash of the database")]
-    VectorsMissing,
     /// It was not searched.
     #[error(transparent)]
     NotCompared(#[from] NotCompared),
@@ -143,12 +140,8 @@ impl Galleries {
     pub async fn paths(&self, tenants: &[TenantId]) -> Result<Vec<Serving>, KeysError> {
         let mut all = Vec::new();
         for tenant in tenants.iter().copied() {
-            for (holding, searchable) in self.custody.holdings(tenant).await? {
-                let path = match searchable.index {
-                    _ if self.fits(&holding) => SearchPath::Memory,
-                    Index::Valid => SearchPath::Index,
-                    Index::None | Index::Invalid => SearchPath::Scan,
-                };
+            for (holding, searchable, way) in self.custody.holdings(tenant).await? {
+                let path = if self.fits(&holding) { SearchPath::Memory } else { SearchPath::from(way) };
                 let Holding { space_id, templates, .. } = holding;
                 let held = self.in_memory(&(tenant, space_id.clone()));
                 let (index, vectors_whole) = (searchable.index, searchable.whole);

@@ -107,8 +107,8 @@ impl Vectors {
         // The index knows nothing of people: among few of them it would be followed to its end.
         let (mut k, mut by_index, only) = (FIRST, only.is_none(), only.map(Arc::new));
         loop {
-            let found = self.custody.near(self.tenant, &self.space, probe, (only.clone(), by_index), k).await?;
-            let (way, mut near) = found.ok_or(GalleryError::VectorsMissing)?;
+            let (way, mut near) =
+                self.custody.near(self.tenant, &self.space, probe, (only.clone(), by_index), k).await?;
             measured::searched(SearchPath::from(way).as_str());
             let (furthest, all) = (near.last().map(|last| last.similarity), near.len() < k as usize);
             near.retain(|near| scored.insert(near.template));

@@ -2,7 +2,7 @@
 
 use cloud_hub::domain::duplicate::Duplicate;
 use cloud_hub::domain::ids::PersonId;
-use cloud_hub::keys::{Enrolment, NewTemplate, Origin, Sameness};
+use cloud_hub::keys::{Enrolment, KeysError, NewTemplate, Origin, Sameness};
 use face_core::{Embedding, Similarity, Space, ThresholdLadder, ThresholdStep};
 use sqlx::{Executor as _, Row as _};
 
@@ -99,4 +99,31 @@ async fn of_many_who_come_at_once_with_one_face_one_is_enrolled() {
     let all = futures::future::join_all(people.into_iter().map(enrol)).await;
     let made = all.iter().filter(|enrolled| matches!(enrolled.as_ref().unwrap(), Enrolment::Made(..))).count();
     assert_eq!((all.len(), made), (12, 1));
+}
+
+#[tokio::test]
+async fn nobody_is_enrolled_while_those_who_look_the_same_cannot_be_found() {
+    if skipped("nobody_is_enrolled_while_those_who_look_the_same_cannot_be_found") {
+        return;
+    }
+    let hub = TestHub::start().await;
+    let tenant = hub.place().await.tenant;
+    let (first, newcomer) = (hub.person(tenant, "first").await, hub.person(tenant, "new").await);
+    hub.enrol(tenant, first, 0).await;
+    let mut superuser = hub.superuser().await;
+    // What a crash of the server leaves of tables that are not in its log.
+    superuser.execute("TRUNCATE template_vector, template_vector_whole").await.unwrap();
+    let face = towards(0, 0.99);
+    let enrol = async |allowed| {
+        let wanted = (NewTemplate { embedding: face.clone(), ..template(0) }, sameness(&face, allowed));
+        hub.custody.enrol_unless_known(tenant, newcomer, Origin::Import, wanted, "test").await
+    };
+    for allowed in [false, true] {
+        assert!(matches!(enrol(allowed).await, Err(KeysError::VectorsMissing)), "allowed: {allowed}");
+    }
+    let looked = hub.custody.duplicate(tenant, newcomer, sameness(&face, false), "test").await;
+    assert!(matches!(looked, Err(KeysError::VectorsMissing)));
+    // The hub's job makes them anew, and everything is as before.
+    assert_eq!(hub.custody.rebuild_vectors(tenant).await.unwrap(), 1);
+    assert!(matches!(enrol(false).await.unwrap(), Enrolment::Known(other) if other.person == first));
 }

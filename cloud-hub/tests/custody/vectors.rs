@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use cloud_hub::domain::ids::{PersonId, TenantId};
 use cloud_hub::domain::recognition::{identified, verify};
-use cloud_hub::keys::{Anchored, NewTemplate, NotThem};
+use cloud_hub::keys::{Anchored, KeysError, NewTemplate, NotThem};
 use cloud_hub::recognition::galleries::GalleryError;
 use cloud_hub::recognition::{Comparisons, Galleries, SearchPath, Served};
 use cloud_hub::store::vectors::{self, Index};
@@ -265,7 +265,7 @@ async fn nothing_is_searched_by_vectors_of_which_some_are_missing() {
     superuser.execute("TRUNCATE template_vector, template_vector_whole").await.unwrap();
     // Somebody is enrolled meanwhile, and is not the nearest of all for that.
     hub.enrol(tenant, people[2], 9).await;
-    assert!(matches!(ask().await, Err(GalleryError::VectorsMissing)));
+    assert!(matches!(ask().await, Err(GalleryError::Keys(KeysError::VectorsMissing))));
     assert!(!whole().await);
     // One's own templates are there.
     let served = galleries.of(tenant, &space()).await.unwrap();

@@ -1,5 +1,6 @@
 //! An import under way: rows in, lines out, an end for whatever reason.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
@@ -56,7 +57,13 @@ enum Cut {
     /// Nobody reads what comes of it.
     Unread,
     /// Told to the reader.
-    Because(&'static str),
+    Because(Cow<'static, str>),
+}
+
+impl Cut {
+    const fn because(why: &'static str) -> Self {
+        Self::Because(Cow::Borrowed(why))
+    }
 }
 
 impl Import {
@@ -131,14 +138,14 @@ impl Import {
         let mut first_lines: HashMap<String, u64> = HashMap::new();
         loop {
             if self.api.stop.is_cancelled() {
-                return Err(Cut::Because("the hub stops: send the file once more"));
+                return Err(Cut::because("the hub stops: send the file once more"));
             }
             self.goes_on().await?;
             let read = tokio::task::spawn_blocking(move || list.some(TOGETHER).map(|rows| (list, rows)));
             let rows;
             (list, rows) = read.await.map_err(io::Error::other).flatten().map_err(|error| {
                 tracing::error!(event = "import_unreadable", client_id = %self.importer.tenant, %error, "the file of an import cannot be read any more");
-                Cut::Because("the file cannot be read any more: the hub's log says why")
+                Cut::because("the file cannot be read any more: the hub's log says why")
             })?;
             if rows.is_empty() {
                 return Ok(());
@@ -170,7 +177,7 @@ impl Import {
             self.api.db.tenant(self.importer.tenant, move |tx| Box::pin(async move { caller.goes_on(tx, now).await }));
         match asked.await {
             Ok(true) => Ok(()),
-            Ok(false) => Err(Cut::Because("the key or the log-in has ended")),
+            Ok(false) => Err(Cut::because("the key or the log-in has ended")),
             Err(error) => Err(self.cut_by(&error.into())),
         }
     }
@@ -187,7 +194,8 @@ impl Import {
     /// What concerns every row that is still to come.
     fn cut_by(&self, error: &ApiError) -> Cut {
         tracing::warn!(event = "import_cut", client_id = %self.importer.tenant, code = %error.code(), "an import ends before its last row");
-        Cut::Because("the database does not answer: send the file once more")
+        let why = error.detail().unwrap_or("the database does not answer");
+        Cut::Because(format!("{why}: send the file once more").into())
     }
 
     async fn note_end(&self, counts: &Counts, cut: Option<&Cut>) {

@@ -18,17 +18,11 @@ use crate::recognition::enroller::Place;
 use crate::recognition::faces;
 use crate::recognition::galleries::GalleryError;
 
-/// Vectors are looked at once a minute, and made anew at a few hundred a second.
-const VECTORS_AGAIN_SECONDS: u32 = 30;
-
 impl From<GalleryError> for ApiError {
     fn from(error: GalleryError) -> Self {
         match error {
             GalleryError::Keys(error) => error.into(),
             GalleryError::NotCompared(why) => why.into(),
-            GalleryError::VectorsMissing => {
-                Self::because(Code::Unavailable, error.to_string()).retry_after(VECTORS_AGAIN_SECONDS)
-            }
             error => Self::internal(&error),
         }
     }

@@ -33,7 +33,7 @@ use crate::recognition::enroller::{Models, Refusal, average};
         (status = 200, description = "The session, with what came of it", body = StateView),
         (status = 403, description = "`quota_reached`: the tenant has all templates that it may have."),
         (status = 409, description = "`conflict`: it has ended, or no frame was accepted yet, or something else happened to it meanwhile."),
-        (status = 503, description = "`models_unavailable`: the hub has no model pack in use."),
+        (status = 503, description = "`models_unavailable`: the hub has no model pack in use. `unavailable`: after a crash of the database nobody is enrolled until those who look the same can be found."),
     ),
 )]
 pub(in crate::api) async fn complete(
