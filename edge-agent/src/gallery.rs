@@ -145,12 +145,16 @@ impl Galleries {
 
     /// Takes a gallery in that the hub has assigned, or its keys of a new epoch. The keys are stored already.
     ///
+    /// At a higher epoch the gallery goes on with the people that it has, and doors decide meanwhile by the roster that they have:
+    /// whether the hub has the same people is seen at the next report. Where that cannot be, it begins empty.
+    ///
     /// # Errors
     /// When the store cannot be opened.
     pub fn assign(&self, gallery: GalleryId, keys: &GalleryKeys) -> Result<(), RosterError> {
         let mut stores = self.stores.lock();
         match stores.get(&gallery).map(GalleryStore::epoch) {
             Some(epoch) if epoch == keys.epoch => return Ok(()),
+            Some(epoch) if epoch < keys.epoch => return self.begin_epoch(&mut stores, gallery, keys),
             Some(_) => {}
             None => {
                 self.open_store(&mut stores, gallery, keys)?;
@@ -159,6 +163,28 @@ impl Galleries {
         }
         drop(stores);
         self.restart(gallery, keys)
+    }
+
+    fn begin_epoch(&self, stores: &mut Stores, gallery: GalleryId, keys: &GalleryKeys) -> Result<(), RosterError> {
+        let store = stores.get_mut(&gallery).ok_or(RosterError::Foreign { gallery })?;
+        let found = store.epoch();
+        let error = match store.begin_epoch(keys) {
+            Ok(()) => {
+                tracing::info!(event = "gallery_rekeyed", gallery = %gallery, epoch = keys.epoch, version = store.version(), "the gallery goes on under new keys");
+                return self.publish(stores);
+            }
+            Err(error) => error,
+        };
+        tracing::error!(event = "gallery_not_rekeyed", alarm = true, gallery = %gallery, epoch = keys.epoch, error = chain(&error), "the gallery cannot go on under new keys: it begins empty");
+        self.close(stores);
+        let destroyed = begin_anew(stores, gallery, keys);
+        let reason = match error {
+            GalleryError::Doubt { reason, .. } => reason,
+            _ => Doubt::Epoch { expected: keys.epoch, found },
+        };
+        self.doubted(gallery, keys.epoch, reason);
+        let published = self.publish(stores);
+        destroyed.and(published)
     }
 
     /// Applies records durably and swaps the roster in. When this returns, doors decide by the new state.
@@ -188,7 +214,7 @@ impl Galleries {
         done
     }
 
-    /// Destroys a store's key and content and begins empty: the hub's order, a new epoch, or a doubt.
+    /// Destroys a store's key and content and begins empty: the hub's order, or a doubt.
     ///
     /// # Errors
     /// When the disk refuses. Whatever happens, the roster without this gallery's people is published.

@@ -13,9 +13,9 @@ use wire_contract::{Code, Timestamp};
 use super::body::Fields;
 use super::problem::ApiError;
 use super::state::Api;
-use crate::domain::ids::TenantId;
+use crate::domain::ids::{GalleryId, TenantId};
 use crate::domain::token_key::Standing;
-use crate::keys::{Forgotten, TenantKeyView, TokenKeyView, VersionView};
+use crate::keys::{Forgotten, Rekeyed, TenantKeyView, TokenKeyView, VersionView};
 use crate::store::routes;
 
 /// Files of keys, what each is for, and how it stands when it is there.
@@ -136,6 +136,28 @@ pub(super) async fn rotate_seeds(api: &Api, tenants: &[TenantId], actor: &str) -
     show(api).await
 }
 
+/// Replaces the digest and credential keys of all galleries of these tenants. Where some cannot be, the others are, and it is said.
+pub(super) async fn rotate_galleries(api: &Api, tenants: &[TenantId], actor: &str) -> Result<Value, ApiError> {
+    let (mut keys, mut kept) = (Vec::new(), Vec::new());
+    for tenant in tenants {
+        for Rekeyed { gallery, epoch, unopened } in api.custody.rotate_gallery_keys(*tenant, actor).await? {
+            match unopened {
+                0 => keys.push(of_gallery(*tenant, gallery, epoch)),
+                n => kept.push(format!("gallery {gallery} of tenant {tenant} ({n} entries)")),
+            }
+        }
+    }
+    if kept.is_empty() {
+        return Ok(json!({ "keys": keys }));
+    }
+    let detail = format!(
+        "{} galleries have other keys. These have not, for the key store has no key of people in them, so that their entries cannot be opened: {}. Restore the key store, or delete those people, and ask again",
+        keys.len(),
+        kept.join(", ")
+    );
+    Err(ApiError::because(Code::Conflict, detail))
+}
+
 /// Begins to replace the pepper.
 pub(super) async fn rotate_pepper(api: &Api, rotation: &SharedRotation) -> Result<Value, ApiError> {
     api.custody.rotate_pepper(rotation.copied).await?;
@@ -185,6 +207,8 @@ pub(super) async fn show_tenant(api: &Api, tenant: TenantId) -> Result<Value, Ap
     for (of, versions) in found {
         keys.extend(versions.iter().map(|key| of_version(tenant, of, key, now)));
     }
+    let epochs = api.custody.gallery_epochs(tenant).await?;
+    keys.extend(epochs.into_iter().map(|(gallery, epoch)| of_gallery(tenant, gallery, epoch)));
     Ok(json!({ "keys": keys }))
 }
 
@@ -198,6 +222,14 @@ fn of_version(tenant: TenantId, (name, what): (&str, &str), key: &VersionView, n
         "key": of.iter().filter(|word| !word.is_empty()).map(String::as_str).collect::<Vec<_>>().join(" "),
         "what": what, "state": key.state, "made_at": Timestamp::from(key.created_at),
         "age_days": (now - key.created_at).whole_days().max(0), "left": key.left, "signs_from": null, "verifies_until": null,
+    })
+}
+
+/// A gallery's keys are told by its epoch; when they were made is in the audit.
+fn of_gallery(tenant: TenantId, gallery: GalleryId, epoch: u32) -> Value {
+    json!({
+        "key": format!("{tenant} gallery {gallery} epoch {epoch}"), "what": "the gallery's digest and credential hashes",
+        "state": "in use", "made_at": null, "age_days": null, "signs_from": null, "verifies_until": null,
     })
 }
 

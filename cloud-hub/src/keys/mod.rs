@@ -5,6 +5,7 @@
 //! TK  per tenant           Postgres, under MK   only wraps: PK, GDK, CK, LK, BI, RS, webhook secrets; replaced by `keys rotate tenant`
 //! BI  per tenant           Postgres, under TK   finds people and users by keyed marks; replaced by `keys rotate blind-index`
 //! RS  per tenant, space    Postgres, under TK   rotates searchable vectors; replaced by `keys rotate seeds`
+//! GDK per gallery          Postgres, under TK   keys its digest, as does CK the hashes of credentials; replaced by `keys rotate galleries`
 //! PK  per person           key store (redb) outside Postgres, under TK; deleting it erases the person
 //! HSK Ed25519              file 0600            signs time, snapshots and audit heads
 //! JWT Ed25519, some        Postgres, under MK   sign access tokens of users; shared by all hubs, rotated by `keys rotate-jwt`
@@ -26,6 +27,7 @@ mod deletion;
 mod enrolment;
 mod entering;
 mod error;
+mod gallery_rotation;
 mod idempotency;
 mod imports;
 mod index_rotation;
@@ -66,6 +68,7 @@ pub use deletion::{NotDeleted, Step};
 pub use enrolment::{Candidate, Enrolment, NewTemplate, Origin, Sameness, told as duplicate_told};
 pub use entering::{Entered, Proof};
 pub use error::KeysError;
+pub use gallery_rotation::Rekeyed;
 pub use idempotency::Claim;
 pub use imports::Photographs;
 pub use index_rotation::VersionView;

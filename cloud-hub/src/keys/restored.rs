@@ -38,7 +38,7 @@ const SKIPPED_LINK_EPOCHS: u32 = 1_000;
 pub(super) struct Seen {
     /// The highest mark seen in the database.
     mark: u64,
-    /// The highest epoch that galleries were raised to.
+    /// The highest epoch that any gallery was raised to.
     gallery_epoch: u32,
     /// The hub's epoch.
     hub_epoch: u32,
@@ -156,16 +156,26 @@ impl Custody {
         for tenant in routes::tenants(&self.db).await? {
             self.tell_of_restore(tenant, raised).await?;
         }
-        let now = mark::advance(&self.db, seen.mark + 1).await?;
-        self.seen(move |seen| seen.mark = now).await?;
+        let now = mark::advance(&self.db, seen.mark + 1, raised.gallery_epoch).await?;
+        self.seen(move |seen| seen.mark = now.mark).await?;
         let Seen { gallery_epoch, hub_epoch, .. } = raised;
         Ok(Some(Raised { hub_epoch, gallery_epoch, galleries: count }))
     }
 
-    /// Lets the mark grow, in the database first: outside there is never a higher one than it had.
+    /// Lets the mark grow, in the database first: outside there is never a higher one than it had. Takes in what epochs other hubs
+    /// have raised galleries to.
     pub async fn beat(&self) -> Result<(), KeysError> {
-        let now = mark::advance(&self.db, 0).await?;
-        self.seen(move |seen| seen.mark = seen.mark.max(now)).await.map(drop)
+        let now = mark::advance(&self.db, 0, 0).await?;
+        let took_in = self.seen(move |seen| {
+            seen.mark = seen.mark.max(now.mark);
+            seen.gallery_epoch = seen.gallery_epoch.max(now.gallery_epoch);
+        });
+        took_in.await.map(drop)
+    }
+
+    /// Keeps outside the database that a gallery is about to have an epoch.
+    pub(super) async fn epoch_seen(&self, epoch: u32) -> Result<(), KeysError> {
+        self.seen(move |seen| seen.gallery_epoch = seen.gallery_epoch.max(epoch)).await.map(drop)
     }
 
     async fn seen(&self, change: impl FnOnce(&mut Seen) + Send + 'static) -> Result<Seen, KeysError> {

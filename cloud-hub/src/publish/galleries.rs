@@ -56,6 +56,14 @@ struct Known {
     position: Position,
     /// The version of its last report.
     reported: u64,
+    /// The epoch whose keys it was told to fetch since its last report.
+    told: Option<u32>,
+}
+
+impl Known {
+    fn reported(position: Position) -> Self {
+        Self { position, reported: position.version, told: None }
+    }
 }
 
 struct Galleries {
@@ -246,7 +254,7 @@ impl Galleries {
         for Standing { device, epoch, version, genuine } in stored {
             let position = Position { epoch, version, genuine_through: if genuine { version } else { 0 } };
             let place = (tenant, device, gallery);
-            self.known.entry(place).or_insert(Known { position, reported: version });
+            self.known.entry(place).or_insert(Known::reported(position));
             self.queue(place);
         }
         Ok(())
@@ -300,6 +308,7 @@ impl Galleries {
         match self.next(places, from).await {
             Ok(Next::Nothing) => {}
             Ok(Next::Snapshot) => self.offer(places).await,
+            Ok(Next::Epoch(epoch)) => self.begin_epoch(places, epoch).await,
             Ok(Next::Records(NextMessages { messages, position, more })) => {
                 for (place, message) in places.iter().zip(messages) {
                     self.outbox.send(message).await;
@@ -340,6 +349,18 @@ impl Galleries {
         true
     }
 
+    /// Has devices fetch the keys of an epoch, each once until it reports: a gallery may change many times while one is away.
+    async fn begin_epoch(&mut self, places: &[Place], epoch: u32) {
+        for place in places {
+            let Some(known) = self.known.get_mut(place).filter(|known| known.told != Some(epoch)) else { continue };
+            known.told = Some(epoch);
+            let order = reports::rebuild(place.2, epoch, Code::EpochChanged, None);
+            if let Err(error) = self.say(*place, &order, None).await {
+                tracing::error!(device = %place.1, gallery = %place.2, %error, "cannot tell a device of other keys; its next report asks again");
+            }
+        }
+    }
+
     /// The next message for places of one tenant and gallery.
     async fn next(&self, places: &[Place], from: Position) -> Result<Next, KeysError> {
         let Some((tenant, _, gallery)) = places.first().copied() else { return Ok(Next::Nothing) };
@@ -373,8 +394,9 @@ impl Galleries {
                 self.healings.remove(&place);
                 self.stands(place, position);
             }
-            Judgement::FetchLink { epoch } => {
-                self.forget(place);
+            Judgement::FetchLink { epoch, from } => {
+                self.healings.remove(&place);
+                self.known.insert(place, Known { told: Some(epoch), ..Known::reported(from) });
                 let order = reports::rebuild(place.2, epoch, Code::EpochChanged, None);
                 self.say(place, &order, None).await?;
             }
@@ -406,7 +428,7 @@ impl Galleries {
             }
             _ => reported,
         };
-        self.known.insert(place, Known { position, reported: reported.version });
+        self.known.insert(place, Known { reported: reported.version, ..Known::reported(position) });
         self.queue(place);
     }
 }

@@ -57,6 +57,8 @@ pub(super) enum Next {
     Nothing,
     /// Records.
     Records(NextMessages),
+    /// The order to fetch the keys of this epoch, which is higher than the device's.
+    Epoch(u32),
     /// A snapshot: the log does not reach back to it any more, or it lacks so much that one is better.
     Snapshot,
 }
@@ -74,6 +76,9 @@ pub(super) async fn next(
     snapshot_from: u64,
 ) -> Result<Next, KeysError> {
     let gallery = galleries::get(tx, id).await?;
+    if gallery.epoch > from.epoch {
+        return Ok(Next::Epoch(gallery.epoch));
+    }
     let behind_log = from.version < gallery.compacted_to;
     if gallery.epoch != from.epoch || (gallery.version <= from.version && !behind_log) {
         return Ok(Next::Nothing);

@@ -11,6 +11,7 @@ mod audit;
 mod deletion;
 mod devices;
 mod duplicates;
+mod gallery_rotations;
 mod idempotency;
 mod index_rotations;
 mod logins;

@@ -104,6 +104,33 @@ async fn a_folder_of_the_database_put_back_is_noticed() {
     assert_eq!(gallery(&hub, place.tenant).await.epoch, 2);
 }
 
+#[tokio::test]
+async fn a_backup_from_before_other_gallery_keys_is_raised_above_their_epoch_by_every_hub() {
+    if skipped("a_backup_from_before_other_gallery_keys_is_raised_above_their_epoch_by_every_hub") {
+        return;
+    }
+    let hub = TestHub::start().await;
+    let tenant = hub.place().await.tenant;
+    hub.custody.notice_restore().await.unwrap();
+    let dump = hub.dir.path().join("backup.sql");
+    run(&hub, "pg_dump", &["--clean", "--if-exists", "-f"], &dump);
+    hub.custody.beat().await.unwrap();
+    let other = keys_again(&hub, "other");
+    for epoch in [2, 3] {
+        hub.custody.rotate_gallery_keys(tenant, "test").await.unwrap();
+        assert_eq!(gallery(&hub, tenant).await.epoch, epoch);
+    }
+    // A hub that did nothing of it has its next mark.
+    other.beat().await.unwrap();
+
+    for one in [keys_again(&hub, "the-one-that-did-it"), other] {
+        run(&hub, "psql", &["-q", "-v", "ON_ERROR_STOP=1", "-f"], &dump);
+        assert_eq!(gallery(&hub, tenant).await.epoch, 1, "the backup knows nothing of it");
+        let raised = one.notice_restore().await.unwrap().expect("it is noticed");
+        assert_eq!((raised.gallery_epoch, gallery(&hub, tenant).await.epoch), (4, 4));
+    }
+}
+
 /// Keeps owners and modes: Postgres refuses a folder that others may read.
 fn copy(from: &Path, to: &Path) {
     let done = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();

@@ -29,6 +29,11 @@ async fn index_keys_seeds_and_the_pepper_are_replaced_by_command() {
     assert_eq!(told(&all, &format!("{} blind-index 1", tenant.id))["left"], 1);
     let one = hub.cli(&["keys", "rotate", "seeds", "--tenant", &tenant.id]);
     assert_eq!(told(&one, "seed 2"), &Value::Null, "it has no vector yet");
+    let site = hub.site(&tenant).await;
+    let one = hub.cli(&["keys", "rotate", "galleries", "--tenant", &tenant.id]);
+    assert_eq!(told(&one, "epoch 2")["state"], "in use", "{one}, of site {site}");
+    let status = hub.cli(&["keys", "status", &tenant.id]);
+    assert_eq!(told(&status, "epoch 2")["key"], told(&one, "epoch 2")["key"]);
     let found = hub.get(&tenant, "/v1/people?email=ada@example.org").await;
     assert_eq!(found["data"][0]["external_id"], "E-1");
     let (status, problem) = hub.call(&tenant, reqwest::Method::POST, "/v1/people", Some(person)).await;

@@ -282,6 +282,42 @@ fn a_restart_of_the_store_leaves_nobody_and_is_not_ready() {
 }
 
 #[test]
+fn people_stay_at_the_doors_while_a_gallery_goes_on_under_other_keys() {
+    let mut copy = Copy::new();
+    copy.enrol(1, 0);
+    copy.enrol(2, 1);
+    copy.delete(Kind::Person, 2);
+    let before = copy.galleries.roster().load_full();
+    let keys = GalleryKeys { epoch: 2, digest: DigestKey::new([5; 32]), credential: Default::default() };
+    copy.galleries.assign(copy.gallery, &keys).unwrap();
+    let after = copy.galleries.roster().load_full();
+    assert_eq!(after.generation(), before.generation() + 1, "one takes the place of the other, with none in between");
+    assert!(after.ready());
+    assert_eq!((copy.standing(1, noon()), copy.standing(2, noon())), (Standing::Member, Standing::Absent));
+    let (old, new) = (&before.lines()[0], &after.lines()[0]);
+    assert_eq!((new.epoch, new.version, new.people, new.templates), (2, old.version, old.people, old.templates));
+    assert_ne!(new.root, old.root, "it is said under the new key");
+    assert!(copy.galleries.take_rebuilt().is_empty());
+    copy.galleries.assign(copy.gallery, &keys).unwrap();
+    assert_eq!(copy.galleries.roster().load().generation(), after.generation(), "the same keys again change nothing");
+}
+
+#[test]
+fn a_gallery_that_cannot_go_on_under_other_keys_begins_empty_and_is_told() {
+    let mut copy = Copy::new();
+    copy.enrol(1, 0);
+    copy.write_fails();
+    std::fs::write(copy.store_dir().join("watermark"), [0; 8192]).unwrap();
+    let keys = GalleryKeys { epoch: 2, digest: DigestKey::new([5; 32]), credential: Default::default() };
+    copy.galleries.assign(copy.gallery, &keys).unwrap();
+    let roster = copy.galleries.roster().load_full();
+    assert!(!roster.closed() && !roster.ready(), "empty, to be filled by the hub");
+    assert_eq!((roster.lines()[0].epoch, roster.lines()[0].version), (2, 0));
+    let told = copy.galleries.take_rebuilt();
+    assert!(matches!(&told[..], [Rebuilt { epoch: 2, reason: Doubt::Watermark(_), .. }]), "{told:?}");
+}
+
+#[test]
 fn who_is_in_two_galleries_keeps_to_the_stricter_terms_of_both() {
     let noon_s = NOON.unix_timestamp();
     let suspended = PersonBody::new(PersonState::Suspended, None, None, Vec::new());

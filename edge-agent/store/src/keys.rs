@@ -9,6 +9,8 @@
 //!
 //! Deliberately absent: the device's certificate key ([`crate::Identity`]) and any key's use.
 
+mod galleries;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -229,37 +231,6 @@ impl DeviceKeys {
             bytes.extend_from_slice(present.current.key.as_ref());
         }
         self.wrap_file("link", &device_context(LINK), &bytes)
-    }
-
-    /// A gallery's keys; `None` when the gallery was never assigned to this device.
-    pub fn gallery(&self, gallery: GalleryId) -> Result<Option<GalleryKeys>, KeysError> {
-        let path = self.wrapped_path(&gallery_name(gallery));
-        let Some(bytes) = self.unwrap_file(&path, &gallery_context(gallery))? else { return Ok(None) };
-        let format = || KeysError::Format { path: path.clone() };
-        let (epoch, rest) = bytes.split_first_chunk::<4>().ok_or_else(format)?;
-        let (digest, rest) = rest.split_first_chunk::<KEY_LEN>().ok_or_else(format)?;
-        let credential: [u8; KEY_LEN] = rest.try_into().map_err(|_| format())?;
-        Ok(Some(GalleryKeys {
-            epoch: u32::from_be_bytes(*epoch),
-            digest: DigestKey::new(*digest),
-            credential: Zeroizing::new(credential),
-        }))
-    }
-
-    /// Keeps a gallery's keys. A lower epoch than the present one is refused: the caller must raise an alarm.
-    pub fn set_gallery(&self, gallery: GalleryId, keys: &GalleryKeys) -> Result<(), KeysError> {
-        let present = match self.gallery(gallery) {
-            Err(KeysError::Unsealable { .. } | KeysError::Format { .. }) => None,
-            other => other?,
-        };
-        if let Some(present) = present.filter(|present| keys.epoch < present.epoch) {
-            return Err(KeysError::OlderEpoch { what: "gallery", offered: keys.epoch, present: present.epoch });
-        }
-        let mut bytes = Zeroizing::new(Vec::with_capacity(4 + 2 * KEY_LEN));
-        bytes.extend_from_slice(&keys.epoch.to_be_bytes());
-        bytes.extend_from_slice(keys.digest.expose());
-        bytes.extend_from_slice(keys.credential.as_ref());
-        self.wrap_file(&gallery_name(gallery), &gallery_context(gallery), &bytes)
     }
 
     /// The galleries whose keys are held, in no particular order.

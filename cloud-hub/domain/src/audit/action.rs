@@ -192,6 +192,8 @@ actions! {
     TenantSeedRotate, "tenant.seed_rotate";
     /// All vectors of a space are rotated by its new seed; the one before is gone.
     TenantSeedRetire, "tenant.seed_retire";
+    /// A gallery has other digest and credential keys, and with them a higher epoch.
+    GalleryKeyRotate, "gallery.key_rotate";
     /// Another pepper makes the MACs of secrets.
     HubPepper, "hub.pepper";
     /// A webhook was made.

@@ -19,6 +19,7 @@ pub(super) fn routes() -> Router<Arc<Api>> {
     Router::new()
         .route("/keys", get(show_keys))
         .route("/keys/blind-index", post(rotate_index_keys))
+        .route("/keys/galleries", post(rotate_galleries))
         .route("/keys/jwt", post(rotate_token_key))
         .route("/keys/master", post(rotate_master))
         .route("/keys/master/retire", post(retire_master))
@@ -60,6 +61,11 @@ async fn rotate_index_keys(State(api): State<Arc<Api>>, Json(whose): Json<hub_ke
 async fn rotate_seeds(State(api): State<Arc<Api>>, Json(whose): Json<hub_keys::Whose>) -> Answer {
     let tenants = of(&api, whose).await?;
     ok(hub_keys::rotate_seeds(&api, &tenants, OPERATOR).await?)
+}
+
+async fn rotate_galleries(State(api): State<Arc<Api>>, Json(whose): Json<hub_keys::Whose>) -> Answer {
+    let tenants = of(&api, whose).await?;
+    ok(hub_keys::rotate_galleries(&api, &tenants, OPERATOR).await?)
 }
 
 /// The tenant that is named, or all that there are.

@@ -70,7 +70,7 @@ impl Galleries {
     fn sent(&mut self, place: Place, position: Position, reported: u64) {
         let now = self.publisher.clock.now();
         self.healings.entry(place).or_default().answered(position.version, now);
-        self.known.insert(place, Known { position, reported });
+        self.known.insert(place, Known { reported, ..Known::reported(position) });
         self.queue(place);
     }
 

@@ -65,6 +65,8 @@ pub(super) enum Judgement {
     FetchLink {
         /// The hub's epoch.
         epoch: u32,
+        /// Where it stands in its own.
+        from: Position,
     },
     /// It has another root than the hub had at that version.
     Differs(Divergence),
@@ -211,8 +213,13 @@ async fn find(
     let at = |genuine_through| Judgement::At(Position { epoch: own.epoch, version: state.version, genuine_through });
     let divergence = Divergence::of(own, state);
     if state.epoch != own.epoch {
+        let from = Position { epoch: state.epoch, version: state.version, genuine_through: 0 };
         let older = state.epoch < own.epoch;
-        return Ok(if older { Judgement::FetchLink { epoch: own.epoch } } else { Judgement::Hopeless(divergence) });
+        return Ok(if older {
+            Judgement::FetchLink { epoch: own.epoch, from }
+        } else {
+            Judgement::Hopeless(divergence)
+        });
     }
     if state.version < own.compacted_to {
         // The log has no root of it any more, and a snapshot replaces it whole.

@@ -257,7 +257,7 @@ pub async fn report_gallery(
 pub struct Standing {
     /// The device.
     pub device: DeviceId,
-    /// The gallery's epoch, which the report has too.
+    /// The epoch that it reported.
     pub epoch: u32,
     /// The version that it reported.
     pub version: u64,
@@ -265,16 +265,16 @@ pub struct Standing {
     pub genuine: bool,
 }
 
-/// The claimed devices that are to hold a gallery and have reported on its present epoch.
+/// The claimed devices that are to hold a gallery and have reported on its present epoch, or on one before, whose keys they have still.
 pub async fn standings(tx: &mut TenantTx, gallery: GalleryId) -> Result<Vec<Standing>, StoreError> {
     let tenant = tx.tenant_uuid();
     let rows: Vec<(Uuid, i64, i64, bool)> = sqlx::query_as(
-        "SELECT d.id, g.epoch, r.version, v.root IS NOT DISTINCT FROM r.root
+        "SELECT d.id, r.epoch, r.version, v.root IS NOT DISTINCT FROM r.root
          FROM gallery g
          JOIN device d ON d.tenant_id = g.tenant_id AND d.site_id = g.site_id AND d.state = 'claimed'
          JOIN device_gallery r ON r.tenant_id = g.tenant_id AND r.device_id = d.id AND r.gallery_id = g.id
-                              AND r.epoch = g.epoch
-         LEFT JOIN gallery_version v ON v.tenant_id = g.tenant_id AND v.gallery_id = g.id AND v.epoch = g.epoch
+                              AND r.epoch <= g.epoch
+         LEFT JOIN gallery_version v ON v.tenant_id = g.tenant_id AND v.gallery_id = g.id AND v.epoch = r.epoch
                                     AND v.version = r.version
          WHERE g.tenant_id = $1 AND g.id = $2 ORDER BY d.id",
     )
@@ -286,7 +286,7 @@ pub async fn standings(tx: &mut TenantTx, gallery: GalleryId) -> Result<Vec<Stan
         .map(|(device, number, last, genuine)| {
             Ok(Standing {
                 device: DeviceId(device),
-                epoch: epoch("gallery.epoch", number)?,
+                epoch: epoch("device_gallery.epoch", number)?,
                 version: version("device_gallery.version", last)?,
                 genuine,
             })

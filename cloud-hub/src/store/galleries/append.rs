@@ -231,9 +231,15 @@ async fn write_head(tx: &mut TenantTx, head: &Head) -> Result<(), StoreError> {
         .bind(head.root().0.as_slice())
         .execute(tx.conn())
         .await?;
+    announce(tx, head.gallery).await
+}
+
+/// Tells whoever keeps devices up to a gallery that it has changed, when this transaction is committed.
+pub(super) async fn announce(tx: &mut TenantTx, id: GalleryId) -> Result<(), StoreError> {
+    let tenant = tx.tenant_uuid();
     sqlx::query("SELECT pg_notify($1, $2)")
         .bind(GALLERY_CHANNEL)
-        .bind(format!("{tenant}/{}", head.gallery))
+        .bind(format!("{tenant}/{id}"))
         .execute(tx.conn())
         .await?;
     Ok(())

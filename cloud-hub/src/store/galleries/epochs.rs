@@ -1,16 +1,112 @@
-//! Raising a gallery's epoch after the database was restored from a backup: devices have seen what the backup does not have.
+//! Raising a gallery's epoch: after the database was restored from a backup, for devices have seen what the backup does not have,
+//! and when the gallery gets other keys.
 //!
 //! In: a gallery with its keys sealed for the new epoch. Out: the same live entries under that epoch, as a log that is compacted
-//! up to its present version, so that every device takes a snapshot of it. Leaves are hashes of bodies under GDK, in which
-//! no epoch is: they stay, and nothing needs to be unsealed.
+//! up to its present version: a device that is not there takes a snapshot. Leaves are hashes of bodies under GDK, in which no epoch is: after a
+//! restored backup they stay, and nothing needs to be unsealed; under another GDK they are others ([`relabel`]).
 
-use gallery_log::digest::root_of;
+use gallery_log::digest::{bucket_of, root_of};
+use gallery_log::{Digest, Leaf, RecordId};
 
+use super::append::announce;
 use super::{GalleryId, buckets, version};
 use crate::domain::gallery::log_id;
+use crate::store::devices::epoch;
 use crate::store::{StoreError, TenantTx};
 
-/// Moves a gallery to a higher epoch; false when it is there, or beyond it, already.
+/// Leaves that one statement writes.
+const AT_ONCE: usize = 1_000;
+/// A large gallery's records are all written at once when its epoch rises: more than other statements may take.
+const LONGER: &str = "SET LOCAL statement_timeout = '2min'";
+
+/// The leaf of a live entry under another key.
+#[derive(Clone, Copy, Debug)]
+pub struct NewLeaf {
+    /// The entry.
+    pub id: RecordId,
+    /// The version of its record.
+    pub version: u64,
+    /// Its leaf.
+    pub leaf: Leaf,
+}
+
+/// Keeps others from changing a gallery until the transaction ends; returns its epoch.
+pub async fn lock(tx: &mut TenantTx, id: GalleryId) -> Result<u32, StoreError> {
+    let tenant = tx.tenant_uuid();
+    let held: Option<i64> =
+        sqlx::query_scalar("SELECT epoch FROM gallery WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE")
+            .bind(tenant)
+            .bind(id.0)
+            .fetch_optional(tx.conn())
+            .await?;
+    epoch("gallery.epoch", held.ok_or(StoreError::NotFound { what: "gallery", id: id.0 })?)
+}
+
+/// Gives all live entries of a gallery other leaves, and the gallery the buckets that follow from them. The root follows when its epoch
+/// is [`raise`]d, in the same transaction.
+pub async fn relabel(tx: &mut TenantTx, id: GalleryId, leaves: &[NewLeaf]) -> Result<(), StoreError> {
+    let tenant = tx.tenant_uuid();
+    sqlx::query(LONGER).execute(tx.conn()).await?;
+    let live: i64 = sqlx::query_scalar("SELECT count(*) FROM gallery_leaf WHERE tenant_id = $1 AND gallery_id = $2")
+        .bind(tenant)
+        .bind(id.0)
+        .fetch_one(tx.conn())
+        .await?;
+    let mut digest = Digest::new(log_id(id), 0);
+    for some in leaves.chunks(AT_ONCE) {
+        for one in some {
+            digest.put(one.id, one.leaf);
+        }
+        let written = write_leaves(tx, id, some).await?;
+        if written != some.len() as u64 {
+            return Err(StoreError::Unreadable { what: "gallery_leaf", reason: "a record's leaf is not there" });
+        }
+    }
+    if digest.len() != usize::try_from(live).unwrap_or(0) {
+        return Err(StoreError::Unreadable { what: "gallery_leaf", reason: "a leaf's record is not there" });
+    }
+    let bytes: Vec<u8> = digest.buckets().iter().flat_map(|bucket| bucket.0).collect();
+    sqlx::query("UPDATE gallery SET buckets = $3 WHERE tenant_id = $1 AND id = $2")
+        .bind(tenant)
+        .bind(id.0)
+        .bind(bytes)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// Writes leaves, of the present state and of the log; returns how many there were of the present state.
+async fn write_leaves(tx: &mut TenantTx, id: GalleryId, leaves: &[NewLeaf]) -> Result<u64, StoreError> {
+    let tenant = tx.tenant_uuid();
+    let objects: Vec<_> = leaves.iter().map(|one| one.id.0).collect();
+    let hashes: Vec<Vec<u8>> = leaves.iter().map(|one| one.leaf.0.to_vec()).collect();
+    let written = sqlx::query(
+        "UPDATE gallery_leaf l SET leaf = n.leaf FROM UNNEST($3::smallint[], $4::uuid[], $5::bytea[]) n (bucket, object_id, leaf)
+         WHERE l.tenant_id = $1 AND l.gallery_id = $2 AND l.bucket = n.bucket AND l.object_id = n.object_id",
+    )
+    .bind(tenant)
+    .bind(id.0)
+    .bind(leaves.iter().map(|one| i16::from(bucket_of(one.id))).collect::<Vec<_>>())
+    .bind(objects)
+    .bind(hashes.clone())
+    .execute(tx.conn())
+    .await?;
+    sqlx::query(
+        "UPDATE gallery_record r SET leaf = n.leaf
+         FROM UNNEST($3::bigint[], $4::bytea[]) n (version, leaf), gallery g
+         WHERE g.tenant_id = $1 AND g.id = $2
+           AND r.tenant_id = $1 AND r.gallery_id = $2 AND r.epoch = g.epoch AND r.version = n.version",
+    )
+    .bind(tenant)
+    .bind(id.0)
+    .bind(leaves.iter().map(|one| i64::try_from(one.version).unwrap_or(i64::MAX)).collect::<Vec<_>>())
+    .bind(hashes)
+    .execute(tx.conn())
+    .await?;
+    Ok(written.rows_affected())
+}
+
+/// Moves a gallery to a higher epoch, and tells those who keep devices up to it; false when it is there, or beyond it, already.
 pub async fn raise(
     tx: &mut TenantTx,
     id: GalleryId,
@@ -76,5 +172,6 @@ pub async fn raise(
     .bind(ck_sealed)
     .execute(tx.conn())
     .await?;
+    announce(tx, id).await?;
     Ok(true)
 }

@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use gallery_log::log::Entry;
-use gallery_log::{GalleryId, Leaf, Log, Op, Record, Root, SealKey};
+use gallery_log::{DigestKey, GalleryId, Leaf, Log, Op, Record, Root, SealKey};
 
 use super::cells::{self, Counts, Head, Mark};
 use super::differing;
@@ -82,6 +82,8 @@ pub enum Doubt {
 /// A generation that was opened and believed, or freshly begun.
 pub(super) struct Loaded {
     pub log: Log,
+    /// The key that the log's leaves are under: an earlier one than the gallery's where its new epoch has yet to begin.
+    pub digest_key: DigestKey,
     pub live: Counts,
     pub generation: u64,
     pub open: Open,
@@ -172,9 +174,7 @@ fn believed(
     mark: &Mark,
 ) -> Result<Loaded, Trouble> {
     let generation = mark.generation;
-    if mark.head.epoch != gallery_keys.epoch {
-        return Err(Doubt::Epoch { expected: gallery_keys.epoch, found: mark.head.epoch }.into());
-    }
+    let digest_key = digest_key_of(mark.head.epoch, keys, gallery, gallery_keys)?;
     let key = store_key(keys, gallery, generation)?;
     let path = generation_dir(dir, generation);
     if !path.join("db").exists() {
@@ -187,14 +187,28 @@ fn believed(
         ReadError::Sled(error) => database_trouble(error),
         ReadError::Seal => Doubt::Seal.into(),
     })?;
-    let (mut log, live) = restore(gallery, gallery_keys, &head, &entries);
+    let (mut log, live) = restore(gallery, &digest_key, (head.epoch, head.version), &entries);
     check(&mut log, &head, &mark.head)?;
     let remains = db.get(cells::REMAINS_KEY).map_err(database_trouble)?.is_some();
     if head != mark.head {
         // A crash between commit and watermark leaves the store ahead; that is no doubt.
         watermark.advance(&Mark { generation, head }.encode())?;
     }
-    Ok(Loaded { log, live, generation, open: Open { db, key, mark: watermark, remains } })
+    Ok(Loaded { log, digest_key, live, generation, open: Open { db, key, mark: watermark, remains } })
+}
+
+/// The digest key of the epoch that is stored: the gallery's, or the one before it where its new epoch has yet to begin.
+fn digest_key_of(
+    stored: u32,
+    keys: &DeviceKeys,
+    gallery: GalleryId,
+    gallery_keys: &GalleryKeys,
+) -> Result<DigestKey, Trouble> {
+    if stored == gallery_keys.epoch {
+        return Ok(gallery_keys.digest.clone());
+    }
+    let former = keys.former_digest(gallery, stored)?.filter(|_| stored < gallery_keys.epoch);
+    former.ok_or_else(|| Doubt::Epoch { expected: gallery_keys.epoch, found: stored }.into())
 }
 
 /// The three that must agree: the root of the entries, the sealed head, and the watermark (which may be behind).
@@ -253,17 +267,23 @@ pub(super) fn read_entries(db: &DurableSled, key: &SealKey, gallery: GalleryId) 
     if broken { Err(ReadError::Seal) } else { Ok(records) }
 }
 
-fn restore(gallery: GalleryId, keys: &GalleryKeys, head: &Head, records: &[Record]) -> (Log, Counts) {
+/// The log of these records at an `(epoch, version)`.
+pub(super) fn restore(
+    gallery: GalleryId,
+    digest_key: &DigestKey,
+    (epoch, version): (u32, u64),
+    records: &[Record],
+) -> (Log, Counts) {
     let mut live = Counts::default();
     let entries = records.iter().map(|record| {
         let leaf =
-            (record.op == Op::Put).then(|| Leaf::of(&keys.digest, record.kind, record.id, record.rev, &record.body));
+            (record.op == Op::Put).then(|| Leaf::of(digest_key, record.kind, record.id, record.rev, &record.body));
         if leaf.is_some() {
             live[cells::index_of(record.kind)] += 1;
         }
         (record.id, Entry { kind: record.kind, rev: record.rev, leaf })
     });
-    let log = Log::restore(gallery, head.epoch, head.version, entries);
+    let log = Log::restore(gallery, epoch, version, entries);
     (log, live)
 }
 
@@ -281,7 +301,9 @@ pub(super) fn begin(
     // First, so that files without a watermark never come of a start that was cut short.
     let mark = Watermark::create(&dir.join(MARK), &keys.watermark()?, gallery.as_bytes(), &payload)?;
     let (db, key) = fill(dir, keys, gallery, generation, &head, &[])?;
-    Ok(Loaded { log, live: Counts::default(), generation, open: Open { db, key, mark, remains: false } })
+    let digest_key = gallery_keys.digest.clone();
+    let open = Open { db, key, mark, remains: false };
+    Ok(Loaded { log, digest_key, live: Counts::default(), generation, open })
 }
 
 /// Writes a whole new generation. It counts as soon as the watermark names it.

@@ -16,7 +16,9 @@
 mod cells;
 mod differing;
 mod durable_sled;
+mod epoch;
 mod load;
+mod rewriting;
 mod whole;
 
 pub use differing::{BucketHashes, Replaced};
@@ -38,11 +40,6 @@ use crate::watermark::{Watermark, WatermarkError};
 use cells::{Counts, Head, Mark};
 use durable_sled::DurableSled;
 use load::{Loaded, Verdict};
-
-/// A store whose file is larger than this and than [`WASTE_FACTOR`] times its live bytes wants a rewrite: sled gives no
-/// space back by itself.
-const WASTE_FLOOR_BYTES: u64 = 64 << 20;
-const WASTE_FACTOR: u64 = 8;
 
 /// How [`GalleryStore::open`] found the store.
 #[derive(Debug)]
@@ -194,9 +191,10 @@ struct Open {
 impl GalleryStore {
     /// Opens the store of `gallery` in `dir` (a directory of its own), making it where there is none.
     ///
-    /// `gallery_keys` are those of `keys.gallery(gallery)`; a higher epoch than the store's empties it. Cost: every
-    /// entry is unsealed and hashed, about 10 µs each. Fails only for reasons outside the content: the store is open
-    /// elsewhere, the disk is full, a permission is missing.
+    /// `gallery_keys` are those of `keys.gallery(gallery)`. Where their epoch is higher than the store's, a power cut came between
+    /// the two: what it kept from is done now ([`GalleryStore::begin_epoch`]), or the store is emptied. Cost: every entry is
+    /// unsealed and hashed, about 10 µs each. Fails only for reasons outside the content: the store is open elsewhere, the
+    /// disk is full, a permission is missing.
     pub fn open(
         dir: &Path,
         keys: &DeviceKeys,
@@ -215,12 +213,12 @@ impl GalleryStore {
             }
         };
         load::remove_leftovers(dir, keys, gallery, loaded.generation)?;
-        let Loaded { mut log, live, generation, open } = loaded;
-        let store = Self {
+        let Loaded { mut log, digest_key, live, generation, open } = loaded;
+        let mut store = Self {
             dir: dir.to_path_buf(),
             gallery,
             keys: keys.clone(),
-            digest_key: gallery_keys.digest.clone(),
+            digest_key,
             root: log.root(),
             differing: differing::noted(dir, &mut log),
             log,
@@ -230,6 +228,9 @@ impl GalleryStore {
             disk_may_lie: false,
             _lock: lock,
         };
+        let behind = store.epoch() < gallery_keys.epoch;
+        let opened = if behind { store.finish_epoch(gallery_keys)? } else { opened };
+        store.forget_former_keys();
         Ok((store, opened))
     }
 
@@ -360,60 +361,13 @@ impl GalleryStore {
         Ok(contents)
     }
 
-    /// Copies what is live into a new generation under a new SK and destroys the old one.
-    ///
-    /// Call it soon after [`GalleryStore::wants_rewrite`] has become true. A crash in the middle leaves the old generation or
-    /// the new one, whole.
-    pub fn rewrite(&mut self) -> Result<(), GalleryError> {
-        self.reopen()?;
-        self.copy_to_next_generation()
-    }
-
-    fn copy_to_next_generation(&mut self) -> Result<(), GalleryError> {
-        let (dir, keys, gallery) = (&self.dir, &self.keys, self.gallery);
-        let open = self.slot.take().ok_or_else(|| GalleryError::Closed { dir: dir.clone() })?;
-        let records = open.records(gallery).map_err(|error| error.into_error(dir))?;
-        let next = load::next_generation(dir, keys, gallery, self.generation)?;
-        // Closed before its files go: sled writes once more when it is dropped.
-        let Open { db, mut mark, .. } = open;
-        drop(db);
-        let (db, key, head) = match load::copy(dir, keys, gallery, next, &mut self.log, &records) {
-            Ok(fresh) => fresh,
-            Err(error) => {
-                // The old generation still counts and is opened again by the next call; the half-made one only takes room.
-                if let Err(error) = load::destroy_generation(dir, keys, gallery, next) {
-                    tracing::warn!(gallery = %gallery, error = %error, "a half-made generation could not be removed");
-                }
-                return Err(error);
-            }
-        };
-        if let Err(error) = mark.advance(&Mark { generation: next, head }.encode()) {
-            // Which of the two the watermark names now is unknown, so both stay until it is read again.
-            self.disk_may_lie = true;
-            return Err(error.into());
-        }
-        self.slot = Some(Open { db, key, mark, remains: false });
-        self.generation = next;
-        load::remove_leftovers(dir, keys, gallery, next)
-    }
-
-    /// True when something was deleted, whose sealed bytes stay in sled's log until then, and when most of the file is
-    /// waste. A restart forgets neither.
-    #[must_use]
-    pub fn wants_rewrite(&self) -> bool {
-        // A template is by far the longest entry.
-        let live_bytes = self.live.iter().sum::<u64>() * cells::TYPICAL_ENTRY_BYTES;
-        let waste = WASTE_FLOOR_BYTES.max(WASTE_FACTOR * live_bytes);
-        self.slot.as_ref().is_some_and(|open| open.remains || open.db.file_bytes() > waste)
-    }
-
     /// Destroys the SK and the files, and starts empty at version 0 in a new generation: on a doubt, on the hub's order to
-    /// rebuild, and at a new epoch (then with that epoch's keys).
+    /// rebuild, and where a new epoch cannot begin with what is there (then with that epoch's keys).
     pub fn destroy_and_restart(&mut self, gallery_keys: &GalleryKeys) -> Result<(), GalleryError> {
         // Closed first: sled would otherwise write into a directory that is being removed.
         self.slot = None;
         let loaded = load::destroy_and_begin(&self.dir, &self.keys, self.gallery, gallery_keys)?;
-        self.digest_key = gallery_keys.digest.clone();
+        self.digest_key = loaded.digest_key;
         self.log = loaded.log;
         self.root = self.log.root();
         self.live = loaded.live;
@@ -421,6 +375,7 @@ impl GalleryStore {
         self.slot = Some(loaded.open);
         self.disk_may_lie = false;
         self.differing = None;
+        self.forget_former_keys();
         Ok(())
     }
 
