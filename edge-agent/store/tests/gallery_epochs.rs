@@ -68,12 +68,19 @@ impl Device {
 }
 
 /// All that may be seen of a store, bodies included.
-fn seen(store: &GalleryStore) -> (u64, Vec<(u64, Kind, Vec<u8>)>) {
-    let records = store.records().unwrap();
-    (store.version(), records.into_iter().map(|record| (record.version, record.kind, record.body)).collect())
+#[derive(Debug, PartialEq)]
+struct Seen {
+    version: u64,
+    entries: Vec<(u64, Kind, Vec<u8>)>,
 }
 
-fn assert_followed(store: &GalleryStore, before: &(u64, Vec<(u64, Kind, Vec<u8>)>)) {
+fn seen(store: &GalleryStore) -> Seen {
+    let records = store.records().unwrap().into_iter();
+    let entries = records.map(|record| (record.version, record.kind, record.body)).collect();
+    Seen { version: store.version(), entries }
+}
+
+fn assert_followed(store: &GalleryStore, before: &Seen) {
     assert_eq!(&seen(store), before);
     assert_eq!((store.epoch(), store.root()), (4, rekeyed(VERSION).0.root()));
     assert!(store.records().unwrap().iter().all(|record| record.epoch == 4));
