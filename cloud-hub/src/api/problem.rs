@@ -170,3 +170,18 @@ impl IntoResponse for ApiError {
         response
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn while_vectors_are_missing_callers_are_told_when_to_come_back() {
+        let error = ApiError::from(KeysError::VectorsMissing);
+        // An import says it to its reader.
+        assert!(error.detail().is_some_and(|detail| detail.contains("crash of the database")));
+        let response = error.into_response();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()[header::RETRY_AFTER], VECTORS_AGAIN_SECONDS.to_string());
+    }
+}
