@@ -266,7 +266,7 @@ async fn a_broken_line_ends_an_import_at_a_row_and_the_file_goes_on_from_there()
     let hub = Hub::start(dir.path());
     let tenant = hub.tenant("Acme");
     hub.site(&tenant).await;
-    let rows = 5_000;
+    let rows = 1_500;
     let mut table = String::from("external_id,name,groups\n");
     table.extend((0..rows).map(|n| format!("E-{n},Person {n},staff\n")));
     let answer = send(&hub, &tenant, "", "text/csv", table.clone().into_bytes()).await;

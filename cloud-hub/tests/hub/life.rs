@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::process::{Hub, children_of, command, data_dir, output, serve, signal, skipped};
+use super::process::{Hub, children_of, command, empty_data_dir, output, serve, signal, skipped};
 
 /// Waits until nothing runs on the directory; fails after `within`.
 fn nothing_left(dir: &std::path::Path, within: Duration) {
@@ -26,7 +26,7 @@ async fn a_hub_stops_cleanly_starts_again_fast_and_dies_without_orphans() {
     if skipped("a_hub_stops_cleanly_starts_again_fast_and_dies_without_orphans") {
         return;
     }
-    let dir = data_dir();
+    let dir = empty_data_dir();
     let hub = Hub::start(dir.path());
     let tenant = hub.tenant("Acme");
     let site = hub.site(&tenant).await;
@@ -57,7 +57,7 @@ async fn a_start_right_after_a_kill_finds_the_leftovers() {
     if skipped("a_start_right_after_a_kill_finds_the_leftovers") {
         return;
     }
-    let dir = data_dir();
+    let dir = empty_data_dir();
     let mut hub = Hub::start(dir.path());
     let mqtt = hub.ready["mqtt"].as_str().unwrap().to_owned();
     signal(&hub.child, Signal::KILL);
@@ -74,7 +74,7 @@ async fn a_second_hub_on_the_same_directory_is_refused() {
     if skipped("a_second_hub_on_the_same_directory_is_refused") {
         return;
     }
-    let dir = data_dir();
+    let dir = empty_data_dir();
     let hub = Hub::start(dir.path());
     let second = output(serve(dir.path()));
     let message = String::from_utf8_lossy(&second.stderr).into_owned();
@@ -88,7 +88,7 @@ fn a_busy_port_is_named_with_its_owner() {
     if skipped("a_busy_port_is_named_with_its_owner") {
         return;
     }
-    let dir = data_dir();
+    let dir = empty_data_dir();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     for (flag, other) in [("--listen", "--mqtt-listen"), ("--mqtt-listen", "--listen")] {
@@ -107,7 +107,7 @@ fn a_busy_port_is_named_with_its_owner() {
 
 #[test]
 fn the_embedded_hub_refuses_the_network() {
-    let dir = data_dir();
+    let dir = empty_data_dir();
     let mut command = command(dir.path());
     command.args(["serve", "--embedded", "--listen", "0.0.0.0:0"]);
     let output = output(command);
@@ -118,7 +118,7 @@ fn the_embedded_hub_refuses_the_network() {
 
 #[test]
 fn an_unknown_key_is_told_with_its_line_and_exit_code_4() {
-    let dir = data_dir();
+    let dir = empty_data_dir();
     let file = dir.path().join("hub.toml");
     std::fs::write(&file, "[server]\nlisten = \"127.0.0.1:0\"\nlisstén = 1\n").unwrap();
     for arguments in [["config", "check"].as_slice(), &["serve", "--embedded"]] {
@@ -133,7 +133,7 @@ fn an_unknown_key_is_told_with_its_line_and_exit_code_4() {
 
 #[test]
 fn missing_parts_are_named_with_what_to_do() {
-    let (dir, empty) = (data_dir(), tempfile::tempdir().unwrap());
+    let (dir, empty) = (empty_data_dir(), tempfile::tempdir().unwrap());
     let mut command = serve(dir.path());
     command.env("LINTEL_PARTS", empty.path());
     let output = output(command);
@@ -154,7 +154,7 @@ fn a_data_directory_that_the_service_user_cannot_reach_is_refused() {
         );
         return;
     }
-    let dir = data_dir();
+    let dir = empty_data_dir();
     let closed = dir.path().join("closed");
     std::fs::create_dir(&closed).unwrap();
     std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o700)).unwrap();
@@ -165,7 +165,7 @@ fn a_data_directory_that_the_service_user_cannot_reach_is_refused() {
 
 #[test]
 fn a_command_without_a_hub_is_exit_code_3() {
-    let dir = data_dir();
+    let dir = empty_data_dir();
     let mut command = command(dir.path());
     command.args(["devices", "list", "--tenant", "0192f0c1-0000-7000-8000-000000000000"]);
     let output = output(command);
@@ -179,7 +179,7 @@ async fn secrets_are_private_and_not_in_the_log() {
     if skipped("secrets_are_private_and_not_in_the_log") {
         return;
     }
-    let dir = data_dir();
+    let dir = empty_data_dir();
     let hub = Hub::start(dir.path());
     let tenant = hub.tenant("Acme");
     hub.person(&tenant, "E-4711").await;

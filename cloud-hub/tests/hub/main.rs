@@ -8,6 +8,8 @@
 
 mod access;
 mod audit;
+#[path = "../support/cluster.rs"]
+mod cluster;
 mod commands;
 mod consumers;
 mod deletion;

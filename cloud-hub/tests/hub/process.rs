@@ -10,17 +10,10 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 
+pub(crate) use super::cluster::{data_dir, empty_data_dir, skipped};
+
 /// Longer than any start on a busy machine.
 const READY_WITHIN: Duration = Duration::from_secs(60);
-
-/// True, with a line on stderr, when Postgres or Mosquitto is not installed here.
-pub(crate) fn skipped(test: &str) -> bool {
-    let missing = parts::postgres_bin(None).map(drop).and_then(|()| parts::mosquitto(None).map(drop)).err();
-    if let Some(why) = &missing {
-        eprintln!("SKIPPED {test}: {why}");
-    }
-    missing.is_some()
-}
 
 /// As [`skipped`], for tests that need models and the demonstration pictures too.
 pub(crate) fn skipped_without_models(test: &str) -> bool {
@@ -47,14 +40,6 @@ fn onnxruntime() -> PathBuf {
 /// A demonstration picture that setup has fetched.
 pub(crate) fn demo_picture(name: &str) -> PathBuf {
     parts::parts_dir().join("demo").join(name)
-}
-
-/// A data directory that the service user can reach.
-pub(crate) fn data_dir() -> tempfile::TempDir {
-    use std::os::unix::fs::PermissionsExt as _;
-    let dir = tempfile::Builder::new().prefix("hub-").tempdir_in("/tmp").unwrap();
-    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
-    dir
 }
 
 /// A running hub; killed when dropped.

@@ -1,6 +1,8 @@
 //! A hub without its outer shell: a real Postgres of its own, keys in a temporary directory, and people to put in.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
+mod cluster;
+
 use std::sync::Arc;
 
 use cloud_hub::clock::Clock;
@@ -8,7 +10,6 @@ use cloud_hub::domain::certificate::DeviceCertificate;
 use cloud_hub::domain::ids::{DeviceId, PersonId, SiteId, TemplateId, TenantId};
 use cloud_hub::domain::people::Profile;
 use cloud_hub::domain::tenant::Tier;
-use cloud_hub::embedded::parts;
 use cloud_hub::embedded::postgres::{EmbeddedPostgres, PostgresOptions};
 use cloud_hub::keys::{Claimed, Custody, DeviceLinks, Keyring, LinkMaterial, NewSite, NewTemplate};
 use cloud_hub::store::{Database, devices, migrate};
@@ -16,6 +17,9 @@ use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 use wire_contract::LinkKeys;
+
+use self::cluster::data_dir;
+pub(crate) use self::cluster::skipped;
 
 /// The space of every template here.
 pub const SPACE: &str = "test-space";
@@ -37,24 +41,6 @@ pub struct Place {
     pub device: DeviceId,
     pub link: LinkMaterial,
     pub keys: LinkKeys,
-}
-
-/// True, with a line on stderr, when Postgres or Mosquitto is not installed here.
-#[allow(clippy::print_stderr, reason = "the list of skipped tests is read from stderr")]
-pub fn skipped(test: &str) -> bool {
-    let missing = parts::postgres_bin(None).map(drop).and_then(|()| parts::mosquitto(None).map(drop)).err();
-    if let Some(why) = &missing {
-        eprintln!("SKIPPED {test}: {why}");
-    }
-    missing.is_some()
-}
-
-/// A data directory that the service user can reach.
-pub fn data_dir() -> tempfile::TempDir {
-    use std::os::unix::fs::PermissionsExt as _;
-    let dir = tempfile::Builder::new().prefix("hub-").tempdir_in("/tmp").unwrap();
-    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
-    dir
 }
 
 impl TestHub {

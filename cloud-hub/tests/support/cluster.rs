@@ -1,0 +1,111 @@
+//! Data directories for hubs, with a Postgres cluster in them already: a first start takes seconds, and few tests are about it.
+//!
+//! The cluster is made as a hub makes its own, with the schema of these sources, once; whoever needs one gets a copy.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+use std::fs::{File, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cloud_hub::embedded::parts;
+use cloud_hub::embedded::postgres::{EmbeddedPostgres, PostgresOptions};
+use cloud_hub::store::migrate;
+use ring::digest::{Context, SHA256};
+use tempfile::TempDir;
+
+/// What a hub finds in its data directory after a first start that ended before it had keys: its cluster, and the passwords of that.
+const PARTS: [&str; 2] = ["postgres", "secrets"];
+
+/// True, with a line on stderr, when Postgres or Mosquitto is not installed here.
+#[allow(clippy::print_stderr, reason = "the list of skipped tests is read from stderr")]
+pub(crate) fn skipped(test: &str) -> bool {
+    let missing = parts::postgres_bin(None).map(drop).and_then(|()| parts::mosquitto(None).map(drop)).err();
+    if let Some(why) = &missing {
+        eprintln!("SKIPPED {test}: {why}");
+    }
+    missing.is_some()
+}
+
+/// A data directory that the service user can reach, with a database of today's schema in it; an empty one where there is no Postgres.
+pub(crate) fn data_dir() -> TempDir {
+    let dir = empty_data_dir();
+    if let Ok(bin) = parts::postgres_bin(None) {
+        let (made, _held) = made(&bin);
+        for part in PARTS {
+            copy(&made.join(part), dir.path());
+        }
+    }
+    dir
+}
+
+/// As [`data_dir`], for a first start.
+pub(crate) fn empty_data_dir() -> TempDir {
+    let dir = tempfile::Builder::new().prefix("hub-").tempdir_in("/tmp").unwrap();
+    std::fs::set_permissions(dir.path(), Permissions::from_mode(0o711)).unwrap();
+    dir
+}
+
+/// The cluster to copy, made if there is none of these sources, and what keeps others from taking it away meanwhile.
+fn made(bin: &Path) -> (PathBuf, File) {
+    let all = parts::parts_dir().with_file_name("test-clusters");
+    std::fs::create_dir_all(&all).unwrap();
+    let lock = File::options().create(true).append(true).open(all.join("lock")).unwrap();
+    let made = all.join(name(bin));
+    loop {
+        lock.lock_shared().unwrap();
+        if made.is_dir() {
+            return (made, lock);
+        }
+        lock.unlock().unwrap();
+        lock.lock().unwrap();
+        if !made.is_dir() {
+            for older in std::fs::read_dir(&all).unwrap().flatten().filter(|entry| entry.path().is_dir()) {
+                std::fs::remove_dir_all(older.path()).unwrap();
+            }
+            make(&made);
+        }
+        lock.unlock().unwrap();
+    }
+}
+
+/// Told by all that goes into it: the migrations, how a cluster is set up, and whose programs make it.
+fn name(bin: &Path) -> String {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files: Vec<_> =
+        std::fs::read_dir(sources.join("migrations")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files.push(sources.join("src/embedded/postgres.rs"));
+    let mut of = Context::new(&SHA256);
+    of.update(bin.canonicalize().unwrap().as_os_str().as_encoded_bytes());
+    for file in files {
+        of.update(&std::fs::read(&file).unwrap());
+    }
+    hex::encode(&of.finish().as_ref()[..8])
+}
+
+fn make(at: &Path) {
+    let dir = empty_data_dir();
+    let options = PostgresOptions::for_data_dir(dir.path()).unwrap();
+    // A thread of its own: the caller may be within a runtime.
+    let thread = std::thread::spawn(move || {
+        tokio::runtime::Runtime::new().unwrap().block_on(async {
+            let postgres = EmbeddedPostgres::start(options).await.unwrap();
+            migrate(&postgres.owner()).await.unwrap();
+            postgres.stop().await;
+        });
+    });
+    thread.join().unwrap();
+    let unfinished = at.with_extension("new");
+    std::fs::create_dir(&unfinished).unwrap();
+    for part in PARTS {
+        copy(&dir.path().join(part), &unfinished);
+    }
+    std::fs::rename(&unfinished, at).unwrap();
+}
+
+/// With owners and modes: Postgres refuses files of others.
+fn copy(from: &Path, into: &Path) {
+    let status = Command::new("cp").arg("--archive").args([from, into]).status().unwrap();
+    assert!(status.success(), "cannot copy {} into {}", from.display(), into.display());
+}
