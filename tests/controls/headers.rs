@@ -1,4 +1,5 @@
-//! Each control names a test that exists and has a switch: `run` finds out only after minutes of building.
+//! Each control names a test that exists and has a switch: `run` finds out only after minutes of building. And a control that
+//! fired is tried again when what it stands on changes.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -112,4 +113,64 @@ fn a_control_that_names_nothing_is_caught() {
     let always_off = format!("{named}# Guard off: not by GUARD_OFF.\n{}-    if guard {{\n", change.trim_start());
     assert!(fault_of(&always_off, &packages, &root()).unwrap_err().contains("no GUARD_OFF"));
     assert_eq!(fault_of(&format!("{always_off}+    if guard && !GUARD_OFF {{\n"), &packages, &root()), Ok(()));
+}
+
+/// A workspace of three packages, of which `above` stands on `below`, and a control of `above`.
+fn small_workspace() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |file: &str, text: &str| {
+        let path = dir.path().join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    write("Cargo.toml", "[workspace]\nresolver = \"3\"\nmembers = [\"above\", \"below\", \"apart\"]\n");
+    for (name, dependencies) in [("above", "below = { path = \"../below\" }\n"), ("below", ""), ("apart", "")] {
+        let manifest = format!("[package]\nname = \"{name}\"\nedition = \"2024\"\n[dependencies]\n{dependencies}");
+        write(&format!("{name}/Cargo.toml"), &manifest);
+        write(&format!("{name}/src/lib.rs"), "");
+    }
+    write("models/manifest.toml", "");
+    write("tests/controls/guard.patch", "# test: above --lib tests::it\n");
+    let made = Command::new(env!("CARGO")).args(["generate-lockfile", "--offline"]).current_dir(dir.path()).status();
+    assert!(made.unwrap().success());
+    dir
+}
+
+/// What `inputs.py` tells of the control in there.
+fn inputs(workspace: &Path) -> String {
+    let listed =
+        Command::new("find").args([".", "-type", "f", "-printf", "%P\n"]).current_dir(workspace).output().unwrap();
+    let list = tempfile::NamedTempFile::new().unwrap();
+    fs::write(list.path(), listed.stdout).unwrap();
+    let mut command = Command::new("python3");
+    command.arg(root().join("tests/controls/inputs.py")).arg("--root").arg(workspace).arg("--files").arg(list.path());
+    let output = command.arg("guard").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_control_is_tried_again_when_anything_below_its_test_changes_and_not_when_something_else_does() {
+    let workspace = small_workspace();
+    let mut before = inputs(workspace.path());
+    assert!(before.starts_with("guard "), "{before}");
+    for (file, tried_again) in [
+        ("apart/src/lib.rs", false),
+        ("apart/src/new.rs", false),
+        ("above/src/lib.rs", true),
+        ("above/tests/new.rs", true),
+        ("below/src/lib.rs", true),
+        ("models/manifest.toml", true),
+        ("tests/controls/guard.patch", true),
+        ("Cargo.lock", true),
+    ] {
+        let path = workspace.path().join(file);
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, format!("{text}{}\n", if file.ends_with(".rs") { "// changed" } else { "# changed" }))
+            .unwrap();
+        let after = inputs(workspace.path());
+        assert_eq!(after != before, tried_again, "{file}");
+        before = after;
+    }
 }
