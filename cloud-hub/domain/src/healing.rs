@@ -112,6 +112,11 @@ mod tests {
         assert_eq!(answered().differs(9, at(2)), Step::Rebuild);
         assert_eq!(answered().differs(12, at(2)), Step::Rebuild);
         assert_eq!(answered().hashes(10, at(7)), Step::Rebuild);
+        assert_eq!(
+            answered().hashes(9, at(7)),
+            Step::Answer,
+            "of the version that was answered: it is not applied yet"
+        );
     }
 
     #[test]

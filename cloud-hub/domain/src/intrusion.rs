@@ -253,8 +253,24 @@ mod tests {
         scraping.fire(3 * SECOND);
         assert_eq!(scraping.note(100_000, 4 * SECOND, 100), None);
         assert_eq!(scraping.note(200, 3_700 * SECOND, 100), Some(200));
-        // An hour later all of it has passed.
-        assert_eq!(scraping.note(1, 7_400 * SECOND, 100), None);
+        // An hour later all of it has passed: with the two hundred of then these would be a quarter more.
+        assert_eq!(scraping.note(60, 7_400 * SECOND, 100), None);
+        assert_eq!(scraping.note(41, 7_401 * SECOND, 100), Some(101));
+    }
+
+    #[test]
+    fn after_it_was_told_people_count_again_from_the_end_of_the_quiet_on() {
+        let mut scraping = Scraping::default();
+        scraping.fire(0);
+        let quiet = micros(SCRAPING_WINDOW);
+        assert_eq!(scraping.note(1_000, quiet - 1, 100), None);
+        assert_eq!(scraping.note(101, quiet, 100), Some(101));
+    }
+
+    #[test]
+    fn signals_have_names_of_their_own() {
+        let names: std::collections::HashSet<_> = Signal::ALL.iter().map(|signal| signal.as_str()).collect();
+        assert!(names.len() == Signal::ALL.len() && !names.contains(""));
     }
 
     #[test]

@@ -145,6 +145,13 @@ mod tests {
     }
 
     #[test]
+    fn roles_and_what_they_may_are_said_as_documents_name_them() {
+        let said = [PlatformPermission::Read, PlatformPermission::Write].map(|permission| permission.to_string());
+        assert_eq!(said, ["platform:read", "platform:write"]);
+        assert_eq!(PlatformRole::Auditor.to_string(), "auditor");
+    }
+
+    #[test]
     fn neither_kind_of_key_is_taken_for_the_other() {
         let halves = format!("{}:{}", key().id, key().secret_text().as_str());
         assert!(PlatformKey::from_header(&format!("ApiKey {halves}")).is_none());

@@ -217,6 +217,23 @@ mod tests {
     }
 
     #[test]
+    fn what_the_file_says_is_checked_by_its_name() {
+        assert_eq!(file().check(), Ok(()));
+        let mut wrong = file();
+        wrong.intrusion.networks = 256;
+        assert_eq!(wrong.check().unwrap_err().0, "intrusion.networks");
+        let mut wrong = file();
+        wrong.intrusion.people_share = f64::NAN;
+        assert_eq!(wrong.check().unwrap_err().0, "intrusion.people_share");
+    }
+
+    #[test]
+    fn what_is_no_setting_is_answered_with_those_that_are() {
+        let wrong = file().with(&changes(&[("intrusion.prob", json!(1))])).unwrap_err();
+        assert!(NAMES.iter().all(|name| wrong[0].reason.contains(name)), "{}", wrong[0].reason);
+    }
+
+    #[test]
     fn null_takes_a_change_back() {
         let before = changes(&[("intrusion.probes", json!(50)), ("intrusion.people", json!(5))]);
         let after = laid_over(before, changes(&[("intrusion.probes", Value::Null), ("intrusion.refused", json!(1))]));

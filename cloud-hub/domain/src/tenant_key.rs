@@ -189,6 +189,18 @@ mod tests {
     }
 
     #[test]
+    fn a_tenants_own_keys_are_sealed_anew_each_at_its_place() {
+        let (before, during, after) = (keys(&[1]), keys(&[2, 1]), keys(&[2]));
+        let (index, groups) = (before.seal_index_key(3, &[7; 32]).unwrap(), before.seal_group_key(&[8; 32]).unwrap());
+        assert!(before.knows(&index) && during.knows(&index) && !after.knows(&index) && !after.knows(b""));
+        let again = during.reseal_index_key(3, &index).unwrap();
+        assert!(after.knows(&again) && after.reseal_index_key(3, &again).is_ok());
+        assert!(during.reseal_index_key(4, &index).is_err(), "another version's");
+        assert!(during.reseal_group_key(&index).is_err() && during.reseal_index_key(1, &groups).is_err());
+        assert!(after.reseal_group_key(&during.reseal_group_key(&groups).unwrap()).is_ok());
+    }
+
+    #[test]
     fn a_persons_key_is_wrapped_anew_once_and_one_that_is_being_destroyed_stays_so() {
         let (before, during) = (keys(&[1]), keys(&[2, 1]));
         let person = PersonId(Uuid::from_u128(3));

@@ -184,6 +184,19 @@ fn heads_that_are_missing_forged_or_of_a_strange_key_are_named() {
 }
 
 #[test]
+fn two_heads_of_one_place_agree_or_are_named() {
+    let mut case = Case::of(20);
+    let (row, last) = (case.rows[19].clone(), case.rows[19].link.hash);
+    let sign = |hash| Head::sign(&pair(), KEY, TENANT, 5, (row.link.position, hash), row.entry.at);
+    // Nothing came in between: it says the same once more.
+    case.heads.push(sign(last));
+    case.published = Published { before: 5, after: 5 };
+    assert!(case.report().is_well(), "{:?}", case.findings());
+    case.heads[4] = sign([9; 32]);
+    assert!(case.findings().contains(&Finding::TwoHeads { number: 5 }));
+}
+
+#[test]
 fn heads_that_were_put_away_are_not_missed_when_one_says_so() {
     let mut case = Case::of(20);
     case.heads.drain(..2);
