@@ -44,7 +44,8 @@ impl Tier {
             (Self::Professional, Resource::Templates) => Some(50_000),
             (Self::Professional, Resource::Devices) => Some(200),
             (Self::Professional, Resource::Sessions) => Some(200),
-            (Self::Enterprise, _) => None,
+            // Events are kept for good: whoever agrees upon a bound has reckoned how long it lasts.
+            (Self::Enterprise, _) | (_, Resource::Storage) => None,
         }
     }
 }
@@ -80,11 +81,13 @@ pub enum Resource {
     Devices,
     /// Sessions that are open at the same time.
     Sessions,
+    /// Bytes of what is kept: the events of the feed, and what is sealed of people.
+    Storage,
 }
 
 impl Resource {
     /// All there are.
-    pub const ALL: &[Self] = &[Self::People, Self::Templates, Self::Devices, Self::Sessions];
+    pub const ALL: &[Self] = &[Self::People, Self::Templates, Self::Devices, Self::Sessions, Self::Storage];
 
     /// As documents name it, in the plural.
     #[must_use]
@@ -94,6 +97,16 @@ impl Resource {
             Self::Templates => "templates",
             Self::Devices => "devices",
             Self::Sessions => "sessions",
+            Self::Storage => "storage",
+        }
+    }
+
+    /// What is counted of it, as refusals say it.
+    #[must_use]
+    pub const fn counted(self) -> &'static str {
+        match self {
+            Self::Storage => "bytes of storage",
+            _ => self.as_str(),
         }
     }
 }
@@ -281,9 +294,21 @@ mod tests {
     }
 
     #[test]
+    fn what_can_be_switched_off_is_needed_to_use_it() {
+        for (permission, feature) in [
+            (Permission::WebhooksWrite, Feature::Webhooks),
+            (Permission::ConsumersWrite, Feature::Consumers),
+            (Permission::RecognitionUse, Feature::Recognition),
+            (Permission::RecognitionEmbed, Feature::Recognition),
+        ] {
+            assert_eq!(Feature::of(permission), Some(feature));
+        }
+    }
+
+    #[test]
     fn tiers_read_back() {
         for tier in Tier::ALL {
-            assert_eq!(tier.as_str().parse(), Ok(*tier));
+            assert_eq!(tier.to_string().parse(), Ok(*tier));
         }
         assert!("gold".parse::<Tier>().unwrap_err().to_string().contains("`gold`"));
     }

@@ -42,7 +42,7 @@ pub(super) enum TenantsCommand {
         /// Another tier
         #[arg(long)]
         tier: Option<String>,
-        /// Another quota than its tier's: people=800, devices=none, templates=tier (people, templates, devices)
+        /// Another quota than its tier's: people=800, devices=none, templates=tier (people, templates, devices, sessions, storage in bytes)
         #[arg(long = "quota", value_parser = quota)]
         quotas: Vec<(String, Value)>,
         /// Requests an hour, or tier

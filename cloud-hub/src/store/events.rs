@@ -21,8 +21,9 @@ use crate::domain::ids::{DeviceId, EventId};
 /// Locks the tenant's feed counter until the transaction ends: positions follow the order of commit. Whatever else a
 /// transaction locks (a stream, galleries) it must have locked before, so that no two wait for each other.
 pub async fn append(tx: &mut TenantTx, events: &[NewEvent], now: OffsetDateTime) -> Result<Cursor, StoreError> {
-    let last = reserve(tx, events.len()).await?;
     let count = i64::try_from(events.len()).map_err(|_| TOO_MANY)?;
+    let bytes: usize = events.iter().map(|event| event.body.len()).sum();
+    let last = reserve(tx, count, i64::try_from(bytes).map_err(|_| TOO_MANY)?).await?;
     if !events.is_empty() {
         if insert(tx, events, last - count, now).await? > 0 {
             routes::set_due(tx, routes::Job::Webhook, now).await?;
@@ -43,14 +44,11 @@ fn bound(cursor: Cursor) -> i64 {
     i64::try_from(cursor.0).unwrap_or(i64::MAX)
 }
 
-async fn reserve(tx: &mut TenantTx, count: usize) -> Result<i64, StoreError> {
+async fn reserve(tx: &mut TenantTx, count: i64, bytes: i64) -> Result<i64, StoreError> {
     let tenant = tx.tenant_uuid();
-    let last =
-        sqlx::query_scalar("UPDATE feed_counter SET position = position + $2 WHERE tenant_id = $1 RETURNING position")
-            .bind(tenant)
-            .bind(i64::try_from(count).map_err(|_| TOO_MANY)?)
-            .fetch_optional(tx.conn())
-            .await?;
+    let statement =
+        "UPDATE feed_counter SET position = position + $2, bytes = bytes + $3 WHERE tenant_id = $1 RETURNING position";
+    let last = sqlx::query_scalar(statement).bind(tenant).bind(count).bind(bytes).fetch_optional(tx.conn()).await?;
     last.ok_or(StoreError::NotFound { what: "tenant", id: tenant })
 }
 

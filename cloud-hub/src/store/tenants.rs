@@ -182,25 +182,36 @@ pub async fn count(tx: &mut TenantTx, resource: Resource) -> Result<u64, StoreEr
             "SELECT count(*) FROM session
              WHERE tenant_id = $1 AND ended_at IS NULL AND expires_at > now() AND token_mac IS NOT NULL"
         }
+        // No other table of a tenant's grows for good.
+        Resource::Storage => {
+            "SELECT (SELECT coalesce(sum(bytes), 0) FROM feed_counter WHERE tenant_id = $1)::bigint
+                  + (SELECT coalesce(sum(octet_length(profile_sealed)), 0) FROM person WHERE tenant_id = $1)
+                  + (SELECT coalesce(sum(octet_length(sealed)), 0) FROM template WHERE tenant_id = $1)
+                  + (SELECT coalesce(sum(octet_length(sealed)), 0) FROM anchor WHERE tenant_id = $1)"
+        }
     };
     let tenant = tx.tenant_uuid();
     let count: i64 = sqlx::query_scalar(statement).bind(tenant).fetch_one(tx.conn()).await?;
     Ok(u64::try_from(count).unwrap_or(0))
 }
 
-/// Fails if one more would be above the tenant's quota. Call it before anything else of the transaction: where there is a
-/// quota, the tenant's row is kept until the end, so that of two who come at once the second counts the first.
+/// Fails if one more would be above the tenant's quota, or if all its storage is used. Call it before anything else of the
+/// transaction: where there is a quota, the tenant's row is kept until the end, so that of two who come at once the second counts the
+/// first. Events ask nobody: what a door reports is stored whatever the quota, and counts.
 pub async fn admit(tx: &mut TenantTx, resource: Resource) -> Result<(), StoreError> {
-    if get(tx).await?.agreement.quota(resource).is_none() {
+    let needed = [resource, Resource::Storage];
+    let agreed = get(tx).await?.agreement;
+    if needed.iter().all(|resource| agreed.quota(*resource).is_none()) {
         return Ok(());
     }
-    let limit = lock(tx).await?.agreement.quota(resource);
-    let Some(quota) = limit else { return Ok(()) };
-    if admits_one_more(limit, count(tx, resource).await?) {
-        Ok(())
-    } else {
-        Err(StoreError::QuotaReached { what: resource.as_str(), quota })
+    let agreed = lock(tx).await?.agreement;
+    for resource in needed {
+        let Some(quota) = agreed.quota(resource) else { continue };
+        if !admits_one_more(Some(quota), count(tx, resource).await?) {
+            return Err(StoreError::QuotaReached { what: resource.counted(), quota });
+        }
     }
+    Ok(())
 }
 
 /// Names of resources that this program does not know are left alone: a newer one wrote them.

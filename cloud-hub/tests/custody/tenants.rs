@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use cloud_hub::domain::ids::{DeviceId, PersonId, TenantId};
+use cloud_hub::domain::event::NewEvent;
+use cloud_hub::domain::ids::{DeviceId, EventId, PersonId, TenantId};
 use cloud_hub::domain::people::Profile;
 use cloud_hub::domain::tenant::{Agreement, Overrides, Resource, Tier};
 use cloud_hub::keys::KeysError;
-use cloud_hub::store::{StoreError, devices, tenants};
+use cloud_hub::store::{StoreError, devices, events, tenants};
+use time::OffsetDateTime;
 use uuid::Uuid;
+use wire_contract::event::{EventData, PersonDeletedData};
 
 use crate::support::{TestHub, skipped, template};
 
@@ -85,6 +88,49 @@ async fn templates_and_devices_have_quotas_too() {
     assert!(admitted().await.is_err());
     hub.db.tenant(tenant, move |tx| Box::pin(async move { devices::revoke(tx, device).await })).await.unwrap();
     admitted().await.unwrap();
+}
+
+#[tokio::test]
+async fn storage_is_what_people_and_events_take_and_events_come_in_whatever_its_quota() {
+    if skipped("storage_is_what_people_and_events_take_and_events_come_in_whatever_its_quota") {
+        return;
+    }
+    let hub = TestHub::start().await;
+    let (tenant, neighbour) = (hub.tenant().await, hub.tenant().await);
+    let storage = || used(&hub, tenant, Resource::Storage);
+    let mut before = storage().await;
+    let mut grown = async || {
+        let now = storage().await;
+        now - std::mem::replace(&mut before, now)
+    };
+    let person = hub.person(tenant, "somebody").await;
+    assert!(grown().await > 0, "their name is sealed");
+    hub.enrol(tenant, person, 0).await;
+    assert!(grown().await > 512 * 4, "a template has 512 numbers");
+    let event = || {
+        let gone = PersonDeletedData { person: wire_contract::PersonId(Uuid::new_v4()) };
+        let data = EventData::PersonDeleted(gone);
+        NewEvent::from_hub(EventId(Uuid::new_v4()), None, OffsetDateTime::UNIX_EPOCH, &data)
+    };
+    let append = async || {
+        let event = event();
+        let bytes = event.body.len() as u64;
+        let at = OffsetDateTime::UNIX_EPOCH;
+        hub.db.tenant(tenant, move |tx| Box::pin(async move { events::append(tx, &[event], at).await })).await.unwrap();
+        bytes
+    };
+    assert_eq!(append().await, grown().await);
+    // All of it is used: nothing new of any kind, but what doors say.
+    allow(&hub, tenant, Resource::Storage, storage().await).await;
+    for resource in [Resource::People, Resource::Templates, Resource::Devices, Resource::Sessions] {
+        let refused = hub.db.tenant(tenant, move |tx| Box::pin(tenants::admit(tx, resource))).await;
+        assert!(matches!(refused, Err(StoreError::QuotaReached { what: "bytes of storage", .. })), "{refused:?}");
+    }
+    assert_eq!(append().await, grown().await);
+    // Somebody who goes makes room.
+    hub.custody.delete_person(tenant, person, "test").await.unwrap();
+    hub.person(tenant, "the next").await;
+    assert!(used(&hub, neighbour, Resource::Storage).await < storage().await, "each tenant's is its own");
 }
 
 /// What the quota's lock is for, without luck: the first has its place and has not committed when the second asks.
