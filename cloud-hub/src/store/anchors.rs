@@ -115,10 +115,8 @@ pub async fn add(tx: &mut TenantTx, keys: &TenantKeys, key: &PersonKey, new: &Ne
         person: Some(person),
         space_id: Some(new.space_id.clone()),
     };
-    for gallery in galleries::of_person(tx, person).await? {
-        galleries::append(tx, keys, gallery, std::slice::from_ref(&pending)).await?;
-    }
-    Ok(())
+    let members = galleries::of_person(tx, person).await?;
+    galleries::append(tx, keys, &members, &[pending]).await
 }
 
 /// The record of an anchor that exists, for a gallery that the person comes into.
@@ -183,9 +181,9 @@ pub async fn remove(
     if done.rows_affected() == 0 {
         return Err(StoreError::NotFound { what: "negative anchor", id: anchor.0 });
     }
-    for gallery in galleries::of_person(tx, person).await? {
-        galleries::remove(tx, keys, gallery, vec![people::del(Kind::Anchor, RecordId(anchor.0), person)]).await?;
-    }
+    let members = galleries::of_person(tx, person).await?;
+    let del = || vec![people::del(Kind::Anchor, RecordId(anchor.0), person)];
+    galleries::remove(tx, keys, members.into_iter().map(|gallery| (gallery, del())).collect()).await?;
     sqlx::query("UPDATE gallery_record SET sealed = NULL WHERE tenant_id = $1 AND object_id = $2 AND person_id = $3")
         .bind(tenant)
         .bind(anchor.0)

@@ -1,6 +1,6 @@
 //! Galleries: heads, records, roots and leaves. The maths is [`crate::domain::gallery`]'s.
 //!
-//! [`append`] writes the log, [`reading`] reads it, [`snapshots`] are of it, [`compaction`] shortens it, [`epochs`] begins it anew;
+//! [`append`] appends to the log (by the statements in [`writing`]), [`reading`] reads it, [`snapshots`] are of it, [`compaction`] shortens it, [`epochs`] begins it anew;
 //! here is what they share, and which galleries there are.
 
 mod append;
@@ -8,6 +8,7 @@ pub mod compaction;
 pub mod epochs;
 mod reading;
 pub mod snapshots;
+mod writing;
 
 use std::collections::BTreeMap;
 
@@ -105,7 +106,7 @@ pub async fn create(
     .bind(head.root().0.as_slice())
     .execute(tx.conn())
     .await?;
-    append::write_root(tx, id, number, 0, head.root()).await
+    writing::write_roots(tx, std::iter::once((id, number, 0, head.root()))).await
 }
 
 #[derive(FromRow)]

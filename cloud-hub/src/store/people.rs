@@ -104,10 +104,8 @@ pub async fn create(
     .execute(tx.conn())
     .await?;
     let members = galleries::of_sites(tx, sites).await?;
-    for gallery in &members {
-        join(tx, person, *gallery).await?;
-        galleries::append(tx, keys, *gallery, &[person_put(keys, key, 1, &profile.access)?]).await?;
-    }
+    join(tx, person, &members).await?;
+    galleries::append(tx, keys, &members, &[person_put(keys, key, 1, &profile.access)?]).await?;
     Ok(members)
 }
 
@@ -140,9 +138,8 @@ pub async fn update(
     .await?;
     if profile.access != before.1.access {
         let put = person_put(keys, key, revision, &profile.access)?;
-        for gallery in galleries::of_person(tx, person).await? {
-            galleries::append(tx, keys, gallery, std::slice::from_ref(&put)).await?;
-        }
+        let members = galleries::of_person(tx, person).await?;
+        galleries::append(tx, keys, &members, &[put]).await?;
     }
     Ok(revision)
 }
@@ -202,8 +199,8 @@ pub async fn join_new_gallery(
         for anchor in anchors::of_person(tx, key.person()).await? {
             pending.push(anchors::put(key, anchor)?);
         }
-        join(tx, key.person(), gallery).await?;
-        galleries::append(tx, keys, gallery, &pending).await?;
+        join(tx, key.person(), &[gallery]).await?;
+        galleries::append(tx, keys, &[gallery], &pending).await?;
     }
     Ok(person_keys.len())
 }
@@ -235,11 +232,11 @@ pub async fn lock_of_all_sites(tx: &mut TenantTx) -> Result<Vec<PersonId>, Store
     Ok(ids.into_iter().map(PersonId).collect())
 }
 
-async fn join(tx: &mut TenantTx, person: PersonId, gallery: GalleryId) -> Result<(), StoreError> {
+async fn join(tx: &mut TenantTx, person: PersonId, galleries: &[GalleryId]) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();
-    sqlx::query("INSERT INTO gallery_member (tenant_id, gallery_id, person_id) VALUES ($1, $2, $3)")
+    sqlx::query("INSERT INTO gallery_member (tenant_id, gallery_id, person_id) SELECT $1, unnest($2::uuid[]), $3")
         .bind(tenant)
-        .bind(gallery.0)
+        .bind(galleries.iter().map(|id| id.0).collect::<Vec<_>>())
         .bind(person.0)
         .execute(tx.conn())
         .await?;
@@ -321,10 +318,8 @@ pub async fn add_template(
         person: Some(person),
         space_id: Some(enrolled.space_id.clone()),
     };
-    for gallery in galleries::of_person(tx, person).await? {
-        galleries::append(tx, keys, gallery, std::slice::from_ref(&pending)).await?;
-    }
-    Ok(())
+    let members = galleries::of_person(tx, person).await?;
+    galleries::append(tx, keys, &members, &[pending]).await
 }
 
 /// Locks a person who is not deleted.
@@ -349,14 +344,12 @@ pub async fn delete(
     now: OffsetDateTime,
 ) -> Result<Vec<(GalleryId, u64)>, StoreError> {
     lock(tx, id).await?;
-    let mut changed = Vec::new();
     // By the logs themselves and not by memberships or templates: whatever a gallery has of the person goes.
-    for (gallery, objects) in galleries::objects_of_person(tx, id).await? {
-        let dels: Vec<Pending> = objects.into_iter().map(|(kind, object)| del(kind, object, id)).collect();
-        if let Some(version) = galleries::remove(tx, keys, gallery, dels).await? {
-            changed.push((gallery, version));
-        }
-    }
+    let objects = galleries::objects_of_person(tx, id).await?;
+    let dels = objects
+        .into_iter()
+        .map(|(gallery, objects)| (gallery, objects.into_iter().map(|(kind, object)| del(kind, object, id)).collect()));
+    let changed = galleries::remove(tx, keys, dels.collect()).await?;
     erase(tx, id, now).await?;
     routes::set_due(tx, routes::Job::Erasure, now).await?;
     Ok(changed)

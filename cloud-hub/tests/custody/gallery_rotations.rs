@@ -15,12 +15,12 @@ use uuid::Uuid;
 
 use crate::support::{TestHub, skipped};
 
-async fn gallery(hub: &TestHub, tenant: TenantId, id: GalleryId) -> galleries::Gallery {
+pub(super) async fn gallery(hub: &TestHub, tenant: TenantId, id: GalleryId) -> galleries::Gallery {
     hub.db.tenant(tenant, move |tx| Box::pin(galleries::get(tx, id))).await.unwrap()
 }
 
 /// Every live entry, with the body that a device gets.
-async fn live(hub: &TestHub, tenant: TenantId, id: GalleryId, epoch: u32) -> Vec<(StoredRecord, Vec<u8>)> {
+pub(super) async fn live(hub: &TestHub, tenant: TenantId, id: GalleryId, epoch: u32) -> Vec<(StoredRecord, Vec<u8>)> {
     let keys = hub.custody.tenant_keys(tenant).await.unwrap();
     let all: BTreeSet<u8> = (0..=u8::MAX).collect();
     let records =

@@ -15,6 +15,7 @@ mod gallery_rotations;
 mod idempotency;
 mod index_rotations;
 mod logins;
+mod many_sites;
 mod people;
 mod pepper_rotations;
 mod platform_keys;

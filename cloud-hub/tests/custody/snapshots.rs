@@ -185,15 +185,14 @@ impl Line {
         sqlx::query("DELETE FROM gallery_snapshot").execute(&mut self.hub.superuser().await).await.unwrap();
     }
 
-    async fn put(&self, id: PersonId) -> Result<u64, StoreError> {
+    async fn put(&self, id: PersonId) -> Result<(), StoreError> {
         let (tenant, gallery) = (self.place.tenant, self.gallery());
         let keys = self.hub.custody.tenant_keys(tenant).await.unwrap();
         let change = Change::Put { kind: Kind::Person, id: RecordId(id.0), rev: 99, body: vec![1] };
         let pending = Pending { change, sealed: Some(vec![1]), person: None, space_id: None };
-        let append = self
-            .hub
-            .db
-            .tenant(tenant, move |tx| Box::pin(async move { galleries::append(tx, &keys, gallery, &[pending]).await }));
+        let append = self.hub.db.tenant(tenant, move |tx| {
+            Box::pin(async move { galleries::append(tx, &keys, &[gallery], &[pending]).await })
+        });
         append.await
     }
 }

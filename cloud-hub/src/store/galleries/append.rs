@@ -1,246 +1,236 @@
 //! Appending to a gallery's log, in the transaction of whatever made the change.
 //!
-//! In: changes with their sealed bodies. Out: records, a root for each version, the leaves of the present state, the new head
-//! and the announcement. A put of an entry that was deleted before is refused, whoever wants it.
+//! In: changes with their sealed bodies, and the galleries that they are for. Out: records, a root for each version, the leaves of the
+//! present state, new heads and announcements. A put of an entry that was deleted before is refused, whoever wants it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use gallery_log::{AppendError, DigestKey, Leaf, RecordId, Root};
+use gallery_log::{AppendError, DigestKey, Leaf, RecordId};
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::{Pending, bucket_bytes, buckets, hash, kind_name, kind_of, op_name, version};
-use crate::domain::gallery::{Appended, Change, Head, Known, LiveLeaf, append as compute, touched_buckets};
+use super::writing::{Written, announce, write_heads, write_leaves, write_records, write_roots};
+use super::{Pending, buckets, hash, kind_of, version};
+use crate::domain::gallery::{Change, Head, Known, LiveLeaf, append as compute, touched_buckets};
 use crate::domain::ids::GalleryId;
 use crate::domain::vault::TenantKeys;
-use crate::store::database::GALLERY_CHANNEL;
 use crate::store::devices::epoch;
 use crate::store::{StoreError, TenantTx};
 
-/// Appends to a gallery's log: records, a root per version, leaves, the new head, and the announcement.
-/// Locks the gallery until the transaction ends; a transaction that changes several takes them in the order of ids.
+/// Galleries that one statement reads or writes: their heads have 8 KiB each.
+const AT_ONCE: usize = 256;
+
+/// The galleries of a change, each with the places of its share in the list of what is pending.
+type Shares = BTreeMap<GalleryId, Vec<usize>>;
+
+/// Appends the same changes to the logs of these galleries: records, a root per version, leaves, new heads, and announcements.
+/// Locks them until the transaction ends, in the order of ids. Whatever the number of galleries, the statements are as many.
 pub async fn append(
     tx: &mut TenantTx,
     keys: &TenantKeys,
-    id: GalleryId,
+    galleries: &[GalleryId],
     pending: &[Pending],
-) -> Result<u64, StoreError> {
-    let (head, gdk) = lock(tx, keys, id).await?;
-    let known = Known { leaves: leaves(tx, id, &touched(pending)).await?, deleted: deleted(tx, id, pending).await? };
-    write(tx, &head, &gdk, &known, pending).await
+) -> Result<(), StoreError> {
+    let shares: Shares = galleries.iter().map(|id| (*id, (0..pending.len()).collect())).collect();
+    for shares in some_at_once(shares) {
+        let locked = lock(tx, keys, &shares).await?;
+        let known = known(tx, &shares, pending).await?;
+        write(tx, &locked, known, &shares, pending).await?;
+    }
+    Ok(())
 }
 
-/// Appends those of these dels whose objects are live in the gallery; `None` if none is. A del of what is not there
-/// would not follow from the log.
+/// Appends those of these dels whose objects are live in their gallery. A del of what is not there would not follow from the log.
+/// Returns the galleries in which there were some, with their versions.
 pub async fn remove(
     tx: &mut TenantTx,
     keys: &TenantKeys,
-    id: GalleryId,
-    mut dels: Vec<Pending>,
-) -> Result<Option<u64>, StoreError> {
-    let (head, gdk) = lock(tx, keys, id).await?;
-    let known = Known { leaves: leaves(tx, id, &touched(&dels)).await?, deleted: BTreeSet::new() };
-    dels.retain(|del| known.leaves.contains_key(&del.change.id()));
-    if dels.is_empty() {
-        return Ok(None);
+    dels: BTreeMap<GalleryId, Vec<Pending>>,
+) -> Result<Vec<(GalleryId, u64)>, StoreError> {
+    let (mut pending, mut shares) = (Vec::new(), Shares::new());
+    for (gallery, dels) in dels {
+        shares.insert(gallery, (pending.len()..pending.len() + dels.len()).collect());
+        pending.extend(dels);
     }
-    write(tx, &head, &gdk, &known, &dels).await.map(Some)
+    let mut changed = Vec::new();
+    for mut shares in some_at_once(shares) {
+        let locked = lock(tx, keys, &shares).await?;
+        let known = known(tx, &shares, &pending).await?;
+        shares.retain(|gallery, share| {
+            share.retain(|at| known[gallery].leaves.contains_key(&pending[*at].change.id()));
+            !share.is_empty()
+        });
+        changed.extend(write(tx, &locked, known, &shares, &pending).await?);
+    }
+    Ok(changed)
 }
 
-fn touched(pending: &[Pending]) -> BTreeSet<u8> {
-    let changes: Vec<Change> = pending.iter().map(|one| one.change.clone()).collect();
-    touched_buckets(&changes)
+/// In the order in which they are locked.
+fn some_at_once(mut shares: Shares) -> impl Iterator<Item = Shares> {
+    std::iter::from_fn(move || {
+        let rest = shares.keys().nth(AT_ONCE).copied().map(|next| shares.split_off(&next)).unwrap_or_default();
+        let some = std::mem::replace(&mut shares, rest);
+        (!some.is_empty()).then_some(some)
+    })
 }
 
-async fn write(
-    tx: &mut TenantTx,
-    head: &Head,
-    gdk: &DigestKey,
-    known: &Known,
-    pending: &[Pending],
-) -> Result<u64, StoreError> {
-    let id = head.gallery;
-    let changes: Vec<Change> = pending.iter().map(|one| one.change.clone()).collect();
-    let (appended, next) = compute(head, known, &changes, gdk).map_err(|error| match error {
-        AppendError::Deleted { id } => StoreError::Deleted { id: id.0 },
-        _ => StoreError::Unreadable { what: "gallery_leaf", reason: "a change does not follow from it" },
-    })?;
-    for (record, pending) in appended.iter().zip(pending) {
-        write_record(tx, &next, record, pending).await?;
-        write_leaf(tx, id, record).await?;
-        write_root(tx, id, next.epoch, record.version, record.root).await?;
-    }
-    write_head(tx, &next).await?;
-    Ok(next.version)
+fn ids(shares: &Shares) -> Vec<Uuid> {
+    shares.keys().map(|id| id.0).collect()
+}
+
+fn changes<'a>(share: &'a [usize], pending: &'a [Pending]) -> impl Iterator<Item = &'a Change> {
+    share.iter().map(|at| &pending[*at].change)
 }
 
 #[derive(FromRow)]
 struct HeadRow {
+    id: Uuid,
     epoch: i64,
     version: i64,
     buckets: Vec<u8>,
     gdk_sealed: Vec<u8>,
 }
 
-async fn lock(tx: &mut TenantTx, keys: &TenantKeys, id: GalleryId) -> Result<(Head, DigestKey), StoreError> {
+async fn lock(
+    tx: &mut TenantTx,
+    keys: &TenantKeys,
+    shares: &Shares,
+) -> Result<BTreeMap<GalleryId, (Head, DigestKey)>, StoreError> {
     let tenant = tx.tenant_uuid();
-    let row: Option<HeadRow> = sqlx::query_as(
-        "SELECT epoch, version, buckets, gdk_sealed FROM gallery WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE",
+    let rows: Vec<HeadRow> = sqlx::query_as(
+        "SELECT id, epoch, version, buckets, gdk_sealed FROM gallery WHERE tenant_id = $1 AND id = ANY ($2)
+         ORDER BY id FOR NO KEY UPDATE",
     )
     .bind(tenant)
-    .bind(id.0)
-    .fetch_optional(tx.conn())
+    .bind(ids(shares))
+    .fetch_all(tx.conn())
     .await?;
-    let row = row.ok_or(StoreError::NotFound { what: "gallery", id: id.0 })?;
-    let number = epoch("gallery.epoch", row.epoch)?;
-    let gdk = DigestKey::new(*keys.open_gdk(id, number, &row.gdk_sealed)?);
-    let head = Head {
-        gallery: id,
-        epoch: number,
-        version: version("gallery.version", row.version)?,
-        buckets: buckets(&row.buckets)?,
-    };
-    Ok((head, gdk))
+    let mut locked = BTreeMap::new();
+    for row in rows {
+        let (gallery, number) = (GalleryId(row.id), epoch("gallery.epoch", row.epoch)?);
+        let gdk = DigestKey::new(*keys.open_gdk(gallery, number, &row.gdk_sealed)?);
+        let version = version("gallery.version", row.version)?;
+        locked.insert(gallery, (Head { gallery, epoch: number, version, buckets: buckets(&row.buckets)? }, gdk));
+    }
+    match shares.keys().find(|id| !locked.contains_key(id)) {
+        Some(missing) => Err(StoreError::NotFound { what: "gallery", id: missing.0 }),
+        None => Ok(locked),
+    }
+}
+
+/// What the galleries say of the entries that their shares are about.
+async fn known(
+    tx: &mut TenantTx,
+    shares: &Shares,
+    pending: &[Pending],
+) -> Result<BTreeMap<GalleryId, Known>, StoreError> {
+    let mut known: BTreeMap<GalleryId, Known> = shares.keys().map(|id| (*id, Known::default())).collect();
+    for (gallery, object, leaf) in leaves(tx, shares, pending).await? {
+        known.entry(gallery).or_default().leaves.insert(object, leaf);
+    }
+    for (gallery, object) in deleted(tx, shares, pending).await? {
+        known.entry(gallery).or_default().deleted.insert(object);
+    }
+    Ok(known)
 }
 
 async fn leaves(
     tx: &mut TenantTx,
-    id: GalleryId,
-    touched: &BTreeSet<u8>,
-) -> Result<BTreeMap<RecordId, LiveLeaf>, StoreError> {
+    shares: &Shares,
+    pending: &[Pending],
+) -> Result<Vec<(GalleryId, RecordId, LiveLeaf)>, StoreError> {
     let tenant = tx.tenant_uuid();
-    let rows: Vec<(Uuid, String, i64, Vec<u8>)> = sqlx::query_as(
-        "SELECT object_id, kind, revision, leaf FROM gallery_leaf
-         WHERE tenant_id = $1 AND gallery_id = $2 AND bucket = ANY ($3)",
+    let (mut galleries, mut touched) = (Vec::new(), Vec::new());
+    for (gallery, share) in shares {
+        let changes: Vec<Change> = changes(share, pending).cloned().collect();
+        for bucket in touched_buckets(&changes) {
+            galleries.push(gallery.0);
+            touched.push(i16::from(bucket));
+        }
+    }
+    let rows: Vec<(Uuid, Uuid, String, i64, Vec<u8>)> = sqlx::query_as(
+        "SELECT l.gallery_id, l.object_id, l.kind, l.revision, l.leaf
+         FROM unnest($2::uuid[], $3::smallint[]) AS touched (gallery_id, bucket)
+         JOIN gallery_leaf l ON l.tenant_id = $1 AND l.gallery_id = touched.gallery_id AND l.bucket = touched.bucket",
     )
     .bind(tenant)
-    .bind(id.0)
-    .bind(touched.iter().map(|bucket| i16::from(*bucket)).collect::<Vec<_>>())
+    .bind(galleries)
+    .bind(touched)
     .fetch_all(tx.conn())
     .await?;
     rows.into_iter()
-        .map(|(object, kind, revision, leaf)| {
+        .map(|(gallery, object, kind, revision, leaf)| {
             let leaf = LiveLeaf {
                 kind: kind_of(&kind)?,
                 rev: epoch("gallery_leaf.revision", revision)?,
                 leaf: Leaf(hash("gallery_leaf.leaf", &leaf)?),
             };
-            Ok((RecordId(object), leaf))
+            Ok((GalleryId(gallery), RecordId(object), leaf))
         })
         .collect()
 }
 
 /// Which of the entries that are to be put have been deleted before: in any epoch, and whether or not the log still has their
 /// `del`, for ids are never used again.
-async fn deleted(tx: &mut TenantTx, id: GalleryId, pending: &[Pending]) -> Result<BTreeSet<RecordId>, StoreError> {
+async fn deleted(
+    tx: &mut TenantTx,
+    shares: &Shares,
+    pending: &[Pending],
+) -> Result<Vec<(GalleryId, RecordId)>, StoreError> {
     let tenant = tx.tenant_uuid();
-    let puts = pending.iter().filter(|one| matches!(one.change, Change::Put { .. }));
-    let ids: Vec<Uuid> = sqlx::query_scalar(
-        "SELECT object_id FROM gallery_record
-         WHERE tenant_id = $1 AND gallery_id = $2 AND op = 'del' AND object_id = ANY ($3)
+    let puts: BTreeSet<Uuid> = shares
+        .values()
+        .flat_map(|share| changes(share, pending))
+        .filter(|change| matches!(change, Change::Put { .. }))
+        .map(|change| change.id().0)
+        .collect();
+    if puts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let found: Vec<(Uuid, Uuid)> = sqlx::query_as(
+        "SELECT gallery_id, object_id FROM gallery_record
+         WHERE tenant_id = $1 AND gallery_id = ANY ($2) AND op = 'del' AND object_id = ANY ($3)
          UNION
-         SELECT object_id FROM gallery_buried WHERE tenant_id = $1 AND gallery_id = $2 AND object_id = ANY ($3)",
+         SELECT gallery_id, object_id FROM gallery_buried
+         WHERE tenant_id = $1 AND gallery_id = ANY ($2) AND object_id = ANY ($3)",
     )
     .bind(tenant)
-    .bind(id.0)
-    .bind(puts.map(|one| one.change.id().0).collect::<Vec<_>>())
+    .bind(ids(shares))
+    .bind(puts.into_iter().collect::<Vec<_>>())
     .fetch_all(tx.conn())
     .await?;
-    Ok(ids.into_iter().map(RecordId).collect())
+    Ok(found.into_iter().map(|(gallery, object)| (GalleryId(gallery), RecordId(object))).collect())
 }
 
-async fn write_record(tx: &mut TenantTx, head: &Head, record: &Appended, pending: &Pending) -> Result<(), StoreError> {
-    let tenant = tx.tenant_uuid();
-    sqlx::query(
-        "INSERT INTO gallery_record (tenant_id, gallery_id, epoch, version, op, kind, object_id, revision, person_id, space_id, sealed, leaf)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
-    )
-    .bind(tenant)
-    .bind(head.gallery.0)
-    .bind(i64::from(head.epoch))
-    .bind(i64::try_from(record.version).unwrap_or(i64::MAX))
-    .bind(op_name(record.op))
-    .bind(kind_name(record.kind))
-    .bind(record.id.0)
-    .bind(i64::from(record.rev))
-    .bind(pending.person.map(|id| id.0))
-    .bind(pending.space_id.as_deref())
-    .bind(pending.sealed.as_deref())
-    .bind(record.leaf.map(|leaf| leaf.0.to_vec()))
-    .execute(tx.conn())
-    .await?;
-    Ok(())
-}
-
-async fn write_leaf(tx: &mut TenantTx, id: GalleryId, record: &Appended) -> Result<(), StoreError> {
-    let tenant = tx.tenant_uuid();
-    let query = match record.leaf {
-        Some(leaf) => sqlx::query(
-            "INSERT INTO gallery_leaf (tenant_id, gallery_id, bucket, object_id, kind, revision, leaf)
-             VALUES ($1, $2, $3, $4, $5, $6, $7)
-             ON CONFLICT (tenant_id, gallery_id, bucket, object_id) DO UPDATE
-             SET revision = excluded.revision, leaf = excluded.leaf",
-        )
-        .bind(tenant)
-        .bind(id.0)
-        .bind(i16::from(record.bucket))
-        .bind(record.id.0)
-        .bind(kind_name(record.kind))
-        .bind(i64::from(record.rev))
-        .bind(leaf.0.to_vec()),
-        None => sqlx::query(
-            "DELETE FROM gallery_leaf WHERE tenant_id = $1 AND gallery_id = $2 AND bucket = $3 AND object_id = $4",
-        )
-        .bind(tenant)
-        .bind(id.0)
-        .bind(i16::from(record.bucket))
-        .bind(record.id.0),
-    };
-    query.execute(tx.conn()).await?;
-    Ok(())
-}
-
-pub(super) async fn write_root(
+/// Appends each gallery's share to its log. Returns their new versions.
+async fn write(
     tx: &mut TenantTx,
-    id: GalleryId,
-    number: u32,
-    version: u64,
-    root: Root,
-) -> Result<(), StoreError> {
-    let tenant = tx.tenant_uuid();
-    sqlx::query(
-        "INSERT INTO gallery_version (tenant_id, gallery_id, epoch, version, root) VALUES ($1, $2, $3, $4, $5)",
-    )
-    .bind(tenant)
-    .bind(id.0)
-    .bind(i64::from(number))
-    .bind(i64::try_from(version).unwrap_or(i64::MAX))
-    .bind(root.0.as_slice())
-    .execute(tx.conn())
-    .await?;
-    Ok(())
-}
-
-async fn write_head(tx: &mut TenantTx, head: &Head) -> Result<(), StoreError> {
-    let tenant = tx.tenant_uuid();
-    sqlx::query("UPDATE gallery SET version = $3, buckets = $4, root = $5 WHERE tenant_id = $1 AND id = $2")
-        .bind(tenant)
-        .bind(head.gallery.0)
-        .bind(i64::try_from(head.version).unwrap_or(i64::MAX))
-        .bind(bucket_bytes(head))
-        .bind(head.root().0.as_slice())
-        .execute(tx.conn())
-        .await?;
-    announce(tx, head.gallery).await
-}
-
-/// Tells whoever keeps devices up to a gallery that it has changed, when this transaction is committed.
-pub(super) async fn announce(tx: &mut TenantTx, id: GalleryId) -> Result<(), StoreError> {
-    let tenant = tx.tenant_uuid();
-    sqlx::query("SELECT pg_notify($1, $2)")
-        .bind(GALLERY_CHANNEL)
-        .bind(format!("{tenant}/{id}"))
-        .execute(tx.conn())
-        .await?;
-    Ok(())
+    locked: &BTreeMap<GalleryId, (Head, DigestKey)>,
+    mut known: BTreeMap<GalleryId, Known>,
+    shares: &Shares,
+    pending: &[Pending],
+) -> Result<Vec<(GalleryId, u64)>, StoreError> {
+    let (mut heads, mut records) = (Vec::new(), Vec::new());
+    for (gallery, share) in shares {
+        let (head, gdk) = &locked[gallery];
+        let changes: Vec<Change> = changes(share, pending).cloned().collect();
+        let known = known.remove(gallery).unwrap_or_default();
+        let (appended, next) = compute(head, &known, &changes, gdk).map_err(|error| match error {
+            AppendError::Deleted { id } => StoreError::Deleted { id: id.0 },
+            _ => StoreError::Unreadable { what: "gallery_leaf", reason: "a change does not follow from it" },
+        })?;
+        let of = appended.into_iter().zip(share);
+        records.extend(of.map(|(record, at)| Written { gallery: *gallery, epoch: next.epoch, record, of: *at }));
+        heads.push(next);
+    }
+    if heads.is_empty() {
+        return Ok(Vec::new());
+    }
+    write_records(tx, &records, pending).await?;
+    write_leaves(tx, &records).await?;
+    let roots = records.iter().map(|one| (one.gallery, one.epoch, one.record.version, one.record.root));
+    write_roots(tx, roots).await?;
+    write_heads(tx, &heads).await?;
+    announce(tx, &heads.iter().map(|head| head.gallery).collect::<Vec<_>>()).await?;
+    Ok(heads.into_iter().map(|head| (head.gallery, head.version)).collect())
 }

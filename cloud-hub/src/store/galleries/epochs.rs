@@ -8,7 +8,7 @@
 use gallery_log::digest::{bucket_of, root_of};
 use gallery_log::{Digest, Leaf, RecordId};
 
-use super::append::announce;
+use super::writing::announce;
 use super::{GalleryId, buckets, version};
 use crate::domain::gallery::log_id;
 use crate::store::devices::epoch;
@@ -172,6 +172,6 @@ pub async fn raise(
     .bind(ck_sealed)
     .execute(tx.conn())
     .await?;
-    announce(tx, id).await?;
+    announce(tx, &[id]).await?;
     Ok(true)
 }

@@ -162,11 +162,11 @@ impl Hub {
         let pending = Pending { change, sealed: Some(vec![1]), person: None, space_id: None };
         let gallery = place.gallery;
         let put = self.db.tenant(place.tenant, move |tx| {
-            Box::pin(async move { galleries::append(tx, &keys, gallery, &[pending]).await })
+            Box::pin(async move { galleries::append(tx, &keys, &[gallery], &[pending]).await })
         });
         let put = match put.await {
             Err(StoreError::Deleted { .. }) => false,
-            Ok(_) => true,
+            Ok(()) => true,
             Err(error) => return Err(error.into()),
         };
         Ok(if again || template || deleted || put { Refusal::Done } else { Refusal::Refused })
