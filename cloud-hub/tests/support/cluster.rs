@@ -12,6 +12,7 @@ use cloud_hub::embedded::parts;
 use cloud_hub::embedded::postgres::{EmbeddedPostgres, PostgresOptions};
 use cloud_hub::store::migrate;
 use ring::digest::{Context, SHA256};
+use sqlx::{Connection as _, Executor as _, PgConnection};
 use tempfile::TempDir;
 
 /// What a hub finds in its data directory after a first start that ended before it had keys: its cluster, and the passwords of that.
@@ -69,18 +70,16 @@ fn made(bin: &Path) -> (PathBuf, File) {
     }
 }
 
-/// Told by all that goes into it: the migrations, how a cluster is set up, and whose programs make it.
+/// Told by all that goes into it: the migrations, how a cluster is set up and copied, and whose programs make it. As they were when
+/// this was built, whatever the sources say by now.
 fn name(bin: &Path) -> String {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut files: Vec<_> =
-        std::fs::read_dir(sources.join("migrations")).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.sort();
-    files.push(sources.join("src/embedded/postgres.rs"));
     let mut of = Context::new(&SHA256);
     of.update(bin.canonicalize().unwrap().as_os_str().as_encoded_bytes());
-    for file in files {
-        of.update(&std::fs::read(&file).unwrap());
+    for migration in sqlx::migrate!("./migrations").iter() {
+        of.update(&migration.checksum);
     }
+    of.update(include_bytes!("../../src/embedded/postgres.rs"));
+    of.update(include_bytes!("cluster.rs"));
     hex::encode(&of.finish().as_ref()[..8])
 }
 
@@ -92,10 +91,23 @@ fn make(at: &Path) {
         tokio::runtime::Runtime::new().unwrap().block_on(async {
             let postgres = EmbeddedPostgres::start(options).await.unwrap();
             migrate(&postgres.owner()).await.unwrap();
+            // What is written to the log from here on is all that a copy needs of it.
+            let mut superuser = PgConnection::connect_with(&postgres.superuser()).await.unwrap();
+            superuser.execute("SELECT pg_switch_wal()").await.unwrap();
+            superuser.execute("CHECKPOINT").await.unwrap();
+            drop(superuser);
             postgres.stop().await;
         });
     });
     thread.join().unwrap();
+    // Segments behind the present one are old ones that wait to be written again, 16 MiB each.
+    let log = dir.path().join("postgres/data/pg_wal");
+    let mut segments: Vec<_> = std::fs::read_dir(log).unwrap().map(|entry| entry.unwrap().path()).collect();
+    segments.retain(|path| path.is_file());
+    segments.sort();
+    for segment in &segments[1..] {
+        std::fs::remove_file(segment).unwrap();
+    }
     let unfinished = at.with_extension("new");
     std::fs::create_dir(&unfinished).unwrap();
     for part in PARTS {
@@ -104,8 +116,8 @@ fn make(at: &Path) {
     std::fs::rename(&unfinished, at).unwrap();
 }
 
-/// With owners and modes: Postgres refuses files of others.
+/// With owners and modes, for Postgres refuses files of others, and without writing the zeros that much of a cluster is.
 fn copy(from: &Path, into: &Path) {
-    let status = Command::new("cp").arg("--archive").args([from, into]).status().unwrap();
+    let status = Command::new("cp").args(["--archive", "--sparse=always"]).args([from, into]).status().unwrap();
     assert!(status.success(), "cannot copy {} into {}", from.display(), into.display());
 }
