@@ -222,6 +222,18 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn every_byte_is_read_as_what_wrote_it_and_no_other_is_read() {
+        for (byte, kind) in (1..).zip(Kind::ALL) {
+            assert_eq!((kind.as_byte(), Kind::from_byte(byte)), (byte, Some(kind)));
+        }
+        for (byte, op) in [(1, Op::Put), (2, Op::Del)] {
+            assert_eq!((op.as_byte(), Op::from_byte(byte)), (byte, Some(op)));
+        }
+        assert!([0, 6, 255].iter().all(|byte| Kind::from_byte(*byte).is_none()));
+        assert!([0, 3, 255].iter().all(|byte| Op::from_byte(*byte).is_none()));
+    }
+
     fn record() -> Record {
         Record {
             gallery: GalleryId(Uuid::from_u128(0x6061_6263_6465_6667_6869_6a6b_6c6d_6e6f)),

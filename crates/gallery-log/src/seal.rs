@@ -374,6 +374,13 @@ mod tests {
     };
     const TOPIC: &str = "lintel/v1/t/d/down/gallery";
 
+    #[test]
+    fn what_is_exposed_is_the_key_and_no_two_random_ones_are_the_same() {
+        assert_eq!(SealKey::new([7; KEY_LEN]).expose(), &[7; KEY_LEN]);
+        let random = || *SealKey::random().unwrap().expose();
+        assert_ne!(random(), random());
+    }
+
     fn context() -> SealContext<'static> {
         let tenant = TenantId(Uuid::from_u128(0x1011_1213_1415_1617_1819_1a1b_1c1d_1e1f));
         let object = Uuid::from_u128(0x2021_2223_2425_2627_2829_2a2b_2c2d_2e2f);

@@ -132,6 +132,11 @@ mod tests {
         parse_up(bytes)?.verify(keys.up(), topic).map(<[u8]>::to_vec)
     }
 
+    #[test]
+    fn keys_are_printed_by_their_epoch_alone() {
+        assert_eq!(format!("{:?}", keys(5)), "LinkKeys(epoch 5, ***)");
+    }
+
     // The constants below come from Python's hashlib, not from this code.
 
     #[test]
@@ -146,6 +151,7 @@ mod tests {
             "0100000005febfddce0960f29bc5c559aa597243a27fcca8f4264f99c5d5988b8fb4e112b67b7d"
         );
         assert_eq!(wrapped.len(), UP_OVERHEAD + 2);
+        assert_eq!(parse_up(&wrapped).unwrap().link_epoch(), 5);
         assert_eq!(open(&wrapped, &keys(5), TOPIC).unwrap(), b"{}");
     }
 

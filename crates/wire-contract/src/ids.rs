@@ -160,6 +160,7 @@ mod tests {
 
     #[test]
     fn streams_are_32_lower_case_hex_digits() {
+        assert_eq!(format!("{:?}", StreamId([0xab; 16])), format!("StreamId({})", "ab".repeat(16)));
         let stream = StreamId([0xab; 16]);
         assert_eq!(stream.to_string().parse(), Ok(stream));
         for text in ["ab", &"AB".repeat(16), &"ab".repeat(17), &"xy".repeat(16)] {
