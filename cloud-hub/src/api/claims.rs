@@ -94,6 +94,7 @@ pub(super) fn answer(api: &Api, tenant: TenantId, device: DeviceId, chain_pem: S
         hub_url: api.settings.public_url.clone(),
         broker: BrokerAddress { host: api.settings.broker_host.clone(), port: api.settings.broker_port },
         server_time: signing.sign_time(nonce, api.clock.now()),
+        successions: Vec::new(),
     }
 }
 
@@ -134,5 +135,6 @@ pub(super) async fn link(
         hub_epoch: material.hub_epoch,
         galleries: material.galleries.iter().map(gallery).collect(),
         server_time: api.custody.keyring().signing().sign_time(query.nonce.unwrap_or(caller.device.0), api.clock.now()),
+        successions: Vec::new(),
     }))
 }

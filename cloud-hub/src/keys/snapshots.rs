@@ -125,7 +125,11 @@ impl Snapshots {
             key_id: Uuid::nil(),
             signature: Bytes(Vec::new()),
         };
-        Ok(Some(SnapshotAnswer { manifest: self.custody.keyring.signing().sign_manifest(manifest), key }))
+        Ok(Some(SnapshotAnswer {
+            manifest: self.custody.keyring.signing().sign_manifest(manifest),
+            key,
+            successions: Vec::new(),
+        }))
     }
 
     /// A snapshot whose manifest was made, for a device that asks for the content; `None` when it has no such one (any more).
