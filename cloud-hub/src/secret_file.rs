@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
@@ -84,6 +84,36 @@ pub fn put_in_place(from: &Path, to: &Path) -> Result<(), SecretFileError> {
         File::open(directory)?.sync_all()
     };
     put().map_err(|source| SecretFileError::Io { path: from.to_owned(), source })
+}
+
+/// Gives a secret file a second name, by which its very bytes can be destroyed when another one has its first; on disk when this returns.
+pub fn name_again(path: &Path, second: &Path) -> Result<(), SecretFileError> {
+    let directory = second.parent().unwrap_or(Path::new("."));
+    let name = || {
+        fs::hard_link(path, second)?;
+        File::open(directory)?.sync_all()
+    };
+    name().map_err(|source| SecretFileError::Io { path: second.to_owned(), source })
+}
+
+/// Whether two names are those of one file. One that is not there is none of anything.
+pub fn is_one_file(path: &Path, other: &Path) -> Result<bool, SecretFileError> {
+    let which = |path: &Path| match fs::metadata(path) {
+        Ok(file) => Ok(Some((file.dev(), file.ino()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(SecretFileError::Io { path: path.to_owned(), source }),
+    };
+    Ok(which(path)?.is_some_and(|one| which(other).is_ok_and(|two| two == Some(one))))
+}
+
+/// Takes one of its names from a file, whose bytes stay under the others.
+pub fn remove_name(path: &Path) -> Result<(), SecretFileError> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let remove = || {
+        fs::remove_file(path)?;
+        File::open(directory)?.sync_all()
+    };
+    remove().map_err(|source| SecretFileError::Io { path: path.to_owned(), source })
 }
 
 /// Overwrites a secret file with zeros and removes it. None there is no error.

@@ -90,10 +90,11 @@ pub(super) fn answer(api: &Api, tenant: TenantId, device: DeviceId, chain_pem: S
         device: wire_contract::DeviceId(device.0),
         certificate_chain: chain_pem,
         root: api.pki.root_pem().to_owned(),
-        hub_keys: vec![signing.public()],
+        hub_keys: signing.valid(),
         hub_url: api.settings.public_url.clone(),
         broker: BrokerAddress { host: api.settings.broker_host.clone(), port: api.settings.broker_port },
         server_time: signing.sign_time(nonce, api.clock.now()),
+        successions: signing.successions().to_vec(),
     }
 }
 
@@ -127,12 +128,14 @@ pub(super) async fn link(
         gdk: SecretBytes::new(*held.gdk),
         ck: SecretBytes::new(*held.ck),
     };
+    let signing = api.custody.keyring().signing();
     Ok(axum::Json(LinkAnswer {
         v: V1,
         link_epoch: material.link_epoch,
         link_key: SecretBytes::new(*material.link_key),
         hub_epoch: material.hub_epoch,
         galleries: material.galleries.iter().map(gallery).collect(),
-        server_time: api.custody.keyring().signing().sign_time(query.nonce.unwrap_or(caller.device.0), api.clock.now()),
+        server_time: signing.sign_time(query.nonce.unwrap_or(caller.device.0), api.clock.now()),
+        successions: signing.successions().to_vec(),
     }))
 }

@@ -1,5 +1,5 @@
 //! The hub's keys as the operator of the machine sees them: how old each is, and another one in the place of the master key, of a
-//! tenant's, or of the one for access tokens.
+//! tenant's, of the pepper, of the one that signs for devices, or of the one for access tokens.
 
 use std::path::Path;
 use std::time::UNIX_EPOCH;
@@ -19,15 +19,19 @@ use crate::keys::{Forgotten, Rekeyed, TenantKeyView, TokenKeyView, VersionView};
 use crate::store::routes;
 
 /// Files of keys, what each is for, and how it stands when it is there.
-const FILES: [(&str, &str, &str); 7] = [
+const FILES: [(&str, &str, &str); 8] = [
     ("master.key", "wraps tenants' keys", "in use"),
     ("master-next.key", "wraps tenants' keys", "next: copy it to the other hubs"),
     ("master-previous.key", "wraps tenants' keys", "opens"),
     ("pepper.key", "MACs of secrets", "in use"),
     ("pepper-next.key", "MACs of secrets", "next: copy it to the other hubs"),
     (PREVIOUS_PEPPER, "MACs of secrets", "tried"),
-    ("signing.p8", "signs for devices", "in use"),
+    ("signing.p8", SIGNING, "in use"),
+    ("signing-next.p8", SIGNING, "next: copy it to the other hubs"),
 ];
+
+/// What signing keys are for.
+const SIGNING: &str = "signs for devices";
 
 /// The pepper that is to be forgotten.
 const PREVIOUS_PEPPER: &str = "pepper-previous.key";
@@ -64,6 +68,7 @@ pub(super) async fn show(api: &Api) -> Result<Value, ApiError> {
             key["left"] = json!(before.api_keys);
         }
     }
+    keys.extend(api.custody.signing_keys_before().into_iter().map(of_signing));
     keys.extend(api.custody.token_key_views().await?.iter().map(|key| of_tokens(key, now)));
     for tenant in routes::tenants(&api.db).await? {
         let versions = api.custody.tenant_key_views(tenant).await?;
@@ -81,7 +86,7 @@ pub(super) async fn show(api: &Api) -> Result<Value, ApiError> {
     Ok(json!({ "keys": keys }))
 }
 
-/// How a key that hubs share as a file is to be replaced: the master key, or the pepper.
+/// How a key that hubs share as a file is to be replaced: the master key, the pepper, or the signing key.
 #[derive(Debug, Deserialize)]
 pub(super) struct SharedRotation {
     #[serde(default)]
@@ -164,6 +169,18 @@ pub(super) async fn rotate_pepper(api: &Api, rotation: &SharedRotation) -> Resul
     show(api).await
 }
 
+/// Begins to replace the signing key.
+pub(super) async fn rotate_signing(api: &Api, rotation: &SharedRotation) -> Result<Value, ApiError> {
+    api.custody.rotate_signing_key(rotation.copied).await?;
+    show(api).await
+}
+
+/// Tells devices no longer to believe the signing keys before.
+pub(super) async fn retire_signing(api: &Api) -> Result<Value, ApiError> {
+    api.custody.retire_signing_keys().await?;
+    show(api).await
+}
+
 /// What is said about the end of the pepper before.
 #[derive(Debug, Deserialize)]
 pub(super) struct PepperEnd {
@@ -237,6 +254,14 @@ fn of_tenant(tenant: TenantId, key: &TenantKeyView, now: OffsetDateTime) -> Valu
     json!({
         "key": format!("{tenant} version {}", key.version), "what": "wraps the tenant's keys", "state": key.state,
         "made_at": Timestamp::from(key.created_at), "age_days": (now - key.created_at).whole_days().max(0),
+        "signs_from": null, "verifies_until": null,
+    })
+}
+
+/// A signing key before: nothing is left of it but what devices verify with.
+fn of_signing(id: Uuid) -> Value {
+    json!({
+        "key": format!("signing {id}"), "what": SIGNING, "state": "verifies", "made_at": null, "age_days": null,
         "signs_from": null, "verifies_until": null,
     })
 }

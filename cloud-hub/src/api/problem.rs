@@ -126,7 +126,9 @@ impl From<KeysError> for ApiError {
             | KeysError::NoNextMaster
             | KeysError::PepperUnderWay
             | KeysError::NoNextPepper
-            | KeysError::NoPepperBefore => Self::because(Code::Conflict, error.to_string()),
+            | KeysError::NoPepperBefore
+            | KeysError::NoNextSigningKey
+            | KeysError::NoSigningKeyBefore => Self::because(Code::Conflict, error.to_string()),
             KeysError::Session(error) => error.into(),
             KeysError::VectorsMissing => {
                 Self::because(Code::Unavailable, error.to_string()).retry_after(VECTORS_AGAIN_SECONDS)

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
+use wire_contract::Succession;
 
 use crate::domain::audit::Head;
 use crate::domain::ids::TenantId;
@@ -87,6 +88,46 @@ pub fn append(dir: &Path, heads: &[Head]) -> io::Result<()> {
         append_to(dir, &dir.join(name), &lines)?;
     }
     Ok(())
+}
+
+/// What beside heads leads from each signing key to its successor: whoever verifies elsewhere has the first one perhaps.
+const SUCCESSIONS: &str = "signing-successions.json";
+
+#[derive(Serialize, Deserialize)]
+struct Successions {
+    v: u8,
+    successions: Vec<Succession>,
+}
+
+/// Adds what leads from one signing key to another to the folder, where it is not there yet. Several hubs may share one.
+pub fn publish_successions(dir: &Path, known: &[Succession]) -> io::Result<()> {
+    let mut successions = successions(dir)?;
+    let is_new =
+        |of: &&Succession| !successions.iter().any(|there| there.predecessor == of.predecessor && there.key == of.key);
+    let new: Vec<Succession> = known.iter().filter(is_new).cloned().collect();
+    if new.is_empty() {
+        return Ok(());
+    }
+    successions.extend(new);
+    let json = serde_json::to_vec_pretty(&Successions { v: V, successions }).map_err(io::Error::other)?;
+    let (path, temporary) = (dir.join(SUCCESSIONS), dir.join(format!("{SUCCESSIONS}.new-{}", std::process::id())));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(&temporary)?;
+    file.write_all(&json)?;
+    file.sync_all()?;
+    fs::rename(&temporary, &path)?;
+    File::open(dir)?.sync_all()
+}
+
+/// What a folder of heads says of signing keys. None of it is believed but for its signatures; a file that cannot be read says nothing.
+pub fn successions(dir: &Path) -> io::Result<Vec<Succession>> {
+    match fs::read(dir.join(SUCCESSIONS)) {
+        Ok(bytes) => {
+            let read = serde_json::from_slice::<Successions>(&bytes).ok().filter(|read| read.v == V);
+            Ok(read.map(|read| read.successions).unwrap_or_default())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
 }
 
 fn append_to(dir: &Path, path: &Path, lines: &str) -> io::Result<()> {

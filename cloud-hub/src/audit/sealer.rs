@@ -213,8 +213,12 @@ impl Sealer {
         if unwritten.is_empty() {
             return;
         }
-        let (dir, lines) = (self.heads.dir.clone(), unwritten.clone());
-        let written = tokio::task::spawn_blocking(move || heads::append(&dir, &lines)).await;
+        let (dir, lines, signing) = (self.heads.dir.clone(), unwritten.clone(), self.keyring.signing());
+        let written = tokio::task::spawn_blocking(move || {
+            heads::append(&dir, &lines)?;
+            heads::publish_successions(&dir, signing.successions())
+        });
+        let written = written.await;
         if let Err(error) = written.map_err(std::io::Error::other).and_then(|written| written) {
             if self.note(|trouble| trouble.heads = true) {
                 tracing::warn!(event = "audit_heads_not_written", dir = %self.heads.dir.display(), error = %chain(&error), "signed heads of the audit cannot be written; everything else goes on, and they are tried again");

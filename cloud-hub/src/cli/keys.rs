@@ -18,11 +18,12 @@ use super::table;
   cloud-hub keys rotate galleries --tenant 0192f0c1-…   other digest keys; doors fetch them and go on deciding
   cloud-hub keys rotate pepper              each API key goes over at its next use; status says how many have not
   cloud-hub keys retire-pepper --dry-run    how many API keys stop to work without the pepper before
+  cloud-hub keys rotate signing             the key before vouches for it: devices believe it at their next answer
   cloud-hub keys rotate-jwt                 nobody notices: the key before verifies until its last token is over
   cloud-hub keys rotate-jwt --revoke-old    somebody has got at it: no token of it is good any more, within five seconds
 
 Refresh tokens and cookies are not touched by any of it; users log out by themselves, or are disabled.
-Where several hubs share their keys, `rotate master` makes the next one first: see docs/guides/keys.md.")]
+Where several hubs share their keys, `rotate master`, `pepper` and `signing` make the next one first: see docs/guides/keys.md.")]
 pub(super) enum KeysCommand {
     /// List keys with their ages (never their secrets)
     Status {
@@ -43,6 +44,8 @@ pub(super) enum KeysCommand {
         #[arg(long, conflicts_with = "confirm")]
         dry_run: bool,
     },
+    /// Tell devices no longer to believe the signing keys before, once every hub has the present one
+    RetireSigning,
     /// Sign access tokens by another key, on all hubs
     RotateJwt {
         /// Let no token of another key be good any more: their users refresh
@@ -67,6 +70,12 @@ pub(super) enum RotateCommand {
     /// The pepper, by which API keys and other secrets are known; each API key goes over at its next use
     Pepper {
         /// The next pepper lies in the keys folder of every hub that shares it
+        #[arg(long)]
+        copied: bool,
+    },
+    /// The key that signs for devices, which learn the next one by themselves
+    Signing {
+        /// The next key lies in the keys folder of every hub that shares it
         #[arg(long)]
         copied: bool,
     },
@@ -119,6 +128,11 @@ impl KeysCommand {
                 let body = json!({ "copied": copied });
                 ("POST", String::from("/keys/pepper"), Sent::Json(body), "keys", table::KEYS)
             }
+            Self::Rotate(RotateCommand::Signing { copied }) => {
+                let body = json!({ "copied": copied });
+                ("POST", String::from("/keys/signing"), Sent::Json(body), "keys", table::KEYS)
+            }
+            Self::RetireSigning => ("POST", String::from("/keys/signing/retire"), Sent::Nothing, "keys", table::KEYS),
             Self::RetirePepper { confirm, .. } => {
                 let body = json!({ "confirm": confirm });
                 ("POST", String::from("/keys/pepper/retire"), Sent::Json(body), "", table::PEPPER)

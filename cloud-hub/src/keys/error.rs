@@ -80,6 +80,14 @@ pub enum KeysError {
     /// There is none to forget.
     #[error("there is no pepper before the present one")]
     NoPepperBefore,
+    /// The next signing key has not been made, or not been copied to this hub.
+    #[error(
+        "there is no next signing key on this hub: it has taken its place already (`cloud-hub keys status`), or is to be made on one hub by `cloud-hub keys rotate signing`, and keys/signing-next.p8 to be copied here"
+    )]
+    NoNextSigningKey,
+    /// There is none to retire.
+    #[error("there is no signing key before the present one that devices are told to believe")]
+    NoSigningKeyBefore,
     /// So many passwords are being looked at that one more would wait too long.
     #[error("too many passwords are being looked at")]
     TooManyPasswords,

@@ -19,7 +19,8 @@ use super::peppers::{MadeBy, Peppers};
 use super::person_files::PersonFiles;
 use super::persons::{PersonDb, PersonKeys};
 use super::restored::SeenFile;
-use super::{KeysError, SigningKey, signing};
+use super::signing_keys::SigningKeys;
+use super::{KeysError, SigningKey};
 use crate::domain::ids::{ClaimId, PersonId, PlatformKeyId, SessionId, TenantId, UserId};
 use crate::domain::index_key::{IndexKey, IndexKeys};
 use crate::domain::rotation::{Rotation, Rotations, Seeded};
@@ -38,7 +39,7 @@ const TOKEN_KEY_FILES: [&str; 2] = ["jwt.p8", "jwt-previous.p8"];
 pub struct Keyring {
     masters: Masters,
     peppers: Peppers,
-    signing: SigningKey,
+    signing: SigningKeys,
     dir: PathBuf,
     seen: SeenFile,
     persons: PersonKeys,
@@ -69,7 +70,7 @@ impl Keyring {
         Ok(Self {
             masters,
             peppers: Peppers::open(dir)?,
-            signing: SigningKey::load_or_make(&dir.join(signing::FILE))?,
+            signing: SigningKeys::open(dir)?,
             dir: dir.to_owned(),
             seen: SeenFile::load_or_make(dir)?,
             persons: match shared {
@@ -81,9 +82,14 @@ impl Keyring {
         })
     }
 
-    /// The hub's signing key.
+    /// The hub's signing key, as it is now. What belongs together is signed and told by one: the next call may give another.
     #[must_use]
-    pub fn signing(&self) -> &SigningKey {
+    pub fn signing(&self) -> Arc<SigningKey> {
+        self.signing.present()
+    }
+
+    /// The signing keys.
+    pub(super) fn signing_keys(&self) -> &SigningKeys {
         &self.signing
     }
 

@@ -7,7 +7,7 @@
 //! RS  per tenant, space    Postgres, under TK   rotates searchable vectors; replaced by `keys rotate seeds`
 //! GDK per gallery          Postgres, under TK   keys its digest, as does CK the hashes of credentials; replaced by `keys rotate galleries`
 //! PK  per person           key store (redb) outside Postgres, under TK; deleting it erases the person
-//! HSK Ed25519              file 0600            signs time, snapshots and audit heads
+//! HSK Ed25519              file 0600            signs time, snapshots and audit heads; replaced by `keys rotate signing`
 //! JWT Ed25519, some        Postgres, under MK   sign access tokens of users; shared by all hubs, rotated by `keys rotate-jwt`
 //! pepper                   file 0600            MACs of API keys, platform keys, claim secrets, refresh tokens, cookies; replaced by `keys rotate pepper`
 //! epochs                   file                 what was seen of the database; raised when it was restored from a backup
@@ -53,6 +53,8 @@ mod seed_rotation;
 mod session_frames;
 mod sessions;
 mod signing;
+mod signing_keys;
+mod signing_rotation;
 mod snapshots;
 mod succession;
 mod tokens;
@@ -85,6 +87,7 @@ pub use rotation::{MasterStanding, Progress, TenantKeyView};
 pub use second_factor::{Beginning, Begun, Confirmed, Removed};
 pub use sessions::{Decision, JoinedSession, OpenedFrame, OpenedSession, SessionState, WantedSession};
 pub use signing::{SigningKey, id_of as signing_key_id};
+pub use signing_keys::SigningPast;
 pub use snapshots::{Ready, Snapshots};
 pub use tokens::{TokenKeyView, TokenKeys};
 pub use unsealed::{Found, Row, Unsealed};

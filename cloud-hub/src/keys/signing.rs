@@ -1,50 +1,33 @@
-//! HSK: the hub's Ed25519 key, which devices pin at their claim.
+//! HSK: the hub's Ed25519 key, which devices pin at their claim, with what the keys before it said of their successors.
+//!
+//! In: a key and its past, as [`super::signing_keys`] reads them. Out: signatures, and what devices must be told to believe them.
 
 use std::path::Path;
 
-use ring::digest::{SHA256, digest};
-use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use time::OffsetDateTime;
 use uuid::Uuid;
 use wire_contract::claim::{HubKey, SignedTime};
-use wire_contract::{Bytes, HubTime, Nonce, SnapshotManifest};
-use zeroize::Zeroizing;
+use wire_contract::succession::MAX_SUCCESSIONS;
+use wire_contract::{Bytes, HubTime, Nonce, SnapshotManifest, Succession};
 
 use super::KeysError;
+use super::signing_keys::{FILE, History};
 use crate::domain::audit::{Hash, Head};
 use crate::domain::erasure::{Erased, Receipt};
 use crate::domain::ids::TenantId;
 use crate::secret_file;
 
-/// The key's file in the folder of the hub's keys.
-pub(super) const FILE: &str = "signing.p8";
-
-/// The id of a signing key: the beginning of the hash of its public half, as a UUID of version 8.
-#[must_use]
-pub fn id_of(public: &[u8]) -> Uuid {
-    let hash = digest(&SHA256, public);
-    let (head, _) = hash.as_ref().split_first_chunk::<16>().expect("a SHA-256 has 32 bytes");
-    uuid::Builder::from_custom_bytes(*head).into_uuid()
-}
+pub use wire_contract::succession::hub_key_id as id_of;
 
 /// The key that signs what devices must believe of the hub.
 pub struct SigningKey {
     pair: Ed25519KeyPair,
     id: Uuid,
+    history: History,
 }
 
 impl SigningKey {
-    /// Reads the key's PKCS#8 file, making it first if there is none.
-    pub(super) fn load_or_make(path: &Path) -> Result<Self, KeysError> {
-        let pkcs8 = secret_file::load_or_make(path, || {
-            let document =
-                Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| gallery_log::keys::NoRandomness)?;
-            Ok::<_, KeysError>(Zeroizing::new(document.as_ref().to_vec()))
-        })?;
-        Self::read(&pkcs8, path)
-    }
-
     /// The public half of the key in a hub's folder of keys, by its id; nothing is made. For whoever verifies.
     pub fn public_in(keys_dir: &Path) -> Result<(Uuid, [u8; 32]), KeysError> {
         let path = keys_dir.join(FILE);
@@ -52,9 +35,21 @@ impl SigningKey {
         Ok((key.id, key.pair.public_key().as_ref().try_into().expect("an Ed25519 key has 32 bytes")))
     }
 
-    fn read(pkcs8: &[u8], path: &Path) -> Result<Self, KeysError> {
+    /// The key of a PKCS#8 file, without a past.
+    pub(super) fn read(pkcs8: &[u8], path: &Path) -> Result<Self, KeysError> {
         let pair = Ed25519KeyPair::from_pkcs8(pkcs8).map_err(|_| KeysError::Damaged { path: path.to_owned() })?;
-        Ok(Self { id: id_of(pair.public_key().as_ref()), pair })
+        Ok(Self { id: id_of(pair.public_key().as_ref()), pair, history: History::default() })
+    }
+
+    /// The same key with its past.
+    pub(super) fn with(self, history: History) -> Self {
+        Self { history, ..self }
+    }
+
+    /// Its id, as signatures name it.
+    #[must_use]
+    pub fn id(&self) -> Uuid {
+        self.id
     }
 
     /// The public half, as devices pin it.
@@ -63,16 +58,37 @@ impl SigningKey {
         HubKey { key_id: self.id, public_key: Bytes(self.pair.public_key().as_ref().to_vec()) }
     }
 
+    /// The keys that a device is to pin: this one, and those before it that another hub may sign with still.
+    #[must_use]
+    pub fn valid(&self) -> Vec<HubKey> {
+        let before = self.history.predecessors.iter().rev().filter(|before| !before.retired).map(|before| &before.key);
+        std::iter::once(self.public()).chain(before.filter(|key| key.key_id != self.id).cloned()).collect()
+    }
+
+    /// What leads from each key that there ever was to its successor, the oldest first: the last ones, if there are more than a device
+    /// looks at.
+    #[must_use]
+    pub fn successions(&self) -> &[Succession] {
+        let all = &self.history.successions;
+        &all[all.len().saturating_sub(MAX_SUCCESSIONS)..]
+    }
+
+    /// Vouches for the key that is to take this one's place.
+    pub(super) fn vouch_for(&self, next: &Self, now: OffsetDateTime) -> Succession {
+        Succession::sign(&self.pair, self.id, next.pair.public_key().as_ref(), now.into())
+    }
+
     /// The time, signed for one asker.
     #[must_use]
     pub fn sign_time(&self, nonce: Uuid, now: OffsetDateTime) -> SignedTime {
         SignedTime::sign(&self.pair, self.id, nonce, now.into())
     }
 
-    /// The time, signed for one question.
+    /// The time, signed for one question, and what leads to this key.
     #[must_use]
     pub fn tell_time(&self, nonce: Nonce, now: OffsetDateTime) -> HubTime {
-        HubTime::sign(&self.pair, self.id, nonce, now.into())
+        let time = HubTime::sign(&self.pair, self.id, nonce, now.into());
+        HubTime { successions: self.successions().to_vec(), ..time }
     }
 
     /// How far a tenant's audit goes, signed: its head of this number.

@@ -125,7 +125,9 @@ impl Snapshots {
             key_id: Uuid::nil(),
             signature: Bytes(Vec::new()),
         };
-        Ok(Some(SnapshotAnswer { manifest: self.custody.keyring.signing().sign_manifest(manifest), key }))
+        let signing = self.custody.keyring.signing();
+        let successions = signing.successions().to_vec();
+        Ok(Some(SnapshotAnswer { manifest: signing.sign_manifest(manifest), key, successions }))
     }
 
     /// A snapshot whose manifest was made, for a device that asks for the content; `None` when it has no such one (any more).

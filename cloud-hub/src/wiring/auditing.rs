@@ -7,8 +7,12 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
+use wire_contract::Bytes;
+use wire_contract::claim::HubKey;
+use wire_contract::succession::{MAX_SUCCESSIONS, trusted};
 
 use super::parts;
+use crate::audit::heads::successions;
 use crate::audit::{HeadSettings, Progress, Request, Verified, verify};
 use crate::cli::Verification;
 use crate::clock::Clock;
@@ -18,7 +22,7 @@ use crate::domain::audit::finding::Finding;
 use crate::domain::audit::verifier::Report;
 use crate::domain::ids::TenantId;
 use crate::embedded::{Layout, postgres};
-use crate::keys::{SigningKey, signing_key_id};
+use crate::keys::{SigningKey, SigningPast, signing_key_id};
 use crate::store::Database;
 
 /// Progress on a terminal is told after so many entries.
@@ -45,12 +49,8 @@ pub async fn verify_audit(config: &Config, options: Verification, clock: Clock) 
     let db = Database::new(app, 2);
     db.check().await?;
     let dirs = if options.heads.is_empty() { vec![heads_dir(config)] } else { options.heads.clone() };
-    let request = Request {
-        tenant: options.tenant.map(TenantId),
-        dirs,
-        keys: hub_keys(config, &options.keys)?,
-        archived: options.archived,
-    };
+    let keys = hub_keys(config, &options.keys, &dirs)?;
+    let request = Request { tenant: options.tenant.map(TenantId), dirs, keys, archived: options.archived };
     let verified = verify(&db, request, clock.now(), told()).await?;
     db.close().await;
     let text = if options.json { format!("{}\n", as_json(&verified)) } else { as_text(&verified) };
@@ -62,12 +62,16 @@ fn config_has_no_database(config: &Config) -> bool {
     config.database.url.reveal().is_empty() && config.database.url_file.get().is_none()
 }
 
-/// The hub's present key, if its file is here, and those that were named.
-fn hub_keys(config: &Config, named: &[String]) -> Result<HubKeys> {
-    let mut keys = HubKeys::new();
-    match SigningKey::public_in(&Layout::new(&config.data.dir).keys_dir()) {
-        Ok((id, key)) => {
-            keys.insert(id, key);
+/// The hub's present key, if its file is here, with those before that it knows of; those that were named; and all that they lead to, by what
+/// the hub's folder or those of heads have of successors.
+fn hub_keys(config: &Config, named: &[String], heads: &[PathBuf]) -> Result<HubKeys> {
+    let dir = Layout::new(&config.data.dir).keys_dir();
+    let past = SigningPast::in_dir(&dir).context("the hub's signing keys of before")?;
+    let mut keys = Vec::new();
+    match SigningKey::public_in(&dir) {
+        Ok((_, key)) => {
+            keys.push(hub_key(&key));
+            keys.extend(past.before);
         }
         Err(error) if named.is_empty() => {
             return Err(error).context("the hub's signing key; name its public half by --key");
@@ -79,9 +83,24 @@ fn hub_keys(config: &Config, named: &[String]) -> Result<HubKeys> {
         if hex::decode_to_slice(text, &mut key).is_err() {
             bail!("--key {text}: a public key has 64 hex digits");
         }
-        keys.insert(signing_key_id(&key), key);
+        keys.push(hub_key(&key));
     }
-    Ok(keys)
+    let mut told = vec![past.successions];
+    for dir in heads {
+        told.push(successions(dir).with_context(|| format!("heads in {}", dir.display()))?);
+    }
+    // Once more for each: one may lead on from what a later one leads to. No more at a time than a device looks at.
+    for _ in 0..told.len() {
+        for some in told.iter().flat_map(|told| told.chunks(MAX_SUCCESSIONS)) {
+            keys = trusted(&keys, some);
+        }
+    }
+    let as_bytes = |key: HubKey| Some((key.key_id, key.public_key.0.try_into().ok()?));
+    Ok(keys.into_iter().filter_map(as_bytes).collect())
+}
+
+fn hub_key(public: &[u8; 32]) -> HubKey {
+    HubKey { key_id: signing_key_id(public), public_key: Bytes(public.to_vec()) }
 }
 
 /// Tells somebody who looks on how far it is.

@@ -26,6 +26,7 @@ mod rotations;
 mod second_factors;
 mod seed_rotations;
 mod sessions;
+mod signing_rotations;
 mod snapshots;
 #[path = "../support/mod.rs"]
 mod support;

@@ -35,6 +35,7 @@ mod roles;
 mod session_commands;
 mod sessions;
 mod settings;
+mod signing_keys;
 mod snapshots;
 mod tokens;
 mod totp;

@@ -14,7 +14,7 @@ use super::devices::{Device, code, made};
 use super::process::{Hub, Tenant, data_dir, read, skipped};
 
 /// Asks for the next certificate, for `next`'s key, under `present`'s certificate.
-async fn renew(hub: &Hub, present: &Device, chain: &str, next: &Device) -> (StatusCode, Value) {
+pub(crate) async fn renew(hub: &Hub, present: &Device, chain: &str, next: &Device) -> (StatusCode, Value) {
     let request = present.client(hub, chain).post(format!("{}/v1/device/renewal", hub.https()));
     read(request.json(&json!({ "v": 1, "csr": next.csr() })).send().await.unwrap()).await
 }

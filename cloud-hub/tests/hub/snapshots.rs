@@ -11,7 +11,7 @@ use super::devices::{Device, code, made};
 use super::process::{Hub, data_dir, read, skipped};
 
 /// Puts a snapshot on offer as the publisher does when a device reports; its id.
-async fn offered(hub: &Hub, device: &str) -> Uuid {
+pub(crate) async fn offered(hub: &Hub, device: &str) -> Uuid {
     let id = Uuid::new_v4();
     sqlx::query(
         "INSERT INTO gallery_snapshot (tenant_id, id, device_id, gallery_id, epoch, version, created_at, expires_at)

@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 use crate::encoding::{Bytes, Hash32, SecretBytes, V1};
 use crate::ids::{ClaimId, DeviceId, TenantId};
 use crate::link::push_field;
+use crate::succession::Succession;
 use crate::time::Timestamp;
 
 /// What a claim token begins with.
@@ -214,7 +215,7 @@ pub struct ClaimAnswer {
     pub certificate_chain: String,
     /// The root certificate, PEM. Its key must be the one that the token names.
     pub root: String,
-    /// The hub's signing keys, to be pinned.
+    /// The hub's signing keys, to be pinned: the present one, and those before it that a hub may still sign with.
     pub hub_keys: Vec<HubKey>,
     /// Where the hub's HTTPS is from now on.
     #[schemars(with = "String")]
@@ -223,6 +224,9 @@ pub struct ClaimAnswer {
     pub broker: BrokerAddress,
     /// The hub's time, signed for this claim (nonce = claim id), or for this device's renewal (its own nonce).
     pub server_time: SignedTime,
+    /// By which the signing keys that the device pinned lead to the present one; none as long as it was never replaced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub successions: Vec<Succession>,
 }
 
 /// The hub's time, signed by an HSK over (`lintel.time.v1`, nonce, Unix milliseconds), each with its length in front.

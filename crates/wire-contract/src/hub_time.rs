@@ -16,6 +16,7 @@ use uuid::Uuid;
 use crate::claim::HubKey;
 use crate::encoding::{Bytes, V1, string_serde};
 use crate::link::push_field;
+use crate::succession::Succession;
 use crate::time::Timestamp;
 
 /// 32 random bytes that make an answer the answer to one question: 64 lower-case hex digits.
@@ -77,6 +78,9 @@ pub struct HubTime {
     pub key_id: Uuid,
     /// Ed25519, 64 bytes.
     pub signature: Bytes,
+    /// By which the signing keys that the device pinned lead to the present one; none as long as it was never replaced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub successions: Vec<Succession>,
 }
 
 /// A time that is not the hub's answer to this question.
@@ -100,7 +104,7 @@ impl HubTime {
     /// Signs a time.
     pub fn sign(key_pair: &Ed25519KeyPair, key_id: Uuid, nonce: Nonce, time: Timestamp) -> Self {
         let signature = key_pair.sign(&signed_bytes(&nonce, time));
-        Self { v: V1, nonce, time, key_id, signature: Bytes(signature.as_ref().to_vec()) }
+        Self { v: V1, nonce, time, key_id, signature: Bytes(signature.as_ref().to_vec()), successions: Vec::new() }
     }
 
     /// The time, if a pinned key signed it for this question.
@@ -156,7 +160,7 @@ mod tests {
         let keys = [HubKey { key_id, public_key: Bytes(pair.public_key().as_ref().to_vec()) }];
         let at = Timestamp::from_unix_ms(5);
         let claimed = SignedTime::sign(&pair, key_id, Uuid::from_u128(9), at);
-        let posed = HubTime { v: V1, nonce: Nonce([0; 32]), time: at, key_id, signature: claimed.signature };
+        let posed = HubTime { signature: claimed.signature, ..HubTime::sign(&pair, key_id, Nonce([0; 32]), at) };
         assert_eq!(posed.verify(&keys, &Nonce([0; 32])), Err(HubTimeError::NotAuthentic));
     }
 }

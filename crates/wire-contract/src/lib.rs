@@ -5,7 +5,8 @@
 //! Where to start: [`topic`] (every topic string is made here and nowhere else), [`envelope`] and [`link`] (how payloads
 //! are authenticated), [`event`] and [`batch`] and [`evtack`] (events on their way to the hub), [`gallery`] (people on
 //! their way to doors), [`snapshot`] (all of them at once), [`command`] and [`twin`] (orders, and how a device is set up),
-//! [`status`], [`claim`] (how a device gets its identity), [`hub_time`] (what time it is), [`codes`] and [`texts`] (every reason
+//! [`status`], [`claim`] (how a device gets its identity), [`hub_time`] (what time it is), [`succession`] (how
+//! the hub's signing key is followed by another), [`codes`] and [`texts`] (every reason
 //! and error, once), [`problem`] and [`webhook`] (what integrators see). Examples of each are in `golden/v1`, JSON
 //! Schemas in `schemas/v1`, the whole as an AsyncAPI document ([`asyncapi`]) in `schemas/asyncapi.json`; tests keep them
 //! equal to the code, and an old golden file never changes.
@@ -41,6 +42,7 @@ pub mod problem;
 pub mod schema;
 pub mod snapshot;
 pub mod status;
+pub mod succession;
 pub mod texts;
 pub mod time;
 pub mod topic;
@@ -62,6 +64,7 @@ pub use link::{LinkAnswer, LinkKeys};
 pub use problem::Problem;
 pub use snapshot::{SnapshotManifest, SnapshotOffer};
 pub use status::Status;
+pub use succession::Succession;
 pub use time::Timestamp;
 pub use topic::{DownChannel, EventClass, Topic, UpChannel};
 pub use twin::{TwinDown, TwinSettings, TwinState, TwinUp, TwinVersion};

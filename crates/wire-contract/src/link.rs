@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use crate::claim::SignedTime;
 use crate::encoding::{SecretBytes, V1};
 use crate::ids::{DeviceId, GalleryId};
+use crate::succession::Succession;
 
 const SALT: &[u8] = b"lintel.link.v1";
 
@@ -118,6 +119,9 @@ pub struct LinkAnswer {
     pub galleries: Vec<LinkGallery>,
     /// The hub's time, signed for the nonce in the query, or for the device id without one.
     pub server_time: SignedTime,
+    /// By which the signing keys that the device pinned lead to the present one; none as long as it was never replaced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub successions: Vec<Succession>,
 }
 
 pub(crate) fn push_field(out: &mut Vec<u8>, field: &[u8]) {

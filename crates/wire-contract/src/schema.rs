@@ -5,8 +5,8 @@ use schemars::{Schema, schema_for};
 use crate::{
     Batch, ClaimAnswer, ClaimRequest, ClaimToken, CloudEvent, CommandDown, CommandUp, EnrolAnswer, EnrolRequest,
     EventData, EvtAck, EvtRefusal, GalleryDown, GalleryUp, HubTime, HubTimeRequest, LinkAnswer, Problem,
-    RenewalRequest, Status, TwinDown, TwinSettings, TwinUp, guidance::DoorGuidance, snapshot::SnapshotAnswer,
-    webhook::WebhookBody,
+    RenewalRequest, Status, Succession, TwinDown, TwinSettings, TwinUp, guidance::DoorGuidance,
+    snapshot::SnapshotAnswer, webhook::WebhookBody,
 };
 
 /// Every schema with the name of its file (without `.json`).
@@ -34,6 +34,7 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("renewal_request", schema_for!(RenewalRequest)),
         ("snapshot_answer", schema_for!(SnapshotAnswer)),
         ("status", schema_for!(Status)),
+        ("succession", schema_for!(Succession)),
         ("twin_down", schema_for!(TwinDown)),
         ("twin_settings", schema_for!(TwinSettings)),
         ("twin_up", schema_for!(TwinUp)),

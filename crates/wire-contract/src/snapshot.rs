@@ -24,6 +24,7 @@ use crate::claim::HubKey;
 use crate::encoding::{Bytes, Hash32, SecretBytes, V1};
 use crate::ids::{DeviceId, GalleryId, TenantId};
 use crate::link::push_field;
+use crate::succession::Succession;
 use crate::time::Timestamp;
 
 /// Chunks of one snapshot, at most: 1 GiB of content, some 500,000 templates, with a manifest below 1 MiB.
@@ -98,6 +99,9 @@ pub struct SnapshotAnswer {
     pub manifest: SnapshotManifest,
     /// The key of its chunks, for this device alone.
     pub key: SecretBytes,
+    /// By which the signing keys that the device pinned lead to the present one; none as long as it was never replaced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub successions: Vec<Succession>,
 }
 
 /// Why a manifest is not what a device asked for.

@@ -385,7 +385,8 @@ fn a_snapshot_is_as_in_the_golden_files() {
     };
     let pair = ring::signature::Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
     let key = SecretBytes::new([0x44; 32]);
-    check("snapshot_answer", &SnapshotAnswer { manifest: manifest.signed(&pair, uuid(40)), key });
+    let manifest = manifest.signed(&pair, uuid(40));
+    check("snapshot_answer", &SnapshotAnswer { manifest, key, successions: Vec::new() });
 }
 
 #[test]
@@ -427,6 +428,7 @@ fn claim_and_link_are_as_in_the_golden_files() {
         hub_url,
         broker: BrokerAddress { host: "hub.example".into(), port: 8883 },
         server_time: server_time(),
+        successions: Vec::new(),
     };
     check("claim_answer", &answer);
     let gallery = LinkGallery {
@@ -442,8 +444,13 @@ fn claim_and_link_are_as_in_the_golden_files() {
         hub_epoch: 1,
         galleries: vec![gallery],
         server_time: server_time(),
+        successions: Vec::new(),
     };
     check("link_answer", &link);
+    let before = ring::signature::Ed25519KeyPair::from_seed_unchecked(&[6; 32]).unwrap();
+    let succession = Succession::sign(&before, uuid(40), &[0x88; 32], at(0));
+    check("succession", &succession);
+    check("link_answer_succession", &LinkAnswer { successions: vec![succession], ..link });
     let nonce = Nonce([0x77; 32]);
     check("hub_time_request", &HubTimeRequest { v: V1, nonce });
     let pair = ring::signature::Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();

@@ -20,6 +20,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use uuid::Uuid;
 use wire_contract::claim::{ClaimAnswer, ClaimRequest, ClaimRequestError, SignedTimeError, TokenError};
+use wire_contract::succession::trusted;
 use wire_contract::{ClaimToken, Hash32, LinkAnswer, Timestamp, V1};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 use zeroize::Zeroizing;
@@ -151,7 +152,7 @@ pub async fn claim(token: &ClaimToken, serial: &str, clock: &dyn Clock) -> Resul
     let hub = Hub::new(tls::mutual(&identity, told)?, answer.hub_url, CALL_TIMEOUT)?;
     let nonce = Uuid::new_v4();
     let link = patiently(|| hub.link(nonce), || true).await?;
-    link.server_time.verify(&answer.hub_keys, nonce)?;
+    link.server_time.verify(&trusted(&answer.hub_keys, &link.successions), nonce)?;
     Ok(Claimed { identity, link })
 }
 

@@ -7,6 +7,7 @@
 mod commanding;
 mod events;
 mod galleries;
+mod learning;
 mod leasing;
 mod linking;
 mod renewing;
@@ -31,6 +32,7 @@ use wire_contract::status::Presence;
 use wire_contract::{DownChannel, EvtAck, GalleryDown, Timestamp, UpChannel};
 
 use self::commanding::Commanding;
+use self::learning::Learning;
 use self::linking::{FetchError, Linking, hub_of};
 use self::renewing::Renewing;
 use self::snapshots::Fetching;
@@ -69,6 +71,7 @@ pub(super) struct Driver<C> {
     identity: Arc<Identity>,
     renewing: Renewing,
     telling: Telling,
+    learning: Learning,
     commands: Commands,
     commanding: Commanding,
     orders: Orders,
@@ -118,6 +121,7 @@ impl<C: Connect> Driver<C> {
             identity,
             renewing,
             telling: Telling::new(timing),
+            learning: Learning::new(),
             commands: Commands::new(now),
             commanding: Commanding::new(&sync.state_dir),
             orders,
@@ -158,7 +162,8 @@ impl<C: Connect> Driver<C> {
                 told = self.orders.answer() => self.on_order_told(told).await,
                 Some(done) = self.commanding.errands.join_next() => self.on_errand(done).await,
                 renewed = self.renewing.done() => self.on_renewed(renewed),
-                told = self.telling.done() => self.on_told(told),
+                told = self.telling.done() => self.on_told(told).await,
+                successions = self.learning.next() => self.learn(&successions).await,
                 (offered, fetched) = self.snapshots.done() => self.on_fetched(offered, fetched),
                 Some(outcome) = decided.recv() => self.on_outcome(outcome),
                 Ok(()) = changes.changed() => self.on_galleries(),
@@ -205,6 +210,7 @@ impl<C: Connect> Driver<C> {
         if self.telling.first_is_under_way() {
             return;
         }
+        self.keep_keys_when_due().await;
         self.fetch_link_when_due();
         self.renew_when_due();
         if let Connection::Down(at) = self.connection

@@ -1,6 +1,6 @@
 //! Learning the time from the hub when this device's own clock is not to be believed.
 //!
-//! In: the identity with its pinned signing keys, the clock. Out: a clock that the hub has told the time. It is the only
+//! In: the identity with its pinned signing keys, the clock. Out: a clock that the hub has told the time, and what it said of its keys. It is the only
 //! call whose certificates are not held against the clock: they must lead to the pinned root, for this name and use, be
 //! good at one and the same moment, not have ended before what is known to be past, and be good at the very time that the
 //! answer brings ([`tls::undated`]). The answer is signed for 32 random bytes of ours, so that no older one fits.
@@ -12,10 +12,11 @@ use edge_store::Identity;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use url::Url;
 use wire_contract::hub_time::{HubTimeError, HubTimeRequest, Nonce};
-use wire_contract::{Timestamp, V1};
+use wire_contract::succession::trusted;
+use wire_contract::{Succession, V1};
 
 use super::https::{HttpsError, Hub};
-use super::link::pinned_keys;
+use super::hub_keys;
 use super::tls::{self, DatesError, TlsError};
 use crate::clock::{SharedClock, TimeRefused};
 
@@ -51,8 +52,13 @@ pub(super) enum TellError {
     Refused(#[from] TimeRefused),
 }
 
-/// Asks the hub for the time and gives it to the clock.
-pub(super) async fn learn(identity: &Identity, clock: &SharedClock, timeout: Duration) -> Result<Timestamp, TellError> {
+/// Asks the hub for the time and gives it to the clock. A key of the hub that the pinned ones lead to is believed; what the answer said of it
+/// is returned, to be kept.
+pub(super) async fn learn(
+    identity: &Identity,
+    clock: &SharedClock,
+    timeout: Duration,
+) -> Result<Vec<Succession>, TellError> {
     let found = &identity.hub_url;
     let base: Url = found.parse().map_err(|source| TellError::Address { found: found.clone(), source })?;
     let (config, dates) = tls::undated(identity, clock.known_past())?;
@@ -62,10 +68,10 @@ pub(super) async fn learn(identity: &Identity, clock: &SharedClock, timeout: Dur
     let nonce = Nonce(nonce);
     let asked = clock.now();
     let answer = hub.time(&HubTimeRequest { v: V1, nonce }).await?;
-    let at = answer.verify(&pinned_keys(identity), &nonce)?;
+    let at = answer.verify(&trusted(&hub_keys::pinned(identity), &answer.successions), &nonce)?;
     dates.hold_at(at)?;
     clock.hub_said(at.to_offset_date_time(), asked)?;
-    Ok(at)
+    Ok(answer.successions)
 }
 
 #[cfg(test)]

@@ -7,12 +7,13 @@ use edge_store::{DeviceKeys, GalleryKeys, Identity, KeysError};
 use gallery_log::keys::KeyBytes;
 use gallery_log::{DigestKey, GalleryId, Purpose, SealContext, SealError, SealKey, TenantId};
 use uuid::Uuid;
-use wire_contract::claim::{HubKey, SignedTimeError};
+use wire_contract::claim::SignedTimeError;
 use wire_contract::envelope;
 use wire_contract::link::UpKey;
-use wire_contract::{Bytes, DeviceId, DownChannel, LinkAnswer, LinkKeys, Topic, UpChannel};
+use wire_contract::{DeviceId, DownChannel, LinkAnswer, LinkKeys, Topic, UpChannel};
 use zeroize::Zeroizing;
 
+use super::hub_keys;
 use crate::gallery::{Galleries, RosterError};
 
 /// Why a link answer was not taken in.
@@ -111,7 +112,7 @@ fn down_context(tenant: TenantId, device: DeviceId, epoch: u32, topic: &str) -> 
 /// Stores the keys of an answer and gives each gallery its store; galleries that are not in it are destroyed.
 ///
 /// The answer came over mutual TLS from the hub's own certificate; its time must be signed for `nonce` besides, so that a hub
-/// whose signing key was exchanged is noticed. Blocking: it writes and fsyncs.
+/// whose signing key was exchanged is noticed. What the answer says of successors must have been learned before. Blocking: it writes and fsyncs.
 pub(super) fn take_in(
     answer: &LinkAnswer,
     nonce: Uuid,
@@ -119,7 +120,7 @@ pub(super) fn take_in(
     keys: &DeviceKeys,
     galleries: &Galleries,
 ) -> Result<(), LinkError> {
-    answer.server_time.verify(&pinned_keys(identity), nonce)?;
+    answer.server_time.verify(&hub_keys::pinned(identity), nonce)?;
     store(answer, keys)?;
     // Each on its own: trouble with one must neither keep another one's people out nor, worse, let them in.
     let mut first_error = Ok(());
@@ -150,13 +151,6 @@ fn gallery_keys(assigned: &wire_contract::link::LinkGallery) -> GalleryKeys {
         digest: DigestKey::new(*assigned.gdk.expose()),
         credential: KeyBytes::new(*assigned.ck.expose()),
     }
-}
-
-/// The identity's pinned signing keys, as the wire contract has them. An id that is no UUID can have signed nothing.
-pub(super) fn pinned_keys(identity: &Identity) -> Vec<HubKey> {
-    let keys = identity.hub_keys.iter();
-    keys.filter_map(|key| Some(HubKey { key_id: key.key_id.parse().ok()?, public_key: Bytes(key.public_key.to_vec()) }))
-        .collect()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 //! argument: [`sender`] (which batch next), [`reports`] (when to say where the galleries stand), [`backoff`] (when to
 //! connect again), [`commands`] (which of the hub's orders are carried out). [`receiver`] applies gallery messages, [`healing`] makes a gallery that differs equal again, [`snapshots`] fetches a whole one, [`lease`] says how long they may be used without contact, [`link`] holds the keys of the wire, [`presence`] the status,
 //! [`transport`] is the only file that knows the MQTT client, [`tls`] how certificates are judged, [`https`] the hub's
-//! device calls, [`hub_time`] how the time is learned when the clock is not to be believed, [`renewal`] when and how this device gets its next certificate. [`claim`] gives the device its identity in the first place.
+//! device calls, [`hub_keys`] which of its keys are believed, [`hub_time`] how the time is learned when the clock is not to be believed, [`renewal`] when and how this device gets its next certificate. [`claim`] gives the device its identity in the first place.
 //!
 //! Invariants: an entry leaves the outbox on a verified evtack and on nothing else; a gallery that is
 //! known to differ from the hub's is not searched before it is healed or fetched anew; nothing read from the broker is used before its seal was opened.
@@ -19,6 +19,7 @@ pub mod commands;
 mod driver;
 pub mod healing;
 mod https;
+mod hub_keys;
 mod hub_time;
 mod journal;
 pub mod lease;

@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 
 use super::claim::{self, ClaimError};
 use super::https::{HttpsError, Hub};
-use super::link::pinned_keys;
+use super::hub_keys;
 use super::tls::{self, Now, TlsError};
 use super::{Timing, tls::spki_sha256};
 
@@ -129,7 +129,8 @@ pub(super) async fn renew(
 }
 
 /// Checks that the answer is for this device and key under the root that was pinned at the claim. The signing keys that
-/// were pinned then stay: an answer is no way to bring in others.
+/// were pinned then stay, with those that they lead to: an answer is no way to bring in others. Those that the hub no longer names
+/// go, once the answer is known to be the hub's.
 fn accept(
     present: &Identity,
     key: &KeyPair,
@@ -139,14 +140,15 @@ fn accept(
     let root = present.root().first().and_then(|root| spki_sha256(root));
     claim::check_certificates(answer, root, key)?;
     claim::check_owner(answer, present.tenant, present.device)?;
-    let time = answer.server_time.verify(&pinned_keys(present), nonce)?;
+    let known = hub_keys::learned(present, &answer.successions).unwrap_or_else(|| present.clone());
+    let time = answer.server_time.verify(&hub_keys::pinned(&known), nonce)?;
     Ok(Identity {
         hub_url: answer.hub_url.to_string(),
         broker: edge_store::Broker { host: answer.broker.host.clone(), port: answer.broker.port },
         signed_time: time.unix_seconds().max(present.signed_time),
         key_pem: Zeroizing::new(key.serialize_pem()),
         chain_pem: answer.certificate_chain.clone(),
-        ..present.clone()
+        ..hub_keys::without_retired(known, answer)
     })
 }
 

@@ -1,7 +1,7 @@
 //! A whole gallery from the hub: what is done with an offer, what has come of the content, and when it is applied.
 //!
 //! In: the hub's offer, its signed manifest, bytes. Out: an [`Outcome`], and in the end a gallery replaced in one durable step.
-//! Nothing is applied before a pinned key's signature was found on the manifest, every chunk had the hash that it names, opened
+//! Nothing is applied before the signature of a pinned key, or of one that it leads to, was found on the manifest, every chunk had the hash that it names, opened
 //! at its own place, and all records together had its root. Until then doors go on with what they have.
 //! A download outlives cuts of the line, the agent's restarts and power cuts: what is on disk is checked chunk by chunk and
 //! the rest is asked for. [`fetch`] is the HTTPS side of it.
@@ -20,6 +20,7 @@ use ring::digest::{SHA256, digest};
 use uuid::Uuid;
 use wire_contract::claim::HubKey;
 use wire_contract::snapshot::{ManifestError, SnapshotAnswer, SnapshotManifest, SnapshotOffer, Wanted};
+use wire_contract::succession::trusted;
 use wire_contract::{Code, DeviceId};
 
 use super::receiver::{Outcome, line_of, other_epoch};
@@ -130,7 +131,7 @@ pub struct Addressee {
     pub tenant: Uuid,
     /// The device.
     pub device: Uuid,
-    /// The pinned keys.
+    /// The pinned keys, and those that they led to.
     pub hub_keys: Vec<HubKey>,
 }
 
@@ -193,7 +194,7 @@ impl Download {
         answer: &SnapshotAnswer,
     ) -> Result<Self, SnapshotError> {
         let manifest = answer.manifest.clone();
-        manifest.verify(&to.hub_keys, &to.wanted(&offered))?;
+        manifest.verify(&trusted(&to.hub_keys, &answer.successions), &to.wanted(&offered))?;
         let bytes = serde_json::to_vec(&manifest).expect("a manifest is a plain struct");
         let partial = PartialSnapshot::begin(dir, keys, offered.gallery, offered.id, &bytes, answer.key.expose())?;
         Ok(Self { offered, tenant: to.tenant, manifest, partial, checked: 0 })

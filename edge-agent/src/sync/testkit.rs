@@ -24,6 +24,7 @@ use wire_contract::gallery::{GalleryRecord, GalleryRecords, RecordKind, RecordOp
 use wire_contract::healing::{GalleryBuckets, GalleryHashes};
 use wire_contract::link::LinkGallery;
 use wire_contract::snapshot::{SnapshotAnswer, SnapshotChunk, SnapshotManifest};
+use wire_contract::succession::{Succession, hub_key_id};
 use wire_contract::{Bytes, Hash32, LinkAnswer, SecretBytes, Timestamp, V1};
 
 pub(super) use self::https::{Answer, Asked, HttpsHub, Pki};
@@ -51,7 +52,37 @@ pub(super) fn hub_key() -> wire_contract::claim::HubKey {
 }
 
 pub(super) fn signed_time(nonce: Uuid) -> SignedTime {
-    SignedTime::sign(&hsk(), HSK_ID, nonce, Timestamp::from_unix_ms(now().unix_ms() - 1000))
+    signed_time_by(0, nonce)
+}
+
+/// The hub's signing keys one after the other; the first is the one that devices have pinned.
+pub(super) fn signer(number: u8) -> (Ed25519KeyPair, Uuid) {
+    if number == 0 {
+        return (hsk(), HSK_ID);
+    }
+    let pair = Ed25519KeyPair::from_seed_unchecked(&[100 + number; 32]).unwrap();
+    let id = hub_key_id(pair.public_key().as_ref());
+    (pair, id)
+}
+
+/// The public half of a signing key.
+pub(super) fn hub_key_of(number: u8) -> wire_contract::claim::HubKey {
+    let (pair, key_id) = signer(number);
+    wire_contract::claim::HubKey { key_id, public_key: Bytes(pair.public_key().as_ref().to_vec()) }
+}
+
+/// What leads from the first signing key to this one.
+pub(super) fn successions(to: u8) -> Vec<Succession> {
+    let step = |number: u8| {
+        let (before, id) = signer(number - 1);
+        Succession::sign(&before, id, &hub_key_of(number).public_key.0, now())
+    };
+    (1..=to).map(step).collect()
+}
+
+pub(super) fn signed_time_by(number: u8, nonce: Uuid) -> SignedTime {
+    let (pair, id) = signer(number);
+    SignedTime::sign(&pair, id, nonce, Timestamp::from_unix_ms(now().unix_ms() - 1000))
 }
 
 /// GDK and CK of an epoch, as the small hub makes them.
@@ -82,6 +113,7 @@ pub(super) fn link_answer_for(nonce: Uuid, link_epoch: u32, galleries: &[(Galler
         hub_epoch: 1,
         galleries: galleries.iter().map(gallery).collect(),
         server_time: signed_time(nonce),
+        successions: Vec::new(),
     }
 }
 
@@ -246,7 +278,7 @@ impl HubGallery {
             key_id: Uuid::nil(),
             signature: Bytes(Vec::new()),
         };
-        let answer = SnapshotAnswer { manifest, key: SecretBytes::new([0x5e; 32]) };
+        let answer = SnapshotAnswer { manifest, key: SecretBytes::new([0x5e; 32]), successions: Vec::new() };
         let mut parts = SnapshotParts { answer, content: Vec::new() };
         for (number, plain) in plains.iter().enumerate() {
             parts.push(u32::try_from(number).unwrap(), plain);
@@ -286,6 +318,13 @@ impl SnapshotParts {
 
     pub(super) fn sign(&mut self) {
         self.answer.manifest = self.answer.manifest.clone().signed(&hsk(), HSK_ID);
+    }
+
+    /// Signs with a later key of the hub, and says what leads to it.
+    pub(super) fn sign_as(&mut self, number: u8, successions: Vec<Succession>) {
+        let (pair, id) = signer(number);
+        self.answer.manifest = self.answer.manifest.clone().signed(&pair, id);
+        self.answer.successions = successions;
     }
 
     /// Signs as somebody else who says to be the hub.

@@ -1,6 +1,7 @@
 //! The driver with the test holding the other end of the line, and the whole of sync with a real broker and HTTPS.
 
 mod commands;
+mod hub_keys;
 mod rekeying;
 mod renewal;
 mod snapshots;

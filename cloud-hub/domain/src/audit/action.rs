@@ -196,6 +196,8 @@ actions! {
     GalleryKeyRotate, "gallery.key_rotate";
     /// Another pepper makes the MACs of secrets.
     HubPepper, "hub.pepper";
+    /// Another key of the hub signs for devices, or they are told no longer to believe the ones before.
+    HubSigningKey, "hub.signing_key";
     /// A webhook was made.
     WebhookCreate, "webhook.create";
     /// A webhook was deleted.

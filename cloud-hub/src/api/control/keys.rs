@@ -26,6 +26,8 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route("/keys/pepper", post(rotate_pepper))
         .route("/keys/pepper/retire", post(retire_pepper))
         .route("/keys/seeds", post(rotate_seeds))
+        .route("/keys/signing", post(rotate_signing))
+        .route("/keys/signing/retire", post(retire_signing))
         .route("/tenants/{tenant}/keys", get(show_tenant).post(rotate_tenant))
 }
 
@@ -51,6 +53,14 @@ async fn rotate_pepper(State(api): State<Arc<Api>>, Json(rotation): Json<hub_key
 
 async fn retire_pepper(State(api): State<Arc<Api>>, Json(end): Json<hub_keys::PepperEnd>) -> Answer {
     ok(hub_keys::retire_pepper(&api, &end).await?)
+}
+
+async fn rotate_signing(State(api): State<Arc<Api>>, Json(rotation): Json<hub_keys::SharedRotation>) -> Answer {
+    ok(hub_keys::rotate_signing(&api, &rotation).await?)
+}
+
+async fn retire_signing(State(api): State<Arc<Api>>) -> Answer {
+    ok(hub_keys::retire_signing(&api).await?)
 }
 
 async fn rotate_index_keys(State(api): State<Arc<Api>>, Json(whose): Json<hub_keys::Whose>) -> Answer {

@@ -54,6 +54,7 @@ fn answer(pki: &Pki, request: &ClaimRequest, hub_url: &str) -> ClaimAnswer {
         hub_url: hub_url.parse().unwrap(),
         broker: BrokerAddress { host: "127.0.0.1".into(), port: 8883 },
         server_time: signed_time(CLAIM),
+        successions: Vec::new(),
     }
 }
 

@@ -8,6 +8,7 @@ use face_core::MonoTime;
 use tokio::task::JoinHandle;
 use url::Url;
 use uuid::Uuid;
+use wire_contract::claim::SignedTimeError;
 use wire_contract::{LinkAnswer, Timestamp};
 
 use super::super::link::{self, LinkError, LinkRing};
@@ -135,6 +136,9 @@ impl<C: Connect> Driver<C> {
             Err(error) => Err(error),
         };
         if let Err(error) = taken {
+            if let FetchError::Link(LinkError::Time(SignedTimeError::UnknownKey { found })) = &error {
+                self.unknown_key(*found);
+            }
             self.linking.due = Some(self.now() + self.linking.backoff.next(rand::random()));
             self.trouble("link_not_fetched", &error);
             return;
@@ -153,6 +157,7 @@ impl<C: Connect> Driver<C> {
 
     async fn take_in(&mut self, fetched: Fetched) -> Result<(), LinkError> {
         let Fetched { answer, nonce, asked, answered } = fetched;
+        self.learn(&answer.successions).await;
         let (sync, identity, at) = (Arc::clone(&self.sync), Arc::clone(&self.identity), answer.server_time.at);
         let taken = blocking(move || link::take_in(&answer, nonce, &identity, &sync.keys, &sync.galleries)).await;
         if !matches!(taken, Err(LinkError::Time(_))) {

@@ -6,12 +6,14 @@ use edge_store::Identity;
 use face_core::MonoTime;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use wire_contract::claim::SignedTimeError;
 
 use super::super::renewal::{self, RenewalError, Term};
 use super::super::{SyncStatus, Timing};
 use super::Driver;
 use crate::logging::chain;
 use crate::sync::backoff::Backoff;
+use crate::sync::claim::ClaimError;
 use crate::sync::tls::Now;
 use crate::sync::transport::Connect;
 
@@ -54,6 +56,11 @@ impl Renewing {
         }
     }
 
+    /// Whether one is under way, which may write the identity at any moment.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.task.is_some()
+    }
+
     pub(super) fn abandon(&mut self) {
         if let Some(task) = self.task.take() {
             task.abort();
@@ -92,6 +99,7 @@ impl<C: Connect> Driver<C> {
                 self.renewing.not_before = Some(now + self.sync.timing.renewal_longest);
                 self.renewing.show(&self.status);
                 self.identity = Arc::new(identity);
+                self.learning.kept();
                 let until = self.status.borrow().certificate_expires_at;
                 tracing::info!(
                     event = "certificate_renewed",
@@ -103,6 +111,9 @@ impl<C: Connect> Driver<C> {
                 self.linking.plan(now);
             }
             Err(error) => {
+                if let RenewalError::Answer(ClaimError::Time(SignedTimeError::UnknownKey { found })) = &error {
+                    self.unknown_key(*found);
+                }
                 let wait = self.renewing.backoff.next(rand::random());
                 self.renewing.not_before = Some(now + wait);
                 let clock = &self.sync.clock;

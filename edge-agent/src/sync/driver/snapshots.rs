@@ -12,7 +12,7 @@ use crate::stages::record::Happening;
 use crate::sync::snapshots::fetch::{Fetched, Progress, Task};
 use crate::sync::snapshots::{Addressee, Offered, dir_of};
 use crate::sync::transport::Connect;
-use crate::sync::{SnapshotStatus, link};
+use crate::sync::{SnapshotStatus, hub_keys};
 
 /// The snapshots that are being fetched.
 #[derive(Default)]
@@ -91,7 +91,7 @@ impl<C: Connect> Driver<C> {
 
     fn fetching_task(&self, offered: Offered) -> Result<Task, FetchError> {
         let identity = &self.identity;
-        let hub_keys = link::pinned_keys(identity);
+        let hub_keys = hub_keys::pinned(identity);
         Ok(Task {
             hub: hub_of(identity, &self.sync.clock, self.sync.timing.connect_timeout)?,
             dir: dir_of(&self.sync.state_dir, offered.gallery),
@@ -100,6 +100,7 @@ impl<C: Connect> Driver<C> {
             to: Addressee { tenant: identity.tenant, device: identity.device, hub_keys },
             offered,
             progress: Arc::default(),
+            learned: self.learning.heard.clone(),
             timing: self.sync.timing,
         })
     }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use face_core::MonoTime;
 use tokio::task::JoinHandle;
-use wire_contract::Timestamp;
+use wire_contract::hub_time::HubTimeError;
+use wire_contract::{Succession, Timestamp};
 
 use super::super::Timing;
 use super::super::hub_time::{self, TellError};
@@ -17,7 +18,7 @@ use crate::sync::transport::Connect;
 
 /// Where the question for the time stands.
 pub(super) struct Telling {
-    task: Option<JoinHandle<Result<Timestamp, TellError>>>,
+    task: Option<JoinHandle<Result<Vec<Succession>, TellError>>>,
     /// Not before this, after a failure.
     not_before: Option<MonoTime>,
     backoff: Backoff,
@@ -32,7 +33,7 @@ impl Telling {
     }
 
     /// The outcome of a question; never, while there is none.
-    pub(super) async fn done(&mut self) -> Result<Timestamp, TellError> {
+    pub(super) async fn done(&mut self) -> Result<Vec<Succession>, TellError> {
         match &mut self.task {
             Some(task) => {
                 let outcome = task.await.expect("asking does not panic, and is aborted only after the loop");
@@ -73,17 +74,20 @@ impl<C: Connect> Driver<C> {
         self.telling.task = Some(tokio::spawn(async move { hub_time::learn(&identity, &clock, limit).await }));
     }
 
-    pub(super) fn on_told(&mut self, told: Result<Timestamp, TellError>) {
+    pub(super) async fn on_told(&mut self, told: Result<Vec<Succession>, TellError>) {
         self.telling.asked = true;
         match told {
-            Ok(_) => {
+            Ok(successions) => {
                 self.telling.backoff.reset();
                 self.telling.not_before = None;
+                self.learn(&successions).await;
             }
             Err(error) => {
                 self.telling.not_before = Some(self.now() + self.telling.backoff.next(rand::random()));
-                if let TellError::Refused(refused) = &error {
-                    alarm(refused);
+                match &error {
+                    TellError::Refused(refused) => alarm(refused),
+                    TellError::Answer(HubTimeError::UnknownKey { found }) => self.unknown_key(*found),
+                    _ => {}
                 }
                 self.trouble("time_not_learned", &error);
             }

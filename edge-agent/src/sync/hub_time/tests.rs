@@ -11,7 +11,7 @@ use time::macros::datetime;
 
 use super::*;
 use crate::clock::{ClockConfig, SystemClock, TimeService};
-use crate::sync::testkit::{Asked, HttpsHub, NONCE, Pki, link_answer_for};
+use crate::sync::testkit::{Asked, HttpsHub, NONCE, Pki, link_answer_for, successions};
 use crate::sync::tls::Now;
 
 /// Ten years after this machine's clock.
@@ -134,4 +134,23 @@ async fn an_answer_to_an_older_question_or_under_another_key_is_not_taken() {
     *first.lock() = None;
     let refused = learn(&other, &unvouched(), LIMIT).await;
     assert!(matches!(refused, Err(TellError::Answer(HubTimeError::UnknownKey { .. }))), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_under_a_later_key_is_taken_if_the_pinned_one_leads_to_it() {
+    let pki = Pki::new();
+    let told = Arc::new(Mutex::new(successions(3)));
+    let says = Arc::clone(&told);
+    let hub = HttpsHub::start(&pki, true, move |asked: Asked| {
+        let said = says.lock().clone();
+        (200, asked.hub_time_by(3, THEN.into(), said))
+    })
+    .await;
+    let identity = pki.identity(&hub.url, 1);
+    assert_eq!(learn(&identity, &unvouched(), LIMIT).await.unwrap(), successions(3), "to be kept");
+    for broken in [Vec::new(), successions(2), successions(3).split_off(1)] {
+        *told.lock() = broken;
+        let refused = learn(&identity, &unvouched(), LIMIT).await;
+        assert!(matches!(refused, Err(TellError::Answer(HubTimeError::UnknownKey { .. }))), "{refused:?}");
+    }
 }

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use edge_store::{DeviceKeys, Replaced};
-use wire_contract::Code;
+use tokio::sync::mpsc;
+use wire_contract::{Code, Succession};
 
 use super::{Addressee, Download, Offered, SnapshotError};
 use crate::gallery::Galleries;
@@ -74,6 +75,8 @@ pub struct Task {
     pub offered: Offered,
     /// How far it is.
     pub progress: Arc<Progress>,
+    /// Who hears what the answer says of the hub's keys.
+    pub learned: mpsc::Sender<Vec<Succession>>,
     /// How long to wait for what.
     pub timing: Timing,
 }
@@ -131,6 +134,8 @@ impl Task {
             Some(download) => download,
             None => {
                 let answer = self.hub.snapshot_manifest(self.offered.id).await.map_err(Trouble::of)?;
+                // Kept with the identity, so that this download is gone on with after a restart. If nobody hears it, the next answer says it.
+                let _ = self.learned.try_send(answer.successions.clone());
                 let (dir, keys, to) = (self.dir.clone(), self.keys.clone(), self.to.clone());
                 let begun = blocking(move || Download::begin(&dir, &keys, &to, offered, &answer)).await;
                 begun.map_err(|error| Trouble::Over(self.over(&error)))?

@@ -13,10 +13,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use uuid::Uuid;
-use wire_contract::{Hash32, HubTime, HubTimeRequest, Timestamp};
+use wire_contract::{Hash32, HubTime, HubTimeRequest, Succession, Timestamp};
 use zeroize::Zeroizing;
 
-use super::{DEVICE, HSK_ID, TENANT, hsk, now};
+use super::{DEVICE, HSK_ID, TENANT, hsk, now, signer};
 
 /// Root, service CA and device CA, as the hub has them.
 pub(in crate::sync) struct Pki {
@@ -165,8 +165,20 @@ impl Asked {
 
     /// The answer to a question for the time.
     pub(in crate::sync) fn hub_time(&self, at: Timestamp) -> serde_json::Value {
+        self.hub_time_by(0, at, Vec::new())
+    }
+
+    /// The answer under a later key of the hub, with what leads to it.
+    pub(in crate::sync) fn hub_time_by(
+        &self,
+        number: u8,
+        at: Timestamp,
+        successions: Vec<Succession>,
+    ) -> serde_json::Value {
         let question: HubTimeRequest = serde_json::from_slice(&self.body).unwrap();
-        serde_json::to_value(HubTime::sign(&hsk(), HSK_ID, question.nonce, at)).unwrap()
+        let (pair, id) = signer(number);
+        let time = HubTime { successions, ..HubTime::sign(&pair, id, question.nonce, at) };
+        serde_json::to_value(time).unwrap()
     }
 }
 

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use wire_contract::claim::BrokerAddress;
 use wire_contract::{ClaimAnswer, RenewalRequest};
 
-use super::super::testkit::{Asked, hub_key, signed_time};
+use super::super::testkit::{Asked, hub_key, hub_key_of, signed_time, signed_time_by, successions};
 use super::*;
 
 /// More than six tenths of the life of the certificates that the small hub makes, which end in the year 4096.
@@ -42,6 +42,7 @@ fn answer(pki: &Pki, request: &RenewalRequest, change: &impl Fn(&mut ClaimAnswer
         hub_url: "https://moved.example/".parse().unwrap(),
         broker: BrokerAddress { host: "moved.example".into(), port: 8884 },
         server_time: signed_time(request.nonce.unwrap()),
+        successions: Vec::new(),
     };
     change(&mut answer);
     json!(answer)
@@ -96,4 +97,43 @@ async fn an_answer_that_is_not_for_this_device_changes_nothing_and_is_named() {
         assert_eq!(stored.chain_pem, before.chain_pem);
         assert_eq!(*renewals.lock(), 1, "the next attempt waits");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_under_a_later_key_brings_that_key_and_ends_those_before() {
+    let change = |answer: &mut ClaimAnswer| {
+        answer.server_time = signed_time_by(2, answer.server_time.nonce);
+        answer.hub_keys = vec![hub_key_of(2)];
+        answer.successions = successions(2);
+    };
+    let pki = Arc::new(Pki::new());
+    let (server, _) = hub(&pki, change).await;
+    let device = Device::of(&pki, &server.url, 1).linked();
+    device.identity.store(device.dir.path()).unwrap();
+    let before = device.identity.clone();
+    let rig = Rig::start(device);
+    rig.clock.forward(PAST_DUE);
+    let stored = || Identity::load(rig.device.dir.path()).unwrap().unwrap();
+    eventually("the renewed identity is on the disk", || stored().chain_pem != before.chain_pem).await;
+    let keys: Vec<String> = stored().hub_keys.iter().map(|key| key.key_id.clone()).collect();
+    assert_eq!(keys, [hub_key_of(2).key_id.to_string()]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_under_a_key_that_nothing_leads_to_brings_no_certificate() {
+    let change = |answer: &mut ClaimAnswer| {
+        answer.server_time = signed_time_by(2, answer.server_time.nonce);
+        answer.hub_keys = vec![hub_key_of(2)];
+    };
+    let pki = Arc::new(Pki::new());
+    let (server, _) = hub(&pki, change).await;
+    let device = Device::of(&pki, &server.url, 1).linked();
+    device.identity.store(device.dir.path()).unwrap();
+    let before = device.identity.clone();
+    let rig = Rig::start(device);
+    rig.clock.forward(PAST_DUE);
+    let told = || rig.status.borrow().last_error.as_ref().is_some_and(|text| text.contains("which is not pinned"));
+    eventually("it is named", told).await;
+    let stored = Identity::load(rig.device.dir.path()).unwrap().unwrap();
+    assert_eq!((stored.chain_pem, stored.hub_keys), (before.chain_pem, before.hub_keys));
 }

@@ -111,6 +111,32 @@ async fn a_forged_snapshot_is_put_on_record_and_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_under_a_later_key_of_the_hub_is_applied_and_the_key_is_kept() {
+    let pki = Pki::new();
+    let mut gallery = HubGallery::new(1);
+    (0..5).for_each(|person| gallery.enrol(person));
+    let (mut parts, served) = (gallery.snapshot(ID), Arc::new(Served::default()));
+    parts.sign_as(2, testkit::successions(2));
+    served.allowed.store(usize::MAX, Ordering::SeqCst);
+    let server = hub(&pki, &parts, &served).await;
+    let mut rig = Rig::start(Device::of(&pki, &server.url, 1).linked());
+    let far = rig.line().await;
+    far.say(offer(&gallery)).await;
+    let clock = Arc::clone(&rig.clock);
+    eventually("the gallery is whole", || {
+        clock.forward(Duration::from_millis(20));
+        rig.device.galleries.roster().load().lines()[0].version == gallery.version()
+    })
+    .await;
+    let key = testkit::hub_key_of(2).key_id.to_string();
+    eventually("the key is on the disk", || {
+        let stored = Identity::load(rig.device.dir.path()).unwrap();
+        stored.is_some_and(|stored| stored.hub_keys.iter().any(|pinned| pinned.key_id == key))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_contact_for_the_lease_the_gallery_goes_and_comes_back_after_it() {
     let device = Device::new().linked();
     let mut gallery = HubGallery::new(1);

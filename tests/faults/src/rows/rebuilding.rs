@@ -87,7 +87,11 @@ impl Made {
             key_id: KEY_ID,
             signature: Bytes(Vec::new()),
         };
-        let answer = SnapshotAnswer { manifest: manifest.signed(&pair, KEY_ID), key: SecretBytes::new([5; 32]) };
+        let answer = SnapshotAnswer {
+            manifest: manifest.signed(&pair, KEY_ID),
+            key: SecretBytes::new([5; 32]),
+            successions: Vec::new(),
+        };
         let offered = Offered { id: SNAPSHOT, gallery: gallery::id(), epoch, version };
         Ok(Self { answer, content, offered, hub_key })
     }
