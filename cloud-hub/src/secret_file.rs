@@ -96,14 +96,16 @@ pub fn name_again(path: &Path, second: &Path) -> Result<(), SecretFileError> {
     name().map_err(|source| SecretFileError::Io { path: second.to_owned(), source })
 }
 
-/// Whether two names are those of one file. One that is not there is none of anything.
+/// Whether two names are those of one file. One that is not there is none of anything; one that cannot be looked at is an error, for
+/// whoever asks destroys the other file if it is not this one.
 pub fn is_one_file(path: &Path, other: &Path) -> Result<bool, SecretFileError> {
     let which = |path: &Path| match fs::metadata(path) {
         Ok(file) => Ok(Some((file.dev(), file.ino()))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(SecretFileError::Io { path: path.to_owned(), source }),
     };
-    Ok(which(path)?.is_some_and(|one| which(other).is_ok_and(|two| two == Some(one))))
+    let (one, two) = (which(path)?, which(other)?);
+    Ok(one.is_some() && one == two)
 }
 
 /// Takes one of its names from a file, whose bytes stay under the others.

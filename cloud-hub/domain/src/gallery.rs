@@ -117,8 +117,8 @@ impl Head {
 
 /// The buckets whose leaves [`append`] must be given.
 #[must_use]
-pub fn touched_buckets(changes: &[Change]) -> BTreeSet<u8> {
-    changes.iter().map(|change| bucket_of(change.id())).collect()
+pub fn touched_buckets<'a>(changes: impl IntoIterator<Item = &'a Change>) -> BTreeSet<u8> {
+    changes.into_iter().map(|change| bucket_of(change.id())).collect()
 }
 
 /// Appends `changes` in order.

@@ -182,7 +182,7 @@ pub async fn count(tx: &mut TenantTx, resource: Resource) -> Result<u64, StoreEr
             "SELECT count(*) FROM session
              WHERE tenant_id = $1 AND ended_at IS NULL AND expires_at > now() AND token_mac IS NOT NULL"
         }
-        // No other table of a tenant's grows for good.
+        // Not the copies of it in galleries, the audit, or deliveries: what a tenant has, not what the hub makes of it.
         Resource::Storage => {
             "SELECT (SELECT coalesce(sum(bytes), 0) FROM feed_counter WHERE tenant_id = $1)::bigint
                   + (SELECT coalesce(sum(octet_length(profile_sealed)), 0) FROM person WHERE tenant_id = $1)

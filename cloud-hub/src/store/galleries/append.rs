@@ -142,8 +142,7 @@ async fn leaves(
     let tenant = tx.tenant_uuid();
     let (mut galleries, mut touched) = (Vec::new(), Vec::new());
     for (gallery, share) in shares {
-        let changes: Vec<Change> = changes(share, pending).cloned().collect();
-        for bucket in touched_buckets(&changes) {
+        for bucket in touched_buckets(changes(share, pending)) {
             galleries.push(gallery.0);
             touched.push(i16::from(bucket));
         }
