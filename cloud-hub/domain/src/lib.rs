@@ -33,6 +33,7 @@ pub mod limit;
 pub mod message;
 pub mod people;
 pub mod permission;
+pub mod person_key;
 pub mod platform;
 pub mod recognition;
 pub mod rest;

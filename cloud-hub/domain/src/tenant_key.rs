@@ -10,7 +10,6 @@ use gallery_log::seal::key_id;
 use gallery_log::{KeyId, Purpose};
 use uuid::Uuid;
 
-use super::ids::PersonId;
 use super::vault::{GROUP_KEY, KEPT_ANSWER, SESSION_FRAME, TenantKeys, USER_LOGIN, USER_TOTP, VaultError};
 
 /// How long a hub believes what it read of a tenant's keys.
@@ -137,15 +136,6 @@ impl TenantKeys {
         let plain = self.open(GROUP_KEY, self.tenant().0, 1, sealed)?;
         self.seal(GROUP_KEY, self.tenant().0, 1, &plain)
     }
-
-    /// A person's key wrapped by the key that seals; `None` if it is, or if this is no key: one that is being destroyed is zeros.
-    pub fn rewrap_person(&self, person: PersonId, wrapped: &[u8]) -> Result<Option<Vec<u8>>, VaultError> {
-        let Ok(id) = key_id(wrapped) else { return Ok(None) };
-        if !self.old_ids().contains(&id) {
-            return Ok(None);
-        }
-        self.wrap_person(&self.unwrap_person(person, wrapped)?).map(Some)
-    }
 }
 
 #[cfg(test)]
@@ -153,7 +143,6 @@ mod tests {
     use super::*;
     use crate::ids::{EndpointId, TenantId};
     use crate::index_key::IndexKeys;
-    use crate::vault::PersonKey;
     use gallery_log::SealKey;
     use zeroize::Zeroizing;
 
@@ -198,16 +187,5 @@ mod tests {
         assert!(during.reseal_index_key(4, &index).is_err(), "another version's");
         assert!(during.reseal_group_key(&index).is_err() && during.reseal_index_key(1, &groups).is_err());
         assert!(after.reseal_group_key(&during.reseal_group_key(&groups).unwrap()).is_ok());
-    }
-
-    #[test]
-    fn a_persons_key_is_wrapped_anew_once_and_one_that_is_being_destroyed_stays_so() {
-        let (before, during) = (keys(&[1]), keys(&[2, 1]));
-        let person = PersonId(Uuid::from_u128(3));
-        let wrapped = before.wrap_person(&PersonKey::random(before.tenant(), person).unwrap()).unwrap();
-        let again = during.rewrap_person(person, &wrapped).unwrap().unwrap();
-        assert!(keys(&[2]).unwrap_person(person, &again).is_ok());
-        assert!(during.rewrap_person(person, &again).unwrap().is_none());
-        assert!(during.rewrap_person(person, &vec![0; wrapped.len()]).unwrap().is_none());
     }
 }

@@ -6,16 +6,13 @@
 
 use gallery_log::keys::NoRandomness;
 use gallery_log::seal::key_id;
-use gallery_log::{Purpose, SealContext, SealError, SealKey, TemplateRow};
-use ring::hmac;
+use gallery_log::{Purpose, SealContext, SealError, SealKey};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::ids::{
-    AnchorId, DeviceId, EndpointId, GalleryId, PersonId, SessionId, SnapshotId, TemplateId, TenantId, UserId,
-};
+use super::ids::{DeviceId, EndpointId, GalleryId, SessionId, SnapshotId, TenantId, UserId};
 use super::index_key::{IndexKeys, Marks, space_object};
-use super::people::{Profile, ProfileError};
+use super::people::ProfileError;
 
 /// The name by which a user of the dashboard logs in.
 pub(super) const USER_LOGIN: Purpose = Purpose::new("user.login");
@@ -40,6 +37,9 @@ pub enum VaultError {
     /// What was sealed is not what it should be.
     #[error("unsealed {0} has the wrong length")]
     Length(&'static str),
+    /// The versions of a person's key are not in the order in which they were made.
+    #[error("the versions of a person's key are out of order")]
+    Order,
     /// The profile inside is not one.
     #[error(transparent)]
     Profile(#[from] ProfileError),
@@ -52,14 +52,6 @@ pub struct TenantKeys {
     /// The first seals, all open.
     pub(super) versions: Vec<SealKey>,
     index: IndexKeys,
-}
-
-/// The key of one person, for what would identify them.
-#[derive(Clone)]
-pub struct PersonKey {
-    tenant: TenantId,
-    person: PersonId,
-    key: SealKey,
 }
 
 /// The tenant's id in the type of the seal's additional data.
@@ -232,17 +224,6 @@ impl TenantKeys {
         self.open(KEPT_ANSWER, attempt, 1, sealed)
     }
 
-    /// Wraps a person's key for the key store.
-    pub fn wrap_person(&self, key: &PersonKey) -> Result<Vec<u8>, VaultError> {
-        self.seal(Purpose::PERSON_KEY, key.person.0, 1, key.key.expose())
-    }
-
-    /// Unwraps a person's key from the key store.
-    pub fn unwrap_person(&self, person: PersonId, wrapped: &[u8]) -> Result<PersonKey, VaultError> {
-        let bytes = self.open_key(Purpose::PERSON_KEY, person.0, 1, wrapped)?;
-        Ok(PersonKey { tenant: self.tenant, person, key: SealKey::new(*bytes) })
-    }
-
     /// Seals the body of a rule record: rules are the tenant's and no person's.
     pub fn seal_rule(&self, rule: Uuid, revision: u32, body: &[u8]) -> Result<Vec<u8>, VaultError> {
         self.seal(Purpose::RECORD_BODY, rule, u64::from(revision), body)
@@ -287,151 +268,9 @@ impl TenantKeys {
     }
 }
 
-impl PersonKey {
-    /// A fresh key for a new person.
-    pub fn random(tenant: TenantId, person: PersonId) -> Result<Self, VaultError> {
-        Ok(Self { tenant, person, key: SealKey::random()? })
-    }
-
-    /// Whose key this is.
-    #[must_use]
-    pub fn person(&self) -> PersonId {
-        self.person
-    }
-
-    /// Seals name, e-mail and external id.
-    pub fn seal_profile(&self, revision: u32, profile: &Profile) -> Result<Vec<u8>, VaultError> {
-        let context =
-            SealContext::new(Purpose::PERSON_FIELD, seal_tenant(self.tenant), self.person.0, u64::from(revision));
-        Ok(self.key.seal(&context, &profile.to_bytes())?)
-    }
-
-    /// Opens name, e-mail and external id.
-    pub fn open_profile(&self, revision: u32, sealed: &[u8]) -> Result<Profile, VaultError> {
-        let context =
-            SealContext::new(Purpose::PERSON_FIELD, seal_tenant(self.tenant), self.person.0, u64::from(revision));
-        Ok(Profile::from_bytes(&self.key.open(&context, sealed)?)?)
-    }
-
-    /// The mark of a value that is found among what is this person's alone. It goes with their key.
-    #[must_use]
-    pub fn mark(&self, field: &str, value: &str) -> [u8; 32] {
-        // Another key than the one that seals.
-        let own = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, self.key.expose()), b"lintel.person.mark.v1");
-        let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, own.as_ref()));
-        for part in [self.person.0.as_bytes().as_slice(), field.as_bytes(), value.as_bytes()] {
-            context.update(&u64::try_from(part.len()).expect("a usize fits in 64 bits").to_be_bytes());
-            context.update(part);
-        }
-        context.sign().as_ref().try_into().expect("an HMAC-SHA256 has 32 bytes")
-    }
-
-    /// Seals the body of the person's record in a gallery.
-    pub fn seal_person_body(&self, revision: u32, body: &[u8]) -> Result<Vec<u8>, VaultError> {
-        let context =
-            SealContext::new(Purpose::RECORD_BODY, seal_tenant(self.tenant), self.person.0, u64::from(revision));
-        Ok(self.key.seal(&context, body)?)
-    }
-
-    /// Opens the body of the person's record in a gallery.
-    pub fn open_person_body(&self, revision: u32, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, VaultError> {
-        let context =
-            SealContext::new(Purpose::RECORD_BODY, seal_tenant(self.tenant), self.person.0, u64::from(revision));
-        Ok(self.key.open(&context, sealed)?)
-    }
-
-    /// Seals a template's body: the record of the embedding, in `template` and in every gallery's log alike.
-    pub fn seal_template(
-        &self,
-        template: TemplateId,
-        revision: u32,
-        space_id: &str,
-        body: &[u8],
-    ) -> Result<Vec<u8>, VaultError> {
-        Ok(self.key.seal(&self.template_context(template, revision, space_id), body)?)
-    }
-
-    /// Opens a template's body.
-    pub fn open_template(
-        &self,
-        template: TemplateId,
-        revision: u32,
-        space_id: &str,
-        sealed: &[u8],
-    ) -> Result<Zeroizing<Vec<u8>>, VaultError> {
-        Ok(self.key.open(&self.template_context(template, revision, space_id), sealed)?)
-    }
-
-    /// Seals a negative anchor's body. Another purpose than a template's: moved into a template's row it does not open.
-    pub fn seal_anchor(
-        &self,
-        anchor: AnchorId,
-        revision: u32,
-        space_id: &str,
-        body: &[u8],
-    ) -> Result<Vec<u8>, VaultError> {
-        Ok(self.key.seal(&self.anchor_context(anchor, revision, space_id), body)?)
-    }
-
-    /// Opens a negative anchor's body.
-    pub fn open_anchor(
-        &self,
-        anchor: AnchorId,
-        revision: u32,
-        space_id: &str,
-        sealed: &[u8],
-    ) -> Result<Zeroizing<Vec<u8>>, VaultError> {
-        Ok(self.key.open(&self.anchor_context(anchor, revision, space_id), sealed)?)
-    }
-
-    /// Seals what a frame of a session about this person gave.
-    pub fn seal_frame(&self, session: SessionId, number: u32, body: &[u8]) -> Result<Vec<u8>, VaultError> {
-        Ok(self.key.seal(&self.frame_context(session, number), body)?)
-    }
-
-    /// Opens what a frame of a session about this person gave.
-    pub fn open_frame(&self, session: SessionId, number: u32, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, VaultError> {
-        Ok(self.key.open(&self.frame_context(session, number), sealed)?)
-    }
-
-    /// Seals an answer about this person that is kept to be given again.
-    pub fn seal_answer(&self, attempt: Uuid, answer: &[u8]) -> Result<Vec<u8>, VaultError> {
-        Ok(self.key.seal(&self.answer_context(attempt), answer)?)
-    }
-
-    /// Opens an answer about this person that was kept.
-    pub fn open_answer(&self, attempt: Uuid, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, VaultError> {
-        Ok(self.key.open(&self.answer_context(attempt), sealed)?)
-    }
-
-    fn answer_context(&self, attempt: Uuid) -> SealContext<'static> {
-        SealContext::new(KEPT_ANSWER, seal_tenant(self.tenant), attempt, 1)
-    }
-
-    fn frame_context(&self, session: SessionId, number: u32) -> SealContext<'static> {
-        SealContext::new(SESSION_FRAME, seal_tenant(self.tenant), session.0, u64::from(number))
-    }
-
-    fn anchor_context<'a>(&self, anchor: AnchorId, revision: u32, space_id: &'a str) -> SealContext<'a> {
-        SealContext::new(Purpose::ANCHOR, seal_tenant(self.tenant), anchor.0, u64::from(revision))
-            .with_template(TemplateRow { person: self.person.0, space_id, row: anchor.0 })
-    }
-
-    fn template_context<'a>(&self, template: TemplateId, revision: u32, space_id: &'a str) -> SealContext<'a> {
-        SealContext::new(Purpose::TEMPLATE, seal_tenant(self.tenant), template.0, u64::from(revision))
-            .with_template(TemplateRow { person: self.person.0, space_id, row: template.0 })
-    }
-}
-
 impl std::fmt::Debug for TenantKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "TenantKeys({}, ***)", self.tenant)
-    }
-}
-
-impl std::fmt::Debug for PersonKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "PersonKey({}, ***)", self.person)
     }
 }
 

@@ -1,5 +1,5 @@
 //! The hub's keys as the operator of the machine sees them: how old each is, and another one in the place of the master key, of a
-//! tenant's, of the pepper, of the one that signs for devices, or of the one for access tokens.
+//! tenant's, of its people's, of the pepper, of the one that signs for devices, or of the one for access tokens.
 
 use std::path::Path;
 use std::time::UNIX_EPOCH;
@@ -15,7 +15,7 @@ use super::problem::ApiError;
 use super::state::Api;
 use crate::domain::ids::{GalleryId, TenantId};
 use crate::domain::token_key::Standing;
-use crate::keys::{Forgotten, Rekeyed, TenantKeyView, TokenKeyView, VersionView};
+use crate::keys::{Forgotten, PersonKeysView, Rekeyed, TenantKeyView, TokenKeyView, VersionView};
 use crate::store::routes;
 
 /// Files of keys, what each is for, and how it stands when it is there.
@@ -76,6 +76,8 @@ pub(super) async fn show(api: &Api) -> Result<Value, ApiError> {
         if versions.len() > 1 {
             keys.extend(versions.iter().map(|key| of_tenant(tenant, key, now)));
         }
+        let people = api.custody.person_keys_view(tenant).await?.filter(|people| people.left.is_some());
+        keys.extend(people.map(|people| of_people(tenant, people, now)));
         let found =
             [(INDEX_KEY, api.custody.index_key_views(tenant).await?), (SEED, api.custody.seed_views(tenant).await?)];
         for (of, versions) in found {
@@ -136,6 +138,15 @@ pub(super) async fn rotate_index_keys(api: &Api, tenants: &[TenantId], actor: &s
 pub(super) async fn rotate_seeds(api: &Api, tenants: &[TenantId], actor: &str) -> Result<Value, ApiError> {
     for tenant in tenants {
         api.custody.rotate_seeds(*tenant, actor).await?;
+    }
+    api.rotations.notify_one();
+    show(api).await
+}
+
+/// Begins to replace the keys of these tenants' people.
+pub(super) async fn rotate_people(api: &Api, tenants: &[TenantId], actor: &str) -> Result<Value, ApiError> {
+    for tenant in tenants {
+        api.custody.rotate_person_keys(*tenant, actor).await?;
     }
     api.rotations.notify_one();
     show(api).await
@@ -224,6 +235,7 @@ pub(super) async fn show_tenant(api: &Api, tenant: TenantId) -> Result<Value, Ap
     for (of, versions) in found {
         keys.extend(versions.iter().map(|key| of_version(tenant, of, key, now)));
     }
+    keys.extend(api.custody.person_keys_view(tenant).await?.map(|people| of_people(tenant, people, now)));
     let epochs = api.custody.gallery_epochs(tenant).await?;
     keys.extend(epochs.into_iter().map(|(gallery, epoch)| of_gallery(tenant, gallery, epoch)));
     Ok(json!({ "keys": keys }))
@@ -239,6 +251,15 @@ fn of_version(tenant: TenantId, (name, what): (&str, &str), key: &VersionView, n
         "key": of.iter().filter(|word| !word.is_empty()).map(String::as_str).collect::<Vec<_>>().join(" "),
         "what": what, "state": key.state, "made_at": Timestamp::from(key.created_at),
         "age_days": (now - key.created_at).whole_days().max(0), "left": key.left, "signs_from": null, "verifies_until": null,
+    })
+}
+
+/// People's keys are told together, by the latest order to replace them; of a tenant where there was none they are as old as the people.
+fn of_people(tenant: TenantId, people: PersonKeysView, now: OffsetDateTime) -> Value {
+    json!({
+        "key": format!("{tenant} people"), "what": "profiles and templates of the tenant's people",
+        "state": if people.left.is_some() { "taking over" } else { "in use" }, "made_at": Timestamp::from(people.ordered_at),
+        "age_days": (now - people.ordered_at).whole_days().max(0), "left": people.left, "signs_from": null, "verifies_until": null,
     })
 }
 

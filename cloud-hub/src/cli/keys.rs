@@ -15,6 +15,7 @@ use super::table;
   cloud-hub keys rotate tenant 0192f0c1-…   the same for what is under one tenant's key
   cloud-hub keys rotate blind-index         another key by which people are found, for every tenant
   cloud-hub keys rotate seeds --tenant 0192f0c1-…   that tenant's searchable vectors are rotated anew
+  cloud-hub keys rotate people              other keys for everybody; what is sealed of them follows within minutes
   cloud-hub keys rotate galleries --tenant 0192f0c1-…   other digest keys; doors fetch them and go on deciding
   cloud-hub keys rotate pepper              each API key goes over at its next use; status says how many have not
   cloud-hub keys retire-pepper --dry-run    how many API keys stop to work without the pepper before
@@ -91,6 +92,12 @@ pub(super) enum RotateCommand {
         #[arg(long)]
         tenant: Option<Uuid>,
     },
+    /// The keys of people, under which their names and templates are sealed
+    People {
+        /// Whose; without it every tenant's
+        #[arg(long)]
+        tenant: Option<Uuid>,
+    },
     /// The seeds by which searchable vectors are rotated
     Seeds {
         /// Whose; without it every tenant's
@@ -115,6 +122,10 @@ impl KeysCommand {
             Self::Rotate(RotateCommand::Galleries { tenant }) => {
                 let body = json!({ "tenant": tenant });
                 ("POST", String::from("/keys/galleries"), Sent::Json(body), "keys", table::KEYS)
+            }
+            Self::Rotate(RotateCommand::People { tenant }) => {
+                let body = json!({ "tenant": tenant });
+                ("POST", String::from("/keys/people"), Sent::Json(body), "keys", table::KEYS)
             }
             Self::Rotate(RotateCommand::Seeds { tenant }) => {
                 let body = json!({ "tenant": tenant });

@@ -1,4 +1,4 @@
-//! Goes on with changes of keys that somebody has begun: the master key, and tenants' keys, index keys and seeds.
+//! Goes on with changes of keys that somebody has begun: the master key, and tenants' keys, index keys, seeds and people's keys.
 //!
 //! In: the seals themselves, and a word that something was begun. Out: rows and keys that are sealed anew. Several hubs may do it at
 //! once; one that is killed leaves whole batches, and whoever starts next goes on. A task of its own: a tenant of a hundred thousand
@@ -111,6 +111,7 @@ impl Rotations {
                 Change::TenantKey => self.custody.go_on_with_tenant_key(tenant).await?,
                 Change::IndexKey => self.custody.go_on_with_index_key(tenant).await?,
                 Change::Seeds => self.custody.go_on_with_seeds(tenant).await?,
+                Change::People => self.custody.go_on_with_person_keys(tenant).await?,
             };
             match progress {
                 Progress::Idle | Progress::Done => return Ok(true),
@@ -130,16 +131,18 @@ enum Change {
     TenantKey,
     IndexKey,
     Seeds,
+    People,
 }
 
 impl Change {
-    const ALL: [Self; 3] = [Self::TenantKey, Self::IndexKey, Self::Seeds];
+    const ALL: [Self; 4] = [Self::TenantKey, Self::IndexKey, Self::Seeds, Self::People];
 
     fn event(self) -> &'static str {
         match self {
             Self::TenantKey => "tenant_key_resealed",
             Self::IndexKey => "tenant_reindexed",
             Self::Seeds => "vectors_rotated",
+            Self::People => "people_resealed",
         }
     }
 }

@@ -25,8 +25,9 @@ use crate::domain::claim::{self, Ruling};
 use crate::domain::event::NewEvent;
 use crate::domain::ids::{ClaimId, DeviceId, EndpointId, EventId, GalleryId, PersonId, SiteId, TenantId};
 use crate::domain::people::Profile;
+use crate::domain::person_key::PersonKey;
 use crate::domain::tenant::{Resource, Tier};
-use crate::domain::vault::{PersonKey, TenantKeys};
+use crate::domain::vault::TenantKeys;
 use crate::store::audit::Entry;
 use crate::store::{
     Database, StoreError, TenantTx, audit, certificates, claims, devices, events, galleries, people, places, routes,

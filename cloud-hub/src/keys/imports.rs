@@ -10,7 +10,7 @@ use super::{Custody, KeysError};
 use crate::domain::ids::{PersonId, TemplateId, TenantId};
 use crate::domain::index_key::field;
 use crate::domain::people::Profile;
-use crate::domain::vault::PersonKey;
+use crate::domain::person_key::PersonKey;
 use crate::store::{people, templates};
 
 /// The name of a person's mark of photographs. It is part of what is marked and never changes.

@@ -23,9 +23,10 @@ use super::signing_keys::SigningKeys;
 use super::{KeysError, SigningKey};
 use crate::domain::ids::{ClaimId, PersonId, PlatformKeyId, SessionId, TenantId, UserId};
 use crate::domain::index_key::{IndexKey, IndexKeys};
+use crate::domain::person_key::PersonKey;
 use crate::domain::rotation::{Rotation, Rotations, Seeded};
 use crate::domain::tenant_key::{BELIEVED, Stage};
-use crate::domain::vault::{GROUP_KEY, PersonKey, TenantKeys, VaultError, seal_tenant};
+use crate::domain::vault::{GROUP_KEY, TenantKeys, VaultError, seal_tenant};
 use crate::secret_file::{self, SecretFileError};
 use crate::store::credentials::NewMac;
 use crate::store::{Clash, StoreError, TenantTx, secrets};
@@ -397,10 +398,30 @@ impl Keyring {
     /// The key of a person; an error once it is destroyed. Reads the key store each time, so that no cache outlives an erasure.
     pub fn person(&self, keys: &TenantKeys, person: PersonId) -> Result<PersonKey, KeysError> {
         let wrapped = self.persons.get(keys.tenant(), person)?.ok_or(KeysError::NoPersonKey(person))?;
-        if keys.knows(&wrapped) {
-            return Ok(keys.unwrap_person(person, &wrapped)?);
+        self.unwrap_person(keys, person, &wrapped)
+    }
+
+    fn unwrap_person(&self, keys: &TenantKeys, person: PersonId, wrapped: &[u8]) -> Result<PersonKey, KeysError> {
+        if keys.knows(wrapped) {
+            return Ok(keys.unwrap_person(person, wrapped)?);
         }
-        self.person_by_copy(keys.tenant(), person, &wrapped)
+        self.person_by_copy(keys.tenant(), person, wrapped)
+    }
+
+    /// The keys of a person with another one that seals, of this generation; `None` if they have one, or if this is no key: one that is
+    /// being destroyed is zeros.
+    pub(super) fn renew_person(
+        &self,
+        keys: &TenantKeys,
+        person: PersonId,
+        wrapped: &[u8],
+        generation: u64,
+    ) -> Result<Option<Vec<u8>>, KeysError> {
+        if key_id(wrapped).is_err() {
+            return Ok(None);
+        }
+        let renewed = self.unwrap_person(keys, person, wrapped)?.renewed(generation)?;
+        Ok(renewed.map(|key| keys.wrap_person(&key)).transpose()?)
     }
 
     /// The key of a person that is wrapped by a key of the tenant that the database does not have: it is a backup from before.

@@ -12,7 +12,8 @@ use uuid::Uuid;
 
 use super::{Keyring, KeysError};
 use crate::domain::ids::{AnchorId, PersonId, TemplateId};
-use crate::domain::vault::{PersonKey, TenantKeys};
+use crate::domain::person_key::PersonKey;
+use crate::domain::vault::TenantKeys;
 use crate::store::galleries::StoredRecord;
 
 /// The space of stand-ins. No model pack may have it.

@@ -278,7 +278,8 @@ mod tests {
             Ok((wrapped == b"old").then(|| b"new".to_vec()))
         };
         store.rewrap(TENANT, &anew).unwrap();
-        assert_eq!(store.get(TENANT, person(1)).unwrap().as_deref(), Some(&b"new"[..]));
+        store.rewrap(TENANT, &|whose, _| Ok((whose == person(1)).then(|| b"newer and longer".to_vec()))).unwrap();
+        assert_eq!(store.get(TENANT, person(1)).unwrap().as_deref(), Some(&b"newer and longer"[..]));
         assert_eq!(store.get(TENANT, person(2)).unwrap(), None);
         assert_eq!(store.get(TENANT, person(3)).unwrap().as_deref(), Some(&b"new"[..]));
         store.keep_tenant_key(TENANT, 1, b"one").unwrap();

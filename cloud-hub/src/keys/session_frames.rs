@@ -6,8 +6,9 @@ use zeroize::Zeroizing;
 
 use super::{Keyring, KeysError};
 use crate::domain::ids::SessionId;
+use crate::domain::person_key::PersonKey;
 use crate::domain::session::Seen;
-use crate::domain::vault::{PersonKey, TenantKeys, VaultError};
+use crate::domain::vault::{TenantKeys, VaultError};
 use crate::store::TenantTx;
 use crate::store::sessions::Session;
 use crate::store::sessions::frames::Frame;

@@ -13,8 +13,9 @@ use super::galleries::{self, Pending};
 use super::{StoreError, TenantTx, people};
 use crate::domain::gallery::Change;
 use crate::domain::ids::{AnchorId, PersonId};
+use crate::domain::person_key::PersonKey;
 use crate::domain::rotation::DIM;
-use crate::domain::vault::{PersonKey, TenantKeys, VaultError};
+use crate::domain::vault::{TenantKeys, VaultError};
 
 /// An anchor as stored.
 #[derive(Clone, Debug)]

@@ -20,9 +20,10 @@ use crate::domain::gallery::Change;
 use crate::domain::ids::{GalleryId, PersonId, SiteId, TemplateId};
 use crate::domain::index_key::{Marks, field};
 use crate::domain::people::{Access, Profile};
+use crate::domain::person_key::PersonKey;
 use crate::domain::rotation::{DIM, Seeded};
 use crate::domain::session::{Input, State as SessionState, step};
-use crate::domain::vault::{PersonKey, TenantKeys, VaultError};
+use crate::domain::vault::{TenantKeys, VaultError};
 
 /// A person who is not deleted.
 #[derive(Clone, Debug)]

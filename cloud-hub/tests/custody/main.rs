@@ -18,6 +18,7 @@ mod logins;
 mod many_sites;
 mod people;
 mod pepper_rotations;
+mod person_rotations;
 mod platform_keys;
 mod recognition;
 mod reports;

@@ -1,6 +1,7 @@
 //! Another master key, and another key of a tenant, in the place of the ones before: everything opens at each step and afterwards, and
 //! nothing is under the old ones at the end.
 
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -8,17 +9,16 @@ use cloud_hub::domain::ids::{EndpointId, TenantId};
 use cloud_hub::domain::permission::Role;
 use cloud_hub::domain::tenant::Tier;
 use cloud_hub::keys::{Anchored, Custody, Keyring, NotThem, Progress};
+use cloud_hub::store::person_seals;
 use cloud_hub::store::resealing::PLACES;
 use face_core::Space;
 use sqlx::{AssertSqlSafe, PgConnection};
-use std::collections::HashSet;
 use uuid::Uuid;
 
 use crate::support::{Place, SPACE, TestHub, skipped, template};
 
-/// Sealed under the key of the person, or found otherwise: see `keys::rotation`.
-const NOT_UNDER_TENANT: [&str; 5] =
-    ["anchor.sealed", "person.profile_sealed", "template.sealed", "tenant_secret.sealed", "token_key.sealed"];
+/// Found otherwise: see `keys::rotation`.
+const FOUND_OTHERWISE: [&str; 2] = ["tenant_secret.sealed", "token_key.sealed"];
 
 async fn sealed_columns(superuser: &mut PgConnection) -> Vec<(String, String)> {
     sqlx::query_as(
@@ -119,10 +119,10 @@ async fn every_sealed_column_is_known_to_the_rotation() {
     }
     let hub = TestHub::start().await;
     let found = sealed_columns(&mut hub.superuser().await).await;
-    let mut known: Vec<String> = PLACES.iter().map(|place| format!("{}.{}", place.table, place.column)).collect();
-    known.extend(NOT_UNDER_TENANT.map(str::to_owned));
-    known.sort();
-    assert_eq!(found.iter().map(|(table, column)| format!("{table}.{column}")).collect::<Vec<_>>(), known);
+    let mut known: BTreeSet<String> = PLACES.iter().map(|place| format!("{}.{}", place.table, place.column)).collect();
+    known.extend(person_seals::PLACES.iter().map(|place| format!("{}.{}", place.table, place.column)));
+    known.extend(FOUND_OTHERWISE.map(str::to_owned));
+    assert_eq!(found.iter().map(|(table, column)| format!("{table}.{column}")).collect::<BTreeSet<_>>(), known);
 }
 
 #[tokio::test]

@@ -29,6 +29,11 @@ async fn index_keys_seeds_and_the_pepper_are_replaced_by_command() {
     assert_eq!(told(&all, &format!("{} blind-index 1", tenant.id))["left"], 1);
     let one = hub.cli(&["keys", "rotate", "seeds", "--tenant", &tenant.id]);
     assert_eq!(told(&one, "seed 2"), &Value::Null, "it has no vector yet");
+    let one = hub.cli(&["keys", "rotate", "people", "--tenant", &tenant.id]);
+    let people = format!("{} people", tenant.id);
+    assert_eq!((&told(&one, &people)["state"], &told(&one, &people)["left"]), (&json!("taking over"), &json!(1)));
+    assert_eq!(told(&one, &format!("{} people", other.id)), &Value::Null);
+    assert_eq!(told(&hub.cli(&["keys", "status", &tenant.id]), &people)["left"], 1);
     let site = hub.site(&tenant).await;
     let one = hub.cli(&["keys", "rotate", "galleries", "--tenant", &tenant.id]);
     assert_eq!(told(&one, "epoch 2")["state"], "in use", "{one}, of site {site}");

@@ -192,6 +192,10 @@ actions! {
     TenantSeedRotate, "tenant.seed_rotate";
     /// All vectors of a space are rotated by its new seed; the one before is gone.
     TenantSeedRetire, "tenant.seed_retire";
+    /// Other keys of the tenant's people are to take the places of those that they have.
+    TenantPersonKeysRotate, "tenant.person_keys_rotate";
+    /// What stays of the tenant's people is under their new keys.
+    TenantPersonKeysDone, "tenant.person_keys_done";
     /// A gallery has other digest and credential keys, and with them a higher epoch.
     GalleryKeyRotate, "gallery.key_rotate";
     /// Another pepper makes the MACs of secrets.

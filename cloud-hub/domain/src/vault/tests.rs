@@ -1,6 +1,9 @@
 //! Each seal opens at its own place, and at no other.
 
 use super::*;
+use crate::ids::{AnchorId, PersonId, TemplateId};
+use crate::people::Profile;
+use crate::person_key::PersonKey;
 
 fn tenant(byte: u8) -> TenantKeys {
     let index = IndexKeys::only(Zeroizing::new([byte; 32]));

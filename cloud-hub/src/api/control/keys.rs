@@ -23,6 +23,7 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route("/keys/jwt", post(rotate_token_key))
         .route("/keys/master", post(rotate_master))
         .route("/keys/master/retire", post(retire_master))
+        .route("/keys/people", post(rotate_people))
         .route("/keys/pepper", post(rotate_pepper))
         .route("/keys/pepper/retire", post(retire_pepper))
         .route("/keys/seeds", post(rotate_seeds))
@@ -71,6 +72,11 @@ async fn rotate_index_keys(State(api): State<Arc<Api>>, Json(whose): Json<hub_ke
 async fn rotate_seeds(State(api): State<Arc<Api>>, Json(whose): Json<hub_keys::Whose>) -> Answer {
     let tenants = of(&api, whose).await?;
     ok(hub_keys::rotate_seeds(&api, &tenants, OPERATOR).await?)
+}
+
+async fn rotate_people(State(api): State<Arc<Api>>, Json(whose): Json<hub_keys::Whose>) -> Answer {
+    let tenants = of(&api, whose).await?;
+    ok(hub_keys::rotate_people(&api, &tenants, OPERATOR).await?)
 }
 
 async fn rotate_galleries(State(api): State<Arc<Api>>, Json(whose): Json<hub_keys::Whose>) -> Answer {

@@ -57,6 +57,7 @@ const RARE: &[&str] = &[
      SELECT tenant_id, id, 1, '{}', 'operator', now() FROM device WHERE tenant_id = $1",
     "INSERT INTO idempotency_key (tenant_id, key_index, request_index, attempt, held_until, expires_at, status, answer_sealed)
      VALUES ($1, decode(repeat('00', 32), 'hex'), decode(repeat('00', 32), 'hex'), gen_random_uuid(), now(), now(), 201, 'canary')",
+    "INSERT INTO person_key_change (tenant_id, generation) VALUES ($1, 1)",
     "INSERT INTO idempotency_use (tenant_id, keys, bytes) VALUES ($1, 1, 6)",
     "INSERT INTO twin_reported (tenant_id, device_id, state, settings, restart_needed, reported_at, since)
      SELECT tenant_id, id, 'none', '{}', '[]', now(), now() FROM device WHERE tenant_id = $1",

@@ -115,7 +115,7 @@ async fn rotation(neighbours: &Neighbours, people: &[Somebody], tally: &mut Tall
     };
     let (one, more, seconds) = tokio::try_join!(work, workers, change)?;
     let failed: Vec<String> = one.into_iter().chain(more.into_iter().flatten()).collect();
-    tally.injected += 10;
+    tally.injected += 11;
     tally.figure("rotation_seconds", seconds);
     tally.figure("requests_meanwhile", number.load(Ordering::Relaxed) - 1_000);
     tally.figure("requests_failed", failed.len());
@@ -125,7 +125,7 @@ async fn rotation(neighbours: &Neighbours, people: &[Somebody], tally: &mut Tall
     Ok(())
 }
 
-/// Replaces the keys of both tenants, their index keys, seeds and galleries' keys, the master key, the key of access tokens, the pepper and the signing key; returns how long it took.
+/// Replaces the keys of both tenants and of their people, their index keys, seeds and galleries' keys, the master key, the key of access tokens, the pepper and the signing key; returns how long it took.
 async fn replace_all(neighbours: &Neighbours, people: &[Somebody]) -> Result<u64> {
     let (site, hub) = (neighbours.site(), neighbours.site().hub()?);
     tokio::time::sleep(UNTOUCHED).await;
@@ -139,6 +139,7 @@ async fn replace_all(neighbours: &Neighbours, people: &[Somebody]) -> Result<u64
     hub.command(&["keys", "rotate-jwt"])?;
     hub.command(&["keys", "rotate", "blind-index"])?;
     hub.command(&["keys", "rotate", "seeds"])?;
+    hub.command(&["keys", "rotate", "people"])?;
     hub.command(&["keys", "rotate", "galleries"])?;
     hub.command(&["keys", "rotate", "pepper"])?;
     // Twice, for a device that has heard of neither.
@@ -154,7 +155,10 @@ async fn replace_all(neighbours: &Neighbours, people: &[Somebody]) -> Result<u64
         let waits = told["keys"].as_array().context("no keys")?.iter().any(|key| {
             let name = key["key"].as_str().unwrap_or_default();
             // Index keys may be kept for a day: for requests with a key of their own.
-            name == "master-previous.key" || name.contains(" version ") || name.contains(" seed ")
+            name == "master-previous.key"
+                || name.contains(" version ")
+                || name.contains(" seed ")
+                || name.ends_with(" people")
         });
         if !waits {
             break;
@@ -190,13 +194,13 @@ pub fn drop_too_early(neighbours: &Neighbours, tally: &mut Tally) -> Result<()> 
     })
 }
 
-/// The ids of the keys that are replaced, as seals name them: what is sealed under people's own keys stays under them.
+/// The ids of the keys that are replaced, as seals name them. What an open session has goes with it.
 pub(super) async fn seal_keys(database: &mut PgConnection) -> Result<Vec<(String, Vec<u8>)>> {
     let mut found = BTreeSet::new();
     let columns: Vec<(String, String)> = sqlx::query_as(
         "SELECT table_name::text, column_name::text FROM information_schema.columns
          WHERE table_schema = 'public' AND data_type = 'bytea' AND column_name ~ 'sealed'
-         AND table_name NOT IN ('anchor', 'gallery_record', 'person', 'template', 'session_frame')",
+         AND table_name <> 'session_frame'",
     )
     .fetch_all(&mut *database)
     .await?;
