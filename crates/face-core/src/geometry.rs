@@ -251,6 +251,13 @@ mod tests {
             .prop_map(|(x, y, w, h)| PixelRect::new(x, y, w, h).unwrap())
     }
 
+    #[test]
+    fn a_scaled_rectangle_keeps_its_centre() {
+        let rect = PixelRect::new(10.0, 40.0, 20.0, 8.0).unwrap();
+        assert_eq!(rect.scaled(1.5), PixelRect::new(5.0, 38.0, 30.0, 12.0).unwrap());
+        assert_eq!(rect.scaled(0.5), PixelRect::new(15.0, 42.0, 10.0, 4.0).unwrap());
+    }
+
     proptest! {
         #[test]
         fn iou_is_symmetric_and_within_zero_and_one(first in rects(), second in rects()) {

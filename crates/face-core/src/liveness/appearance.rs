@@ -244,6 +244,34 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn slopes_are_those_of_the_picture_a_unit_of_the_fit_apart() {
+        let mut values = Box::new([[0.0; SIDE]; SIDE]);
+        for (y, row) in values.iter_mut().enumerate() {
+            for (x, value) in row.iter_mut().enumerate() {
+                *value = 3.0 * x as f32 - 5.0 * y as f32;
+            }
+        }
+        let Point { value, slope_x, slope_y } = Appearance(values).point(10.0, 12.5);
+        assert!((value - (30.0 - 62.5)).abs() < 1e-4 && (slope_x - 3.0 * HALF).abs() < 1e-3, "{value} {slope_x}");
+        assert!((slope_y + 5.0 * HALF).abs() < 1e-3, "{slope_y}");
+    }
+
+    #[test]
+    fn smoothing_leaves_an_even_slope_as_it_is() {
+        let slope = |right: usize, down: usize| {
+            let luma = (0..112 * 112).map(|index| (index % 112 * right + index / 112 * down) as u8);
+            Appearance::of(&GreyCrop::new(112, 112, luma.collect()).unwrap()).unwrap()
+        };
+        // The mean of a block of four is a pixel and a half behind its first, and a whole number above it.
+        for (look, right, down) in [(slope(2, 0), 8.0, 0.0), (slope(0, 2), 0.0, 8.0), (slope(1, 1), 4.0, 4.0)] {
+            let wanted = |x: f32, y: f32| 3.0 + right * x + down * y;
+            for (x, y) in [(1.0, 1.0), (10.0, 4.0), (20.0, 26.0)] {
+                assert!((look.value(x, y) - wanted(x, y)).abs() <= 1.0, "{x} {y}: {}", look.value(x, y));
+            }
+        }
+    }
+
+    #[test]
     fn a_flat_or_tiny_crop_has_no_appearance() {
         assert!(Appearance::of(&GreyCrop::new(112, 112, vec![80; 112 * 112]).unwrap()).is_none());
         assert!(Appearance::of(&GreyCrop::new(8, 8, (0..64).collect()).unwrap()).is_none());

@@ -41,7 +41,6 @@ impl ChallengeRule {
     pub fn asks(self, findings: &Findings, demand: &Demand) -> bool {
         let verdict = judge(&with_challenge(findings, Check::UNDECIDED), demand);
         match (self, verdict) {
-            (Self::Never, _) => false,
             // It asks for signs of life too, and the movements give them: whatever is missing, it may come with them.
             (Self::Always, LivenessVerdict::Watch { .. }) => true,
             (Self::WhenUncertain { from }, LivenessVerdict::Watch { missing: Method::Passive, score }) => score >= from,

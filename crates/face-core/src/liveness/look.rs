@@ -44,3 +44,47 @@ fn mean(values: impl Iterator<Item = u8>) -> Option<f32> {
     let (n, sum) = values.fold((0u32, 0u64), |(n, sum), value| (n + 1, sum + u64::from(value)));
     (n > 0).then(|| (sum as f64 / f64::from(n)) as f32)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn picture(of: impl Fn(u32, u32) -> [u8; 3]) -> RgbImage {
+        RgbImage::from_vec(64, 64, (0..64 * 64).flat_map(|i| of(i % 64, i / 64)).collect()).unwrap()
+    }
+
+    #[test]
+    fn a_face_glows_by_how_much_brighter_it_is_than_the_picture() {
+        let face = GreyCrop::new(112, 112, vec![150; 112 * 112]).unwrap();
+        let close = |found: Option<f32>, wanted: f32| (found.unwrap() - wanted).abs() < 0.02;
+        assert!(close(glow(&face, &picture(|_, _| [50; 3])), 3.0));
+        assert!(close(glow(&face, &picture(|x, _| [if x % 16 < 8 { 50 } else { 100 }; 3])), 2.0));
+        // Green counts most, and blue least.
+        assert!(close(glow(&face, &picture(|_, _| [200, 0, 0])), 150.0 / 60.0));
+        assert!(close(glow(&face, &picture(|_, _| [0, 200, 0])), 150.0 / 117.0));
+        assert!(close(glow(&face, &picture(|_, _| [0, 0, 200])), 150.0 / 22.0));
+        assert_eq!(glow(&face, &picture(|_, _| [0; 3])), None, "in darkness");
+    }
+
+    #[test]
+    fn hair_and_what_is_beside_the_face_do_not_glow() {
+        let only_face = |index: usize| if index / 112 >= 24 && (16..96).contains(&(index % 112)) { 100 } else { 255 };
+        let face = GreyCrop::new(112, 112, (0..112 * 112).map(only_face).collect()).unwrap();
+        assert_eq!(glow(&face, &picture(|_, _| [100; 3])), Some(1.0));
+    }
+
+    #[test]
+    fn pixels_of_the_face_alone_are_told_apart() {
+        let face = PixelRect::new(16.0, 16.0, 20.0, 20.0).unwrap();
+        let plain = digest(&picture(|_, _| [9; 3]), &face).unwrap();
+        assert_eq!(
+            digest(&picture(|x, y| [if x < 16 || y < 16 || x > 35 || y > 35 { 7 } else { 9 }; 3]), &face),
+            Some(plain)
+        );
+        assert_ne!(digest(&picture(|x, y| [9, 9, if (x, y) == (35, 32) { 8 } else { 9 }]), &face), Some(plain));
+        let outside = PixelRect::new(200.0, 16.0, 20.0, 20.0).unwrap();
+        assert_eq!(digest(&picture(|_, _| [9; 3]), &outside), None);
+        let half = PixelRect::new(-10.0, 50.0, 20.0, 40.0).unwrap();
+        assert!(digest(&picture(|_, _| [9; 3]), &half).is_some());
+    }
+}

@@ -117,6 +117,73 @@ fn shrinking_a_grey_crop_averages_blocks() {
     assert!(GreyCrop::new(3, 2, vec![0; 5]).is_err());
 }
 
+#[test]
+fn a_crop_wider_than_the_picture_repeats_both_edges_in_every_row() {
+    let rect = PixelRect::new(-2.0, -1.0, 8.0, 6.0).unwrap();
+    let mut out = [0.0; 3 * 48];
+    Sampler::new().crop(&ramp(4, 4, 0), &rect, (8, 6), &RAW, &mut out).unwrap();
+    for row in out[..48].chunks(8) {
+        assert_eq!(row, [0.0, 0.0, 0.0, 1.0, 2.0, 3.0, 3.0, 3.0]);
+    }
+    let column = |x: usize| out[48..96].iter().skip(x).step_by(8).copied().collect::<Vec<_>>();
+    assert_eq!([column(0), column(7)], [[0.0, 0.0, 1.0, 2.0, 3.0, 3.0]; 2].map(|c| c.to_vec()));
+}
+
+#[test]
+fn a_box_is_for_whole_pixels_along_both_axes() {
+    assert!(matches!(filter_for(2.0, 3.0), FilterType::Box));
+    assert!(matches!(filter_for(2.0, 1.5), FilterType::Hamming));
+    assert!(matches!(filter_for(1.5, 2.0), FilterType::Hamming));
+    assert!(matches!(filter_for(2.0, 0.5), FilterType::Bilinear));
+    assert!(matches!(filter_for(0.5, 2.0), FilterType::Bilinear));
+}
+
+#[test]
+fn a_wide_warp_lays_row_under_row() {
+    let shift = Similarity2d { tx: 1.0, ty: 2.0, ..Similarity2d::IDENTITY };
+    let mut out = [0.0; 3 * 6];
+    warp(&ramp(20, 20, 5), &shift, (3, 2), &RAW, &mut out).unwrap();
+    assert_eq!(out[..6], [1.0, 2.0, 3.0, 1.0, 2.0, 3.0]);
+    assert_eq!(out[6..12], [2.0, 2.0, 2.0, 3.0, 3.0, 3.0]);
+}
+
+/// Luma of a picture that grows by this much to the right and by this much downwards.
+fn grey_ramp(right: f32, down: f32) -> RgbImage {
+    let at = |x: u32, y: u32| (x as f32 * right + y as f32 * down) as u8;
+    RgbImage::from_vec(40, 40, (0..1_600).flat_map(|i| [at(i % 40, i / 40); 3]).collect()).unwrap()
+}
+
+#[test]
+fn a_grey_part_is_read_at_the_middles_of_its_pixels() {
+    const AS_IT_IS: GreyFormat = GreyFormat { mean: 0.0, scale: 1.0 };
+    // Twice as wide as high, so that a target pixel is 2 by 1 of the picture's.
+    let part = PixelRect::new(4.0, 10.0, 8.0, 2.0).unwrap();
+    let read = |image: &RgbImage, format: &GreyFormat| {
+        let mut out = [0.0; 8];
+        warp_grey(image, &Similarity2d::IDENTITY, &part, (4, 2), format, &mut out).unwrap();
+        out
+    };
+    let close = |found: [f32; 8], wanted: [f32; 8]| found.iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-3);
+    // Columns 4 and 5 are the first target pixel, 6 and 7 the next; rows are 10 and 11.
+    assert!(close(read(&grey_ramp(2.0, 0.0), &AS_IT_IS), [9.0, 13.0, 17.0, 21.0, 9.0, 13.0, 17.0, 21.0]));
+    assert!(close(read(&grey_ramp(0.0, 3.0), &AS_IT_IS), [30.0, 30.0, 30.0, 30.0, 33.0, 33.0, 33.0, 33.0]));
+    let scaled = read(&grey_ramp(0.0, 3.0), &GreyFormat { mean: 10.0, scale: 4.0 });
+    assert!(close(scaled, [5.0, 5.0, 5.0, 5.0, 5.75, 5.75, 5.75, 5.75]));
+}
+
+#[test]
+fn a_grey_part_of_many_pixels_is_their_mean() {
+    // Stripes of one column: a reading between two of them would be anything from black to white.
+    let stripes = RgbImage::from_vec(40, 40, (0..1_600u32).flat_map(|i| [(i % 2 * 200) as u8; 3]).collect()).unwrap();
+    let part = PixelRect::new(8.0, 8.0, 24.0, 24.0).unwrap();
+    let mut out = [0.0; 4];
+    let format = GreyFormat { mean: 0.0, scale: 1.0 };
+    warp_grey(&stripes, &Similarity2d::IDENTITY, &part, (2, 2), &format, &mut out).unwrap();
+    for value in out {
+        assert!((value - 100.0).abs() < 1.0, "{out:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

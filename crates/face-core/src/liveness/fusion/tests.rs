@@ -102,6 +102,18 @@ fn more_signs_than_there_are_methods_for_can_never_be_seen() {
 }
 
 #[test]
+fn a_method_that_decides_in_two_ways_decides() {
+    let (passive, temporal, head) = (Method::Passive, Method::Temporal, Method::Head);
+    let demand = Demand {
+        required: Methods::of(&[passive, temporal]),
+        signs: Methods::of(&[temporal, head]),
+        vetoes: Methods::of(&[passive, head]),
+        ..Demand::standard()
+    };
+    assert_eq!(demand.deciding(), Methods::of(&[passive, temporal, head]));
+}
+
+#[test]
 fn an_ablated_method_no_longer_counts() {
     let demand = Demand::strict().without(Method::Temporal);
     let findings = all(CheckState::Pass).with(Method::Temporal, check(CheckState::Fail));

@@ -209,3 +209,20 @@ fn what_was_seen_before_the_question_is_no_answer_and_no_witness() {
     let passed = story.interview.passed_at().unwrap();
     assert!(story.interview.covers(passed) && !story.interview.covers(passed + Duration::from_millis(1)));
 }
+#[test]
+fn whoever_did_it_before_the_question_is_asked_all_the_same() {
+    let mut story = Story::begun(7);
+    story.now = 100;
+    assert_eq!(story.answer(story.wanted.unwrap()), None);
+    story.now = 1_000;
+    assert!(matches!(story.obey().0, Some(Turn::Passed { .. })));
+}
+
+#[test]
+fn a_door_that_never_asks_asks_nobody() {
+    let undecided = findings(CheckState::Undecided, 0.9);
+    assert!(
+        UNCERTAIN.asks(&undecided, &Demand::standard()) && !ChallengeRule::Never.asks(&undecided, &Demand::standard())
+    );
+    assert!(!ChallengeRule::Never.asks(&undecided, &always()));
+}
