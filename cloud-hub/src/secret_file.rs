@@ -64,36 +64,17 @@ pub fn load(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretFileError> {
 
 /// Puts `bytes` in the place of what a file holds; they are on disk when this returns, or the file is as it was.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), SecretFileError> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    let write = || -> io::Result<()> {
-        let temporary = path.with_extension(format!("new-{}", std::process::id()));
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        File::open(directory)?.sync_all()
-    };
-    write().map_err(|source| SecretFileError::Io { path: path.to_owned(), source })
+    change_folder(path, path, || fs::rename(beside(path, bytes)?, path))
 }
 
 /// Puts one secret file in the place of another, at once; on disk when this returns.
 pub fn put_in_place(from: &Path, to: &Path) -> Result<(), SecretFileError> {
-    let directory = to.parent().unwrap_or(Path::new("."));
-    let put = || {
-        fs::rename(from, to)?;
-        File::open(directory)?.sync_all()
-    };
-    put().map_err(|source| SecretFileError::Io { path: from.to_owned(), source })
+    change_folder(to, from, || fs::rename(from, to))
 }
 
 /// Gives a secret file a second name, by which its very bytes can be destroyed when another one has its first; on disk when this returns.
 pub fn name_again(path: &Path, second: &Path) -> Result<(), SecretFileError> {
-    let directory = second.parent().unwrap_or(Path::new("."));
-    let name = || {
-        fs::hard_link(path, second)?;
-        File::open(directory)?.sync_all()
-    };
-    name().map_err(|source| SecretFileError::Io { path: second.to_owned(), source })
+    change_folder(second, second, || fs::hard_link(path, second))
 }
 
 /// Whether two names are those of one file. One that is not there is none of anything; one that cannot be looked at is an error, for
@@ -110,51 +91,51 @@ pub fn is_one_file(path: &Path, other: &Path) -> Result<bool, SecretFileError> {
 
 /// Takes one of its names from a file, whose bytes stay under the others.
 pub fn remove_name(path: &Path) -> Result<(), SecretFileError> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    let remove = || {
-        fs::remove_file(path)?;
-        File::open(directory)?.sync_all()
-    };
-    remove().map_err(|source| SecretFileError::Io { path: path.to_owned(), source })
+    change_folder(path, path, || fs::remove_file(path))
 }
 
 /// Overwrites a secret file with zeros and removes it. None there is no error.
 pub fn destroy(path: &Path) -> Result<(), SecretFileError> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    let destroy = || {
+    let destroyed = change_folder(path, path, || {
         let length = usize::try_from(fs::metadata(path)?.len()).unwrap_or(0);
         let mut file = OpenOptions::new().write(true).open(path)?;
         file.write_all(&vec![0; length])?;
         file.sync_all()?;
-        fs::remove_file(path)?;
-        File::open(directory)?.sync_all()
-    };
-    match destroy() {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(SecretFileError::Io { path: path.to_owned(), source })
-        }
-        _ => Ok(()),
+        fs::remove_file(path)
+    });
+    match destroyed {
+        Err(SecretFileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+        destroyed => destroyed,
     }
 }
 
 fn write_new(path: &Path, bytes: &[u8]) -> Result<(), SecretFileError> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    let write = || -> io::Result<()> {
-        fs::create_dir_all(directory)?;
-        let temporary = path.with_extension(format!("new-{}", std::process::id()));
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
+    change_folder(path, path, || {
+        fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+        let temporary = beside(path, bytes)?;
         // A link, unlike a rename, does not replace what another process made meanwhile.
         let linked = match fs::hard_link(&temporary, path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             linked => linked,
         };
         fs::remove_file(&temporary)?;
-        linked?;
-        File::open(directory)?.sync_all()
-    };
-    write().map_err(|source| SecretFileError::Io { path: path.to_owned(), source })
+        linked
+    })
+}
+
+/// Makes a file of a secret beside the one that it is to become, on disk when this returns.
+fn beside(path: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
+    let temporary = path.with_extension(format!("new-{}", std::process::id()));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    Ok(temporary)
+}
+
+/// Changes the folder in which a file is, on disk when this returns; an error names the file that is `told`.
+fn change_folder(of: &Path, told: &Path, change: impl FnOnce() -> io::Result<()>) -> Result<(), SecretFileError> {
+    let changed = change().and_then(|()| File::open(of.parent().unwrap_or(Path::new(".")))?.sync_all());
+    changed.map_err(|source| SecretFileError::Io { path: told.to_owned(), source })
 }
 
 #[cfg(test)]
@@ -182,5 +163,39 @@ mod tests {
         load_or_make(&path, || made(1)).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         assert!(matches!(load_or_make(&path, || made(1)), Err(SecretFileError::TooOpen { mode: 0o640, .. })));
+    }
+
+    #[test]
+    fn two_names_of_one_file_are_told_from_two_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let [path, second, copy, none] = ["one", "second", "copy", "none"].map(|name| dir.path().join(name));
+        load_or_make(&path, || made(1)).unwrap();
+        load_or_make(&copy, || made(1)).unwrap();
+        name_again(&path, &second).unwrap();
+        assert!(is_one_file(&path, &second).unwrap() && !is_one_file(&path, &copy).unwrap());
+        assert!(!is_one_file(&path, &none).unwrap() && !is_one_file(&none, &none).unwrap());
+        // Neither is there and not there.
+        let under = path.join("under");
+        let error = is_one_file(&path, &under).unwrap_err().to_string();
+        assert!(error.contains("under"), "{error}");
+    }
+
+    #[test]
+    fn a_destroyed_secret_is_zeros_under_its_other_names_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let [path, second, next] = ["one", "second", "next"].map(|name| dir.path().join(name));
+        load_or_make(&path, || made(1)).unwrap();
+        name_again(&path, &second).unwrap();
+        load_or_make(&next, || made(2)).unwrap();
+        put_in_place(&next, &path).unwrap();
+        assert_eq!((load(&path).unwrap().as_slice(), load(&second).unwrap().as_slice()), (&[2; 4][..], &[1; 4][..]));
+        let third = dir.path().join("third");
+        name_again(&second, &third).unwrap();
+        destroy(&second).unwrap();
+        assert_eq!(load(&third).unwrap().as_slice(), [0; 4]);
+        destroy(&second).unwrap();
+        remove_name(&third).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert!(remove_name(&third).unwrap_err().to_string().contains("third"));
     }
 }
