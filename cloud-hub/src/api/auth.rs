@@ -31,10 +31,10 @@ use crate::domain::permission::Permissions;
 use crate::domain::platform::PlatformKey;
 use crate::domain::session::token::SessionToken;
 use crate::domain::tenant::Agreement;
-use crate::keys::LoggedIn;
+use crate::keys::{LoggedIn, Means};
 use crate::metrics::security::{self, Lack, Proof};
 use crate::store::devices::DeviceState;
-use crate::store::{StoreError, TenantTx, credentials, devices, logins, routes};
+use crate::store::{StoreError, TenantTx, credentials, devices, logins, routes, token_keys};
 use crate::traces;
 
 /// The cookie of a browser's log-in. The prefix makes browsers refuse it from anywhere but this host, over TLS.
@@ -95,8 +95,13 @@ impl Caller {
     }
 
     /// Whether they are still served at `now`, and may do all that they might when they came, asked of the database: for what goes
-    /// on for long.
+    /// on for long. Whoever came by a token of a key that somebody may have is not.
     pub(super) async fn goes_on(&self, tx: &mut TenantTx, now: OffsetDateTime) -> Result<bool, StoreError> {
+        if let Who::User(LoggedIn { by: Means::Token(key), .. }) = self.who
+            && !token_keys::goes_on(tx, key).await?
+        {
+            return Ok(false);
+        }
         let may = match self.who {
             Who::Key(key) => credentials::admission(tx, key, now)
                 .await?

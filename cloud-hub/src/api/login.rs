@@ -314,7 +314,7 @@ pub(super) async fn jwks(State(api): State<Arc<Api>>) -> Result<axum::Json<JwksV
         crv: "Ed25519",
         alg: "EdDSA",
         used_for: "sig",
-        kid: key.kid.clone(),
+        kid: key.kid.to_string(),
         x: URL_SAFE_NO_PAD.encode(&key.public),
     });
     Ok(axum::Json(JwksView { keys: keys.collect() }))

@@ -18,7 +18,7 @@ use super::problem::ApiError;
 use super::state::Api;
 use super::users::{self, UserView};
 use crate::domain::permission::Permission;
-use crate::keys::{LoggedIn, PasswordChange};
+use crate::keys::{LoggedIn, Means, PasswordChange};
 
 /// The present password and the next.
 #[derive(Deserialize, ToSchema)]
@@ -119,7 +119,7 @@ pub(super) async fn log_out(State(api): State<Arc<Api>>, caller: Caller) -> Resu
     let who = user(&caller)?;
     api.custody.log_out(caller.tenant, who.login).await?;
     let mut headers = HeaderMap::new();
-    if who.csrf.is_some() {
+    if matches!(who.by, Means::Cookie(_)) {
         set_cookie(&mut headers, "", Some(0));
     }
     Ok((StatusCode::NO_CONTENT, headers))

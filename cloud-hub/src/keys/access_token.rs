@@ -76,7 +76,7 @@ pub enum Untrue {
 #[derive(Clone, Debug)]
 pub struct Known {
     /// Its name.
-    pub kid: String,
+    pub kid: Uuid,
     /// 32 bytes.
     pub public: Vec<u8>,
     header: String,
@@ -86,7 +86,6 @@ impl Known {
     /// A key by its public half.
     #[must_use]
     pub fn new(kid: Uuid, public: &[u8]) -> Self {
-        let kid = kid.to_string();
         let header = URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"EdDSA","kid":"{kid}","typ":"at+jwt"}}"#));
         Self { kid, public: public.to_vec(), header }
     }
@@ -102,8 +101,8 @@ pub(super) fn sign(pair: &Ed25519KeyPair, known: &Known, claims: &Claims) -> Str
     format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref()))
 }
 
-/// Reads a token that is good at `now`.
-pub(super) fn verify(text: &str, keys: &[Known], now: OffsetDateTime) -> Result<Claims, Untrue> {
+/// Reads a token that is good at `now`, and says which key has signed it.
+pub(super) fn verify(text: &str, keys: &[Known], now: OffsetDateTime) -> Result<(Claims, Uuid), Untrue> {
     if text.len() > MAX_BYTES {
         return Err(Untrue::Form);
     }
@@ -120,7 +119,7 @@ pub(super) fn verify(text: &str, keys: &[Known], now: OffsetDateTime) -> Result<
     if claims.iss != ISSUER || claims.aud != AUDIENCE {
         return Err(Untrue::Stranger);
     }
-    if is_good(&claims, now.unix_timestamp()) { Ok(claims) } else { Err(Untrue::Time) }
+    if is_good(&claims, now.unix_timestamp()) { Ok((claims, key.kid)) } else { Err(Untrue::Time) }
 }
 
 fn is_good(claims: &Claims, now: i64) -> bool {
@@ -174,7 +173,7 @@ mod tests {
         let now = OffsetDateTime::UNIX_EPOCH + Duration::days(1);
         let made = claims(86_400, 86_400, 87_000);
         let token = sign(&pair, &known, &made);
-        assert_eq!(verify(&token, std::slice::from_ref(&known), now), Ok(made));
+        assert_eq!(verify(&token, std::slice::from_ref(&known), now), Ok((made, Uuid::from_u128(7))));
         assert_eq!(verify(&token, &[other], now), Err(Untrue::Signature));
         assert_eq!(verify(&token, &[], now), Err(Untrue::Header));
         assert_eq!(verify(&token.replace('.', ""), &[known], now), Err(Untrue::Form));

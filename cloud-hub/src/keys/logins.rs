@@ -80,8 +80,17 @@ pub struct LoggedIn {
     pub suspended: bool,
     /// What was agreed upon with the tenant.
     pub agreement: Agreement,
-    /// What must come beside the cookie, if it is by a cookie: the first, or one of before.
-    pub csrf: Option<[[u8; 32]; 3]>,
+    /// By what they showed it.
+    pub by: Means,
+}
+
+/// By what a log-in is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Means {
+    /// A token that this key has signed.
+    Token(Uuid),
+    /// A cookie, beside which one of these must come: the first, or one of before.
+    Cookie([[u8; 32]; 3]),
 }
 
 /// What somebody gets who may come in. Prints without its secrets.
@@ -214,8 +223,8 @@ impl Custody {
     /// Who an access token is of; `None` if it is not good, or its log-in has ended, or the user is somebody else by now.
     pub async fn recognise_token(&self, text: &str) -> Result<Option<LoggedIn>, KeysError> {
         let now = self.clock.now();
-        let claims = match self.verified_claims(text, now).await? {
-            Ok(claims) => claims,
+        let (claims, key) = match self.verified_claims(text, now).await? {
+            Ok(verified) => verified,
             Err(why) => {
                 tracing::debug!(event = "token_refused", %why, "an access token was refused");
                 return Ok(None);
@@ -227,7 +236,7 @@ impl Custody {
         let same = |found: &KnownLogin| {
             found.admission.user.0 == claims.sub && found.admission.role.to_string() == claims.role
         };
-        Ok(found.filter(same).map(|found| logged_in(found, None)))
+        Ok(found.filter(same).map(|found| logged_in(found, Means::Token(key))))
     }
 
     /// Who a cookie is of; `None` if it is none, or its log-in has ended.
@@ -235,7 +244,7 @@ impl Custody {
         let Some((tenant, secret)) = read_secret(text) else { return Ok(None) };
         let macs = self.keyring.login_macs(tenant, &secret);
         let found = self.known_login(tenant, Shown::Cookie(macs[0]), macs, self.clock.now()).await?;
-        Ok(found.map(|found| logged_in(found, Some(self.keyring.csrf_tokens(tenant, &secret)))))
+        Ok(found.map(|found| logged_in(found, Means::Cookie(self.keyring.csrf_tokens(tenant, &secret)))))
     }
 
     async fn known_login(
@@ -290,22 +299,26 @@ impl LoggedIn {
     /// What must come beside the cookie, as text.
     #[must_use]
     pub fn csrf_text(&self) -> Option<String> {
-        self.csrf.map(|[token, ..]| URL_SAFE_NO_PAD.encode(token))
+        match self.by {
+            Means::Cookie([token, ..]) => Some(URL_SAFE_NO_PAD.encode(token)),
+            Means::Token(_) => None,
+        }
     }
 
     /// Whether what came beside the cookie is what must; always, if it is not by a cookie.
     #[must_use]
     pub fn is_from_its_page(&self, sent: Option<&str>) -> bool {
-        let (Some(wanted), Some(sent)) = (self.csrf, sent) else { return self.csrf.is_none() };
+        let Means::Cookie(wanted) = self.by else { return true };
+        let Some(sent) = sent else { return false };
         // All of them, whichever it is.
         wanted.iter().fold(false, |is, token| is | same(sent.as_bytes(), URL_SAFE_NO_PAD.encode(token).as_bytes()))
     }
 }
 
-fn logged_in(known: KnownLogin, csrf: Option<[[u8; 32]; 3]>) -> LoggedIn {
+fn logged_in(known: KnownLogin, by: Means) -> LoggedIn {
     let Admission { user, role, permissions, must_set_up_totp, suspended, agreement, .. } = known.admission;
     let (tenant, login) = (known.tenant, known.login);
-    LoggedIn { tenant, user, login, role, permissions, must_set_up_totp, suspended, agreement, csrf }
+    LoggedIn { tenant, user, login, role, permissions, must_set_up_totp, suspended, agreement, by }
 }
 
 /// As audit entries name a user.

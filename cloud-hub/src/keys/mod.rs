@@ -77,7 +77,7 @@ pub use imports::Photographs;
 pub use index_rotation::VersionView;
 pub use keyring::Keyring;
 pub use link::{Accepted, DeviceLinks};
-pub use logins::{Granted, LoggedIn, Refreshed};
+pub use logins::{Granted, LoggedIn, Means, Refreshed};
 pub use near::Way;
 pub use opener::{Opener, stand_in_leaf};
 pub use pepper_rotation::{Forgotten, PepperStanding};

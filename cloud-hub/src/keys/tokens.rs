@@ -77,8 +77,8 @@ impl TokenKeys {
         access_token::sign(&self.pair, &self.known[0], claims)
     }
 
-    /// The claims of a token that one of these keys has signed and that is good at `now`.
-    pub fn verify(&self, text: &str, now: OffsetDateTime) -> Result<Claims, Untrue> {
+    /// The claims of a token that one of these keys has signed and that is good at `now`, and which key it was.
+    pub fn verify(&self, text: &str, now: OffsetDateTime) -> Result<(Claims, Uuid), Untrue> {
         access_token::verify(text, &self.known, now)
     }
 
@@ -114,12 +114,12 @@ impl Custody {
         Ok(keys)
     }
 
-    /// The claims of a good token. A key that is not known may be one that another hub has just made.
+    /// The claims of a good token, and which key has signed it. A key that is not known may be one that another hub has just made.
     pub(super) async fn verified_claims(
         &self,
         text: &str,
         now: OffsetDateTime,
-    ) -> Result<Result<Claims, Untrue>, KeysError> {
+    ) -> Result<Result<(Claims, Uuid), Untrue>, KeysError> {
         let found = self.token_keys().await?.verify(text, now);
         if found != Err(Untrue::Header) {
             return Ok(found);

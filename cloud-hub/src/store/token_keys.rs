@@ -5,7 +5,7 @@ use sqlx::FromRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Database, StoreError};
+use super::{Database, StoreError, TenantTx};
 
 /// A key.
 #[derive(Clone, Debug, FromRow)]
@@ -45,7 +45,7 @@ pub async fn begin(db: &Database, key: &TokenKey) -> Result<(), StoreError> {
 pub async fn add(db: &Database, key: &TokenKey, alone: bool) -> Result<(), StoreError> {
     sqlx::query(
         "WITH gone AS (DELETE FROM token_key WHERE $5)
-         INSERT INTO token_key (id, sealed, created_at, signs_from) VALUES ($1, $2, $3, $4)",
+         INSERT INTO token_key (id, sealed, created_at, signs_from, alone) VALUES ($1, $2, $3, $4, $5)",
     )
     .bind(key.id)
     .bind(&key.sealed)
@@ -55,6 +55,15 @@ pub async fn add(db: &Database, key: &TokenKey, alone: bool) -> Result<(), Store
     .execute(db.pool())
     .await?;
     Ok(())
+}
+
+/// Whether what was begun by a token of this key may go on: not if another one took the place of all others, this one among them. A key that
+/// is gone because its tokens are over ends nothing.
+pub async fn goes_on(tx: &mut TenantTx, id: Uuid) -> Result<bool, StoreError> {
+    let found = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM token_key WHERE id = $1) OR NOT EXISTS (SELECT FROM token_key WHERE alone)",
+    );
+    Ok(found.bind(id).fetch_one(tx.conn()).await?)
 }
 
 /// Puts another seal of the same key in the place of `before`.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use super::login::{bearer, log_in, user};
 use super::process::{Hub, Tenant, data_dir, skipped};
 
 /// Makes and deletes `n` people: one event each.
@@ -178,4 +179,35 @@ async fn a_stream_ends_when_its_key_is_revoked() {
     assert!(super::process::output(revoke).status.success());
     let ended = async { while stream.answer.chunk().await.unwrap().is_some() {} };
     tokio::time::timeout(Duration::from_secs(8), ended).await.expect("the stream ends within seconds");
+}
+
+#[tokio::test]
+async fn what_was_begun_by_a_token_ends_when_its_key_is_somebody_elses_too() {
+    if skipped("what_was_begun_by_a_token_ends_when_its_key_is_somebody_elses_too") {
+        return;
+    }
+    let dir = data_dir();
+    let hub = Hub::start(dir.path());
+    let tenant = hub.tenant("Acme");
+    user(&hub, &tenant, "ada@example.org", "owner").await;
+    let ada = bearer(&tenant, &log_in(&hub, &tenant, "ada@example.org").await);
+    let mut by_key = Stream::open(&hub, &tenant, None, "").await;
+    let mut by_token = Stream::open(&hub, &ada, None, "").await;
+    // The key before is not somebody else's: nobody notices.
+    hub.cli(&["keys", "rotate-jwt"]);
+    for name in ["now", "later"] {
+        let gone = deletions(&hub, &tenant, name, 1).await;
+        assert_eq!(by_token.people(1).await[0].1, gone[0]);
+        assert_eq!(by_key.people(1).await[0].1, gone[0]);
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
+    hub.cli(&["keys", "rotate-jwt", "--revoke-old"]);
+    let ended = async { while by_token.answer.chunk().await.unwrap().is_some() {} };
+    tokio::time::timeout(Duration::from_secs(8), ended).await.expect("the stream ends within seconds");
+    // Whoever logs in again has a token of the new key.
+    let ada = bearer(&tenant, &log_in(&hub, &tenant, "ada@example.org").await);
+    let mut again = Stream::open(&hub, &ada, None, "").await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let gone = deletions(&hub, &tenant, "again", 1).await;
+    assert_eq!((&again.people(1).await[0].1, &by_key.people(1).await[0].1), (&gone[0], &gone[0]));
 }
