@@ -54,4 +54,4 @@ pub use database::{Database, Listener, Notice, TenantTx, Work, migrate};
 pub use error::{Clash, StoreError};
 
 /// The version of the schema that this program was written for: `migrations/0001_…`, `0002_…`, ...
-pub const SCHEMA_VERSION: i32 = 36;
+pub const SCHEMA_VERSION: i32 = 38;
