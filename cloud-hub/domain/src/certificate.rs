@@ -18,6 +18,8 @@ pub struct DeviceCertificate {
     pub serial: String,
     /// Its end.
     pub expires_at: OffsetDateTime,
+    /// Who issued it: SHA-256 of that authority's public key.
+    pub issuer: [u8; 32],
 }
 
 /// What the registry holds of a device's certificates.

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use wire_contract::{Code, Timestamp};
 
 use super::body::Fields;
+use super::hub_authorities;
 use super::problem::ApiError;
 use super::state::Api;
 use crate::domain::ids::{GalleryId, TenantId};
@@ -29,6 +30,22 @@ const FILES: [(&str, &str, &str); 8] = [
     ("signing.p8", SIGNING, "in use"),
     ("signing-next.p8", SIGNING, "next: copy it to the other hubs"),
 ];
+
+/// The same, in the folder of the certificates.
+const AUTHORITY_FILES: [(&str, &str, &str); 5] = [
+    ("device-ca.key", DEVICES, "in use"),
+    ("device-ca-next.key", DEVICES, "next: copy it, with its .pem, to the other hubs"),
+    (PREVIOUS_AUTHORITY, DEVICES, "believed"),
+    ("service-ca.key", SERVICES, "in use"),
+    ("service-ca-next.key", SERVICES, "next: copy it, with its .pem, to the other hubs"),
+];
+
+/// What authorities are for.
+const DEVICES: &str = "signs devices' certificates";
+const SERVICES: &str = "signs the hub's certificates";
+
+/// The device authority that is to be retired.
+const PREVIOUS_AUTHORITY: &str = "device-ca-previous.key";
 
 /// What signing keys are for.
 const SIGNING: &str = "signs for devices";
@@ -57,12 +74,18 @@ pub(super) async fn rotate(api: &Api, rotation: &Rotation, actor: &str) -> Resul
 /// All keys, without what is secret of them.
 pub(super) async fn show(api: &Api) -> Result<Value, ApiError> {
     let now = api.clock.now();
-    let dir = api.custody.keyring().dir().to_owned();
+    let (dir, pki) = (api.custody.keyring().dir().to_owned(), api.pki.dir().to_owned());
     let files = tokio::task::spawn_blocking(move || {
-        let there = FILES.iter().filter(|(name, ..)| dir.join(name).exists());
-        there.map(|(name, what, state)| of_file(&dir, name, what, state, now)).collect::<Vec<_>>()
+        let files = FILES.iter().map(|file| (&dir, file)).chain(AUTHORITY_FILES.iter().map(|file| (&pki, file)));
+        let there = files.filter(|(dir, (name, ..))| dir.join(name).exists());
+        there.map(|(dir, (name, what, state))| of_file(dir, name, what, state, now)).collect::<Vec<_>>()
     });
     let mut keys = files.await.map_err(|error| ApiError::internal(&error))?;
+    if let Some(left) = hub_authorities::left(api).await? {
+        for key in keys.iter_mut().filter(|key| key["key"] == PREVIOUS_AUTHORITY) {
+            key["left"] = json!(left);
+        }
+    }
     if let Some(before) = api.custody.pepper_standing().await?.before {
         for key in keys.iter_mut().filter(|key| key["key"] == PREVIOUS_PEPPER) {
             key["left"] = json!(before.api_keys);
@@ -88,11 +111,11 @@ pub(super) async fn show(api: &Api) -> Result<Value, ApiError> {
     Ok(json!({ "keys": keys }))
 }
 
-/// How a key that hubs share as a file is to be replaced: the master key, the pepper, or the signing key.
+/// How a key that hubs share as a file is to be replaced: the master key, the pepper, the signing key, or the authorities.
 #[derive(Debug, Deserialize)]
 pub(super) struct SharedRotation {
     #[serde(default)]
-    copied: bool,
+    pub(super) copied: bool,
 }
 
 impl Fields for SharedRotation {

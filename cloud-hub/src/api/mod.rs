@@ -25,6 +25,7 @@ pub mod feed;
 mod fixed;
 mod galleries;
 pub mod health;
+mod hub_authorities;
 mod hub_keys;
 mod hub_time;
 mod idempotency;

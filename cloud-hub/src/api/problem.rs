@@ -12,6 +12,7 @@ use crate::domain::permission::{Permission, Permissions};
 use crate::domain::session::SessionError;
 use crate::domain::vault::VaultError;
 use crate::keys::KeysError;
+use crate::pki::PkiError;
 use crate::store::{Clash, StoreError};
 
 /// Vectors are looked at once a minute, and made anew at a few hundred a second.
@@ -144,6 +145,17 @@ pub(super) fn beyond_rights(beyond: Permissions) -> ApiError {
     let beyond: Vec<&str> = beyond.iter().map(Permission::as_str).collect();
     let detail = format!("nobody gives away what they do not have: {}", beyond.join(", "));
     ApiError::because(Code::Forbidden, detail)
+}
+
+impl From<PkiError> for ApiError {
+    fn from(error: PkiError) -> Self {
+        match error {
+            PkiError::UnderWay | PkiError::NoNext | PkiError::NoneBefore => {
+                Self::because(Code::Conflict, error.to_string())
+            }
+            error => Self::internal(&error),
+        }
+    }
 }
 
 impl From<SessionError> for ApiError {

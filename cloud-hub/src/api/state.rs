@@ -63,6 +63,8 @@ pub struct BrokerError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 pub trait BrokerControl: Send + Sync {
     /// Writes the access lines of every device in the registry, and makes the broker read them.
     fn refresh(&self) -> BoxFuture<'_, Result<(), BrokerError>>;
+    /// Shows and believes, at the listener and at the broker, what the authorities are now.
+    fn refresh_authorities(&self) -> BoxFuture<'_, Result<(), BrokerError>>;
     /// Writes who may read the feed, and makes the broker read it: it ends the sessions of those who may no longer.
     fn refresh_consumers(&self) -> BoxFuture<'_, Result<(), BrokerError>>;
     /// Throws away what the broker still holds for a consumer that was removed.

@@ -20,11 +20,13 @@ use super::table;
   cloud-hub keys rotate pepper              each API key goes over at its next use; status says how many have not
   cloud-hub keys retire-pepper --dry-run    how many API keys stop to work without the pepper before
   cloud-hub keys rotate signing             the key before vouches for it: devices believe it at their next answer
+  cloud-hub keys rotate authorities         devices get certificates of another authority as they renew theirs
+  cloud-hub keys retire-authorities --dry-run   how many devices have none of it yet
   cloud-hub keys rotate-jwt                 nobody notices: the key before verifies until its last token is over
   cloud-hub keys rotate-jwt --revoke-old    somebody has got at it: no token of it is good any more, within five seconds
 
 Refresh tokens and cookies are not touched by any of it; users log out by themselves, or are disabled.
-Where several hubs share their keys, `rotate master`, `pepper` and `signing` make the next one first: see docs/guides/keys.md.")]
+Where several hubs share their keys, `rotate master`, `pepper`, `signing` and `authorities` make the next one first: see docs/guides/keys.md.")]
 pub(super) enum KeysCommand {
     /// List keys with their ages (never their secrets)
     Status {
@@ -47,6 +49,15 @@ pub(super) enum KeysCommand {
     },
     /// Tell devices no longer to believe the signing keys before, once every hub has the present one
     RetireSigning,
+    /// Believe the device authority before no more, once devices have certificates of the present one
+    RetireAuthorities {
+        /// How many devices are to be claimed again, as `--dry-run` says: there is no way back
+        #[arg(long, required_unless_present = "dry_run")]
+        confirm: Option<u64>,
+        /// Only say how many
+        #[arg(long, conflicts_with = "confirm")]
+        dry_run: bool,
+    },
     /// Sign access tokens by another key, on all hubs
     RotateJwt {
         /// Let no token of another key be good any more: their users refresh
@@ -77,6 +88,12 @@ pub(super) enum RotateCommand {
     /// The key that signs for devices, which learn the next one by themselves
     Signing {
         /// The next key lies in the keys folder of every hub that shares it
+        #[arg(long)]
+        copied: bool,
+    },
+    /// The authorities that sign certificates of devices and hub; devices get others as they renew theirs
+    Authorities {
+        /// The next authorities lie in the pki folder of every hub that shares them
         #[arg(long)]
         copied: bool,
     },
@@ -142,6 +159,14 @@ impl KeysCommand {
             Self::Rotate(RotateCommand::Signing { copied }) => {
                 let body = json!({ "copied": copied });
                 ("POST", String::from("/keys/signing"), Sent::Json(body), "keys", table::KEYS)
+            }
+            Self::Rotate(RotateCommand::Authorities { copied }) => {
+                let body = json!({ "copied": copied });
+                ("POST", String::from("/keys/authorities"), Sent::Json(body), "keys", table::KEYS)
+            }
+            Self::RetireAuthorities { confirm, .. } => {
+                let body = json!({ "confirm": confirm });
+                ("POST", String::from("/keys/authorities/retire"), Sent::Json(body), "", table::AUTHORITIES)
             }
             Self::RetireSigning => ("POST", String::from("/keys/signing/retire"), Sent::Nothing, "keys", table::KEYS),
             Self::RetirePepper { confirm, .. } => {

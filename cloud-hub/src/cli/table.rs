@@ -78,6 +78,7 @@ pub(super) const KEYS: &[Column] = &[
 ];
 pub(super) const PEPPER: &[Column] =
     &[("API KEYS WITHOUT USE", "/api_keys"), ("RECOVERY CODES", "/recovery_codes"), ("FORGOTTEN", "/forgotten")];
+pub(super) const AUTHORITIES: &[Column] = &[("DEVICES TO CLAIM AGAIN", "/devices"), ("RETIRED", "/retired")];
 pub(super) const PEOPLE: &[Column] = &[
     ("PERSON", "/id"),
     ("EXTERNAL ID", "/external_id"),

@@ -44,9 +44,9 @@ pub struct BrokerCertificates {
     pub server_chain_pem: String,
     /// The server's private key.
     pub server_key_pem: String,
-    /// Whose client certificates are believed: the device authority and the root above it.
+    /// Whose client certificates are believed: the device authorities and the root above them.
     pub client_ca_pem: String,
-    /// Revocation list of the device authority, if one is kept.
+    /// A revocation list of each device authority, if they are kept.
     pub client_crl_pem: Option<String>,
 }
 
@@ -218,6 +218,7 @@ impl EmbeddedMosquitto {
                 access: self.options.file("consumers.acl"),
             }),
             certificates: Some((self.options.file("server.pem"), self.options.file("server.key"))),
+            authorities: Some(self.options.file("clients.pem")),
             owner: self.options.user.clone(),
             reloads: Reloads::new(Some(self.options.file("mosquitto.pid")), Some(self.options.file("mosquitto.conf"))),
             crl: self.options.certificates.client_crl_pem.as_ref().map(|_| self.options.file("clients.crl")),
@@ -254,6 +255,8 @@ pub struct AccessFile {
     path: PathBuf,
     /// Chain and key of the device listener, where the hub writes them.
     certificates: Option<(PathBuf, PathBuf)>,
+    /// Whose client certificates are believed, where the hub writes it.
+    authorities: Option<PathBuf>,
     owner: Option<ServiceUser>,
     reloads: Reloads,
     /// The revocation list of device certificates, where the hub writes it.
@@ -278,6 +281,7 @@ impl AccessFile {
         Self {
             path: path.to_path_buf(),
             certificates: None,
+            authorities: None,
             owner: files::keeper(path),
             reloads: Reloads::new(pid_file.map(Path::to_path_buf), None),
             crl: crl.map(Path::to_path_buf),
@@ -333,6 +337,19 @@ impl AccessFile {
         // The key first: it is the same at each renewal, so no moment has a chain without its key.
         files::write_file(key, key_pem.as_bytes(), 0o600, self.owner.as_ref())?;
         files::write_file(chain, chain_pem.as_bytes(), 0o600, self.owner.as_ref())?;
+        self.reloads.ask();
+        Ok(())
+    }
+
+    /// Replaces the authorities whose client certificates are believed, if they are others, and makes the broker read them: Mosquitto
+    /// reads `cafile` at SIGHUP too and forgets what it had (Debian's 2.0.11, by test). Live sessions go on. Nothing to do for a broker
+    /// whose certificates are somebody else's.
+    pub fn replace_authorities(&self, client_ca_pem: &str) -> Result<(), EmbeddedError> {
+        let Some(path) = &self.authorities else { return Ok(()) };
+        if std::fs::read_to_string(path).is_ok_and(|present| present == client_ca_pem) {
+            return Ok(());
+        }
+        files::write_file(path, client_ca_pem.as_bytes(), 0o600, self.owner.as_ref())?;
         self.reloads.ask();
         Ok(())
     }

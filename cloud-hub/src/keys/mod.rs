@@ -20,6 +20,7 @@
 mod access_token;
 mod anchors;
 mod api_keys;
+mod authority_rotation;
 mod changes;
 mod consumers;
 mod custody;

@@ -2,17 +2,22 @@
 //!
 //! In: a directory for the keys, names for the servers, a device's request. Out: certificates as PEM, and what
 //! identifies them. The root is what a claim token pins; the two authorities cannot sign for each other's use (client
-//! against server authentication, path length 0), so that no device can pose as the hub.
+//! against server authentication, path length 0), so that no device can pose as the hub. Others may take the places of
+//! the two while everybody goes on ([`authorities`]); the root stays.
 //!
 //! Deliberately absent: TLS itself, which certificates are revoked (the registry knows), clocks.
+
+mod authorities;
+mod authority;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use parking_lot::Mutex;
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams, CertificateSigningRequestParams,
-    DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256, PublicKeyData, RevokedCertParams, SanType, SerialNumber,
+    CertificateParams, CertificateRevocationListParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
+    RevokedCertParams, SanType, SerialNumber,
 };
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -21,7 +26,9 @@ use zeroize::Zeroizing;
 
 use crate::domain::certificate::DeviceCertificate;
 use crate::domain::ids::DeviceId;
-use crate::secret_file::{self, SecretFileError};
+use crate::secret_file::SecretFileError;
+use authorities::{Authorities, Held};
+use authority::{load_key, write_public};
 
 /// The life of a leaf, by protocol.md.
 pub const LEAF_LIFETIME: Duration = Duration::days(90);
@@ -76,21 +83,27 @@ pub enum PkiError {
     /// No randomness.
     #[error("the operating system's random generator failed; no certificate can be made")]
     Randomness,
+    /// Two rotations of the authorities do not mix.
+    #[error(
+        "the authorities are being replaced: others can take their places when the one before is retired, by `cloud-hub keys retire-authorities`"
+    )]
+    UnderWay,
+    /// The next authorities have not been made, or not been copied to this hub.
+    #[error(
+        "there are no next authorities on this hub: they have taken their places already (`cloud-hub keys status`), or are to be made on one hub by `cloud-hub keys rotate authorities`, and device-ca-next and service-ca-next, .key and .pem, to be copied into pki/ here"
+    )]
+    NoNext,
+    /// There is none to retire.
+    #[error("there is no device authority before the present one")]
+    NoneBefore,
 }
 
 /// The authorities of one hub.
 pub struct Pki {
     dir: PathBuf,
-    root: Authority,
-    devices: Authority,
-    services: Authority,
-}
-
-struct Authority {
-    pem: String,
-    der: Vec<u8>,
-    issuer: Issuer<'static, KeyPair>,
-    spki_sha256: [u8; 32],
+    authorities: Authorities,
+    /// One writer of a server's certificate at a time.
+    servers: Mutex<()>,
 }
 
 /// A certificate for a device.
@@ -153,32 +166,31 @@ impl DeviceRequest {
 impl Pki {
     /// Loads the authorities from `dir`, making them first if there are none. Keys are 0600 files.
     pub fn load_or_make(dir: &Path, now: OffsetDateTime) -> Result<Self, PkiError> {
-        let root = Authority::load_or_make(dir, "root", "Lintel root", None, &[], now)?;
-        let device_use = [ExtendedKeyUsagePurpose::ClientAuth];
-        let devices =
-            Authority::load_or_make(dir, "device-ca", "Lintel device authority", Some(&root), &device_use, now)?;
-        let service_use = [ExtendedKeyUsagePurpose::ServerAuth];
-        let services =
-            Authority::load_or_make(dir, "service-ca", "Lintel service authority", Some(&root), &service_use, now)?;
-        Ok(Self { dir: dir.to_owned(), root, devices, services })
+        Ok(Self { dir: dir.to_owned(), authorities: Authorities::open(dir, now)?, servers: Mutex::default() })
+    }
+
+    /// Where the files lie.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// The root certificate, PEM.
     #[must_use]
     pub fn root_pem(&self) -> &str {
-        &self.root.pem
+        &self.authorities.root.pem
     }
 
     /// The root certificate, DER.
     #[must_use]
     pub fn root_der(&self) -> &[u8] {
-        &self.root.der
+        &self.authorities.root.der
     }
 
     /// SHA-256 of the root's SubjectPublicKeyInfo: what claim tokens carry.
     #[must_use]
     pub fn root_spki_sha256(&self) -> [u8; 32] {
-        self.root.spki_sha256
+        self.authorities.root.spki_sha256
     }
 
     /// Where the root certificate lies as a file.
@@ -187,17 +199,57 @@ impl Pki {
         self.dir.join("root.pem")
     }
 
-    /// The device authority, DER: what a TLS server trusts for client certificates. The service authority and the
-    /// root are deliberately not trust anchors there, so that nothing but a device's leaf is accepted.
+    /// The device authority that issues, by its key (SHA-256 of the SubjectPublicKeyInfo).
     #[must_use]
-    pub fn device_authority_der(&self) -> &[u8] {
-        &self.devices.der
+    pub fn device_issuer(&self) -> [u8; 32] {
+        self.authorities.held().devices.spki_sha256
     }
 
-    /// The device authority and the root above it, PEM: for brokers, whose TLS library wants whole chains.
+    /// The device authority that is to take its place, if there is one. It is believed already.
+    #[must_use]
+    pub fn next_device_issuer(&self) -> Option<[u8; 32]> {
+        self.authorities.next()
+    }
+
+    /// The device authority before, while it is believed.
+    #[must_use]
+    pub fn device_issuer_before(&self) -> Option<[u8; 32]> {
+        self.authorities.before()
+    }
+
+    /// Makes the next authorities, unless they are there, and believes devices of the next one from here on.
+    pub fn prepare_next(&self, now: OffsetDateTime) -> Result<(), PkiError> {
+        self.authorities.prepare(now)
+    }
+
+    /// Looks whether somebody has copied next authorities here, or taken them away. True if others are believed now.
+    pub fn look_again(&self) -> Result<bool, PkiError> {
+        self.authorities.look_again()
+    }
+
+    /// Puts the next authorities in the places of the present ones. The device authority before is believed still; the key of the service
+    /// authority before is destroyed. Nothing changes if there are no next ones.
+    pub fn switch(&self) -> Result<(), PkiError> {
+        self.authorities.switch()
+    }
+
+    /// Believes devices of the authority before no more, and destroys its key.
+    pub fn retire_before(&self) -> Result<(), PkiError> {
+        self.authorities.retire()
+    }
+
+    /// The device authorities that are believed, DER, the one that issues first: what a TLS server trusts for client certificates. The
+    /// service authority and the root are deliberately not trust anchors there, so that nothing but a device's leaf is accepted.
+    #[must_use]
+    pub fn device_authorities_der(&self) -> Vec<Vec<u8>> {
+        self.authorities.held().believed().map(|authority| authority.der.clone()).collect()
+    }
+
+    /// The device authorities that are believed and the root above them, PEM: for brokers, whose TLS library wants whole chains.
     #[must_use]
     pub fn client_ca_pem(&self) -> String {
-        format!("{}{}", self.devices.pem, self.root.pem)
+        let held = self.authorities.held();
+        held.believed().map(|authority| authority.pem.as_str()).chain([self.root_pem()]).collect()
     }
 
     /// Issues a device's certificate: common name = device UUID, client authentication only.
@@ -211,17 +263,20 @@ impl Pki {
         let serial = random_serial()?;
         let expires_at = now + LEAF_LIFETIME - BACKDATE;
         inner.params = leaf(&device.to_string(), ExtendedKeyUsagePurpose::ClientAuth, &serial, now, expires_at);
-        let signed = inner.signed_by(&self.devices.issuer).map_err(PkiError::Make)?;
+        let held = self.authorities.held();
+        let signed = inner.signed_by(&held.devices.issuer).map_err(PkiError::Make)?;
+        let (serial, issuer) = (hex::encode(serial), held.devices.spki_sha256);
         Ok(IssuedDevice {
-            chain_pem: format!("{}{}", signed.pem(), self.devices.pem),
-            certificate: DeviceCertificate { spki_sha256, serial: hex::encode(serial), expires_at },
+            chain_pem: format!("{}{}", signed.pem(), held.devices.pem),
+            certificate: DeviceCertificate { spki_sha256, serial, expires_at, issuer },
         })
     }
 
-    /// The device authority's revocation list with these serial numbers (lower-case hex) and times, PEM.
+    /// A revocation list of each device authority that is believed, with these serial numbers (lower-case hex) and times, PEM.
     ///
-    /// It begins after `previous`, the list that the broker may hold in memory. It is good for as long as the authority:
-    /// an expired list would lock every device out, and the hub replaces it whenever it changes.
+    /// OpenSSL refuses every certificate whose issuer has no list. Each list has all serial numbers, whoever issued them: those of
+    /// others do no harm. The lists begin after those in `previous`, which the broker may hold in memory. They are good for as long
+    /// as an authority: an expired list would lock every device out, and the hub replaces them whenever something changes.
     pub fn client_crl<'a>(
         &self,
         revoked_list: impl IntoIterator<Item = (&'a str, OffsetDateTime)>,
@@ -229,24 +284,28 @@ impl Pki {
         now: OffsetDateTime,
     ) -> Result<String, PkiError> {
         let (mut this_update, mut number) = (now - CRL_BACKDATE, 1);
-        if let Some((began, numbered)) = previous.and_then(crl_position) {
+        for (began, numbered) in previous.into_iter().flat_map(crl_positions) {
             this_update = this_update.max(began + Duration::seconds(1));
-            number = numbered + 1;
+            number = number.max(numbered + 1);
         }
-        let revoked = |(serial, at): (&str, OffsetDateTime)| {
+        let revoked = |(serial, at): &(&str, OffsetDateTime)| {
             // The column's check makes it hex; what is not hex is no certificate of ours.
             let serial_number = SerialNumber::from(hex::decode(serial).ok()?);
-            Some(RevokedCertParams { serial_number, revocation_time: at, reason_code: None, invalidity_date: None })
+            Some(RevokedCertParams { serial_number, revocation_time: *at, reason_code: None, invalidity_date: None })
         };
-        let list = CertificateRevocationListParams {
-            this_update,
-            next_update: now + AUTHORITY_LIFETIME,
-            crl_number: SerialNumber::from(number),
-            issuing_distribution_point: None,
-            revoked_certs: revoked_list.into_iter().filter_map(revoked).collect(),
-            key_identifier_method: KeyIdMethod::Sha256,
+        let (held, revoked_list) = (self.authorities.held(), revoked_list.into_iter().collect::<Vec<_>>());
+        let list = |issuer: &authority::Authority| {
+            let list = CertificateRevocationListParams {
+                this_update,
+                next_update: now + AUTHORITY_LIFETIME,
+                crl_number: SerialNumber::from(number),
+                issuing_distribution_point: None,
+                revoked_certs: revoked_list.iter().filter_map(revoked).collect(),
+                key_identifier_method: KeyIdMethod::Sha256,
+            };
+            list.signed_by(&issuer.issuer).and_then(|list| list.pem()).map_err(PkiError::Make)
         };
-        list.signed_by(&self.devices.issuer).and_then(|list| list.pem()).map_err(PkiError::Make)
+        held.believed().map(list).collect()
     }
 
     /// A certificate for the hub's HTTPS and for the broker, valid for these names and addresses. Kept as a file
@@ -258,23 +317,25 @@ impl Pki {
         now: OffsetDateTime,
     ) -> Result<ServerIdentity, PkiError> {
         let (key_path, chain_path) = (self.dir.join(format!("{name}.key")), self.dir.join(format!("{name}.pem")));
+        let (_alone, held) = (self.servers.lock(), self.authorities.held());
         let key = load_key(&key_path)?;
         let names = subject_names.iter().map(|name| san(name)).collect::<Result<Vec<_>, _>>()?;
         let key_pem = Zeroizing::new(key.serialize_pem());
-        if let Some((chain_pem, expires_at)) = self.stored_server(&chain_path, &key, subject_names, now) {
+        if let Some((chain_pem, expires_at)) = self.stored_server(&held, &chain_path, &key, subject_names, now) {
             return Ok(ServerIdentity { chain_pem, key_pem, expires_at });
         }
         let expires_at = now + LEAF_LIFETIME - BACKDATE;
         let mut params = leaf("Lintel hub", ExtendedKeyUsagePurpose::ServerAuth, &random_serial()?, now, expires_at);
         params.subject_alt_names = names;
-        let certificate = params.signed_by(&key, &self.services.issuer).map_err(PkiError::Make)?;
-        let chain_pem = format!("{}{}{}", certificate.pem(), self.services.pem, self.root.pem);
+        let certificate = params.signed_by(&key, &held.services.issuer).map_err(PkiError::Make)?;
+        let chain_pem = format!("{}{}{}", certificate.pem(), held.services.pem, self.root_pem());
         write_public(&chain_path, &chain_pem)?;
         Ok(ServerIdentity { chain_pem, key_pem, expires_at })
     }
 
     fn stored_server(
         &self,
+        held: &Held,
         path: &Path,
         key: &KeyPair,
         names: &[String],
@@ -287,76 +348,19 @@ impl Pki {
         let covered: Vec<String> =
             certificate.subject_alternative_name().ok()??.value.general_names.iter().filter_map(name_of).collect();
         let own_key = certificate.public_key().raw == key.subject_public_key_info();
-        let own_chain = chain_pem.ends_with(&format!("{}{}", self.services.pem, self.root.pem));
+        let own_chain = chain_pem.ends_with(&format!("{}{}", held.services.pem, self.root_pem()));
         (own_key && own_chain && covered == names && expires_at - now > RENEW_BELOW).then_some((chain_pem, expires_at))
     }
 }
 
-impl Authority {
-    fn load_or_make(
-        dir: &Path,
-        name: &str,
-        common_name: &str,
-        parent: Option<&Authority>,
-        usages: &[ExtendedKeyUsagePurpose],
-        now: OffsetDateTime,
-    ) -> Result<Self, PkiError> {
-        let (key_path, pem_path) = (dir.join(format!("{name}.key")), dir.join(format!("{name}.pem")));
-        let key = load_key(&key_path)?;
-        let pem = match std::fs::read_to_string(&pem_path) {
-            Ok(pem) => pem,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let certificate = make_authority(&key, common_name, parent, usages, now)?;
-                write_public(&pem_path, &certificate.pem())?;
-                certificate.pem()
-            }
-            Err(source) => return Err(PkiError::Certificate { path: pem_path, source }),
-        };
-        let stored = |what| PkiError::Stored { path: pem_path.clone(), what };
-        let (_, parsed) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(|_| stored("certificate"))?;
-        let spki = key.subject_public_key_info();
-        if parsed.parse_x509().map_err(|_| stored("certificate"))?.public_key().raw != spki {
-            return Err(stored("certificate of the key beside it"));
-        }
-        let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(|_| stored("authority"))?;
-        Ok(Self { der: parsed.contents, spki_sha256: sha256(&spki), issuer, pem })
-    }
-}
-
-/// When a list begins, and its number.
-fn crl_position(pem: &str) -> Option<(OffsetDateTime, u64)> {
-    let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).ok()?;
-    let (_, list) = x509_parser::parse_x509_crl(&pem.contents).ok()?;
-    let number = list.crl_number().and_then(|number| number.to_string().parse().ok()).unwrap_or(0);
-    Some((list.last_update().to_datetime(), number))
-}
-
-fn make_authority(
-    key: &KeyPair,
-    common_name: &str,
-    parent: Option<&Authority>,
-    usages: &[ExtendedKeyUsagePurpose],
-    now: OffsetDateTime,
-) -> Result<Certificate, PkiError> {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = named(common_name);
-    params.serial_number = Some(SerialNumber::from_slice(&random_serial()?));
-    params.not_before = now - BACKDATE;
-    params.not_after = now + AUTHORITY_LIFETIME;
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params.extended_key_usages = usages.to_vec();
-    params.use_authority_key_identifier_extension = true;
-    match parent {
-        None => {
-            params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
-            params.self_signed(key)
-        }
-        Some(parent) => {
-            params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-            params.signed_by(key, &parent.issuer)
-        }
-    }
-    .map_err(PkiError::Make)
+/// When each of these lists begins, and its number.
+fn crl_positions(pem: &str) -> Vec<(OffsetDateTime, u64)> {
+    let position = |pem: x509_parser::pem::Pem| {
+        let (_, list) = x509_parser::parse_x509_crl(&pem.contents).ok()?;
+        let number = list.crl_number().and_then(|number| number.to_string().parse().ok()).unwrap_or(0);
+        Some((list.last_update().to_datetime(), number))
+    };
+    x509_parser::pem::Pem::iter_from_buffer(pem.as_bytes()).map_while(Result::ok).filter_map(position).collect()
 }
 
 fn leaf(
@@ -410,26 +414,6 @@ fn random_serial() -> Result<[u8; 20], PkiError> {
     SystemRandom::new().fill(&mut serial).map_err(|_| PkiError::Randomness)?;
     serial[0] = serial[0] & 0x3f | 0x40;
     Ok(serial)
-}
-
-fn load_key(path: &Path) -> Result<KeyPair, PkiError> {
-    let pem = secret_file::load_or_make(path, || {
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(PkiError::Make)?;
-        Ok::<_, PkiError>(Zeroizing::new(key.serialize_pem().into_bytes()))
-    })?;
-    let stored = || PkiError::Stored { path: path.to_owned(), what: "private key" };
-    KeyPair::from_pem(std::str::from_utf8(&pem).map_err(|_| stored())?).map_err(|_| stored())
-}
-
-fn write_public(path: &Path, pem: &str) -> Result<(), PkiError> {
-    let write = || {
-        let temporary = path.with_extension("pem.new");
-        std::fs::write(&temporary, pem)?;
-        std::fs::File::open(&temporary)?.sync_all()?;
-        std::fs::rename(&temporary, path)?;
-        std::fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
-    };
-    write().map_err(|source| PkiError::Certificate { path: path.to_owned(), source })
 }
 
 fn sha256(bytes: &[u8]) -> [u8; 32] {

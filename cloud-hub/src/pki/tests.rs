@@ -32,22 +32,33 @@ fn at(time: OffsetDateTime) -> UnixTime {
     UnixTime::since_unix_epoch(std::time::Duration::from_secs(time.unix_timestamp().unsigned_abs()))
 }
 
-fn store(der: &[u8]) -> Arc<RootCertStore> {
+fn store(anchors: impl IntoIterator<Item = Vec<u8>>) -> Arc<RootCertStore> {
     let mut store = RootCertStore::empty();
-    store.add(CertificateDer::from(der.to_vec())).unwrap();
+    for anchor in anchors {
+        store.add(CertificateDer::from(anchor)).unwrap();
+    }
     Arc::new(store)
 }
 
-fn accepts_client(anchor: &[u8], chain_pem: &str, time: OffsetDateTime) -> bool {
+fn judge_client(pki: &Pki, chain_pem: &str, time: OffsetDateTime) -> Result<(), rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(store(anchor), provider).build().unwrap();
+    let anchors = store(pki.device_authorities_der());
+    let verifier = WebPkiClientVerifier::builder_with_provider(anchors, provider).build().unwrap();
     let chain = certificates(chain_pem);
-    verifier.verify_client_cert(&chain[0], &chain[1..], at(time)).is_ok()
+    verifier.verify_client_cert(&chain[0], &chain[1..], at(time)).map(drop)
+}
+
+fn accepts_client(pki: &Pki, chain_pem: &str, time: OffsetDateTime) -> bool {
+    judge_client(pki, chain_pem, time).is_ok()
+}
+
+fn issue(pki: &Pki) -> IssuedDevice {
+    pki.issue_device(DeviceRequest::parse(&request()).unwrap(), DEVICE, NOW).unwrap()
 }
 
 fn accepts_server(root: &[u8], chain_pem: &str, name: &str, time: OffsetDateTime) -> bool {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = WebPkiServerVerifier::builder_with_provider(store(root), provider).build().unwrap();
+    let verifier = WebPkiServerVerifier::builder_with_provider(store([root.to_vec()]), provider).build().unwrap();
     let chain = certificates(chain_pem);
     let name = ServerName::try_from(name.to_owned()).unwrap();
     verifier.verify_server_cert(&chain[0], &chain[1..], &name, &[], at(time)).is_ok()
@@ -70,8 +81,8 @@ fn a_device_certificate_names_the_device_and_serves_clients_only() {
             <= LEAF_LIFETIME.whole_seconds()
     );
 
-    assert!(accepts_client(pki.device_authority_der(), &issued.chain_pem, NOW));
-    assert!(!accepts_client(pki.device_authority_der(), &issued.chain_pem, NOW + Duration::days(91)));
+    assert!(accepts_client(&pki, &issued.chain_pem, NOW));
+    assert!(!accepts_client(&pki, &issued.chain_pem, NOW + Duration::days(91)));
     assert!(!accepts_server(pki.root_der(), &issued.chain_pem, "localhost", NOW));
 }
 
@@ -80,7 +91,7 @@ fn another_hubs_device_is_refused() {
     let (_dir, own) = pki();
     let (_other_dir, other) = pki();
     let foreign = other.issue_device(DeviceRequest::parse(&request()).unwrap(), DEVICE, NOW).unwrap();
-    assert!(!accepts_client(own.device_authority_der(), &foreign.chain_pem, NOW));
+    assert!(!accepts_client(&own, &foreign.chain_pem, NOW));
 }
 
 #[test]
@@ -92,7 +103,7 @@ fn a_server_certificate_covers_its_names_and_chains_to_the_root() {
         assert!(accepts_server(pki.root_der(), &server.chain_pem, name, NOW), "{name}");
     }
     assert!(!accepts_server(pki.root_der(), &server.chain_pem, "other.example", NOW));
-    assert!(!accepts_client(pki.device_authority_der(), &server.chain_pem, NOW), "a server cannot pose as a device");
+    assert!(!accepts_client(&pki, &server.chain_pem, NOW), "a server cannot pose as a device");
     assert_eq!(
         certificates(&server.chain_pem).last().unwrap().as_ref(),
         pki.root_der(),
@@ -155,11 +166,12 @@ fn each_revocation_list_is_newer_than_the_one_before_and_names_the_serials() {
         .map(|pem| {
             let (_, parsed) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap();
             let (_, list) = x509_parser::parse_x509_crl(&parsed.contents).unwrap();
-            let device_authority = x509_parser::parse_x509_certificate(pki.device_authority_der()).unwrap().1;
+            let authorities = pki.device_authorities_der();
+            let device_authority = x509_parser::parse_x509_certificate(&authorities[0]).unwrap().1;
             assert_eq!(list.issuer(), device_authority.subject());
             let serials: Vec<String> =
                 list.iter_revoked_certificates().map(|entry| entry.user_certificate.to_str_radix(16)).collect();
-            (crl_position(pem).unwrap(), serials)
+            (crl_positions(pem)[0], serials)
         })
         .into_iter()
         .unzip();
@@ -168,4 +180,84 @@ fn each_revocation_list_is_newer_than_the_one_before_and_names_the_serials() {
     assert_eq!(serials, [vec![], vec![issued.certificate.serial.clone()], vec![issued.certificate.serial]]);
     // Damage to the file that lies there is no reason to write none.
     assert!(pki.client_crl([], Some("rubbish"), NOW).is_ok());
+}
+
+#[test]
+fn devices_of_either_authority_are_believed_until_the_one_before_is_retired() {
+    let (dir, pki) = pki();
+    let names = ["localhost".to_owned()];
+    let (early, shown) = (issue(&pki), pki.server("https", &names, NOW).unwrap().chain_pem);
+    assert_eq!(early.certificate.issuer, pki.device_issuer());
+    assert_eq!((pki.next_device_issuer(), pki.device_issuer_before()), (None, None));
+    pki.switch().unwrap();
+    assert_eq!(pki.device_issuer(), early.certificate.issuer, "there is no other one");
+
+    pki.prepare_next(NOW).unwrap();
+    let next = pki.next_device_issuer().unwrap();
+    assert_eq!(issue(&pki).certificate.issuer, early.certificate.issuer, "believed, and not issuing yet");
+    assert_eq!(pki.server("https", &names, NOW).unwrap().chain_pem, shown);
+    assert_eq!(pki.device_authorities_der().len(), 2);
+    pki.switch().unwrap();
+    for pki in [&pki, &Pki::load_or_make(dir.path(), NOW).unwrap()] {
+        let late = issue(pki);
+        assert_eq!((late.certificate.issuer, pki.device_issuer_before()), (next, Some(early.certificate.issuer)));
+        assert!(accepts_client(pki, &early.chain_pem, NOW) && accepts_client(pki, &late.chain_pem, NOW));
+        // As of one authority: it may renew itself a while, which is asked of this very error.
+        let ended = judge_client(pki, &early.chain_pem, NOW + Duration::days(100)).unwrap_err();
+        assert!(
+            matches!(
+                ended,
+                rustls::Error::InvalidCertificate(
+                    rustls::CertificateError::Expired | rustls::CertificateError::ExpiredContext { .. }
+                )
+            ),
+            "{ended:?}"
+        );
+        // Another chain at once, which whoever knows the root alone believes.
+        let server = pki.server("https", &names, NOW).unwrap();
+        assert_ne!(server.chain_pem, shown);
+        assert!(accepts_server(pki.root_der(), &server.chain_pem, "localhost", NOW));
+        assert!(!accepts_client(pki, &server.chain_pem, NOW), "a server cannot pose as a device");
+    }
+    let late = issue(&pki);
+    assert!(pki.client_ca_pem().matches("BEGIN").count() == 3);
+    pki.retire_before().unwrap();
+    for pki in [&pki, &Pki::load_or_make(dir.path(), NOW).unwrap()] {
+        assert!(!accepts_client(pki, &early.chain_pem, NOW) && accepts_client(pki, &late.chain_pem, NOW));
+        assert_eq!((pki.device_issuer_before(), pki.client_ca_pem().matches("BEGIN").count()), (None, 2));
+    }
+}
+
+#[test]
+fn each_authority_that_is_believed_has_a_revocation_list_of_its_own() {
+    let (_dir, pki) = pki();
+    let early = issue(&pki);
+    let revoked = || [(early.certificate.serial.as_str(), NOW)];
+    let mut previous = pki.client_crl(revoked(), None, NOW).unwrap();
+    type Step = fn(&Pki);
+    let steps: [(Step, usize); 3] = [
+        (|pki| pki.prepare_next(NOW).unwrap(), 2),
+        (|pki| pki.switch().unwrap(), 2),
+        (|pki| pki.retire_before().unwrap(), 1),
+    ];
+    for (step, wanted) in steps {
+        step(&pki);
+        let lists = pki.client_crl(revoked(), Some(&previous), NOW).unwrap();
+        let blocks: Vec<_> =
+            x509_parser::pem::Pem::iter_from_buffer(lists.as_bytes()).collect::<Result<_, _>>().unwrap();
+        assert_eq!(blocks.len(), wanted);
+        let authorities = pki.device_authorities_der();
+        for (block, authority) in blocks.iter().zip(&authorities) {
+            let (_, list) = x509_parser::parse_x509_crl(&block.contents).unwrap();
+            let authority = x509_parser::parse_x509_certificate(authority).unwrap().1;
+            assert_eq!(list.issuer(), authority.subject());
+            list.verify_signature(authority.public_key()).unwrap();
+            let serials: Vec<String> =
+                list.iter_revoked_certificates().map(|entry| entry.user_certificate.to_str_radix(16)).collect();
+            assert_eq!(serials, [early.certificate.serial.as_str()], "whoever issued it");
+        }
+        let newest = crl_positions(&previous).into_iter().max().unwrap();
+        assert!(crl_positions(&lists).iter().all(|position| position.0 > newest.0 && position.1 > newest.1));
+        previous = lists;
+    }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
+use super::certificates::Certificates;
 use crate::api::{BrokerControl, BrokerError};
 use crate::clock::Clock;
 use crate::domain::ids::{ConsumerId, DeviceId};
@@ -22,6 +23,8 @@ pub(super) struct Broker {
     pub(super) connection: publish::Broker,
     /// The access list, if the hub writes it.
     pub(super) access: Option<AccessFile>,
+    /// What listener and broker show, and whom they believe.
+    pub(super) certificates: Arc<Certificates>,
     /// Whose devices Home Assistants hear of: each claim and revocation changes what such a consumer may read.
     pub(super) home: HomeSettings,
     /// One writer of this hub at a time: of two claims at once the later list must be the one that stays. Among hubs that is
@@ -59,6 +62,15 @@ impl BrokerControl for Broker {
         Box::pin(async {
             self.write().await?;
             if self.home.tenants.is_empty() { Ok(()) } else { self.write_consumers().await }
+        })
+    }
+
+    fn refresh_authorities(&self) -> BoxFuture<'_, Result<(), BrokerError>> {
+        Box::pin(async {
+            let certificates = Arc::clone(&self.certificates);
+            let renewed = tokio::task::spawn_blocking(move || certificates.renew()).await;
+            renewed.map_err(|error| BrokerError(Box::new(error)))?.map_err(|error| BrokerError(error.into()))?;
+            self.write().await
         })
     }
 

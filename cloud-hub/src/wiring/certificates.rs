@@ -1,15 +1,18 @@
-//! The server's own certificates: what they are made out to, and their renewal.
+//! The server's own certificates: what they are made out to, their renewal, and whose clients are believed beside them.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use parking_lot::Mutex;
 use rustls::ServerConfig;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::tls;
+use crate::api::BrokerControl;
 use crate::api::listener::TlsConfig;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -18,36 +21,61 @@ use crate::pki::Pki;
 
 /// The listener's certificate is looked at this often; it is renewed at half its life of 90 days.
 const CERTIFICATE_CHECK: Duration = Duration::from_secs(6 * 3600);
+/// So soon are authorities believed that were copied here from another hub.
+const AUTHORITY_CHECK: Duration = Duration::from_secs(2);
 
-/// Renews the certificates of the listener and of the embedded broker.
-pub(super) struct Renewal {
+/// What the listener and the embedded broker show, and whom they believe.
+pub(super) struct Certificates {
     pub(super) tls: TlsConfig,
     pub(super) pki: Arc<Pki>,
     pub(super) names: Vec<String>,
     pub(super) broker: Option<AccessFile>,
+    pub(super) clock: Clock,
+    /// One at a time: what was made later must be what stays.
+    pub(super) making: Mutex<()>,
+}
+
+impl Certificates {
+    /// Makes certificates anew where it is time or another authority issues them, and believes those authorities that are there.
+    pub(super) fn renew(&self) -> Result<()> {
+        let _alone = self.making.lock();
+        self.tls.store(server_tls(&self.pki, &self.names, &self.clock)?);
+        if let Some(broker) = &self.broker {
+            broker.replace_authorities(&self.pki.client_ca_pem())?;
+            let identity = self.pki.server("broker", &self.names, self.clock.now())?;
+            broker.replace_certificate(&identity.chain_pem, &identity.key_pem)?;
+        }
+        Ok(())
+    }
+}
+
+/// Keeps certificates in time, and finds authorities that somebody has copied here.
+pub(super) struct Renewal {
+    pub(super) certificates: Arc<Certificates>,
+    /// Writes the lists of the broker when others are believed.
+    pub(super) broker: Arc<dyn BrokerControl>,
 }
 
 impl Renewal {
-    pub(super) async fn run(self, clock: Clock, stop: CancellationToken) {
+    pub(super) async fn run(self, stop: CancellationToken) {
+        let mut renewed = Instant::now();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(CERTIFICATE_CHECK) => {}
+                () = tokio::time::sleep(AUTHORITY_CHECK) => {}
             }
-            if let Err(error) = self.renew(&clock) {
+            let done = match self.certificates.pki.look_again() {
+                Ok(true) => self.broker.refresh_authorities().await.map_err(anyhow::Error::new),
+                Ok(false) if renewed.elapsed() < CERTIFICATE_CHECK => continue,
+                Ok(false) => self.certificates.renew(),
+                Err(error) => Err(error.into()),
+            };
+            renewed = Instant::now();
+            if let Err(error) = done {
                 let error = format!("{error:#}");
                 tracing::error!(event = "certificate_not_renewed", %error, "a certificate cannot be renewed");
             }
         }
-    }
-
-    fn renew(&self, clock: &Clock) -> Result<()> {
-        self.tls.store(server_tls(&self.pki, &self.names, clock)?);
-        if let Some(broker) = &self.broker {
-            let identity = self.pki.server("broker", &self.names, clock.now())?;
-            broker.replace_certificate(&identity.chain_pem, &identity.key_pem)?;
-        }
-        Ok(())
     }
 }
 

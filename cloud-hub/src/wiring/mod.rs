@@ -28,6 +28,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
 use face_runtime::PhotoLimits;
+use parking_lot::Mutex;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -61,7 +62,7 @@ use crate::recognition::{Comparisons, Galleries, Standings, Uses, uses};
 use crate::store::{self, Database};
 use crate::traces::Traces;
 use broker::Broker;
-use certificates::{Renewal, public_url, server_names, server_tls};
+use certificates::{Certificates, Renewal, public_url, server_names, server_tls};
 use parts::{BrokerPart, DatabasePart, Registered};
 use tasks::Tasks;
 
@@ -160,7 +161,16 @@ async fn start(config: &Config, clock: &Clock) -> Result<Running> {
     let (is_connected, troubles) = (connected.subscribe(), audit_trouble.subscribe());
     let probes = probes::all(&base.db, &base.custody, connected.subscribe(), audit_trouble.subscribe(), &limiter);
     let begun = Begun { limiter: Arc::clone(&limiter), in_force: Arc::clone(&in_force), uses, traces, probes };
-    let api = Arc::new(make_api(config, clock, &base, begun, &front));
+    let tls: TlsConfig = Arc::new(ArcSwap::from(server_tls(&base.pki, &base.names, clock)?));
+    let certificates = Arc::new(Certificates {
+        tls: Arc::clone(&tls),
+        pki: Arc::clone(&base.pki),
+        names: base.names.clone(),
+        broker: base.broker.access.clone(),
+        clock: clock.clone(),
+        making: Mutex::default(),
+    });
+    let api = Arc::new(make_api(config, clock, &base, begun, Arc::clone(&certificates), &front));
     back_tasks.spawn("settings", settings::follow(base.db.clone(), in_force, back.clone()));
     let (tended, end) = (Arc::clone(&api), back.clone());
     back_tasks.spawn("galleries in memory", async move { tended.galleries.tend(end).await });
@@ -181,14 +191,8 @@ async fn start(config: &Config, clock: &Clock) -> Result<Running> {
     back_tasks.spawn("audit", sealer.run(back.clone()));
     start_back(config, clock, &base, &api, connected, &back, &mut back_tasks)?;
 
-    let tls: TlsConfig = Arc::new(ArcSwap::from(server_tls(&base.pki, &base.names, clock)?));
-    let renewal = Renewal {
-        tls: Arc::clone(&tls),
-        pki: Arc::clone(&base.pki),
-        names: base.names.clone(),
-        broker: base.broker.access.clone(),
-    };
-    front_tasks.spawn("certificate renewal", renewal.run(clock.clone(), front.clone()));
+    let renewal = Renewal { certificates, broker: Arc::clone(&api.broker) };
+    front_tasks.spawn("certificate renewal", renewal.run(front.clone()));
     let routes = api::routes(Arc::clone(&api), config.server.request_timeout.0);
     let listener = TcpListener::from_std(socket)?;
     front_tasks.spawn("listener", listener::serve(listener, tls, routes, listener_options(config), front.clone()));
@@ -263,7 +267,14 @@ struct Begun {
     probes: Vec<Probe>,
 }
 
-fn make_api(config: &Config, clock: &Clock, base: &Foundation, begun: Begun, front: &CancellationToken) -> Api {
+fn make_api(
+    config: &Config,
+    clock: &Clock,
+    base: &Foundation,
+    begun: Begun,
+    certificates: Arc<Certificates>,
+    front: &CancellationToken,
+) -> Api {
     let Begun { limiter, in_force, uses, traces, probes } = begun;
     let broker = Broker {
         db: base.db.clone(),
@@ -271,6 +282,7 @@ fn make_api(config: &Config, clock: &Clock, base: &Foundation, begun: Begun, fro
         clock: clock.clone(),
         connection: base.broker.hub.clone(),
         access: base.broker.access.clone(),
+        certificates,
         home: home_settings(config),
         writing: tokio::sync::Mutex::default(),
     };

@@ -23,9 +23,9 @@ use crate::pki::{Pki, ServerIdentity};
 pub(super) fn server_config(identity: &ServerIdentity, pki: &Pki) -> Result<Arc<ServerConfig>> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut roots = RootCertStore::empty();
-    roots
-        .add(CertificateDer::from(pki.device_authority_der().to_vec()))
-        .context("the device authority cannot be a trust anchor")?;
+    for authority in pki.device_authorities_der() {
+        roots.add(CertificateDer::from(authority)).context("a device authority cannot be a trust anchor")?;
+    }
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
         .allow_unauthenticated()
         .build()

@@ -123,7 +123,12 @@ async fn a_new_claim_begins_with_its_connections_and_galleries_anew() {
         .unwrap();
     let claimed = cloud_hub::keys::Claimed {
         hardware_serial: "another".to_owned(),
-        certificate: DeviceCertificate { spki_sha256: [2; 32], serial: "01".to_owned(), expires_at: now },
+        certificate: DeviceCertificate {
+            spki_sha256: [2; 32],
+            serial: "01".to_owned(),
+            expires_at: now,
+            issuer: [0; 32],
+        },
     };
     hub.custody.device_claimed(tenant, device, claimed).await.unwrap();
     let held = hub.db.tenant(tenant, move |tx| Box::pin(devices::galleries(tx, device))).await.unwrap();
@@ -146,6 +151,7 @@ async fn a_replaced_certificate_is_on_the_revocation_list_until_it_expires() {
                 spki_sha256: [key; 32],
                 serial: serial.to_owned(),
                 expires_at: now + Duration::days(90),
+                issuer: [0; 32],
             },
         };
         hub.custody.device_claimed(tenant, device, claimed).await.unwrap();
@@ -197,6 +203,7 @@ async fn a_new_claim_ends_the_old_link_key_and_a_renewal_keeps_it_a_day() {
             spki_sha256: [2; 32],
             serial: "01".to_owned(),
             expires_at: OffsetDateTime::UNIX_EPOCH,
+            issuer: [0; 32],
         },
     };
     hub.custody.device_claimed(tenant, device, claimed).await.unwrap();

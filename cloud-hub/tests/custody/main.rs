@@ -8,6 +8,7 @@
 mod anchors;
 mod api_keys;
 mod audit;
+mod authorities;
 mod deletion;
 mod devices;
 mod duplicates;

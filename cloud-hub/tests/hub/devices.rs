@@ -12,6 +12,7 @@ use sqlx::Executor as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use wire_contract::{ClaimAnswer, ClaimToken, LinkAnswer};
 
 use super::process::{Hub, Tenant, data_dir, read, skipped};
@@ -65,6 +66,11 @@ impl Device {
 
     /// Whether the broker lets this certificate in: it answers a CONNECT, or ends the connection.
     pub(crate) async fn is_let_in(&self, hub: &Hub, chain: &str, id: &str) -> bool {
+        self.session(hub, chain, id).await.is_some()
+    }
+
+    /// A session at the broker under this certificate, if it lets it in.
+    pub(crate) async fn session(&self, hub: &Hub, chain: &str, id: &str) -> Option<TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(&hub.root()).unwrap()).unwrap();
         let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<Vec<_>, _>>().unwrap();
@@ -76,16 +82,16 @@ impl Device {
             .unwrap();
         let stream = TcpStream::connect(hub.ready["mqtt"].as_str().unwrap()).await.unwrap();
         let name = ServerName::try_from("127.0.0.1").unwrap();
-        let Ok(mut stream) = TlsConnector::from(Arc::new(config)).connect(name, stream).await else { return false };
+        let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.ok()?;
         // MQTT 3.1.1, clean session, keep-alive 60 s, the device's id as client id.
         let mut connect = vec![0x10, 12 + u8::try_from(id.len()).unwrap(), 0, 4];
         connect.extend_from_slice(b"MQTT\x04\x02\0\x3c\0");
         connect.push(u8::try_from(id.len()).unwrap());
         connect.extend_from_slice(id.as_bytes());
         let mut answer = [0; 4];
-        stream.write_all(&connect).await.is_ok()
-            && stream.read_exact(&mut answer).await.is_ok()
-            && answer == [0x20, 2, 0, 0]
+        stream.write_all(&connect).await.ok()?;
+        stream.read_exact(&mut answer).await.ok()?;
+        (answer == [0x20, 2, 0, 0]).then_some(stream)
     }
 
     pub(crate) async fn link(&self, hub: &Hub, chain: &str) -> (StatusCode, Value) {

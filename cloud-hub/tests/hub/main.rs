@@ -8,6 +8,7 @@
 
 mod access;
 mod audit;
+mod authorities;
 #[path = "../support/cluster.rs"]
 mod cluster;
 mod commands;

@@ -39,7 +39,7 @@ async fn link_epoch(hub: &Hub, device: &Device, chain: &str) -> u32 {
 }
 
 /// The broker reads a new revocation list a moment after it was told to; five seconds are the protocol's.
-async fn ends_at_the_broker(hub: &Hub, device: &Device, chain: &str, id: &str) {
+pub(crate) async fn ends_at_the_broker(hub: &Hub, device: &Device, chain: &str, id: &str) {
     let begun = Instant::now();
     while device.is_let_in(hub, chain, id).await {
         assert!(begun.elapsed() < std::time::Duration::from_secs(5), "the broker still lets the certificate in");

@@ -87,6 +87,7 @@ impl TestHub {
                 spki_sha256: [1; 32],
                 serial: "00".to_owned(),
                 expires_at: OffsetDateTime::UNIX_EPOCH,
+                issuer: [0; 32],
             },
         };
         self.custody.device_claimed(tenant, device, claimed).await.unwrap();

@@ -202,6 +202,8 @@ actions! {
     HubPepper, "hub.pepper";
     /// Another key of the hub signs for devices, or they are told no longer to believe the ones before.
     HubSigningKey, "hub.signing_key";
+    /// Others issue the certificates of devices and hub, or those before are believed no more.
+    HubAuthorities, "hub.authorities";
     /// A webhook was made.
     WebhookCreate, "webhook.create";
     /// A webhook was deleted.

@@ -9,15 +9,17 @@ use uuid::Uuid;
 
 use super::{Answer, OPERATOR, existing, ok};
 use crate::api::body::Json;
-use crate::api::hub_keys;
 use crate::api::problem::ApiError;
 use crate::api::state::Api;
+use crate::api::{hub_authorities, hub_keys};
 use crate::domain::ids::TenantId;
 use crate::store::routes;
 
 pub(super) fn routes() -> Router<Arc<Api>> {
     Router::new()
         .route("/keys", get(show_keys))
+        .route("/keys/authorities", post(rotate_authorities))
+        .route("/keys/authorities/retire", post(retire_authorities))
         .route("/keys/blind-index", post(rotate_index_keys))
         .route("/keys/galleries", post(rotate_galleries))
         .route("/keys/jwt", post(rotate_token_key))
@@ -62,6 +64,14 @@ async fn rotate_signing(State(api): State<Arc<Api>>, Json(rotation): Json<hub_ke
 
 async fn retire_signing(State(api): State<Arc<Api>>) -> Answer {
     ok(hub_keys::retire_signing(&api).await?)
+}
+
+async fn rotate_authorities(State(api): State<Arc<Api>>, Json(rotation): Json<hub_keys::SharedRotation>) -> Answer {
+    ok(hub_authorities::rotate(&api, &rotation).await?)
+}
+
+async fn retire_authorities(State(api): State<Arc<Api>>, Json(end): Json<hub_authorities::AuthorityEnd>) -> Answer {
+    ok(hub_authorities::retire(&api, &end).await?)
 }
 
 async fn rotate_index_keys(State(api): State<Arc<Api>>, Json(whose): Json<hub_keys::Whose>) -> Answer {

@@ -108,7 +108,8 @@ impl Hub {
             self.db.tenant(tenant, move |tx| Box::pin(async move { devices::create(tx, device, site, "door").await }));
         made.await?;
         let expires_at = OffsetDateTime::UNIX_EPOCH;
-        let certificate = DeviceCertificate { spki_sha256: [1; 32], serial: "00".to_owned(), expires_at };
+        let certificate =
+            DeviceCertificate { spki_sha256: [1; 32], serial: "00".to_owned(), expires_at, issuer: [0; 32] };
         let claimed = Claimed { hardware_serial: "race".to_owned(), certificate };
         self.custody.device_claimed(tenant, device, claimed).await?;
         let link = self.custody.link(tenant, device).await?;

@@ -258,8 +258,12 @@ async fn device(db: &Database, custody: &Custody, tenant: TenantId, site: SiteId
     let device = DeviceId(Uuid::new_v4());
     let name = device.to_string();
     db.tenant(tenant, move |tx| Box::pin(async move { devices::create(tx, device, site, &name).await })).await?;
-    let certificate =
-        DeviceCertificate { spki_sha256: [1; 32], serial: "00".to_owned(), expires_at: OffsetDateTime::UNIX_EPOCH };
+    let certificate = DeviceCertificate {
+        spki_sha256: [1; 32],
+        serial: "00".to_owned(),
+        expires_at: OffsetDateTime::UNIX_EPOCH,
+        issuer: [0; 32],
+    };
     let claimed = Claimed { hardware_serial: "serial".to_owned(), certificate };
     custody.device_claimed(tenant, device, claimed).await?;
     Ok(device)
