@@ -115,7 +115,7 @@ async fn rotation(neighbours: &Neighbours, people: &[Somebody], tally: &mut Tall
     };
     let (one, more, seconds) = tokio::try_join!(work, workers, change)?;
     let failed: Vec<String> = one.into_iter().chain(more.into_iter().flatten()).collect();
-    tally.injected += 11;
+    tally.injected += 12;
     tally.figure("rotation_seconds", seconds);
     tally.figure("requests_meanwhile", number.load(Ordering::Relaxed) - 1_000);
     tally.figure("requests_failed", failed.len());
@@ -125,7 +125,7 @@ async fn rotation(neighbours: &Neighbours, people: &[Somebody], tally: &mut Tall
     Ok(())
 }
 
-/// Replaces the keys of both tenants and of their people, their index keys, seeds and galleries' keys, the master key, the key of access tokens, the pepper and the signing key; returns how long it took.
+/// Replaces the keys of both tenants and of their people, their index keys, seeds and galleries' keys, the master key, the key of access tokens, the pepper, the authorities and the signing key; returns how long it took.
 async fn replace_all(neighbours: &Neighbours, people: &[Somebody]) -> Result<u64> {
     let (site, hub) = (neighbours.site(), neighbours.site().hub()?);
     tokio::time::sleep(UNTOUCHED).await;
@@ -140,6 +140,7 @@ async fn replace_all(neighbours: &Neighbours, people: &[Somebody]) -> Result<u64
     hub.command(&["keys", "rotate", "blind-index"])?;
     hub.command(&["keys", "rotate", "seeds"])?;
     hub.command(&["keys", "rotate", "people"])?;
+    hub.command(&["keys", "rotate", "authorities"])?;
     hub.command(&["keys", "rotate", "galleries"])?;
     hub.command(&["keys", "rotate", "pepper"])?;
     // Twice, for a device that has heard of neither.
