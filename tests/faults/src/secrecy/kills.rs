@@ -22,7 +22,7 @@ use crate::lab::now;
 use crate::outcome::Tally;
 use crate::rig::random::Random;
 
-/// Changes of all keys; in each there are as many kills as [`MOMENTS`] and one at any time.
+/// Changes of the master key, tenants' and people's keys; in each there are as many kills as [`MOMENTS`] and one at any time.
 const CAMPAIGNS: u64 = 2;
 const AT_ONCE: u64 = 3;
 /// Between two requests of one who works: there is one machine, and the hub is to be killed at its other work.
@@ -81,6 +81,8 @@ fn one(
     for tenant in &tenants {
         neighbours.site().hub()?.command(&["keys", "rotate", "tenant", tenant])?;
     }
+    // What is under people's keys is looked at, too, and they change at their own pace meanwhile.
+    neighbours.site().hub()?.command(&["keys", "rotate", "people"])?;
     let mut kill = |neighbours: &mut Neighbours, name| -> Result<()> {
         *killed.entry(name).or_default() += 1;
         neighbours.site_mut().kill_hub()?;
