@@ -13,6 +13,7 @@ use sqlx::{AssertSqlSafe, FromRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::resealing::{exchange, ids};
 use super::{StoreError, TenantTx};
 use crate::domain::ids::PersonId;
 use crate::domain::person_key::PersonSeal;
@@ -96,17 +97,7 @@ pub async fn some(
 
 /// Puts another seal into a row that [`some`] found in this transaction.
 pub async fn put(tx: &mut TenantTx, place: &Place, row: &Row, sealed: &[u8]) -> Result<(), StoreError> {
-    let Place { table, column, .. } = place;
-    let statement =
-        format!("UPDATE {table} SET {column} = $3 WHERE tenant_id = $1 AND ctid = $2::tid AND {column} = $4");
-    sqlx::query(AssertSqlSafe(statement))
-        .bind(tx.tenant_uuid())
-        .bind(&row.at)
-        .bind(sealed)
-        .bind(&row.sealed)
-        .execute(tx.conn())
-        .await?;
-    Ok(())
+    exchange(tx, (place.table, place.column), &row.at, (&row.sealed, sealed)).await
 }
 
 /// Whether anything of these people is sealed under one of these keys still, locked or not.
@@ -258,8 +249,4 @@ pub async fn left(tx: &mut TenantTx, change: &Change) -> Result<u64, StoreError>
 
 fn uuids(people: &[PersonId]) -> Vec<Uuid> {
     people.iter().map(|person| person.0).collect()
-}
-
-fn ids(under: &[KeyId]) -> Vec<Vec<u8>> {
-    under.iter().map(|id| id.0.to_vec()).collect()
 }

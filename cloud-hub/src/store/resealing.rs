@@ -83,14 +83,23 @@ pub async fn some(tx: &mut TenantTx, place: &Place, under: &[KeyId], at_most: u3
 
 /// Puts another seal into a row that [`some`] found in this transaction.
 pub async fn put(tx: &mut TenantTx, place: &Place, row: &Row, sealed: &[u8]) -> Result<(), StoreError> {
-    let Place { table, column, .. } = place;
+    exchange(tx, (place.table, place.column), &row.at, (&row.sealed, sealed)).await
+}
+
+/// Puts another seal in the place of the one before, in a row of this transaction.
+pub(super) async fn exchange(
+    tx: &mut TenantTx,
+    (table, column): (&str, &str),
+    at: &str,
+    (before, sealed): (&[u8], &[u8]),
+) -> Result<(), StoreError> {
     let statement =
         format!("UPDATE {table} SET {column} = $3 WHERE tenant_id = $1 AND ctid = $2::tid AND {column} = $4");
     sqlx::query(AssertSqlSafe(statement))
         .bind(tx.tenant_uuid())
-        .bind(&row.at)
+        .bind(at)
         .bind(sealed)
-        .bind(&row.sealed)
+        .bind(before)
         .execute(tx.conn())
         .await?;
     Ok(())
@@ -117,6 +126,7 @@ pub async fn any(tx: &mut TenantTx, under: &[KeyId]) -> Result<bool, StoreError>
     Ok(false)
 }
 
-fn ids(under: &[KeyId]) -> Vec<Vec<u8>> {
+/// The ids of keys as seals name them.
+pub(super) fn ids(under: &[KeyId]) -> Vec<Vec<u8>> {
     under.iter().map(|id| id.0.to_vec()).collect()
 }
