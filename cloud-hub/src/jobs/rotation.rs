@@ -23,6 +23,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 const GO_ON_EVERY: Duration = Duration::from_secs(5);
 /// Between two batches: whoever waits at a door comes first.
 const PAUSE: Duration = Duration::from_millis(10);
+/// How often a batch is tried again, and after what, that somebody else is at work on; then others come first.
+const TRIES: u32 = 20;
+const TRY_AGAIN: Duration = Duration::from_millis(100);
 
 /// The job and what it needs.
 #[derive(Clone)]
@@ -82,7 +85,7 @@ impl Rotations {
         loop {
             match self.custody.go_on_with_master().await? {
                 Progress::Idle | Progress::Done => return Ok(false),
-                Progress::Waits => return Ok(true),
+                Progress::Waits | Progress::Busy => return Ok(true),
                 Progress::Resealed(count) => {
                     tracing::info!(event = "master_key_resealed", count, "keys were sealed under another master key");
                 }
@@ -106,6 +109,7 @@ impl Rotations {
 
     /// Batches until there is nothing more to do now; whether there is nothing to do later either.
     async fn go_on_with(&self, tenant: TenantId, change: Change) -> Result<bool, KeysError> {
+        let mut tries = 0;
         loop {
             let progress = match change {
                 Change::TenantKey => self.custody.go_on_with_tenant_key(tenant).await?,
@@ -115,8 +119,15 @@ impl Rotations {
             };
             match progress {
                 Progress::Idle | Progress::Done => return Ok(true),
-                Progress::Waits => return Ok(false),
+                Progress::Busy if tries < TRIES => {
+                    tries += 1;
+                    tokio::time::sleep(TRY_AGAIN).await;
+                }
+                Progress::Waits | Progress::Busy => return Ok(false),
+                // Nothing of these was under another key.
+                Progress::Resealed(0) => tries = 0,
                 Progress::Resealed(count) => {
+                    tries = 0;
                     tracing::info!(event = change.event(), client_id = %tenant, count, "rows of a tenant were put under its new key");
                 }
             }

@@ -112,7 +112,7 @@ async fn one_step(tx: &mut TenantTx, keyring: &Keyring, change: &Change) -> Resu
         return Ok(Progress::Done);
     }
     let people = person_seals::lock(tx, next).await?;
-    let Some(last) = people.last().copied() else { return Ok(Progress::Waits) };
+    let Some(last) = people.last().copied() else { return Ok(Progress::Busy) };
     let keys = keyring.tenant(tx).await?;
     let of = keys_of(keyring, &keys, &people)?;
     let old: Vec<_> = of.values().flat_map(PersonKey::old_ids).collect();
@@ -129,7 +129,7 @@ async fn one_step(tx: &mut TenantTx, keyring: &Keyring, change: &Change) -> Resu
     }
     // Somebody else is at work on what was left out, or it was too much for once.
     if person_seals::any(tx, &people, &old).await? {
-        return Ok(if count > 0 { Progress::Resealed(count) } else { Progress::Waits });
+        return Ok(if count > 0 { Progress::Resealed(count) } else { Progress::Busy });
     }
     person_seals::done_through(tx, change, last).await?;
     Ok(Progress::Resealed(count))

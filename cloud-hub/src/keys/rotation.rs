@@ -57,6 +57,8 @@ pub enum Progress {
     Idle,
     /// There will be, when its time has come.
     Waits,
+    /// There is, and somebody else is at work on it: soon.
+    Busy,
     /// So much was sealed anew; there may be more.
     Resealed(u64),
     /// The old keys are gone.

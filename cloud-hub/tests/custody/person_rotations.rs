@@ -172,7 +172,7 @@ async fn whom_somebody_is_at_work_on_is_done_later() {
         let mut holder = hub.superuser().await;
         sqlx::query("BEGIN").execute(&mut holder).await.unwrap();
         sqlx::query(AssertSqlSafe(format!("SELECT 1 FROM {table} FOR UPDATE"))).execute(&mut holder).await.unwrap();
-        assert_eq!(to_the_end(&hub.custody, tenant).await, (sealed, Progress::Waits), "{table}");
+        assert_eq!(to_the_end(&hub.custody, tenant).await, (sealed, Progress::Busy), "{table}");
         assert_eq!(left(&hub.custody, tenant).await, Some(1));
         sqlx::query("ROLLBACK").execute(&mut holder).await.unwrap();
     }
