@@ -111,11 +111,18 @@ async fn one_step(tx: &mut TenantTx, keyring: &Keyring, change: &Change) -> Resu
         }
         return Ok(Progress::Done);
     }
-    let people = person_seals::lock(tx, next).await?;
-    let Some(last) = people.last().copied() else { return Ok(Progress::Busy) };
     let keys = keyring.tenant(tx).await?;
-    let of = keys_of(keyring, &keys, &people)?;
+    let of = keys_of(keyring, &keys, &next)?;
     let old: Vec<_> = of.values().flat_map(PersonKey::old_ids).collect();
+    // Who was made since the order has one key, and nothing under another.
+    let has_old = |person: &PersonId| of.get(person).is_some_and(|key| !key.old_ids().is_empty());
+    let wanted: Vec<PersonId> = next.iter().copied().filter(has_old).collect();
+    let people = person_seals::lock(tx, wanted.clone()).await?;
+    let done = wanted.get(people.len()).map_or(next.as_slice(), |busy| {
+        let before = next.iter().take_while(|person| *person != busy).count();
+        &next[..before]
+    });
+    let Some(last) = done.last().copied() else { return Ok(Progress::Busy) };
     let mut count = 0;
     for place in PLACES {
         for row in person_seals::some(tx, place, &people, &old, ROWS_AT_ONCE).await? {
