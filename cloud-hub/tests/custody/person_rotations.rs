@@ -179,3 +179,25 @@ async fn whom_somebody_is_at_work_on_is_done_later() {
     assert_eq!(to_the_end(&hub.custody, tenant).await, (1, Progress::Done));
     assert_eq!(left(&hub.custody, tenant).await, None);
 }
+
+#[tokio::test]
+async fn who_was_made_since_the_order_keeps_nobody_waiting() {
+    if skipped("who_was_made_since_the_order_keeps_nobody_waiting") {
+        return;
+    }
+    let hub = TestHub::start().await;
+    let (tenant, mut superuser) = (hub.tenant().await, hub.superuser().await);
+    for name in ["ada", "ben", "cleo"] {
+        hub.person(tenant, name).await;
+    }
+    hub.custody.rotate_person_keys(tenant, "test").await.unwrap();
+    assert_eq!(to_the_end(&hub.custody, tenant).await, (3, Progress::Waits));
+    let mut holder = hub.superuser().await;
+    sqlx::query("BEGIN").execute(&mut holder).await.unwrap();
+    for name in ["dan", "eva", "finn"] {
+        let since = hub.person(tenant, name).await;
+        sqlx::query("SELECT 1 FROM person WHERE id = $1 FOR UPDATE").bind(since.0).execute(&mut holder).await.unwrap();
+    }
+    later(&mut superuser, 60).await;
+    assert_eq!(to_the_end(&hub.custody, tenant).await, (3, Progress::Done));
+}
