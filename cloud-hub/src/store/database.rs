@@ -5,9 +5,11 @@
 //! a client who goes away cannot leave it half-way (sqlx #4385, #4393); and a connection that comes back to the
 //! pool still inside a transaction, or with a tenant set, is closed instead of reused.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use sqlx::Executor as _;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgListener, PgPool, PgPoolOptions, PgRow, Postgres};
@@ -37,6 +39,9 @@ const IDLE_IN_TRANSACTION_TIMEOUT: &str = "15s";
 /// What runs inside a tenant's transaction: `|tx| Box::pin(async move { … })`.
 pub trait Work<T, E>: for<'t> FnOnce(&'t mut TenantTx) -> BoxFuture<'t, Result<T, E>> + Send + 'static {}
 impl<F, T, E> Work<T, E> for F where F: for<'t> FnOnce(&'t mut TenantTx) -> BoxFuture<'t, Result<T, E>> + Send + 'static {}
+
+/// [`Work`] that keeps its answer to itself and says only whether to commit.
+type Untyped = Box<dyn for<'t> FnOnce(&'t mut TenantTx) -> BoxFuture<'t, bool> + Send>;
 
 /// The application's connections. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -93,10 +98,28 @@ impl Database {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
+        let said = Arc::new(Mutex::new(None));
+        let saying = Arc::clone(&said);
+        let work: Untyped = Box::new(move |tx| {
+            Box::pin(async move {
+                let outcome = work(tx).await;
+                let commit = outcome.is_ok();
+                *saying.lock() = Some(outcome);
+                commit
+            })
+        });
+        self.transaction(tenant, work).await?;
+        let outcome = said.lock().take();
+        outcome.ok_or(StoreError::Aborted)?
+    }
+
+    /// One function for all of the hub's transactions: with the types of each one's answer in it, the task around it would be
+    /// compiled a quarter of a thousand times (docs/decisions/0001).
+    async fn transaction(&self, tenant: TenantId, work: Untyped) -> Result<(), StoreError> {
         let (pool, attempt) = (self.pool.clone(), idempotency::attempt_of(tenant));
         // In the caller's span: what is logged in there is about the caller's request.
         let transaction = async move { run(&pool, tenant, attempt, work).await }.in_current_span();
-        part(Part::Database, tokio::spawn(transaction)).await.map_err(|_| E::from(StoreError::Aborted))?
+        part(Part::Database, tokio::spawn(transaction)).await.map_err(|_| StoreError::Aborted)?
     }
 
     /// Reads one row of a tenant's in a transaction that takes one round trip, where another takes three: for what each of a
@@ -203,38 +226,29 @@ impl Database {
     }
 }
 
-async fn run<T, E: From<StoreError>>(
-    pool: &PgPool,
-    tenant: TenantId,
-    attempt: Option<Attempt>,
-    work: impl Work<T, E>,
-) -> Result<T, E> {
-    let begin = async {
-        // One round trip for both. A tenant's id is hex digits and hyphens: there is nothing to escape.
-        let statement = format!("BEGIN; SET LOCAL lintel.tenant = '{}'", tenant.0);
-        let inner = pool.begin_with(AssertSqlSafe(statement)).await?;
-        Ok::<_, sqlx::Error>(TenantTx { tenant, inner })
-    };
+/// An error is the database's own; what `work` said of itself it keeps.
+async fn run(pool: &PgPool, tenant: TenantId, attempt: Option<Attempt>, work: Untyped) -> Result<(), StoreError> {
     let asked = Instant::now();
-    let mut tx = begin.await.map_err(|error| E::from(error.into()))?;
+    // One round trip for both. A tenant's id is hex digits and hyphens: there is nothing to escape.
+    let begin = format!("BEGIN; SET LOCAL lintel.tenant = '{}'", tenant.0);
+    let mut tx = TenantTx { tenant, inner: pool.begin_with(AssertSqlSafe(begin)).await? };
     measured::begun(asked.elapsed());
     let begun = Instant::now();
-    let mut worked = work(&mut tx).await;
-    if let (Some(attempt), Ok(_)) = (attempt, &worked)
-        && let Err(error) = idempotency::note_change(&mut tx, attempt).await
-    {
-        worked = Err(E::from(error));
+    let mut outcome = Ok(());
+    let mut commit = work(&mut tx).await;
+    if let (Some(attempt), true) = (attempt, commit) {
+        outcome = idempotency::note_change(&mut tx, attempt).await;
+        commit = outcome.is_ok();
     }
-    let (how, outcome) = match worked {
-        Ok(value) => match tx.inner.commit().await {
-            Ok(()) => (Ended::Committed, Ok(value)),
-            Err(error) => (Ended::Failed, Err(E::from(error.into()))),
-        },
-        Err(error) => {
-            // The first error is the one to tell; if the rollback fails too, the connection is closed on its return.
-            let _ = tx.inner.rollback().await;
-            (Ended::RolledBack, Err(error))
-        }
+    let how = if !commit {
+        // The first error is the one to tell; if the rollback fails too, the connection is closed on its return.
+        let _ = tx.inner.rollback().await;
+        Ended::RolledBack
+    } else if let Err(error) = tx.inner.commit().await {
+        outcome = Err(error.into());
+        Ended::Failed
+    } else {
+        Ended::Committed
     };
     measured::ended(how, begun.elapsed());
     outcome
