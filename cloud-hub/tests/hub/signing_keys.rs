@@ -195,7 +195,7 @@ async fn the_audit_of_before_verifies_by_the_hubs_folder_or_by_an_old_key_and_wh
     // Somebody who has no folder of keys, but the key of then.
     let keys = dir.path().join("keys");
     for name in ["signing.p8", "signing-successions.json"] {
-        std::fs::rename(keys.join(name), evidence.path().join(name)).unwrap();
+        std::fs::rename(keys.join(name), dir.path().join(name)).unwrap();
     }
     let old = hex::encode(&early.claim.hub_keys[0].public_key.0);
     assert!(is_well(&["--key", &old]), "{}", verify(&["--key", &old]).1);
