@@ -301,6 +301,30 @@ async fn a_transaction_that_fails_leaves_nothing_and_its_connection_stays_usable
 }
 
 #[tokio::test]
+async fn what_was_not_committed_is_no_answer() {
+    if skipped("what_was_not_committed_is_no_answer") {
+        return;
+    }
+    let hub = TestHub::start().await;
+    let (tenant, db) = (hub.tenant().await, Database::new(hub.postgres.app(), 1));
+    let mut superuser = hub.superuser().await;
+    let outcome: Result<&str, StoreError> = db
+        .tenant(tenant, move |tx| {
+            Box::pin(async move {
+                places::sites(tx).await?;
+                // The database loses the connection between the last statement and the commit.
+                let ended = superuser
+                    .fetch_all("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE state = 'idle in transaction'")
+                    .await?;
+                assert_eq!(ended.len(), 1);
+                Ok("done")
+            })
+        })
+        .await;
+    assert!(outcome.is_err(), "told as done although nothing was committed");
+}
+
+#[tokio::test]
 async fn unique_clashes_and_foreign_rows_are_told_by_name() {
     if skipped("unique_clashes_and_foreign_rows_are_told_by_name") {
         return;
