@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use edge_store::Identity;
 use fleet_sim::admin::{Admin, folder_name};
 use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
@@ -14,14 +15,17 @@ use system_tests::launcher::{Hub, Places, Tenant, free_port, run_dir};
 use system_tests::watch::Rows;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
+use wire_contract::{DeviceId, DownChannel, TenantId, Topic};
 
-use super::{Proxy, cost};
+use super::{Probe, Proxy, cost};
 use crate::lab::now;
 
 /// How long a part that was killed may take to be there again.
 const BACK_WITHIN: Duration = Duration::from_secs(20);
 /// A file system that has no disk.
 const MEMORY: &str = "/dev/shm";
+/// Said to a device until it hears.
+const ARE_YOU_THERE: &[u8] = b"are you there";
 
 /// A hub and what belongs to it. Field order is the order of the end.
 pub struct Site {
@@ -98,7 +102,30 @@ impl Site {
     fn populate(&self, devices: usize) -> Result<()> {
         let ready = self.hub()?.ready();
         let admin = Admin::new(&ready.https, &ready.root_certificate, &self.tenant.authorization)?;
-        self.runtime.block_on(admin.populate(&self.fleet_dir(), &self.site, devices, |_| {}))
+        self.block_on(async {
+            admin.populate(&self.fleet_dir(), &self.site, devices, |_| {}).await?;
+            self.until_heard(devices.checked_sub(1).map(|last| self.device_dir(last))).await
+        })
+    }
+
+    /// Waits until the broker lets a device hear: it reads the lines of one that is claimed after the claim is answered,
+    /// and drops what comes for it before. The lines of those that were claimed before are in the same file.
+    async fn until_heard(&self, dir: Option<PathBuf>) -> Result<()> {
+        let Some(dir) = dir else { return Ok(()) };
+        let identity = Identity::load(&dir)?.with_context(|| format!("{} is not claimed", dir.display()))?;
+        let (tenant, device) = (TenantId(identity.tenant), DeviceId(identity.device));
+        let down = [Topic::Down { tenant, device, channel: DownChannel::Evtack }.to_string()];
+        let (port, password) = self.broker_as_hub()?;
+        let hub = Probe::hub(port, &password).await?;
+        let line = Probe::device(&identity, &device.to_string(), None).await?;
+        line.subscribe(&down).await?;
+        let begun = now();
+        while line.heard(ARE_YOU_THERE, |_| true) == 0 {
+            ensure!(begun.elapsed() < BACK_WITHIN, "the broker does not let the device {device} hear");
+            hub.publish(&down, ARE_YOU_THERE, false).await?;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
     }
 
     /// A connection to the hub's tables, as soon as the database takes one: it may be recovering from a kill.
@@ -121,7 +148,8 @@ impl Site {
         let admin = Admin::new(&ready.https, &ready.root_certificate, &tenant.authorization)?;
         self.block_on(async {
             let site = hub.create_site(&tenant, "Next door").await?;
-            admin.populate(&dir, &site, devices, |_| {}).await
+            admin.populate(&dir, &site, devices, |_| {}).await?;
+            self.until_heard(devices.checked_sub(1).map(|last| dir.join(folder_name(last)))).await
         })?;
         Ok((tenant, (0..devices).map(|index| dir.join(folder_name(index))).collect()))
     }
