@@ -6,25 +6,20 @@
 
 pub mod api;
 pub mod audit;
-mod chain;
 pub mod cli;
-pub mod clock;
 pub mod config;
-pub mod embedded;
 pub mod ingest;
 pub mod jobs;
-pub mod keys;
 pub mod limit;
-pub mod metrics;
 pub mod notify;
-pub mod outbound;
 pub mod pki;
 pub mod publish;
 pub mod recognition;
 pub mod roster;
-pub mod secret_file;
-pub mod store;
-pub mod traces;
 pub mod wiring;
 
 pub use hub_domain as domain;
+pub use hub_embedded as embedded;
+pub use hub_host::{clock, metrics, outbound, secret_file, traces};
+pub use hub_keys as keys;
+pub use hub_store as store;

@@ -4,10 +4,10 @@
 //! serde on the types (the API and the publisher convert). A crate of its own, so that nothing of the program around
 //! them can be reached from here; the program calls it `domain`.
 //!
-//! How the hub's modules may import one another (proven by a test over the sources):
-//! `domain` nothing; `store` only `domain`; `pki` only `domain`; `keys` only `domain` and `store`;
-//! `ingest`, `publish`, `notify`, `jobs`, `audit` and `api` those four and never one another; `wiring` all.
-//! Whoever has something to count imports `metrics`, which imports nothing.
+//! How the hub's parts may import one another. `domain`, `host`, `store`, `keys` and `embedded` are crates: `domain` imports nothing;
+//! `host` and `store` only `domain`; `keys` only `domain` and `store`. Of the program's modules (proven by a test over the sources)
+//! `pki` imports only `domain`; `ingest`, `publish`, `notify`, `jobs`, `audit` and `api` those four and never one another; `wiring` all.
+//! Whoever has something to count or to time imports `host`, which knows no row and no key.
 //! The keys in use ([`vault`]) are values and live here, so that `store` can seal what it writes; where keys
 //! come from (files, the key store, wrapped rows) is the business of `keys`.
 

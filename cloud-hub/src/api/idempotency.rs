@@ -26,7 +26,6 @@ use super::auth::Caller;
 use super::problem::{ApiError, Unwritten};
 use super::state::Api;
 use super::{MAX_FORM_BYTES, MAX_JSON_BYTES};
-use crate::chain::chain;
 use crate::domain::idempotency::{self, ATTEMPT, Key, MAX_ANSWER, RETRY_AFTER_S, is_outcome};
 use crate::domain::ids::TenantId;
 use crate::domain::limit::Class;
@@ -34,6 +33,7 @@ use crate::keys::{Claim, KeysError};
 use crate::store::StoreError;
 use crate::store::idempotency::{Attempt, bound};
 use crate::traces::carried;
+use hub_host::chain::chain;
 
 /// The request's header.
 pub(super) const KEY: HeaderName = HeaderName::from_static("idempotency-key");

@@ -7,13 +7,13 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use wire_contract::{Code, Problem};
 
-use crate::chain::chain;
 use crate::domain::permission::{Permission, Permissions};
 use crate::domain::session::SessionError;
 use crate::domain::vault::VaultError;
 use crate::keys::KeysError;
 use crate::pki::PkiError;
 use crate::store::{Clash, StoreError};
+use hub_host::chain::chain;
 
 /// Vectors are looked at once a minute, and made anew at a few hundred a second.
 const VECTORS_AGAIN_SECONDS: u32 = 30;

@@ -17,7 +17,6 @@ use wire_contract::event::IntrusionData;
 
 use super::auth::{Caller, Who};
 use super::state::Api;
-use crate::chain::chain;
 use crate::domain::event::NewEvent;
 use crate::domain::ids::{ApiKeyId, EventId, PlatformKeyId, TenantId};
 use crate::domain::intrusion::{Signal, network};
@@ -25,6 +24,7 @@ use crate::domain::tenant::Resource;
 use crate::metrics::security;
 use crate::store::audit::{self, Action};
 use crate::store::{StoreError, events, platform_keys, routes, tenants};
+use hub_host::chain::chain;
 
 /// Who is watched.
 #[derive(Clone, Copy, Debug)]
