@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use sqlx::Executor as _;
+use sqlx::migrate::Migrator;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgListener, PgPool, PgPoolOptions, PgRow, Postgres};
 use sqlx::query::Query;
@@ -268,11 +269,14 @@ async fn is_clean(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
     row.try_get("clean")
 }
 
+/// The steps from an empty database to the schema of this program.
+pub static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+
 /// Brings the schema up to date. `owner` connects as `lintel_owner`, which owns the schema.
 pub async fn migrate(owner: &PgConnectOptions) -> Result<(), StoreError> {
     use sqlx::Connection as _;
     let mut connection = sqlx::PgConnection::connect_with(owner).await?;
-    sqlx::migrate!("./migrations").run(&mut connection).await?;
+    MIGRATIONS.run(&mut connection).await?;
     connection.close().await?;
     Ok(())
 }

@@ -51,7 +51,7 @@ pub mod vector_indexes;
 pub mod vectors;
 pub mod webhooks;
 
-pub use database::{Database, Listener, Notice, TenantTx, Work, migrate};
+pub use database::{Database, Listener, MIGRATIONS, Notice, TenantTx, Work, migrate};
 pub use error::{Clash, StoreError};
 
 /// The version of the schema that this program was written for: `migrations/0001_…`, `0002_…`, ...

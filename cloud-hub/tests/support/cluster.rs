@@ -10,7 +10,7 @@ use std::process::Command;
 
 use cloud_hub::embedded::parts;
 use cloud_hub::embedded::postgres::{EmbeddedPostgres, PostgresOptions};
-use cloud_hub::store::migrate;
+use cloud_hub::store::{MIGRATIONS, migrate};
 use ring::digest::{Context, SHA256};
 use sqlx::{Connection as _, Executor as _, PgConnection};
 use tempfile::TempDir;
@@ -81,10 +81,10 @@ fn made(bin: &Path) -> (PathBuf, File) {
 fn name(bin: &Path) -> String {
     let mut of = Context::new(&SHA256);
     of.update(bin.canonicalize().unwrap().as_os_str().as_encoded_bytes());
-    for migration in sqlx::migrate!("./migrations").iter() {
+    for migration in MIGRATIONS.iter() {
         of.update(&migration.checksum);
     }
-    of.update(include_bytes!("../../src/embedded/postgres.rs"));
+    of.update(include_bytes!("../../embedded/src/postgres.rs"));
     of.update(include_bytes!("cluster.rs"));
     hex::encode(&of.finish().as_ref()[..8])
 }
