@@ -88,8 +88,8 @@ impl PostgresOptions {
 /// A running Postgres, ready for connections, with database, roles and the vector extension in place.
 ///
 /// ```no_run
-/// # async fn example(dir: &std::path::Path) -> Result<(), cloud_hub::embedded::EmbeddedError> {
-/// use cloud_hub::embedded::postgres::{EmbeddedPostgres, PostgresOptions};
+/// # async fn example(dir: &std::path::Path) -> Result<(), hub_embedded::EmbeddedError> {
+/// use hub_embedded::postgres::{EmbeddedPostgres, PostgresOptions};
 /// let postgres = EmbeddedPostgres::start(PostgresOptions::for_data_dir(dir)?).await?;
 /// let migrations_run_with = postgres.owner();
 /// let the_hub_serves_with = postgres.app();

@@ -100,12 +100,12 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> tracing_subscriber::Layer<S> for Sp
     }
 }
 
-/// The module of the hub that speaks, or the crate.
+/// The part of the hub that speaks: a module of the program or of what it has of its machine, or a crate of its own. Of others', the crate.
 fn component(target: &str) -> String {
     let mut segments = target.split("::");
     match (segments.next(), segments.next()) {
-        (Some("cloud_hub"), Some(module)) => module.to_owned(),
-        (Some(other), _) => other.to_owned(),
+        (Some("cloud_hub" | "hub_host"), Some(module)) => module.to_owned(),
+        (Some(other), _) => other.strip_prefix("hub_").unwrap_or(other).to_owned(),
         (None, _) => String::from("unknown"),
     }
 }
@@ -200,6 +200,20 @@ mod tests {
         assert_eq!((&lines[1]["client_id"], &lines[1]["user_id"]), (&"acme".into(), &"u".into()));
         assert_eq!((&lines[1]["confidence"], &lines[1]["span_id"]), (&0.95.into(), &"inner".into()), "the line's own");
         assert_eq!(lines[2].get("trace_id"), None);
+    }
+
+    #[test]
+    fn a_line_says_which_part_speaks_whatever_crate_that_is_in() {
+        for (target, part) in [
+            ("cloud_hub::notify::deliver", "notify"),
+            ("hub_host::outbound", "outbound"),
+            ("hub_store::people", "store"),
+            ("hub_keys", "keys"),
+            ("sqlx::query", "sqlx"),
+            ("cloud_hub", "cloud_hub"),
+        ] {
+            assert_eq!(component(target), part, "{target}");
+        }
     }
 
     #[test]
