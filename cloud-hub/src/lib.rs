@@ -4,22 +4,22 @@
 //! events), sealed gallery records to the devices, signed webhooks, a live event stream. Deliberately absent: camera
 //! work (the agent's) and any state between requests that is not in Postgres or the key store.
 
-pub mod api;
 pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod ingest;
 pub mod jobs;
-pub mod limit;
 pub mod notify;
-pub mod pki;
 pub mod publish;
-pub mod recognition;
-pub mod roster;
 pub mod wiring;
 
+pub use hub_api as api;
 pub use hub_domain as domain;
 pub use hub_embedded as embedded;
 pub use hub_host::{clock, metrics, outbound, secret_file, traces};
 pub use hub_keys as keys;
+pub use hub_limit as limit;
+pub use hub_pki as pki;
+pub use hub_recognition as recognition;
+pub use hub_roster as roster;
 pub use hub_store as store;
