@@ -3,6 +3,10 @@
 //! In: REST requests over TLS 1.3 and device messages over MQTT 5. Out: rows in Postgres (one transaction per batch of
 //! events), sealed gallery records to the devices, signed webhooks, a live event stream. Deliberately absent: camera
 //! work (the agent's) and any state between requests that is not in Postgres or the key store.
+//!
+//! Its parts are crates in the folders beside `src`, under whose names they are found here; what is in this one puts them together:
+//! batches of devices ([`ingest`]), what is told to devices and webhooks ([`publish`], [`notify`]), what is done meanwhile ([`jobs`],
+//! [`audit`]), and the program ([`config`], [`cli`], [`wiring`]).
 
 pub mod audit;
 pub mod cli;
