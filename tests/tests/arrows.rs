@@ -65,8 +65,6 @@ const CRATES: &[(&str, &[&str])] = &[
     (
         "cloud-hub",
         &[
-            "face-core",
-            "face-index",
             "face-runtime",
             "gallery-log",
             "hub-api",
@@ -127,6 +125,22 @@ const IMPURE: &[&str] = &[
     "async fn",
 ];
 const PURE_CRATES: &[&str] = &["crates/face-core", "crates/gallery-log", "crates/wire-contract", "cloud-hub/domain"];
+
+/// The hub's parts that are crates, `hub-…` each, beside `host`, whose modules are named for themselves.
+const HUB_PARTS: &[&str] = &["api", "domain", "embedded", "keys", "limit", "pki", "recognition", "roster", "store"];
+
+/// Which modules of `host` each part may name; its clock, files of secrets and chains of errors are for all.
+const OF_HOST: &[(&str, &[&str])] = &[
+    // Only who asks others for something goes outside.
+    ("api", &["metrics", "traces", "outbound"]),
+    ("embedded", &[]),
+    ("keys", &["metrics"]),
+    ("limit", &["metrics"]),
+    ("pki", &[]),
+    ("recognition", &["metrics", "traces"]),
+    ("roster", &[]),
+    ("store", &["metrics", "traces"]),
+];
 
 /// Where the modules of the hub lie that are no crates of their own.
 const HUB_FOLDERS: &[&str] = &["cloud-hub/src", "cloud-hub/host/src"];
@@ -200,6 +214,27 @@ fn a_hub_module_against_the_arrows_is_found() {
     assert_eq!(hub_imports("use crate::ingest::Batch;", "api", &["domain", "store"]), ["ingest"]);
     assert_eq!(hub_imports("use crate::{domain::X, notify};", "api", &["domain"]), ["notify"]);
     assert_eq!(hub_imports("use crate::api::Y; use crate::domain;", "api", &["domain"]), Vec::<String>::new());
+    // By the crate's own name, too.
+    assert_eq!(hub_imports("use hub_api::Y; use hub_domain::X;", "jobs", &["domain"]), ["api"]);
+    assert_eq!(hub_imports("use hub_host::{chain::chain, outbound};", "jobs", &["domain"]), ["outbound"]);
+}
+
+#[test]
+fn hub_parts_name_of_the_machine_what_they_may() {
+    let hub = repository().join("cloud-hub");
+    let mut violations = Vec::new();
+    for (part, allowed) in OF_HOST {
+        let files = rust_files(&hub.join(part).join("src"));
+        assert!(!files.is_empty(), "the hub has no part {part}");
+        for file in files {
+            let source = without_tests(&std::fs::read_to_string(&file).unwrap());
+            for found in host_imports(&source, allowed) {
+                violations.push(format!("{} names {found}", file.display()));
+            }
+        }
+    }
+    assert_eq!(violations, Vec::<String>::new());
+    assert_eq!(host_imports("use hub_host::{metrics, outbound}; use crate::outbound;", &["metrics"]), ["outbound"]);
 }
 
 #[test]
@@ -281,8 +316,16 @@ fn impurities(source: &str) -> Vec<&'static str> {
     IMPURE.iter().filter(|word| code.iter().any(|line| line.contains(**word))).copied().collect()
 }
 
-/// Modules of the hub named behind `crate::` that `module` may not import.
+/// Modules of `host` that a part of the hub may not name. Its own modules may be called as they like.
+fn host_imports(source: &str, allowed: &[&str]) -> Vec<String> {
+    hub_imports(&source.replace("crate::", "own::"), "", &[allowed, HUB_PARTS].concat())
+}
+
+/// Modules and parts of the hub, named behind `crate::` or as the crates that they are, that `module` may not import.
 fn hub_imports(source: &str, module: &str, allowed: &[&str]) -> Vec<String> {
+    let source = HUB_PARTS.iter().fold(source.replace("hub_host::", "crate::"), |source, part| {
+        source.replace(&format!("hub_{part}::"), &format!("crate::{part}::"))
+    });
     let mut found = BTreeSet::new();
     for line in source.split(';').filter(|statement| statement.contains("crate::")) {
         for (at, _) in line.match_indices("crate::") {
@@ -295,11 +338,8 @@ fn hub_imports(source: &str, module: &str, allowed: &[&str]) -> Vec<String> {
             found.extend(named.into_iter().map(first_segment));
         }
     }
-    let modules: BTreeSet<&str> = HUB_MODULES
-        .iter()
-        .map(|(name, _)| *name)
-        .chain(["domain", "store", "keys", "embedded", "pki", "limit", "recognition", "roster", "api", "wiring", "cli"])
-        .collect();
+    let modules: BTreeSet<&str> =
+        HUB_MODULES.iter().map(|(name, _)| *name).chain(["wiring", "cli"]).chain(HUB_PARTS.iter().copied()).collect();
     found
         .into_iter()
         .filter(|name| modules.contains(name.as_str()) && name != module && !allowed.contains(&name.as_str()))

@@ -2,7 +2,7 @@
 //!
 //! In: requests. Out: answers, with RFC 9457 problems when they fail. Who calls is decided in [`auth`]; what may be
 //! seen is decided by the database, since every handler works inside one tenant's transaction. Imports `domain`,
-//! `store`, `keys` and `pki`. Deliberately absent: state between requests, and SQL.
+//! `store`, `keys`, `pki`, `limit`, `recognition`, `roster` and `host`. Deliberately absent: state between requests, and SQL.
 
 pub mod access;
 mod admin;

@@ -4,10 +4,10 @@
 //! serde on the types (the API and the publisher convert). A crate of its own, so that nothing of the program around
 //! them can be reached from here; the program calls it `domain`.
 //!
-//! How the hub's parts may import one another. `domain`, `host`, `store`, `keys` and `embedded` are crates: `domain` imports nothing;
-//! `host` and `store` only `domain`; `keys` only `domain` and `store`. Of the program's modules (proven by a test over the sources)
-//! `pki` imports only `domain`; `ingest`, `publish`, `notify`, `jobs`, `audit` and `api` those four and never one another; `wiring` all.
-//! Whoever has something to count or to time imports `host`, which knows no row and no key.
+//! How the hub's parts may import one another. All but the program's own modules are crates (which may name which, and what of
+//! `host`: `tests/tests/arrows.rs`): `domain` imports none of them; `host`, `pki` and `limit` at most `domain` and `host`; `store` these
+//! two; `keys` also `store`; `recognition` also `keys`; `api` all of these. Of the program's modules (a test over the sources) `ingest`,
+//! `publish`, `notify`, `jobs` and `audit` import those and never one another; `wiring` all.
 //! The keys in use ([`vault`]) are values and live here, so that `store` can seal what it writes; where keys
 //! come from (files, the key store, wrapped rows) is the business of `keys`.
 

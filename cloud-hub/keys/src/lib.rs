@@ -14,7 +14,7 @@
 //! ```
 //!
 //! In: a directory and a database. Out: [`Keyring`], which unwraps, and [`Custody`], the operations in which a row and
-//! a key must change together. Imports `domain` and `store`. Deliberately absent: what is sealed to which place
+//! a key must change together. Imports `domain`, `store` and `host`. Deliberately absent: what is sealed to which place
 //! (`domain::vault`), and certificates (`pki`).
 
 mod access_token;

@@ -2,7 +2,7 @@
 //!
 //! In: domain values and, for whatever is sealed, the keys in use ([`hub_domain::vault`]). Out: rows as plain
 //! structs. A function that touches a tenant's rows takes a [`TenantTx`], which can only be had from
-//! [`Database::tenant`]; that is what makes "one tenant per transaction" hold. Imports `domain` only.
+//! [`Database::tenant`]; that is what makes "one tenant per transaction" hold. Imports `domain`, and of `host` what counts and times.
 //!
 //! Deliberately absent: a way to run SQL without a tenant on a tenant's table. [`routes`] reads the two routing
 //! tables, and the audit's sealer a third; they hold ids and times only.
