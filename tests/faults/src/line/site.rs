@@ -104,26 +104,28 @@ impl Site {
         let admin = Admin::new(&ready.https, &ready.root_certificate, &self.tenant.authorization)?;
         self.block_on(async {
             admin.populate(&self.fleet_dir(), &self.site, devices, |_| {}).await?;
-            self.until_heard(devices.checked_sub(1).map(|last| self.device_dir(last))).await
+            self.until_heard(&self.fleet_dir(), devices).await
         })
     }
 
-    /// Waits until the broker lets a device hear: it reads the lines of one that is claimed after the claim is answered,
-    /// and drops what comes for it before. The lines of those that were claimed before are in the same file.
-    async fn until_heard(&self, dir: Option<PathBuf>) -> Result<()> {
-        let Some(dir) = dir else { return Ok(()) };
-        let identity = Identity::load(&dir)?.with_context(|| format!("{} is not claimed", dir.display()))?;
-        let (tenant, device) = (TenantId(identity.tenant), DeviceId(identity.device));
-        let down = [Topic::Down { tenant, device, channel: DownChannel::Evtack }.to_string()];
+    /// Waits until the broker lets the devices of a folder hear: it reads the lines of one that is claimed after the claim is
+    /// answered, and drops what comes for it before. All of them: they are claimed side by side, and any may be the last.
+    async fn until_heard(&self, fleet: &Path, devices: usize) -> Result<()> {
         let (port, password) = self.broker_as_hub()?;
         let hub = Probe::hub(port, &password).await?;
-        let line = Probe::device(&identity, &device.to_string(), None).await?;
-        line.subscribe(&down).await?;
-        let begun = now();
-        while line.heard(ARE_YOU_THERE, |_| true) == 0 {
-            ensure!(begun.elapsed() < BACK_WITHIN, "the broker does not let the device {device} hear");
-            hub.publish(&down, ARE_YOU_THERE, false).await?;
-            tokio::time::sleep(Duration::from_millis(10)).await;
+        for index in 0..devices {
+            let dir = fleet.join(folder_name(index));
+            let identity = Identity::load(&dir)?.with_context(|| format!("{} is not claimed", dir.display()))?;
+            let (tenant, device) = (TenantId(identity.tenant), DeviceId(identity.device));
+            let down = [Topic::Down { tenant, device, channel: DownChannel::Evtack }.to_string()];
+            let line = Probe::device(&identity, &device.to_string(), None).await?;
+            line.subscribe(&down).await?;
+            let begun = now();
+            while line.heard(ARE_YOU_THERE, |_| true) == 0 {
+                ensure!(begun.elapsed() < BACK_WITHIN, "the broker does not let the device {device} hear");
+                hub.publish(&down, ARE_YOU_THERE, false).await?;
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
         }
         Ok(())
     }
@@ -149,7 +151,7 @@ impl Site {
         self.block_on(async {
             let site = hub.create_site(&tenant, "Next door").await?;
             admin.populate(&dir, &site, devices, |_| {}).await?;
-            self.until_heard(devices.checked_sub(1).map(|last| dir.join(folder_name(last)))).await
+            self.until_heard(&dir, devices).await
         })?;
         Ok((tenant, (0..devices).map(|index| dir.join(folder_name(index))).collect()))
     }
