@@ -112,7 +112,11 @@ fn is_of(chain: &str, authority: &CertificateDer<'_>) -> bool {
 /// What the status says of the authorities: key, state and how many are left.
 fn told(status: &Value) -> Vec<(&str, &str, Option<u64>)> {
     let keys = status["keys"].as_array().unwrap().iter();
-    let of = keys.filter(|key| key["key"].as_str().unwrap().contains("-ca"));
+    let of = keys.filter(|key| {
+        let name = key["key"].as_str().unwrap();
+        // From its beginning: there may be a `-ca` within the id of a signing key.
+        name.starts_with("device-ca") || name.starts_with("service-ca")
+    });
     of.map(|key| (key["key"].as_str().unwrap(), key["state"].as_str().unwrap(), key["left"].as_u64())).collect()
 }
 
