@@ -20,6 +20,7 @@ pub mod wiring;
 pub use hub_api as api;
 pub use hub_domain as domain;
 pub use hub_embedded as embedded;
+pub(crate) use hub_host::chain;
 pub use hub_host::{clock, metrics, outbound, secret_file, traces};
 pub use hub_keys as keys;
 pub use hub_limit as limit;

@@ -125,14 +125,16 @@ async fn one_step(tx: &mut TenantTx, keyring: &Keyring, change: &Change) -> Resu
     let Some(last) = done.last().copied() else { return Ok(Progress::Busy) };
     let mut count = 0;
     for place in PLACES {
+        let mut anew = Vec::new();
         for row in person_seals::some(tx, place, &people, &old, ROWS_AT_ONCE).await? {
             // It is under one of their keys, so they have one.
             let Some(key) = of.get(&PersonId(row.person)) else { continue };
             let revision = u32::try_from(row.revision).unwrap_or_default();
             let sealed = key.reseal(place.what, row.object, revision, &row.space, &row.sealed)?;
-            person_seals::put(tx, place, &row, &sealed).await?;
-            count += 1;
+            anew.push((row, sealed));
         }
+        person_seals::put(tx, place, &anew).await?;
+        count += anew.len() as u64;
     }
     // Somebody else is at work on what was left out, or it was too much for once.
     if person_seals::any(tx, &people, &old).await? {

@@ -333,12 +333,14 @@ async fn reseal_some(tx: &mut TenantTx, keys: &TenantKeys) -> Result<u64, KeysEr
         count += 1;
     }
     for place in resealing::PLACES {
+        let mut anew = Vec::new();
         for row in resealing::some(tx, place, &old, AT_ONCE).await? {
             let revision = u64::try_from(row.revision).unwrap_or_default();
             let sealed = keys.reseal(place.what, row.object, revision, &row.sealed)?;
-            resealing::put(tx, place, &row, &sealed).await?;
-            count += 1;
+            anew.push((row, sealed));
         }
+        resealing::put(tx, place, &anew).await?;
+        count += anew.len() as u64;
     }
     Ok(count)
 }

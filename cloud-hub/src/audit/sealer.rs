@@ -19,6 +19,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::heads;
+use crate::chain::chain;
 use crate::clock::Clock;
 use crate::domain::audit::Head;
 use crate::domain::ids::TenantId;
@@ -27,7 +28,6 @@ use crate::metrics::security;
 use crate::store::audit::sealing::{self, BATCH, StoredHead};
 use crate::store::leadership::Candidate;
 use crate::store::{Database, StoreError, TenantTx, erasure, routes};
-use hub_host::chain::chain;
 
 /// How often the notes are looked at: one small query. With the batch itself an entry is sealed within a second.
 const LOOK_EVERY: Duration = Duration::from_millis(400);

@@ -13,6 +13,7 @@ use wire_contract::{
     Batch, BatchError, Code, DownChannel, EventData, EvtAck, EvtRefusal, Sequence, StreamId, V1, Verdict,
 };
 
+use crate::chain::chain;
 use crate::clock::Clock;
 use crate::domain::event::{NewEvent, Origin, json as json_of};
 use crate::domain::ids::{DeviceId, EventId, TenantId};
@@ -22,7 +23,6 @@ use crate::keys::{Accepted, DeviceLinks, KeysError};
 use crate::metrics::broker as measured;
 use crate::store::audit::{self, Entry};
 use crate::store::{Database, StoreError, TenantTx, devices, events, routes, streams};
-use hub_host::chain::chain;
 
 /// A message that is no batch of a device of ours. Nothing was written and nothing is answered.
 #[derive(Debug, thiserror::Error)]

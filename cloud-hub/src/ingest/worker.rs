@@ -8,10 +8,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::{Ingest, Refused};
+use crate::chain::chain;
 use crate::domain::ids::{DeviceId, TenantId};
 use crate::domain::message::{Incoming, Outgoing};
 use crate::metrics::broker as measured;
-use hub_host::chain::chain;
 
 /// Transactions at once. Those of one tenant write in turn (its feed has one order), so that more than two wait for nothing but
 /// each other: while one writes, the other reads its batches.

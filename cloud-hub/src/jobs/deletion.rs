@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::chain::chain;
 use crate::clock::Clock;
 use crate::domain::erasure::Receipt;
 use crate::domain::ids::TenantId;
 use crate::keys::{Custody, KeysError, Step};
 use crate::store::{Database, routes};
-use hub_host::chain::chain;
 
 /// How often tenants to be emptied are looked for, and a tenant whose audit waits for its last head is asked again.
 const LOOK_EVERY: Duration = Duration::from_secs(2);

@@ -12,10 +12,10 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::chain::chain;
 use crate::domain::ids::TenantId;
 use crate::keys::{Custody, KeysError, Progress};
 use crate::store::{Database, routes};
-use hub_host::chain::chain;
 
 /// How often every tenant is looked at: another hub may have been killed at it.
 const LOOK_EVERY: Duration = Duration::from_secs(60);

@@ -10,11 +10,11 @@ use sqlx::postgres::PgConnectOptions;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::chain::chain;
 use crate::domain::ids::TenantId;
 use crate::store::vector_indexes::Builder;
 use crate::store::vectors::{self, Holding, Index, index_name};
 use crate::store::{Database, StoreError, routes};
-use hub_host::chain::chain;
 
 /// How often indexes are looked after. Galleries grow slowly, and are searched without an index too.
 const LOOK_EVERY: Duration = Duration::from_secs(300);

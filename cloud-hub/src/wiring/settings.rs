@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::chain::chain;
 use crate::limit::InForce;
 use crate::store::{Database, StoreError, settings};
-use hub_host::chain::chain;
 
 /// How often a hub looks for a newer version.
 const LOOK_EVERY: Duration = Duration::from_secs(2);

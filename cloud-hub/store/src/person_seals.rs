@@ -95,9 +95,10 @@ pub async fn some(
     Ok(rows)
 }
 
-/// Puts another seal into a row that [`some`] found in this transaction.
-pub async fn put(tx: &mut TenantTx, place: &Place, row: &Row, sealed: &[u8]) -> Result<(), StoreError> {
-    exchange(tx, (place.table, place.column), &row.at, (&row.sealed, sealed)).await
+/// Puts other seals into rows that [`some`] found in this transaction.
+pub async fn put(tx: &mut TenantTx, place: &Place, anew: &[(Row, Vec<u8>)]) -> Result<(), StoreError> {
+    let anew = anew.iter().map(|(row, sealed)| (row.at.as_str(), row.sealed.as_slice(), sealed.as_slice()));
+    exchange(tx, (place.table, place.column), anew).await
 }
 
 /// Whether anything of these people is sealed under one of these keys still, locked or not.

@@ -81,25 +81,38 @@ pub async fn some(tx: &mut TenantTx, place: &Place, under: &[KeyId], at_most: u3
     Ok(rows)
 }
 
-/// Puts another seal into a row that [`some`] found in this transaction.
-pub async fn put(tx: &mut TenantTx, place: &Place, row: &Row, sealed: &[u8]) -> Result<(), StoreError> {
-    exchange(tx, (place.table, place.column), &row.at, (&row.sealed, sealed)).await
+/// Puts other seals into rows that [`some`] found in this transaction.
+pub async fn put(tx: &mut TenantTx, place: &Place, anew: &[(Row, Vec<u8>)]) -> Result<(), StoreError> {
+    let anew = anew.iter().map(|(row, sealed)| (row.at.as_str(), row.sealed.as_slice(), sealed.as_slice()));
+    exchange(tx, (place.table, place.column), anew).await
 }
 
-/// Puts another seal in the place of the one before, in a row of this transaction.
-pub(super) async fn exchange(
+/// Puts other seals in the places of those before, in rows of this transaction: where each row lies, what is sealed there, and what is
+/// to be. All at once, since a change has many rows and each way to the database takes longer than the seal.
+pub(super) async fn exchange<'a>(
     tx: &mut TenantTx,
     (table, column): (&str, &str),
-    at: &str,
-    (before, sealed): (&[u8], &[u8]),
+    anew: impl Iterator<Item = (&'a str, &'a [u8], &'a [u8])>,
 ) -> Result<(), StoreError> {
-    let statement =
-        format!("UPDATE {table} SET {column} = $3 WHERE tenant_id = $1 AND ctid = $2::tid AND {column} = $4");
+    let (mut at, mut before, mut sealed) = (Vec::new(), Vec::new(), Vec::new());
+    for row in anew {
+        at.push(row.0);
+        before.push(row.1);
+        sealed.push(row.2);
+    }
+    if at.is_empty() {
+        return Ok(());
+    }
+    let statement = format!(
+        "UPDATE {table} AS t SET {column} = anew.sealed
+         FROM unnest($2::text[], $3::bytea[], $4::bytea[]) AS anew (at, before, sealed)
+         WHERE t.tenant_id = $1 AND t.ctid = anew.at::tid AND t.{column} = anew.before"
+    );
     sqlx::query(AssertSqlSafe(statement))
         .bind(tx.tenant_uuid())
         .bind(at)
-        .bind(sealed)
         .bind(before)
+        .bind(sealed)
         .execute(tx.conn())
         .await?;
     Ok(())

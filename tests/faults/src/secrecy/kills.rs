@@ -16,7 +16,7 @@ use serde_json::Value;
 use sqlx::{Executor as _, PgConnection};
 use tokio::task::JoinHandle;
 
-use super::traffic::{DONE_WITHIN, asked, seal_keys};
+use super::traffic::{DONE_WITHIN, asked, seal_keys, turn};
 use crate::isolation::{Asker, Neighbours, Operation};
 use crate::lab::now;
 use crate::outcome::Tally;
@@ -232,8 +232,7 @@ impl Work {
                 let mut answered = Answered::default();
                 while !stop.load(Ordering::Relaxed) {
                     let number = number.fetch_add(1, Ordering::Relaxed);
-                    let operation = &operations[usize::try_from(number)? % operations.len()];
-                    answered.one(&asker, operation, number).await;
+                    answered.one(&asker, turn(&operations, number), number).await;
                     tokio::time::sleep(BREATH).await;
                 }
                 anyhow::Ok(answered)
