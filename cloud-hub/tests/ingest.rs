@@ -138,7 +138,7 @@ async fn events_are_stored_once_and_in_order_whatever_comes_again() {
     // And the deliveries can be worked off: leased, failed, leased again, delivered, then none is due.
     let (db, tenant, now) = (line.hub.db.clone(), line.place.tenant, line.hub.clock.now());
     let lease = async |at: OffsetDateTime| {
-        db.tenant(tenant, move |tx| Box::pin(webhooks::lease_due(tx, at, time::Duration::minutes(1), 100, &[])))
+        db.tenant(tenant, move |tx| Box::pin(webhooks::lease_due(tx, at, time::Duration::minutes(1), (100, 100), &[])))
             .await
             .unwrap()
     };

@@ -2,7 +2,9 @@
 //!
 //! In: the routing table of due tenants, and wake-ups. Out: attempts. Endpoints are kept apart: one that is being
 //! served gets nothing more until its deliveries under way have ended, and one that cannot be reached rests for a while,
-//! so a dead endpoint holds a few tasks, few of the database's, and nobody else's deliveries. A crash in the middle of an attempt costs the lease's time and no delivery.
+//! so a dead endpoint holds a few tasks and nobody else's deliveries. Tenants take turns, so that one with hundreds of
+//! endpoints waits for itself. However many attempts end at once, few connections to the database are taken by it. A crash in
+//! the middle of an attempt costs the lease's time and no delivery.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use time::OffsetDateTime;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +39,9 @@ const MIN_PAUSE: Duration = Duration::from_millis(20);
 const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
 /// A lease outlives the attempt's own timeout by this much: reading keys before, writing the outcome after.
 const LEASE_MARGIN: Duration = Duration::from_secs(15);
+/// Outcomes that are written down at once. Those of a tenant wait for each other in the database: more would hold connections that
+/// requests need, and be no faster.
+const WRITERS: usize = 2;
 
 /// Bounds of the delivery loop.
 #[derive(Debug, Clone, Copy)]
@@ -66,11 +71,25 @@ pub struct Notifier {
 }
 
 /// Attempts under way, by endpoint.
-#[derive(Default)]
 struct UnderWay {
     tasks: JoinSet<Ended>,
     by_endpoint: HashMap<EndpointId, usize>,
     rests: Rests,
+    /// Who was served last: the one after them is next.
+    served: Option<TenantId>,
+    writers: Arc<Semaphore>,
+}
+
+impl Default for UnderWay {
+    fn default() -> Self {
+        Self {
+            tasks: JoinSet::new(),
+            by_endpoint: HashMap::new(),
+            rests: Rests::default(),
+            served: None,
+            writers: Arc::new(Semaphore::new(WRITERS)),
+        }
+    }
 }
 
 /// An attempt that is over.
@@ -139,17 +158,21 @@ impl Notifier {
     /// Leases what is due and starts it. Returns how long to wait for the next look.
     async fn start_due(self: Arc<Self>, under_way: &mut UnderWay) -> Result<Duration, KeysError> {
         let now = self.clock.now();
-        for tenant in routes::due(&self.db, routes::Job::Webhook, now).await? {
-            if under_way.tasks.len() >= self.options.workers {
+        for tenant in in_turn(routes::due(&self.db, routes::Job::Webhook, now).await?, under_way.served) {
+            let room = self.options.workers.saturating_sub(under_way.tasks.len());
+            if room == 0 {
                 return Ok(LOOK_EVERY);
             }
-            let deliveries = self.lease(tenant, under_way.busy(now), now).await?;
+            let deliveries = self.lease(tenant, under_way.busy(now), now, room).await?;
+            if !deliveries.is_empty() {
+                under_way.served = Some(tenant);
+            }
             for delivery in deliveries {
                 *under_way.by_endpoint.entry(delivery.id.endpoint).or_insert(0) += 1;
-                let notifier = Arc::clone(&self);
+                let (notifier, writers) = (Arc::clone(&self), Arc::clone(&under_way.writers));
                 under_way.tasks.spawn(async move {
                     let endpoint = delivery.id.endpoint;
-                    Ended { endpoint, reached: notifier.deliver(tenant, delivery).await }
+                    Ended { endpoint, reached: notifier.deliver(tenant, delivery, &writers).await }
                 });
             }
         }
@@ -164,13 +187,14 @@ impl Notifier {
         tenant: TenantId,
         busy: Vec<EndpointId>,
         now: OffsetDateTime,
+        room: usize,
     ) -> Result<Vec<Delivery>, StoreError> {
         let lease = time::Duration::try_from(self.options.timeout + LEASE_MARGIN).unwrap_or(time::Duration::MINUTE);
-        let per_endpoint = self.options.per_endpoint;
+        let bounds = (u32::try_from(room).unwrap_or(u32::MAX), self.options.per_endpoint);
         self.db
             .tenant(tenant, move |tx| {
                 Box::pin(async move {
-                    let deliveries = webhooks::lease_due(tx, now, lease, per_endpoint, &busy).await?;
+                    let deliveries = webhooks::lease_due(tx, now, lease, bounds, &busy).await?;
                     webhooks::reschedule(tx).await?;
                     Ok(deliveries)
                 })
@@ -179,7 +203,7 @@ impl Notifier {
     }
 
     /// Makes one attempt and writes down its outcome. Returns whether anybody answered.
-    async fn deliver(&self, tenant: TenantId, delivery: Delivery) -> bool {
+    async fn deliver(&self, tenant: TenantId, delivery: Delivery, writers: &Semaphore) -> bool {
         let (_under_way, begun) = (measured::begin(), Instant::now());
         let trace = Trace::begin(rand::random());
         let outcome = match self.attempt(tenant, &delivery, &trace).await {
@@ -191,6 +215,7 @@ impl Notifier {
         };
         measured::attempted(judge(&outcome).2, begun.elapsed());
         tracing::debug!(event = "webhook_attempt", trace_id = %trace.trace_id(), span_id = %trace.span_id(), client_id = %tenant, delivery = %delivery.id, attempts = delivery.attempts, outcome = ?outcome);
+        let _turn = writers.acquire().await;
         if let Err(error) = self.write_down(tenant, &delivery, &outcome).await {
             // The lease runs out and the attempt is made again: at least once, as promised.
             tracing::warn!(event = "webhook_outcome_lost", client_id = %tenant, delivery = %delivery.id, %error, "an outcome was not written");
@@ -238,6 +263,14 @@ impl Notifier {
     }
 }
 
+/// Tenants in the order of their ids, from the one after this on.
+fn in_turn(mut due: Vec<TenantId>, served: Option<TenantId>) -> Vec<TenantId> {
+    due.sort_unstable();
+    let before = served.map_or(0, |served| due.partition_point(|tenant| *tenant <= served));
+    due.rotate_left(before);
+    due
+}
+
 /// What an attempt means for the schedule, and the word that is kept of it.
 fn judge(attempt: &Attempt) -> (Outcome, Option<u16>, &'static str) {
     match attempt {
@@ -281,6 +314,17 @@ mod tests {
         assert_eq!(judge(&Attempt::TimedOut).0, FAILED);
         let patient = judge(&Attempt::Answered { status: 429, retry_after: Some(60) }).0;
         assert_eq!(patient, Outcome::Failed { retry_after: Some(time::Duration::MINUTE) });
+    }
+
+    #[test]
+    fn tenants_take_turns() {
+        let tenants = [1, 2, 3].map(|id| TenantId(uuid::Uuid::from_u128(id)));
+        let [one, two, three] = tenants;
+        assert_eq!(in_turn(vec![three, one, two], None), [one, two, three]);
+        assert_eq!(in_turn(vec![three, one, two], Some(one)), [two, three, one]);
+        assert_eq!(in_turn(vec![three, one, two], Some(three)), [one, two, three]);
+        assert_eq!(in_turn(vec![three, one], Some(two)), [three, one], "who is not due any more still had their turn");
+        assert_eq!(in_turn(Vec::new(), Some(two)), []);
     }
 
     #[test]

@@ -147,29 +147,39 @@ struct DeliveryRow {
     attempts: i32,
 }
 
-/// Leases up to `per_endpoint` due deliveries of each endpoint, those that are due the longest (of a commit: in feed order):
-/// nobody else gets them until `lease`
-/// is over, so that a crash in the middle of an attempt costs that time and no delivery. Counts the attempt.
+/// Leases up to `at_most` due deliveries, up to `per_endpoint` of each endpoint, those that are due the longest (of a commit: in feed
+/// order): nobody else gets them until `lease` is over, so that a crash in the middle of an attempt costs that time and no delivery.
+/// Counts the attempt.
 ///
-/// The limit is per endpoint, so that one that hangs cannot hold up the others; endpoints in `busy`, which the caller
-/// is still serving, get nothing.
+/// The limit per endpoint is there so that one that hangs cannot hold up the others; endpoints in `busy`, which the caller
+/// is still serving, get nothing. Of several, those that have waited longest come first.
 pub async fn lease_due(
     tx: &mut TenantTx,
     now: OffsetDateTime,
     lease: Duration,
-    per_endpoint: u32,
+    (at_most, per_endpoint): (u32, u32),
     busy: &[EndpointId],
 ) -> Result<Vec<Delivery>, StoreError> {
     let tenant = tx.tenant_uuid();
     let mut rows: Vec<DeliveryRow> = Vec::new();
     let endpoints: Vec<Uuid> = sqlx::query_scalar(
-        "SELECT id FROM webhook_endpoint WHERE tenant_id = $1 AND deleted_at IS NULL AND id <> ALL ($2) ORDER BY id",
+        "SELECT w.id FROM webhook_endpoint w CROSS JOIN LATERAL (
+             SELECT next_at FROM webhook_delivery
+             WHERE tenant_id = $1 AND endpoint_id = w.id AND state = 'pending' AND next_at <= $3
+             ORDER BY next_at LIMIT 1) first
+         WHERE w.tenant_id = $1 AND w.deleted_at IS NULL AND w.id <> ALL ($2) ORDER BY first.next_at, w.id LIMIT $4",
     )
     .bind(tenant)
     .bind(busy.iter().map(|id| id.0).collect::<Vec<_>>())
+    .bind(now)
+    .bind(i64::from(at_most))
     .fetch_all(tx.conn())
     .await?;
     for endpoint in endpoints {
+        let room = at_most.saturating_sub(u32::try_from(rows.len()).unwrap_or(u32::MAX));
+        if room == 0 {
+            break;
+        }
         let leased: Vec<DeliveryRow> = sqlx::query_as(
             "WITH due AS (
                  SELECT position FROM webhook_delivery
@@ -186,7 +196,7 @@ pub async fn lease_due(
         .bind(endpoint)
         .bind(now)
         .bind(now + lease)
-        .bind(i64::from(per_endpoint))
+        .bind(i64::from(per_endpoint.min(room)))
         .fetch_all(tx.conn())
         .await?;
         rows.extend(leased);

@@ -190,6 +190,80 @@ async fn a_dead_endpoint_delays_nobody_and_a_gone_one_ends() {
 }
 
 #[tokio::test]
+async fn many_endpoints_of_one_tenant_take_no_more_tasks_than_there_are_and_nobody_elses_turn() {
+    if skipped("many_endpoints_of_one_tenant_take_no_more_tasks_than_there_are_and_nobody_elses_turn") {
+        return;
+    }
+    let dir = data_dir();
+    let mut command = super::process::serve(dir.path());
+    command.env("LINTEL__WEBHOOKS__WORKERS", "3").env("LINTEL__WEBHOOKS__PER_ENDPOINT", "2");
+    let hub = Hub::from_command(command, dir.path());
+    let (many, other) = (hub.tenant("Many"), hub.tenant("Other"));
+    let slow = Slow::start(Duration::from_millis(300)).await;
+    for _ in 0..20 {
+        webhook(&hub, &many, &slow.url()).await;
+    }
+    let receiver = Receiver::start(&[]).await;
+    webhook(&hub, &other, &receiver.url()).await;
+    for n in 0..3 {
+        event(&hub, &many, &format!("p{n}")).await;
+    }
+    // Six seconds' work of the tenant before is due.
+    event(&hub, &other, "theirs").await;
+    receiver.wait_for(1, Duration::from_secs(4)).await;
+    let (begun, all) = (Instant::now(), 60);
+    while slow.answered() < all {
+        assert!(begun.elapsed() < Duration::from_secs(40), "{} of {all} deliveries", slow.answered());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!((2..=3).contains(&slow.most_at_once()), "{} at once, of three", slow.most_at_once());
+}
+
+/// A receiver that takes its time, and counts.
+#[derive(Clone)]
+struct Slow {
+    takes: Duration,
+    address: SocketAddr,
+    /// Now, most at once, answered.
+    counts: Arc<Mutex<(u32, u32, u32)>>,
+}
+
+impl Slow {
+    async fn start(takes: Duration) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let slow = Self { takes, address: listener.local_addr().unwrap(), counts: Arc::default() };
+        let app = Router::new().fallback(Self::take).with_state(slow.clone());
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        slow
+    }
+
+    async fn take(State(slow): State<Self>) -> StatusCode {
+        {
+            let mut counts = slow.counts.lock();
+            counts.0 += 1;
+            counts.1 = counts.1.max(counts.0);
+        }
+        tokio::time::sleep(slow.takes).await;
+        let mut counts = slow.counts.lock();
+        counts.0 -= 1;
+        counts.2 += 1;
+        StatusCode::NO_CONTENT
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}/hook", self.address)
+    }
+
+    fn most_at_once(&self) -> u32 {
+        self.counts.lock().1
+    }
+
+    fn answered(&self) -> u32 {
+        self.counts.lock().2
+    }
+}
+
+#[tokio::test]
 async fn deliveries_survive_a_kill_of_the_hub() {
     if skipped("deliveries_survive_a_kill_of_the_hub") {
         return;
