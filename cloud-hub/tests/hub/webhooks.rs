@@ -14,6 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use parking_lot::Mutex;
 use reqwest::Method;
 use serde_json::{Value, json};
+use sqlx::Executor as _;
 
 use super::process::{Hub, Tenant, data_dir, skipped};
 
@@ -217,6 +218,52 @@ async fn many_endpoints_of_one_tenant_take_no_more_tasks_than_there_are_and_nobo
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!((2..=3).contains(&slow.most_at_once()), "{} at once, of three", slow.most_at_once());
+}
+
+#[tokio::test]
+async fn outcomes_that_wait_for_each_other_leave_connections_for_requests() {
+    if skipped("outcomes_that_wait_for_each_other_leave_connections_for_requests") {
+        return;
+    }
+    let dir = data_dir();
+    let mut command = super::process::serve(dir.path());
+    command.env("LINTEL__DATABASE__MAX_CONNECTIONS", "6");
+    let hub = Hub::from_command(command, dir.path());
+    let tenant = hub.tenant("Acme");
+    let (slow, endpoints) = (Slow::start(Duration::from_secs(2)).await, 8);
+    for _ in 0..endpoints {
+        webhook(&hub, &tenant, &slow.url()).await;
+    }
+    event(&hub, &tenant, "a").await;
+    let begun = Instant::now();
+    while slow.most_at_once() < endpoints {
+        assert!(begun.elapsed() < Duration::from_secs(10), "{} attempts", slow.most_at_once());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // What every outcome of the tenant changes is held up.
+    let mut holder = hub.superuser().await;
+    holder.execute("BEGIN; SELECT FROM route_due WHERE kind = 'webhook' FOR UPDATE").await.unwrap();
+    while slow.answered() < endpoints {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{} answered", slow.answered());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let waiting: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM pg_stat_activity WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid)) AND query LIKE '%route_due%'",
+    )
+    .fetch_one(&mut holder)
+    .await
+    .unwrap();
+    assert!(waiting > 0, "no outcome waits, so that this shows nothing");
+    let asked = tokio::time::timeout(Duration::from_secs(5), hub.get(&tenant, "/v1/events")).await;
+    assert!(asked.is_ok(), "a request waits for a connection");
+    holder.execute("ROLLBACK").await.unwrap();
+    let begun = Instant::now();
+    let left = "SELECT count(*) FROM webhook_delivery WHERE state <> 'delivered'";
+    while sqlx::query_scalar::<_, i64>(left).fetch_one(&mut holder).await.unwrap() > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(10), "not every outcome is written down");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// A receiver that takes its time, and counts.
