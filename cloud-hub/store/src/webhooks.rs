@@ -167,14 +167,14 @@ pub async fn lease_due(
              SELECT next_at FROM webhook_delivery
              WHERE tenant_id = $1 AND endpoint_id = w.id AND state = 'pending' AND next_at <= $3
              ORDER BY next_at LIMIT 1) first
-         WHERE w.tenant_id = $1 AND w.deleted_at IS NULL AND w.id <> ALL ($2) ORDER BY first.next_at, w.id LIMIT $4",
+         WHERE w.tenant_id = $1 AND w.deleted_at IS NULL AND w.id <> ALL ($2) ORDER BY first.next_at, w.id",
     )
     .bind(tenant)
     .bind(busy.iter().map(|id| id.0).collect::<Vec<_>>())
     .bind(now)
-    .bind(i64::from(at_most))
     .fetch_all(tx.conn())
     .await?;
+    // What another hub is leasing at this moment is passed over, so that more may be looked at than there is room for.
     for endpoint in endpoints {
         let room = at_most.saturating_sub(u32::try_from(rows.len()).unwrap_or(u32::MAX));
         if room == 0 {
