@@ -8,6 +8,7 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cloud_hub::domain::ids::{DeviceId, EndpointId, TenantId};
@@ -138,9 +139,11 @@ async fn events_are_stored_once_and_in_order_whatever_comes_again() {
     // And the deliveries can be worked off: leased, failed, leased again, delivered, then none is due.
     let (db, tenant, now) = (line.hub.db.clone(), line.place.tenant, line.hub.clock.now());
     let lease = async |at: OffsetDateTime| {
-        db.tenant(tenant, move |tx| Box::pin(webhooks::lease_due(tx, at, time::Duration::minutes(1), (100, 100), &[])))
-            .await
-            .unwrap()
+        db.tenant(tenant, move |tx| {
+            Box::pin(webhooks::lease_due(tx, at, time::Duration::minutes(1), (100, 100), (&[], None)))
+        })
+        .await
+        .unwrap()
     };
     let leased = lease(now).await;
     assert_eq!(leased.len(), 16);
@@ -150,7 +153,8 @@ async fn events_are_stored_once_and_in_order_whatever_comes_again() {
     let next = db
         .tenant(tenant, move |tx| {
             Box::pin(async move {
-                webhooks::failed(tx, failed, Some(500), "status 500", Some(now + time::Duration::seconds(5))).await?;
+                webhooks::failed(tx, failed, 1, (Some(500), "status 500"), Some(now + time::Duration::seconds(5)))
+                    .await?;
                 for id in rest {
                     webhooks::delivered(tx, id, 200, now).await?;
                 }
@@ -162,6 +166,46 @@ async fn events_are_stored_once_and_in_order_whatever_comes_again() {
     assert_eq!(next.unwrap().unix_timestamp(), (now + time::Duration::seconds(5)).unix_timestamp());
     let again = lease(now + time::Duration::seconds(6)).await;
     assert_eq!((again.len(), again[0].id, again[0].attempts), (1, failed, 2));
+    // The outcome of the first attempt, once more and much too late.
+    let late = db.tenant(tenant, move |tx| {
+        Box::pin(webhooks::failed(tx, failed, 1, (Some(500), "status 500"), Some(now + time::Duration::seconds(7))))
+    });
+    late.await.unwrap();
+    assert!(lease(now + time::Duration::seconds(10)).await.is_empty(), "the second attempt has it still");
+}
+
+#[tokio::test]
+async fn endpoints_take_turns() {
+    if skipped("endpoints_take_turns") {
+        return;
+    }
+    let mut line = Line::start().await;
+    let mut ids = [1, 2, 3].map(|_| EndpointId(Uuid::new_v4()));
+    ids.sort_unstable();
+    for id in ids {
+        line.hub.custody.create_webhook(line.place.tenant, id, "https://example.org/", None, "test").await.unwrap();
+    }
+    assert_eq!(line.take(&events(1..=5)).await.unwrap(), 5);
+    let (db, tenant, now) = (line.hub.db.clone(), line.place.tenant, line.hub.clock.now());
+    let lease = async |busy: &[EndpointId], last| {
+        let busy = busy.to_vec();
+        let leased = db.tenant(tenant, move |tx| {
+            Box::pin(
+                async move { webhooks::lease_due(tx, now, time::Duration::minutes(1), (3, 2), (&busy, last)).await },
+            )
+        });
+        leased.await.unwrap().iter().map(|delivery| delivery.id.endpoint).fold(
+            BTreeMap::new(),
+            |mut found, endpoint| {
+                *found.entry(endpoint).or_insert(0) += 1;
+                found
+            },
+        )
+    };
+    assert_eq!(lease(&[], Some(ids[1])).await, BTreeMap::from([(ids[2], 2), (ids[0], 1)]));
+    assert_eq!(lease(&[], Some(ids[0])).await, BTreeMap::from([(ids[1], 2), (ids[2], 1)]));
+    assert_eq!(lease(&[ids[0]], Some(ids[2])).await, BTreeMap::from([(ids[1], 2), (ids[2], 1)]));
+    assert_eq!(lease(&[ids[1]], None).await, BTreeMap::from([(ids[0], 2), (ids[2], 1)]));
 }
 
 /// The guard of the whole outbox: an ack that goes out before the commit would empty the edge's only copy.

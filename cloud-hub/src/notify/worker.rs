@@ -2,9 +2,9 @@
 //!
 //! In: the routing table of due tenants, and wake-ups. Out: attempts. Endpoints are kept apart: one that is being
 //! served gets nothing more until its deliveries under way have ended, and one that cannot be reached rests for a while,
-//! so a dead endpoint holds a few tasks and nobody else's deliveries. Tenants take turns, so that one with hundreds of
-//! endpoints waits for itself. However many attempts end at once, few connections to the database are taken by it. A crash in
-//! the middle of an attempt costs the lease's time and no delivery.
+//! so a dead endpoint holds a few tasks and nobody else's deliveries. Tenants take turns, and so do the endpoints of each; no tenant
+//! holds all tasks, however long its receivers take. However many attempts end at once, few connections to the database are taken by
+//! it. A crash in the middle of an attempt costs the lease's time and no delivery.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -37,11 +37,15 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const MIN_PAUSE: Duration = Duration::from_millis(20);
 /// After a failed look at the database.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
-/// A lease outlives the attempt's own timeout by this much: reading keys before, writing the outcome after.
+/// A lease outlives the attempt's own timeout by this much: reading keys before, then waiting to write the outcome and writing it. An
+/// outcome that comes later than that changes nothing if another hub has tried again.
 const LEASE_MARGIN: Duration = Duration::from_secs(15);
-/// Outcomes that are written down at once. Those of a tenant wait for each other in the database: more would hold connections that
-/// requests need, and be no faster.
-const WRITERS: usize = 2;
+/// Outcomes that are written down at once: more would hold connections that requests need.
+const WRITERS: usize = 6;
+/// Of these, of one tenant: they wait for each other in the database.
+const WRITERS_OF_A_TENANT: usize = 2;
+/// Of the tasks this part is kept from any one tenant.
+const KEPT_FOR_OTHERS: usize = 4;
 
 /// Bounds of the delivery loop.
 #[derive(Debug, Clone, Copy)]
@@ -73,11 +77,27 @@ pub struct Notifier {
 /// Attempts under way, by endpoint.
 struct UnderWay {
     tasks: JoinSet<Ended>,
-    by_endpoint: HashMap<EndpointId, usize>,
+    by_endpoint: HashMap<EndpointId, (TenantId, usize)>,
     rests: Rests,
     /// Who was served last: the one after them is next.
     served: Option<TenantId>,
-    writers: Arc<Semaphore>,
+    /// Which of each tenant's endpoints was served last.
+    served_of: HashMap<TenantId, EndpointId>,
+    writers: Writers,
+}
+
+/// Who may write an outcome down: first among those of the tenant, then among all.
+struct Writers {
+    all: Arc<Semaphore>,
+    of: HashMap<TenantId, Arc<Semaphore>>,
+}
+
+impl Writers {
+    fn of(&mut self, tenant: TenantId) -> [Arc<Semaphore>; 2] {
+        self.of.retain(|_, writers| Arc::strong_count(writers) > 1);
+        let of = self.of.entry(tenant).or_insert_with(|| Arc::new(Semaphore::new(WRITERS_OF_A_TENANT)));
+        [Arc::clone(of), Arc::clone(&self.all)]
+    }
 }
 
 impl Default for UnderWay {
@@ -87,7 +107,8 @@ impl Default for UnderWay {
             by_endpoint: HashMap::new(),
             rests: Rests::default(),
             served: None,
-            writers: Arc::new(Semaphore::new(WRITERS)),
+            served_of: HashMap::new(),
+            writers: Writers { all: Arc::new(Semaphore::new(WRITERS)), of: HashMap::new() },
         }
     }
 }
@@ -105,8 +126,28 @@ impl UnderWay {
         self.by_endpoint.keys().copied().chain(self.rests.resting(now)).collect()
     }
 
+    /// How many more of the tasks a tenant may have.
+    fn room(&self, tenant: TenantId, workers: usize) -> usize {
+        let held: usize = self.by_endpoint.values().filter(|(of, _)| *of == tenant).map(|(_, count)| count).sum();
+        let at_most = workers - workers / KEPT_FOR_OTHERS;
+        workers.saturating_sub(self.tasks.len()).min(at_most.saturating_sub(held))
+    }
+
+    /// These were leased for a tenant, who has had their turn.
+    fn begun(&mut self, tenant: TenantId, deliveries: &[Delivery]) {
+        let before = self.served_of.get(&tenant).copied();
+        let leased = deliveries.iter().map(|delivery| delivery.id.endpoint);
+        // As they are leased: from the one after the last on, then from the first on.
+        if let Some(last) = leased.clone().max_by_key(|endpoint| (Some(*endpoint) <= before, *endpoint)) {
+            self.served_of.insert(tenant, last);
+        }
+        for endpoint in leased {
+            self.by_endpoint.entry(endpoint).or_insert((tenant, 0)).1 += 1;
+        }
+    }
+
     fn ended(&mut self, endpoint: EndpointId) {
-        if let Some(count) = self.by_endpoint.get_mut(&endpoint) {
+        if let Some((_, count)) = self.by_endpoint.get_mut(&endpoint) {
             *count -= 1;
             if *count == 0 {
                 self.by_endpoint.remove(&endpoint);
@@ -159,17 +200,20 @@ impl Notifier {
     async fn start_due(self: Arc<Self>, under_way: &mut UnderWay) -> Result<Duration, KeysError> {
         let now = self.clock.now();
         for tenant in in_turn(routes::due(&self.db, routes::Job::Webhook, now).await?, under_way.served) {
-            let room = self.options.workers.saturating_sub(under_way.tasks.len());
-            if room == 0 {
+            if under_way.tasks.len() >= self.options.workers {
                 return Ok(LOOK_EVERY);
             }
-            let deliveries = self.lease(tenant, under_way.busy(now), now, room).await?;
-            if !deliveries.is_empty() {
-                under_way.served = Some(tenant);
+            // Before anything can fail: whoever cannot be served has had their turn, too.
+            under_way.served = Some(tenant);
+            let room = under_way.room(tenant, self.options.workers);
+            if room == 0 {
+                continue;
             }
+            let (busy, last) = (under_way.busy(now), under_way.served_of.get(&tenant).copied());
+            let deliveries = self.lease(tenant, busy, last, now, room).await?;
+            under_way.begun(tenant, &deliveries);
             for delivery in deliveries {
-                *under_way.by_endpoint.entry(delivery.id.endpoint).or_insert(0) += 1;
-                let (notifier, writers) = (Arc::clone(&self), Arc::clone(&under_way.writers));
+                let (notifier, writers) = (Arc::clone(&self), under_way.writers.of(tenant));
                 under_way.tasks.spawn(async move {
                     let endpoint = delivery.id.endpoint;
                     Ended { endpoint, reached: notifier.deliver(tenant, delivery, &writers).await }
@@ -177,7 +221,7 @@ impl Notifier {
             }
         }
         let next = routes::next_due(&self.db, routes::Job::Webhook).await?;
-        // What is due and was not taken belongs to busy endpoints, whose end wakes the loop, or to resting ones.
+        // What is due and was not taken had no room or belongs to busy endpoints, the end of which wakes the loop, or to resting ones.
         let until = next.and_then(|due| Duration::try_from(due - self.clock.now()).ok()).filter(|wait| !wait.is_zero());
         Ok(until.unwrap_or(LOOK_EVERY).clamp(MIN_PAUSE, LOOK_EVERY))
     }
@@ -186,6 +230,7 @@ impl Notifier {
         &self,
         tenant: TenantId,
         busy: Vec<EndpointId>,
+        last: Option<EndpointId>,
         now: OffsetDateTime,
         room: usize,
     ) -> Result<Vec<Delivery>, StoreError> {
@@ -194,7 +239,7 @@ impl Notifier {
         self.db
             .tenant(tenant, move |tx| {
                 Box::pin(async move {
-                    let deliveries = webhooks::lease_due(tx, now, lease, bounds, &busy).await?;
+                    let deliveries = webhooks::lease_due(tx, now, lease, bounds, (&busy, last)).await?;
                     webhooks::reschedule(tx).await?;
                     Ok(deliveries)
                 })
@@ -203,8 +248,8 @@ impl Notifier {
     }
 
     /// Makes one attempt and writes down its outcome. Returns whether anybody answered.
-    async fn deliver(&self, tenant: TenantId, delivery: Delivery, writers: &Semaphore) -> bool {
-        let (_under_way, begun) = (measured::begin(), Instant::now());
+    async fn deliver(&self, tenant: TenantId, delivery: Delivery, writers: &[Arc<Semaphore>; 2]) -> bool {
+        let (under_way, begun) = (measured::begin(), Instant::now());
         let trace = Trace::begin(rand::random());
         let outcome = match self.attempt(tenant, &delivery, &trace).await {
             Ok(attempt) => attempt,
@@ -214,8 +259,9 @@ impl Notifier {
             }
         };
         measured::attempted(judge(&outcome).2, begun.elapsed());
+        drop(under_way);
         tracing::debug!(event = "webhook_attempt", trace_id = %trace.trace_id(), span_id = %trace.span_id(), client_id = %tenant, delivery = %delivery.id, attempts = delivery.attempts, outcome = ?outcome);
-        let _turn = writers.acquire().await;
+        let _turn = (writers[0].acquire().await, writers[1].acquire().await);
         if let Err(error) = self.write_down(tenant, &delivery, &outcome).await {
             // The lease runs out and the attempt is made again: at least once, as promised.
             tracing::warn!(event = "webhook_outcome_lost", client_id = %tenant, delivery = %delivery.id, %error, "an outcome was not written");
@@ -239,6 +285,7 @@ impl Notifier {
 
     async fn write_down(&self, tenant: TenantId, delivery: &Delivery, attempt: &Attempt) -> Result<(), StoreError> {
         let (id, endpoint, now) = (delivery.id, delivery.id.endpoint, self.clock.now());
+        let attempts = delivery.attempts;
         let (outcome, status, word) = judge(attempt);
         let next = after_attempt(delivery.attempts, outcome, rand::random());
         if next == Next::GiveUp {
@@ -249,8 +296,10 @@ impl Notifier {
                 Box::pin(async move {
                     match next {
                         Next::Delivered => webhooks::delivered(tx, id, status.unwrap_or(200), now).await?,
-                        Next::RetryAfter(wait) => webhooks::failed(tx, id, status, word, Some(now + wait)).await?,
-                        Next::GiveUp => webhooks::failed(tx, id, status, word, None).await?,
+                        Next::RetryAfter(wait) => {
+                            webhooks::failed(tx, id, attempts, (status, word), Some(now + wait)).await?
+                        }
+                        Next::GiveUp => webhooks::failed(tx, id, attempts, (status, word), None).await?,
                     }
                     if outcome == Outcome::Gone {
                         webhooks::delete(tx, endpoint, now).await?;
@@ -328,10 +377,20 @@ mod tests {
     }
 
     #[test]
+    fn no_tenant_holds_all_tasks() {
+        let (one, other) = (TenantId(uuid::Uuid::from_u128(1)), TenantId(uuid::Uuid::from_u128(2)));
+        let mut under_way = UnderWay::default();
+        assert_eq!([1, 2, 3, 4, 16].map(|workers| under_way.room(one, workers)), [1, 2, 3, 3, 12]);
+        under_way.by_endpoint.insert(EndpointId(uuid::Uuid::from_u128(3)), (one, 8));
+        under_way.by_endpoint.insert(EndpointId(uuid::Uuid::from_u128(4)), (one, 3));
+        assert_eq!((under_way.room(one, 16), under_way.room(other, 16)), (1, 12));
+    }
+
+    #[test]
     fn an_endpoint_is_busy_until_its_last_delivery_ends() {
         let endpoint = EndpointId(uuid::Uuid::from_u128(1));
         let mut under_way = UnderWay::default();
-        under_way.by_endpoint.insert(endpoint, 2);
+        under_way.by_endpoint.insert(endpoint, (TenantId(uuid::Uuid::nil()), 2));
         under_way.ended(endpoint);
         let now = OffsetDateTime::UNIX_EPOCH;
         assert_eq!(under_way.busy(now), [endpoint]);

@@ -152,26 +152,27 @@ struct DeliveryRow {
 /// Counts the attempt.
 ///
 /// The limit per endpoint is there so that one that hangs cannot hold up the others; endpoints in `busy`, which the caller
-/// is still serving, get nothing. Of several, those that have waited longest come first.
+/// is still serving, get nothing. Endpoints take turns, from the one after `last` on.
 pub async fn lease_due(
     tx: &mut TenantTx,
     now: OffsetDateTime,
     lease: Duration,
     (at_most, per_endpoint): (u32, u32),
-    busy: &[EndpointId],
+    (busy, last): (&[EndpointId], Option<EndpointId>),
 ) -> Result<Vec<Delivery>, StoreError> {
     let tenant = tx.tenant_uuid();
     let mut rows: Vec<DeliveryRow> = Vec::new();
     let endpoints: Vec<Uuid> = sqlx::query_scalar(
-        "SELECT w.id FROM webhook_endpoint w CROSS JOIN LATERAL (
-             SELECT next_at FROM webhook_delivery
-             WHERE tenant_id = $1 AND endpoint_id = w.id AND state = 'pending' AND next_at <= $3
-             ORDER BY next_at LIMIT 1) first
-         WHERE w.tenant_id = $1 AND w.deleted_at IS NULL AND w.id <> ALL ($2) ORDER BY first.next_at, w.id",
+        "SELECT w.id FROM webhook_endpoint w
+         WHERE w.tenant_id = $1 AND w.deleted_at IS NULL AND w.id <> ALL ($2) AND EXISTS (
+             SELECT 1 FROM webhook_delivery
+             WHERE tenant_id = $1 AND endpoint_id = w.id AND state = 'pending' AND next_at <= $3)
+         ORDER BY coalesce(w.id <= $4, false), w.id",
     )
     .bind(tenant)
     .bind(busy.iter().map(|id| id.0).collect::<Vec<_>>())
     .bind(now)
+    .bind(last.map(|id| id.0))
     .fetch_all(tx.conn())
     .await?;
     // What another hub is leasing at this moment is passed over, so that more may be looked at than there is room for.
@@ -237,13 +238,13 @@ pub async fn delivered(tx: &mut TenantTx, id: DeliveryKey, status: u16, now: Off
     Ok(())
 }
 
-/// The attempt failed: tried again at `next_at`, or given up if that is `None`.
+/// The attempt of this number failed: tried again at `next_at`, or given up if that is `None`; nothing if there has been another since.
 /// `error` is one of the notifier's own words, never what the receiver answered.
 pub async fn failed(
     tx: &mut TenantTx,
     id: DeliveryKey,
-    status: Option<u16>,
-    error: &str,
+    attempts: u32,
+    (status, error): (Option<u16>, &str),
     next_at: Option<OffsetDateTime>,
 ) -> Result<(), StoreError> {
     let tenant = tx.tenant_uuid();
@@ -251,7 +252,7 @@ pub async fn failed(
         "UPDATE webhook_delivery
          SET state = CASE WHEN $6::timestamptz IS NULL THEN 'failed' ELSE 'pending' END,
              next_at = $6, last_status = $4, last_error = $5
-         WHERE tenant_id = $1 AND endpoint_id = $2 AND position = $3 AND state = 'pending'",
+         WHERE tenant_id = $1 AND endpoint_id = $2 AND position = $3 AND state = 'pending' AND attempts = $7",
     )
     .bind(tenant)
     .bind(id.endpoint.0)
@@ -259,6 +260,7 @@ pub async fn failed(
     .bind(status.map(i32::from))
     .bind(error)
     .bind(next_at)
+    .bind(i32::try_from(attempts).unwrap_or(i32::MAX))
     .execute(tx.conn())
     .await?;
     Ok(())
