@@ -297,7 +297,7 @@ impl Notifier {
                     match next {
                         Next::Delivered => webhooks::delivered(tx, id, status.unwrap_or(200), now).await?,
                         Next::RetryAfter(wait) => {
-                            webhooks::failed(tx, id, attempts, (status, word), Some(now + wait)).await?
+                            webhooks::failed(tx, id, attempts, (status, word), Some(now + wait)).await?;
                         }
                         Next::GiveUp => webhooks::failed(tx, id, attempts, (status, word), None).await?,
                     }
