@@ -179,7 +179,7 @@ async fn endpoints_take_turns() {
     if skipped("endpoints_take_turns") {
         return;
     }
-    let mut line = Line::start().await;
+    let line = Line::start().await;
     let mut ids = [1, 2, 3].map(|_| EndpointId(Uuid::new_v4()));
     ids.sort_unstable();
     for id in ids {
