@@ -3,7 +3,7 @@
 //! In: the routing table of due tenants, and wake-ups. Out: attempts. Endpoints are kept apart: one that is being
 //! served gets nothing more until its deliveries under way have ended, and one that cannot be reached rests for a while,
 //! so a dead endpoint holds a few tasks and nobody else's deliveries. Tenants take turns, and so do the endpoints of each; no tenant
-//! holds all tasks, however long its receivers take. However many attempts end at once, few connections to the database are taken by
+//! holds all tasks of four or more, however long its receivers take. However many attempts end at once, few connections to the database are taken by
 //! it. A crash in the middle of an attempt costs the lease's time and no delivery.
 
 use std::collections::HashMap;
@@ -44,7 +44,7 @@ const LEASE_MARGIN: Duration = Duration::from_secs(15);
 const WRITERS: usize = 6;
 /// Of these, of one tenant: they wait for each other in the database.
 const WRITERS_OF_A_TENANT: usize = 2;
-/// Of the tasks this part is kept from any one tenant.
+/// One task in so many is kept from any one tenant; with fewer tasks than this, none is.
 const KEPT_FOR_OTHERS: usize = 4;
 
 /// Bounds of the delivery loop.
